@@ -1,0 +1,1 @@
+"""The commands ``salibi-data`` and ``salibi-model``: parse, call one function, render."""

@@ -1,0 +1,191 @@
+"""The contract between the two halves: what a Salibi store holds, and how its attributes read.
+
+One Zarr v3 group; N samples along the first dimension of every array; a modality is an array
+``(N, bands, size_px, size_px)`` of ``uint8``. This module needs the standard library only, and
+it is the single module of the data half that :mod:`salibi_model` imports. ``docs/format.md``
+describes the same store for readers who do not use our code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
+from typing import Any, ClassVar, Final
+
+SCHEMA_VERSION: Final = 1
+"""Version of the layout. A reader refuses a store of a newer one."""
+
+ATTRIBUTES_KEY: Final = "salibi"
+"""Key of the group attributes under which everything below is kept."""
+
+TILE_PX: Final = 256
+"""Edge of an XYZ tile in pixels."""
+
+NODATA: Final = 0
+"""The value that means "no observation" in every modality; valid values are 1..255."""
+
+MANIFEST_NAME: Final = "manifest.json"
+"""File in the group's folder: size and SHA-256 of every other file; written last."""
+
+SAMPLES_NAME: Final = "samples.parquet"
+"""GeoParquet file in the group's folder: one row per sample, in the order of the arrays."""
+
+SPLITS: Final[Mapping[str, int]] = MappingProxyType({"train": 0, "validation": 1, "test": 2})
+"""Codes of the array ``split``."""
+
+MODALITY_DIMS: Final = ("sample", "{name}_band", "{name}_y", "{name}_x")
+"""Dimension names of a modality's array; ``{name}`` is the modality's name."""
+
+INDEX_ARRAYS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = MappingProxyType(
+    {
+        "tile": ("int32", ("sample", "zxy")),
+        "gsd_m": ("float32", ("sample",)),
+        "acquired": ("int64", ("sample", "sensor")),
+        "valid_fraction": ("float32", ("sample", "sensor")),
+        "cloud_fraction": ("float32", ("sample",)),
+        "split": ("uint8", ("sample",)),
+    }
+)
+"""Per-sample arrays beside the modalities: dtype and dimension names."""
+
+
+class SchemaError(ValueError):
+    """A store's attributes are missing, damaged, or of a newer schema."""
+
+    exit_code: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Modality:
+    """One image array of a store. Physical value = ``offset[b] + scale[b] * stored``, per band b."""
+
+    name: str
+    """Name of the array: ``sar``, ``lores``, ``hires``, ``hires_4x``, or any other."""
+    sensor: str
+    """``sentinel-1``, ``sentinel-2``, ``naip``: column of the per-sensor arrays."""
+    zoom: int
+    """XYZ zoom of the pixels."""
+    gsd_ratio: float
+    """``2 ** -(zoom - base_zoom)``: ground size of a pixel over that of a base-zoom pixel."""
+    size_px: int
+    """Edge of the image: ``256 / gsd_ratio``, so that every modality covers the same ground."""
+    bands: tuple[str, ...]
+    """Band names, in array order."""
+    units: str
+    """Units of the physical value: ``dB``, ``reflectance``, or ``display`` (8-bit rendering)."""
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+    nodata: int = NODATA
+    collection: str = ""
+    """STAC collection of the source."""
+    licence: str = ""
+    attribution: str = ""
+    mean: tuple[float, ...] = ()
+    """Mean of the valid stored values (0..255 scale) of the training split, per band."""
+    std: tuple[float, ...] = ()
+    """Standard deviation of the same values, per band."""
+
+    def __post_init__(self) -> None:
+        num_bands = len(self.bands)
+        for field in ("scale", "offset", "mean", "std"):
+            length = len(getattr(self, field))
+            if length != num_bands and not (field in ("mean", "std") and length == 0):
+                raise SchemaError(
+                    f"modality {self.name!r} has {num_bands} bands but {length} values of "
+                    f"{field!r}; give one per band."
+                )
+        if self.size_px != round(TILE_PX / self.gsd_ratio):
+            raise SchemaError(
+                f"modality {self.name!r} is {self.size_px} px wide with gsd_ratio "
+                f"{self.gsd_ratio}; expected {round(TILE_PX / self.gsd_ratio)} px, so that all "
+                "modalities of a sample cover the same ground."
+            )
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Dimension names of this modality's array."""
+        return tuple(dim.format(name=self.name) for dim in MODALITY_DIMS)
+
+    def with_statistics(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Modality:
+        """This modality with the statistics of its valid training pixels."""
+        return replace(self, mean=mean, std=std)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreAttributes:
+    """What a store says of itself, under the group attribute ``salibi``."""
+
+    variant: str
+    catalog: str
+    base_zoom: int
+    sensors: tuple[str, ...]
+    """Columns of ``acquired`` and ``valid_fraction``, in order."""
+    modalities: Mapping[str, Modality]
+    plan_digest: str
+    """SHA-256 of the plan's content: equal digests, equal samples."""
+    software_version: str
+    schema_version: int = SCHEMA_VERSION
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form, as it is kept in the group's attributes."""
+        content = {**self.__dict__, "sensors": list(self.sensors)}
+        content["modalities"] = {
+            name: {
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in asdict(modality).items()
+                if key != "name"
+            }
+            for name, modality in self.modalities.items()
+        }
+        return content
+
+    @classmethod
+    def from_dict(cls, attributes: Mapping[str, Any], *, where: str) -> StoreAttributes:
+        """Read the group attributes of the store at ``where``.
+
+        Raises:
+            SchemaError: there is no ``salibi`` attribute, its schema is newer than this
+                software's, or a field is missing.
+        """
+        content = attributes.get(ATTRIBUTES_KEY)
+        if not isinstance(content, Mapping):
+            raise SchemaError(
+                f"{where} is a Zarr group but not a Salibi store: it has no attribute "
+                f"{ATTRIBUTES_KEY!r}. Build one with `salibi-data build`."
+            )
+        version = content.get("schema_version")
+        if not isinstance(version, int) or version > SCHEMA_VERSION:
+            raise SchemaError(
+                f"{where} has schema version {version}; this software reads up to "
+                f"{SCHEMA_VERSION}. Upgrade salibi to read it."
+            )
+        try:
+            modalities = {
+                name: Modality(
+                    name=name,
+                    **{
+                        key: tuple(value) if isinstance(value, list) else value
+                        for key, value in fields.items()
+                    },
+                )
+                for name, fields in content["modalities"].items()
+            }
+            rest = {key: value for key, value in content.items() if key != "modalities"}
+            rest["sensors"] = tuple(rest["sensors"])
+            return cls(modalities=modalities, **rest)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise SchemaError(
+                f"{where} has damaged attributes ({error}); expected the fields that "
+                "docs/format.md lists. Build or pull the store again."
+            ) from error
+
+
+def gsd_ratio(zoom: int, base_zoom: int) -> float:
+    """Ground size of a pixel at ``zoom`` over that at ``base_zoom``: ``2 ** -(zoom - base_zoom)``.
+
+    Source: the XYZ scheme halves the pixel with each zoom; Kage & Andreadis 2024 take the GSD
+    scale of Scale-ALiBi from the same difference.
+    """
+    return math.ldexp(1.0, base_zoom - zoom)

@@ -1,0 +1,1 @@
+"""Scale-ALiBi: train on Salibi stores, evaluate, and give out embeddings."""

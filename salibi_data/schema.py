@@ -163,13 +163,7 @@ class StoreAttributes:
             )
         try:
             modalities = {
-                name: Modality(
-                    name=name,
-                    **{
-                        key: tuple(value) if isinstance(value, list) else value
-                        for key, value in fields.items()
-                    },
-                )
+                name: Modality(**{"name": name, **_with_tuples(fields)})
                 for name, fields in content["modalities"].items()
             }
             rest = {key: value for key, value in content.items() if key != "modalities"}
@@ -180,6 +174,10 @@ class StoreAttributes:
                 f"{where} has damaged attributes ({error}); expected the fields that "
                 "docs/format.md lists. Build or pull the store again."
             ) from error
+
+
+def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
 
 
 def gsd_ratio(zoom: int, base_zoom: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -84,3 +84,36 @@ def progress(description: str, *, unit: str, enabled: bool = True) -> Iterator[A
     ) as bar:
         task = bar.add_task(description, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows of equal keys as a table; keys are the columns."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in rows[0]:
+        numeric = isinstance(rows[0][name], int | float)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(plain(value) for value in row.values()))
+    Console().print(table)
+
+
+def plain(value: Any) -> str:
+    """A value as a person reads it."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {plain(entry)}" for key, entry in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(entry) for entry in value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
+def human_bytes(count: int) -> str:
+    """A number of bytes with a decimal prefix."""
+    from rich.filesize import decimal
+
+    return decimal(count)

@@ -1,0 +1,374 @@
+"""``salibi-data``: from catalogs to stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from salibi_cli import common
+from salibi_data.errors import SalibiError, UsageError
+
+if TYPE_CHECKING:
+    from salibi_data.grid import Bounds
+    from salibi_data.planning import Plan
+
+app = common.app(help="Make aligned, multi-modal, multi-scale satellite datasets.")
+
+Variant = Annotated[str, typer.Option(help="Variant: a name from `variants`, or a TOML file.")]
+Catalog = Annotated[str, typer.Option(help="Catalog: a name from `catalogs`, or a TOML file.")]
+Bbox = Annotated[
+    str | None, typer.Option(metavar="W,S,E,N", help="Only tiles wholly within, in degrees.")
+]
+Dates = Annotated[
+    str | None,
+    typer.Option(metavar="A/B", help="Only scenes within, such as 2021-05-01/2022-09-30."),
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most so many samples.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Store = Annotated[Path, typer.Argument(help="Path of the store.")]
+
+DEFAULT_CATALOG = "planetary-computer"
+
+
+@app.command()
+def catalogs(
+    *,
+    check: Annotated[bool, typer.Option(help="Ask each one for an item.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The catalogs known. Example: `salibi-data catalogs --check`"""
+    from salibi_data.catalog import catalog_names, load_catalog
+
+    rows = []
+    for name in catalog_names():
+        catalog = load_catalog(name)
+        row = {
+            "name": name,
+            "title": catalog.title,
+            "url": catalog.url or "drawn on first use",
+            "sensors": list(catalog.sensors),
+        }
+        if check:
+            row["check"] = _check(name)
+        rows.append(row)
+    if as_json:
+        common.print_json(rows)
+    else:
+        common.print_table(rows)
+    if any("cannot" in row.get("check", "") for row in rows):
+        raise typer.Exit(1)
+
+
+def _check(name: str) -> str:
+    from salibi_data.catalog import load_catalog
+    from salibi_data.search import resolve, search
+
+    # A day over Iowa: narrow enough for every provider to answer at once.
+    bounds, dates = (-94.0, 41.9, -93.5, 42.2), None
+    try:
+        catalog = resolve(load_catalog(name))
+        found = {sensor: len(search(catalog, sensor, bounds, dates)) for sensor in catalog.sensors}
+    except SalibiError as error:
+        return str(error)
+    return ", ".join(f"{count} {sensor}" for sensor, count in found.items())
+
+
+@app.command()
+def variants(*, as_json: Json = False) -> None:
+    """The variants known. Example: `salibi-data variants`"""
+    from salibi_data.catalog import load_variant, variant_names
+
+    rows = []
+    for name in variant_names():
+        variant = load_variant(name)
+        rows.append(
+            {
+                "name": name,
+                "summary": variant.summary,
+                "base zoom": variant.base_zoom,
+                "modalities": ", ".join(
+                    f"{m.name} (zoom {variant.base_zoom + m.zoom_offset}, "
+                    f"GSD ratio {2.0**-m.zoom_offset:g})"
+                    for m in variant.modalities
+                ),
+                "target samples": variant.target_samples,
+                "regions": ", ".join(region.name for region in variant.regions),
+            }
+        )
+    if as_json:
+        common.print_json(rows)
+        return
+    common.print_table(rows)
+    typer.echo(
+        "Targets are those of the authors' slides; their web page swaps full and micro, and its "
+        "raw tile counts agree with the page."
+    )
+
+
+@app.command()
+def sample(
+    directory: Annotated[
+        Path, typer.Argument(help="Folder to write; it must not hold anything else.")
+    ],
+    *,
+    seed: Annotated[int, typer.Option(help="Another seed, another landscape.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Write the offline sample catalog. Example: `salibi-data sample ~/salibi-sample`"""
+    from salibi_data.sample import write_sample_catalog
+
+    with common.progress("drawing the landscape", unit="files") as advance:
+        summary = write_sample_catalog(directory, seed=seed, progress=advance)
+    if as_json:
+        common.print_json({"directory": str(directory), "items": summary.num_items})
+    else:
+        typer.echo(f"{summary.num_items} items in {directory / 'catalog.json'}")
+
+
+@app.command()
+def plan(
+    *,
+    variant: Variant,
+    catalog: Catalog = DEFAULT_CATALOG,
+    bbox: Bbox = None,
+    dates: Dates = None,
+    limit: Limit = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="GeoParquet file to write.")
+    ] = Path("plan.parquet"),
+    as_json: Json = False,
+) -> None:
+    """Search and choose scenes. Example: `salibi-data plan --variant micro --catalog sample`"""
+    from salibi_data.planning import plan as make_plan
+
+    with common.progress("searching", unit="searches") as advance:
+        made = make_plan(
+            variant,
+            catalog=catalog,
+            bounds_lonlat=_bounds(bbox),
+            dates=dates,
+            limit=limit,
+            progress=advance,
+        )
+    made.write(output)
+    figures = _plan_figures(made)
+    if as_json:
+        common.print_json({**figures, "plan": str(output)})
+        return
+    scenes = ", ".join(f"{count} {sensor}" for sensor, count in figures["scenes"].items())
+    typer.echo(f"{figures['samples']} samples from {scenes} scenes, in {output}")
+    typer.echo(f"at most {common.human_bytes(figures['store_bytes'])} before compression")
+    if figures["requester_pays"]:
+        typer.echo(f"requester pays for {', '.join(figures['requester_pays'])}")
+
+
+def _plan_figures(plan: Plan) -> dict[str, Any]:
+    return {
+        "samples": len(plan.choices),
+        "scenes": {sensor: len(used) for sensor, used in plan.scenes().items()},
+        "tiles_left_out": dict(plan.lost),
+        "store_bytes": len(plan.choices) * plan.variant.bytes_per_sample,
+        "requester_pays": [
+            s for s in plan.variant.sensors if plan.catalog.sensors[s].requester_pays
+        ],
+        "digest": plan.digest,
+    }
+
+
+@app.command()
+def build(
+    *,
+    variant: Annotated[str | None, typer.Option(help="Variant: a name, or a TOML file.")] = None,
+    catalog: Catalog = DEFAULT_CATALOG,
+    plan_file: Annotated[
+        Path | None, typer.Option("--plan", help="A plan instead of variant and catalog.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Store to make; default data/VARIANT.zarr."),
+    ] = None,
+    bbox: Bbox = None,
+    dates: Dates = None,
+    limit: Limit = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Plan and build a store; run it again to go on.
+
+    Example: `salibi-data build --variant micro --catalog sample`
+    """
+    if (variant is None) == (plan_file is None):
+        raise UsageError("give either --variant or --plan.")
+    from salibi_data.building import build as make
+
+    store = output or _default_store(variant, plan_file)
+    store.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as bars:
+        report = make(
+            store,
+            variant=variant,
+            catalog=catalog,
+            plan=plan_file,
+            bounds_lonlat=_bounds(bbox),
+            dates=dates,
+            limit=limit,
+            workers=workers,
+            progress=_stages(bars),
+        )
+    if as_json:
+        common.print_json(
+            {
+                "store": str(store),
+                "samples": report.num_samples,
+                "dropped": dict(report.dropped),
+                "failures": dict(report.failures),
+                "was_complete": report.was_complete,
+            }
+        )
+    else:
+        dropped = ", ".join(f"{count} for {reason}" for reason, count in report.dropped.items())
+        what = "were there already" if report.was_complete else "built"
+        typer.echo(
+            f"{report.num_samples} samples {what} in {store}"
+            + (f"; dropped {dropped}" if dropped else "")
+        )
+    if report.failures:
+        tile, reason = next(iter(report.failures.items()))
+        raise SalibiError(
+            f"{len(report.failures)} blocks could not be made, all others are in the store. "
+            f"The one at tile {tile}: {reason} Run the same command again to try them again."
+        )
+
+
+def _default_store(variant: str | None, plan_file: Path | None) -> Path:
+    if variant is None:
+        from salibi_data.planning import Plan
+
+        variant = Plan.read(plan_file or Path()).variant.name
+    return Path("data") / f"{Path(variant).stem}.zarr"
+
+
+def _stages(bars: ExitStack) -> Callable[[str, int, int], None]:
+    """A progress bar per stage, opened when the stage begins."""
+    words = {"plan": "planning", "samples": "reading and aligning", "shards": "writing the store"}
+    open_bars: dict[str, common.Advance] = {}
+
+    def advance(stage: str, done: int, total: int) -> None:
+        if stage not in open_bars:
+            bars.close()
+            open_bars[stage] = bars.enter_context(common.progress(words[stage], unit=stage))
+        open_bars[stage](done, total)
+
+    return advance
+
+
+@app.command()
+def status(store: Store, *, as_json: Json = False) -> None:
+    """How far a build is, what failed and why. Example: `salibi-data status data/micro.zarr`"""
+    from salibi_data.building import status as look
+
+    found = look(store)
+    if as_json:
+        common.print_json(found)
+        return
+    if "blocks" in found:
+        typer.echo(
+            f"{found['blocks_done']} of {found['blocks']} blocks done, "
+            f"{len(found['failures'])} failed, {found['planned_samples']} samples planned"
+        )
+        for tile, reason in found["failures"].items():
+            typer.echo(f"  {tile}: {reason}")
+    typer.echo("the store is finished" if found["finished"] else "the store is not finished")
+
+
+@app.command()
+def info(store: Store, *, as_json: Json = False) -> None:
+    """What is in a store. Example: `salibi-data info data/micro.zarr`"""
+    from salibi_data.describe import info as describe
+
+    found = describe(store)
+    if as_json:
+        common.print_json(found)
+        return
+    modalities = found.pop("modalities")
+    common.print_table([{"": key, "value": common.plain(value)} for key, value in found.items()])
+    common.print_table(
+        [
+            {
+                "modality": name,
+                "sensor": m["sensor"],
+                "zoom": m["zoom"],
+                "GSD ratio": m["gsd_ratio"],
+                "px": m["size_px"],
+                "bands": ", ".join(m["bands"]),
+                "units": m["units"],
+                "mean": ", ".join(f"{value:.1f}" for value in m["mean"]),
+                "std": ", ".join(f"{value:.1f}" for value in m["std"]),
+                "licence": m["licence"],
+            }
+            for name, m in modalities.items()
+        ]
+    )
+
+
+@app.command()
+def verify(store: Store, *, as_json: Json = False) -> None:
+    """Check checksums, schema, grid, splits and every sample.
+
+    Example: `salibi-data verify data/micro.zarr`
+    """
+    from salibi_data.verifying import verify as check
+
+    with common.progress("verifying", unit="samples") as advance:
+        found = check(store, progress=advance)
+    if as_json:
+        common.print_json(
+            {"samples": found.num_samples, "files": found.num_files, "checks": list(found.checks)}
+        )
+    else:
+        typer.echo(
+            f"{found.num_samples} samples in {found.num_files} files are as promised: "
+            f"{', '.join(found.checks)}"
+        )
+
+
+@app.command()
+def figure(
+    store: Store,
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="PNG file to write.")] = Path(
+        "grid.png"
+    ),
+    num_samples: Annotated[int, typer.Option("-n", min=1, help="Samples, a row each.")] = 4,
+) -> None:
+    """All modalities side by side. Example: `salibi-data figure data/micro.zarr -o grid.png -n 8`"""
+    from salibi_cli.panels import Panel, save_panels
+    from salibi_data.describe import figure_rows, titles
+    from salibi_data.verifying import open_store
+
+    columns = titles(open_store(store)[1])
+    rows = [
+        [Panel(title=columns[name], image=image) for name, image in pictures.items()]
+        for _, pictures in figure_rows(store, num_samples=num_samples)
+    ]
+    save_panels(rows, output)
+    typer.echo(f"{len(rows)} samples in {output}")
+
+
+def _bounds(text: str | None) -> Bounds | None:
+    if text is None:
+        return None
+    try:
+        west, south, east, north = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--bbox {text!r} is not W,S,E,N: four numbers in degrees.") from error
+    return west, south, east, north
+
+
+def main() -> None:
+    """Entry point of ``salibi-data``."""
+    common.run(app)

@@ -1,0 +1,119 @@
+"""From source pixels to tile pixels: one warp per rectangle of tiles, then dB, then 8 bit.
+
+Arrays are (bands, rows, columns) float32 with NaN where there is no observation. GDAL does the
+resampling; what is ours is the grid, the choice of kernel, the error bound, and the mosaic.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from salibi_data.errors import GridError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from salibi_data.catalog import ModalityRecipe, Units
+    from salibi_data.grid import PixelGrid
+    from salibi_data.read import Source
+
+WARP_TOLERANCE_PX: Final = 0.001
+"""Error allowed to GDAL's approximate transformer, in source pixels. Its default of 0.125 makes a
+block of tiles and its tiles one by one differ by up to 164 of 255 at sharp edges."""
+
+POWER_FLOOR: Final = 1e-10
+"""Least power whose logarithm is taken: -100 dB, below any sensor's noise."""
+
+
+def warp(source: Source, grid: PixelGrid, *, categorical: bool = False) -> NDArray[np.float32]:
+    """``source`` on the pixels of ``grid``.
+
+    Enlarging is bilinear; shrinking averages every source pixel by the area it shares with the
+    new one, so that nothing aliases; classes take the nearest.
+
+    Returns:
+        Shape (bands, *grid.shape); NaN where the source has no observation.
+
+    Source: GDAL's warper (https://gdal.org/en/stable/api/gdalwarp_cpp.html).
+    """
+    from rasterio.enums import Resampling
+    from rasterio.transform import Affine
+    from rasterio.warp import reproject
+
+    if categorical:
+        kernel = Resampling.nearest
+    else:
+        kernel = Resampling.average if shrinking_factor(source, grid) > 1 else Resampling.bilinear
+    warped = np.full((len(source.values), *grid.shape), np.nan, dtype=np.float32)
+    reproject(
+        source.values,
+        warped,
+        src_transform=Affine(*source.transform),
+        src_crs=source.crs,
+        src_nodata=np.nan,
+        dst_transform=Affine(*grid.transform),
+        dst_crs="EPSG:3857",
+        dst_nodata=np.nan,
+        resampling=kernel,
+        tolerance=WARP_TOLERANCE_PX,
+        num_threads=1,
+    )
+    return warped
+
+
+def shrinking_factor(source: Source, grid: PixelGrid) -> float:
+    """Source pixels along the edge of one pixel of ``grid``, at its centre; above 1 it shrinks."""
+    from rasterio.transform import Affine
+    from rasterio.warp import transform
+
+    west, south, east, north = grid.bounds_3857
+    x, y = (west + east) / 2, (south + north) / 2
+    xs, ys = transform("EPSG:3857", source.crs, [x, x + grid.pixel_m, x], [y, y, y + grid.pixel_m])
+    to_pixel = ~Affine(*source.transform)
+    (c0, r0), (c1, r1), (c2, r2) = (to_pixel * xy for xy in zip(xs, ys, strict=True))
+    return float(np.sqrt(abs((c1 - c0) * (r2 - r0) - (c2 - c0) * (r1 - r0))))
+
+
+def fill(target: NDArray[np.float32], layer: NDArray[np.float32]) -> None:
+    """Fill the pixels that ``target`` lacks with those of ``layer``; in place, valid pixels only."""
+    missing = np.isnan(target).any(axis=0)
+    target[:, missing] = layer[:, missing]
+
+
+def valid_fraction(values: NDArray[np.float32]) -> float:
+    """Share of the pixels that are observed in every band."""
+    return float(np.isfinite(values).all(axis=0).mean())
+
+
+def in_units(values: NDArray[np.float32], source: Units, target: Units) -> NDArray[np.float32]:
+    """``values`` in the target's units. Power becomes dB here, after the warp and only here.
+
+    Raises:
+        GridError: no conversion is known.
+    """
+    if source == target:
+        return values
+    if (source, target) == ("power", "dB"):
+        return 10 * np.log10(np.maximum(values, np.float32(POWER_FLOOR)))
+    raise GridError(f"no conversion from {source} to {target}; give the modality units {source!r}.")
+
+
+def quantise(values: NDArray[np.float32], recipe: ModalityRecipe) -> NDArray[np.uint8]:
+    """Stored form: ``1 + 254 * (value - low) / (high - low)``, rounded and clipped to 1..255.
+
+    NaN becomes 0, the nodata value, and no observed value does: the brightest stay 255 and the
+    darkest 1, where the original code wraps the brightest radar pixels to 0.
+    """
+    scale = np.asarray(recipe.scale, dtype=np.float32)[:, None, None]
+    offset = np.asarray(recipe.offset, dtype=np.float32)[:, None, None]
+    steps = np.clip(np.rint((values - offset) / scale), 1, 255)
+    return np.where(np.isnan(values).any(axis=0), 0, steps).astype(np.uint8)
+
+
+def cloud_fraction(classes: NDArray[np.float32], cloudy: Iterable[int]) -> float:
+    """Share of a tile's pixels whose class is one of ``cloudy``; shape of classes (1, H, W)."""
+    return float(np.isin(classes, list(cloudy)).mean())

@@ -1,0 +1,120 @@
+"""What is in a store, in figures and in pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from salibi_data import geoparquet
+from salibi_data.schema import NODATA, SAMPLES_NAME, SPLITS, Modality, StoreAttributes
+from salibi_data.verifying import open_store
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+_RGB: Final = (0, 1, 2)
+
+
+def info(store: str | Path) -> dict[str, Any]:
+    """Counts, grid, modalities, statistics, splits, size, sources and licences of a store.
+
+    Raises:
+        StoreError: no store is there.
+        SchemaError: the attributes are damaged or of a newer schema.
+    """
+    folder = Path(store)
+    group, attributes = open_store(folder)
+    split, gsd_m = group["split"][:], group["gsd_m"][:]
+    table, _ = geoparquet.read(folder / SAMPLES_NAME)
+    return {
+        "store": str(folder),
+        "variant": attributes.variant,
+        "catalog": attributes.catalog,
+        "schema_version": attributes.schema_version,
+        "software_version": attributes.software_version,
+        "plan_digest": attributes.plan_digest,
+        "samples": len(split),
+        "splits": {name: int((split == code).sum()) for name, code in SPLITS.items()},
+        "base_zoom": attributes.base_zoom,
+        "gsd_m": [float(gsd_m.min()), float(gsd_m.max())],
+        "acquired": {sensor: _dates(table, sensor) for sensor in attributes.sensors},
+        "scenes": {sensor: _num_scenes(table, sensor) for sensor in attributes.sensors},
+        "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+        "modalities": attributes.to_dict()["modalities"],
+    }
+
+
+def _dates(table: Any, sensor: str) -> list[str]:
+    days = sorted(time.date().isoformat() for time in table[f"{sensor}_acquired"].to_pylist())
+    return [days[0], days[-1]]
+
+
+def _num_scenes(table: Any, sensor: str) -> int:
+    return len({item for items in table[f"{sensor}_items"].to_pylist() for item in items})
+
+
+def figure_rows(store: str | Path, *, num_samples: int = 4) -> list[tuple[str, Mapping[str, Any]]]:
+    """Samples spread evenly over the store, each modality as an RGB picture.
+
+    Returns:
+        Per sample a label and, per modality, uint8 (rows, columns, 3) at its own size.
+    """
+    group, attributes = open_store(store)
+    count = group["tile"].shape[0]
+    num_samples = max(1, min(num_samples, count))
+    positions = np.unique(np.linspace(0, count - 1, num_samples + 2).astype(int)[1:-1])
+    rows: list[tuple[str, Mapping[str, Any]]] = []
+    for position in positions.tolist() or [0]:
+        zoom, x, y = group["tile"][position].tolist()
+        pictures = {
+            name: picture(group[name][position], modality)
+            for name, modality in attributes.modalities.items()
+        }
+        rows.append((f"{zoom}/{x}/{y}", pictures))
+    return rows
+
+
+def titles(attributes: StoreAttributes) -> dict[str, str]:
+    """Column titles: the modality, its sensor, zoom and size."""
+    return {
+        name: f"{name}: {m.sensor}, zoom {m.zoom}, {m.size_px} px"
+        for name, m in attributes.modalities.items()
+    }
+
+
+def picture(image: NDArray[np.uint8], modality: Modality) -> NDArray[np.uint8]:
+    """One image as RGB.
+
+    Two SAR bands become the usual composite VV, VH, VV - VH in dB; other images show their first
+    three bands, or the first in grey.
+
+    Args:
+        image: (bands, rows, columns) as stored.
+        modality: its description.
+
+    Returns:
+        uint8 (rows, columns, 3).
+    """
+    if modality.bands == ("vv", "vh") and modality.units == "dB":
+        return _sar_composite(image, modality)
+    bands = image[list(_RGB)] if len(image) >= len(_RGB) else image[[0, 0, 0]]
+    return np.ascontiguousarray(np.moveaxis(bands, 0, -1))
+
+
+def _sar_composite(image: NDArray[np.uint8], modality: Modality) -> NDArray[np.uint8]:
+    scale = np.array(modality.scale, np.float32)[:, None, None]
+    offset = np.array(modality.offset, np.float32)[:, None, None]
+    decibel = offset + scale * image
+    channels: Sequence[tuple[NDArray[np.float32], float, float]] = (
+        (decibel[0], -20.0, 0.0),
+        (decibel[1], -26.0, -5.0),
+        (decibel[0] - decibel[1], 1.0, 13.0),
+    )
+    shown = [np.clip((values - low) / (high - low), 0, 1) for values, low, high in channels]
+    shown_rgb = (255 * np.stack(shown, axis=-1)).astype(np.uint8)
+    shown_rgb[(image == NODATA).any(axis=0)] = 0
+    return shown_rgb

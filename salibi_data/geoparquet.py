@@ -1,0 +1,76 @@
+"""GeoParquet 1.1 with pyarrow: one geometry column in longitude and latitude, a bounding box.
+
+Source: GeoParquet specification 1.1.0. QGIS, DuckDB and geopandas open what is written here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from salibi_data.errors import PlanError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import pyarrow as pa
+
+
+def write(
+    path: Path,
+    columns: Mapping[str, Any],
+    outlines: Sequence[Any],
+    *,
+    metadata: Mapping[str, Any],
+) -> None:
+    """Write a table and its outlines; the file appears whole or not at all.
+
+    Args:
+        path: where to.
+        columns: name to pyarrow array.
+        outlines: shapely polygons in longitude and latitude, one per row.
+        metadata: JSON content kept under the file's key ``salibi``.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import shapely
+
+    west, south, east, north = shapely.total_bounds(list(outlines)).tolist()
+    geo = {
+        "version": "1.1.0",
+        "primary_column": "geometry",
+        "columns": {
+            "geometry": {
+                "encoding": "WKB",
+                "geometry_types": ["Polygon"],
+                "bbox": [west, south, east, north],
+            }
+        },
+    }
+    table = pa.table({**columns, "geometry": pa.array(shapely.to_wkb(list(outlines)), pa.binary())})
+    table = table.replace_schema_metadata(
+        {"geo": json.dumps(geo), "salibi": json.dumps(metadata, sort_keys=True)}
+    )
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    pq.write_table(table, partial, compression="zstd")
+    partial.replace(path)
+
+
+def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    """The table and our metadata.
+
+    Raises:
+        PlanError: no such file, not Parquet, or not written by this software.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, memory_map=False)
+        return table, json.loads(table.schema.metadata[b"salibi"])
+    except FileNotFoundError as error:
+        raise PlanError(f"no file at {path}; make it with `salibi-data plan`.") from error
+    except (pa.ArrowInvalid, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise PlanError(f"{path} is not a table of ours: {error}.") from error

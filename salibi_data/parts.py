@@ -1,0 +1,102 @@
+"""Finished blocks on disk, before they become a store: one Arrow file each, whole or absent.
+
+A store is dense, so a sample's row is known only when every block before it has been filtered.
+Blocks are kept here until then; a build that was killed finds them again by their digest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from salibi_data.blocks import Samples
+from salibi_data.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from salibi_data.catalog import Variant
+
+
+def write_part(path: Path, samples: Samples) -> None:
+    """Write ``samples``; the file appears whole or not at all."""
+    import pyarrow as pa
+    from pyarrow import feather
+
+    columns: dict[str, Any] = {"position": pa.array(samples.positions, pa.int64())}
+    for name, images in samples.images.items():
+        columns[name] = _binary(images)
+    columns["valid_fraction"] = _binary(samples.valid_fraction)
+    columns["cloud_fraction"] = pa.array(samples.cloud_fraction, pa.float32())
+    table = pa.table(columns).replace_schema_metadata(
+        {"dropped": json.dumps(dict(samples.dropped))}
+    )
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        feather.write_feather(table, str(partial), compression="zstd", compression_level=1)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_part(path: Path, variant: Variant, *, images: bool = True) -> Samples:
+    """Read what :func:`write_part` wrote; without images where only the index is needed.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    import pyarrow as pa
+    from pyarrow import feather
+
+    recipes = variant.modalities if images else ()
+    index = ["position", "valid_fraction", "cloud_fraction"]
+    try:
+        table = feather.read_table(
+            str(path), columns=[*index, *(recipe.name for recipe in recipes)], memory_map=False
+        )
+        count = len(table)
+        return Samples(
+            positions=tuple(table["position"].to_pylist()),
+            images={
+                recipe.name: _array(
+                    table[recipe.name],
+                    np.uint8,
+                    (count, len(recipe.bands), recipe.tile_px, recipe.tile_px),
+                )
+                for recipe in recipes
+            },
+            valid_fraction=_array(
+                table["valid_fraction"], np.float32, (count, len(variant.sensors))
+            ),
+            cloud_fraction=table["cloud_fraction"].to_numpy(),
+            dropped=json.loads(table.schema.metadata[b"dropped"]),
+        )
+    except (pa.ArrowInvalid, KeyError, ValueError) as error:
+        raise StoreError(f"{path} is damaged ({error}); delete it and run again.") from error
+
+
+def _binary(array: NDArray[Any]) -> Any:
+    """One fixed-size binary value per row."""
+    import pyarrow as pa
+
+    rows = np.ascontiguousarray(array)
+    width = rows.dtype.itemsize * int(np.prod(rows.shape[1:]))
+    return pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(width), len(rows), [None, pa.py_buffer(rows)]
+    )
+
+
+def _array(column: Any, dtype: Any, shape: Sequence[int]) -> NDArray[Any]:
+    """The inverse of :func:`_binary`."""
+    if shape[0] == 0:
+        return np.empty(tuple(shape), dtype)
+    chunk = column.combine_chunks()
+    values = np.frombuffer(chunk.buffers()[1], dtype=dtype)
+    width = int(np.prod(shape[1:]))
+    return values[chunk.offset * width :][: shape[0] * width].reshape(tuple(shape))

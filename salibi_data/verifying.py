@@ -1,0 +1,242 @@
+"""Does a store hold what it promises? Checksums, schema, every sample, the grid, the alignment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from salibi_data import geoparquet
+from salibi_data.errors import StoreError, VerificationError
+from salibi_data.grid import TileXYZ, ground_gsd_m, tile_ids
+from salibi_data.schema import (
+    INDEX_ARRAYS,
+    MANIFEST_NAME,
+    NODATA,
+    SAMPLES_NAME,
+    SPLITS,
+    StoreAttributes,
+)
+from salibi_data.write import file_sha256
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Progress = Callable[[int, int], None]
+
+MAX_SHIFTED_SHARE: Final = 0.1
+"""Share of the samples whose images of one sensor at two zooms may fit better when shifted."""
+_SHOWN: Final = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What was checked, and what was found wrong."""
+
+    num_samples: int
+    num_files: int
+    checks: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def open_store(store: str | Path) -> tuple[Any, StoreAttributes]:
+    """The Zarr group and its attributes.
+
+    Raises:
+        StoreError: no folder, no Zarr group, or not a finished store.
+        SchemaError: not ours, damaged, or of a newer schema.
+    """
+    import zarr
+    from zarr.errors import GroupNotFoundError
+
+    folder = Path(store)
+    try:
+        group = zarr.open_group(folder, mode="r")
+    except (GroupNotFoundError, FileNotFoundError, NotADirectoryError) as error:
+        raise StoreError(
+            f"{folder} is not a Salibi store: no Zarr group is there. "
+            "Check the path, or build one with `salibi-data build`."
+        ) from error
+    return group, StoreAttributes.from_dict(dict(group.attrs), where=str(folder))
+
+
+def verify(store: str | Path, *, progress: Progress | None = None) -> Verification:
+    """Check a store against its manifest, the schema, the grid, and itself.
+
+    Args:
+        store: path of the Zarr group.
+        progress: called with (samples read, samples in all).
+
+    Returns:
+        What was checked; never with problems.
+
+    Raises:
+        StoreError: no store is there.
+        SchemaError: the attributes are damaged or of a newer schema.
+        VerificationError: something is wrong; the message lists what.
+    """
+    folder = Path(store)
+    group, attributes = open_store(folder)
+    problems = [*_check_files(folder)]
+    if not problems:  # damaged files would only be reported again
+        problems += _check_arrays(group, attributes)
+    if not problems:
+        problems += _check_index(group, attributes)
+        problems += _check_table(folder, group)
+        problems += _check_images(group, attributes, progress)
+    if problems:
+        shown = "; ".join(problems[:_SHOWN])
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise VerificationError(
+            f"{folder} does not hold what it promises: {shown}{more}. Build or pull it again."
+        )
+    return Verification(
+        num_samples=int(group["tile"].shape[0]),
+        num_files=len(_manifest(folder)),
+        checks=("checksums", "arrays", "grid", "splits", "table", "every image", "alignment"),
+        problems=(),
+    )
+
+
+def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    try:
+        content: dict[str, dict[str, Any]] = json.loads((folder / MANIFEST_NAME).read_text())[
+            "files"
+        ]
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"{folder} has no {MANIFEST_NAME}: it was never finished. Run its build again."
+        ) from error
+    except (json.JSONDecodeError, KeyError) as error:
+        raise StoreError(f"{folder / MANIFEST_NAME} is damaged; build or pull it again.") from error
+    return content
+
+
+def _check_files(folder: Path) -> Iterator[str]:
+    for name, entry in _manifest(folder).items():
+        path = folder / name
+        if not path.is_file():
+            yield f"file {name} is missing"
+        elif path.stat().st_size != entry["bytes"] or file_sha256(path) != entry["sha256"]:
+            yield f"file {name} differs from its checksum"
+
+
+def _check_arrays(group: Any, attributes: StoreAttributes) -> Iterator[str]:
+    count = group["tile"].shape[0] if "tile" in group else 0
+    if count == 0:
+        yield "there is no sample"
+    expected: dict[str, tuple[str, tuple[str, ...]]] = dict(INDEX_ARRAYS)
+    for name, modality in attributes.modalities.items():
+        expected[name] = "uint8", modality.dims
+    for name, (dtype, dims) in expected.items():
+        if name not in group:
+            yield f"array {name} is missing"
+            continue
+        array = group[name]
+        if str(array.dtype) != dtype or array.metadata.dimension_names != dims:
+            yield f"array {name} is {array.dtype} {array.metadata.dimension_names}, not {dtype} {dims}"
+        if array.shape[0] != count:
+            yield f"array {name} has {array.shape[0]} samples, not {count}"
+    for name, modality in attributes.modalities.items():
+        shape = (len(modality.bands), modality.size_px, modality.size_px)
+        if name in group and group[name].shape[1:] != shape:
+            yield f"array {name} holds {group[name].shape[1:]} per sample, not {shape}"
+
+
+def _check_index(group: Any, attributes: StoreAttributes) -> Iterator[str]:
+    tile, split = group["tile"][:], group["split"][:]
+    zoom, x, y = tile[:, 0], tile[:, 1].astype(np.int64), tile[:, 2].astype(np.int64)
+    if np.any(zoom != attributes.base_zoom):
+        yield f"a tile is not at the base zoom {attributes.base_zoom}"
+        return
+    if np.any(np.diff(tile_ids(attributes.base_zoom, x, y)) <= 0):
+        yield "samples are not in Hilbert order, each tile once"
+    gsd_m = [ground_gsd_m(TileXYZ(*xy, attributes.base_zoom)) for xy in zip(x, y, strict=True)]
+    if not np.allclose(group["gsd_m"][:], gsd_m, rtol=1e-6):
+        yield "gsd_m differs from the tiles' ground resolution"
+    if np.any(split > max(SPLITS.values())):
+        yield "a split code is unknown"
+    leaks = num_leaking_neighbours(x, y, split)
+    if leaks:
+        yield f"{leaks} pairs of neighbouring tiles are in different splits"
+
+
+def num_leaking_neighbours(
+    x: NDArray[np.int64], y: NDArray[np.int64], split: NDArray[np.uint8]
+) -> int:
+    """Pairs of tiles that touch, corners included, and are in different splits."""
+    codes = dict(zip(zip(x.tolist(), y.tolist(), strict=True), split.tolist(), strict=True))
+    forward = [(1, 0), (0, 1), (1, 1), (1, -1)]
+    return sum(
+        codes.get((column + dx, row + dy), code) != code
+        for (column, row), code in codes.items()
+        for dx, dy in forward
+    )
+
+
+def _check_table(folder: Path, group: Any) -> Iterator[str]:
+    table, _ = geoparquet.read(folder / SAMPLES_NAME)
+    tile = np.stack([table[name].to_numpy() for name in "zxy"], axis=1)
+    if not np.array_equal(tile, group["tile"][:]):
+        yield f"{SAMPLES_NAME} lists other tiles than the array tile"
+    elif not np.array_equal(table["split"].to_numpy(), group["split"][:]):
+        yield f"{SAMPLES_NAME} lists other splits than the array split"
+
+
+def _check_images(
+    group: Any, attributes: StoreAttributes, progress: Progress | None
+) -> Iterator[str]:
+    """Read every sample of every modality; compare the nodata share, and zooms of one sensor."""
+    valid = group["valid_fraction"][:]
+    count = len(valid)
+    shifted = dict.fromkeys(_same_sensor(attributes), 0)
+    step = next(iter(group[name].shards[0] for name in attributes.modalities))
+    for start in range(0, count, step):
+        run = slice(start, min(start + step, count))
+        images = {name: group[name][run] for name in attributes.modalities}
+        for name, modality in attributes.modalities.items():
+            observed = (images[name] != NODATA).all(axis=1).mean(axis=(1, 2))
+            promised = valid[run, attributes.sensors.index(modality.sensor)]
+            if np.any(observed < promised - 1e-6):
+                yield f"{name} lacks pixels that valid_fraction promises, in samples {run}"
+        for pair in shifted:
+            shifted[pair] += sum(
+                _fits_better_shifted(images[pair[0]][i], images[pair[1]][i])
+                for i in range(run.stop - run.start)
+            )
+        if progress is not None:
+            progress(run.stop, count)
+    for (base, finer), number in shifted.items():
+        if number > MAX_SHIFTED_SHARE * count:
+            yield f"{base} and {finer} do not line up in {number} of {count} samples"
+
+
+def _same_sensor(attributes: StoreAttributes) -> list[tuple[str, str]]:
+    """Pairs (base zoom, one zoom finer) of the same sensor: one scene at two scales."""
+    names = attributes.modalities
+    return [
+        (a, b)
+        for a, base in names.items()
+        for b, finer in names.items()
+        if base.sensor == finer.sensor
+        and base.bands == finer.bands
+        and finer.size_px == 2 * base.size_px
+    ]
+
+
+def _fits_better_shifted(base: NDArray[np.uint8], finer: NDArray[np.uint8]) -> bool:
+    """Whether the finer image, halved, matches the base better one pixel aside than in place."""
+    bands, size, _ = base.shape
+    halved = finer.reshape(bands, size, 2, size, 2).mean(axis=(2, 4), dtype=np.float32)
+    inner = halved[:, 1:-1, 1:-1]
+
+    def misfit(dy: int, dx: int) -> float:
+        moved = base[:, 1 + dy : size - 1 + dy, 1 + dx : size - 1 + dx]
+        return float(np.abs(moved - inner).mean())
+
+    moves = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
+    return min(misfit(*move) for move in moves) < misfit(0, 0)

@@ -1,0 +1,295 @@
+"""The store: whole shards in Hilbert order, then the index arrays, the table, and the manifest.
+
+A shard is a run of samples, the same run for every modality, written once by one worker. The
+manifest with every file's checksum comes last: a folder without it is not a finished store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from salibi_data import __version__, geoparquet
+from salibi_data.grid import ground_gsd_m
+from salibi_data.parts import read_part
+from salibi_data.planning import Plan, sample_columns
+from salibi_data.schema import (
+    ATTRIBUTES_KEY,
+    INDEX_ARRAYS,
+    MANIFEST_NAME,
+    NODATA,
+    SAMPLES_NAME,
+    SPLITS,
+    StoreAttributes,
+)
+from salibi_data.select import tile_polygon
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from salibi_data.blocks import Samples
+
+SAMPLES_PER_SHARD: Final = 64
+"""About 50 MB of high resolution pixels before compression."""
+
+ZSTD_LEVEL: Final = 3
+_HASH_BLOCK: Final = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Where one sample of the store comes from."""
+
+    position: int
+    """In the plan."""
+    part: str
+    """File name of its block's part."""
+    index: int
+    """Row within the part."""
+    valid_fraction: tuple[float, ...]
+    cloud_fraction: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The samples of a store, in order."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of every modality."""
+        return -(-len(self.rows) // SAMPLES_PER_SHARD)
+
+    def shard(self, number: int) -> tuple[Row, ...]:
+        """The rows of one shard."""
+        return self.rows[number * SAMPLES_PER_SHARD : (number + 1) * SAMPLES_PER_SHARD]
+
+    @property
+    def digest(self) -> str:
+        """Changes whenever any sample does."""
+        content = [[row.position, row.part, row.index] for row in self.rows]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
+
+
+def layout_of(parts: Sequence[tuple[str, Samples]]) -> Layout:
+    """The store's rows: every sample of every part, in the plan's order."""
+    rows = [
+        Row(
+            position=position,
+            part=name,
+            index=index,
+            valid_fraction=tuple(samples.valid_fraction[index].tolist()),
+            cloud_fraction=float(samples.cloud_fraction[index]),
+        )
+        for name, samples in parts
+        for index, position in enumerate(samples.positions)
+    ]
+    return Layout(rows=tuple(sorted(rows, key=lambda row: row.position)))
+
+
+def create_arrays(folder: Path, plan: Plan, num_samples: int) -> None:
+    """Make the group and its empty image arrays."""
+    import zarr
+
+    group = zarr.create_group(folder, zarr_format=3, overwrite=True)
+    for recipe in plan.variant.modalities:
+        modality = plan.variant.modality(recipe, plan.catalog)
+        shape = (len(recipe.bands), recipe.tile_px, recipe.tile_px)
+        array = group.create_array(
+            recipe.name,
+            shape=(num_samples, *shape),
+            chunks=(1, *shape),
+            shards=(SAMPLES_PER_SHARD, *shape),
+            dtype="uint8",
+            compressors=_codecs(),
+            fill_value=NODATA,
+            dimension_names=modality.dims,
+        )
+        array.attrs.update({"bands": list(recipe.bands), "units": recipe.units})
+
+
+def write_shard(
+    folder: Path, parts_folder: Path, plan: Plan, layout: Layout, number: int
+) -> dict[str, list[list[int]]]:
+    """Write one shard of every modality.
+
+    Returns:
+        Per modality a histogram of the valid training pixels: (bands, 256) counts, integers so
+        that the statistics do not depend on the order in which shards are done.
+    """
+    import zarr
+
+    rows = layout.shard(number)
+    parts = {name: read_part(parts_folder / name, plan.variant) for name in {r.part for r in rows}}
+    training = np.array([plan.split[row.position] == SPLITS["train"] for row in rows])
+    group = zarr.open_group(folder, mode="r+")
+    start = number * SAMPLES_PER_SHARD
+    histograms = {}
+    # An all-zero chunk is written like any other: "no data" is not "never written".
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        for recipe in plan.variant.modalities:
+            images = np.stack([parts[row.part].images[recipe.name][row.index] for row in rows])
+            array: Any = group[recipe.name]
+            # What a killed worker left of this shard must not be read back and merged.
+            shutil.rmtree(folder / recipe.name / "c" / str(number), ignore_errors=True)
+            array[start : start + len(rows)] = images
+            histograms[recipe.name] = _histogram(images[training])
+    return histograms
+
+
+def finish(
+    folder: Path, plan: Plan, layout: Layout, histograms: Mapping[str, NDArray[np.int64]]
+) -> None:
+    """Write what describes the samples, and the manifest last."""
+    _write_index_arrays(folder, plan, layout)
+    attributes = _attributes(plan, histograms)
+    import zarr
+
+    zarr.open_group(folder, mode="r+").attrs.update({ATTRIBUTES_KEY: attributes.to_dict()})
+    _write_samples(folder / SAMPLES_NAME, plan, layout)
+    write_manifest(folder)
+
+
+def write_manifest(folder: Path) -> None:
+    """Size and SHA-256 of every file of the store; appears whole or not at all."""
+    files = {
+        path.relative_to(folder).as_posix(): {
+            "bytes": path.stat().st_size,
+            "sha256": file_sha256(path),
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / MANIFEST_NAME
+    }
+    partial = folder / f".{MANIFEST_NAME}.partial"
+    partial.write_text(json.dumps({"files": files}, indent=1, sort_keys=True) + "\n")
+    partial.replace(folder / MANIFEST_NAME)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def statistics(histogram: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per band of the values counted in (bands, 256); 0 is nodata.
+
+    A band without any valid pixel has mean 0 and standard deviation 1.
+    """
+    means, deviations = [], []
+    for counts in histogram.tolist():
+        valid = {value: count for value, count in enumerate(counts) if value != NODATA}
+        total = sum(valid.values())
+        if total == 0:
+            means.append(0.0)
+            deviations.append(1.0)
+            continue
+        # Python integers: exact however many pixels there are.
+        mean = sum(value * count for value, count in valid.items()) / total
+        square = sum(value * value * count for value, count in valid.items()) / total
+        means.append(mean)
+        deviations.append(max(square - mean * mean, 0.0) ** 0.5 or 1.0)
+    return tuple(means), tuple(deviations)
+
+
+def swap_in(finished: Path, store: Path) -> None:
+    """Put a finished store in its place; a reader sees the old one or the new one."""
+    retired = store.with_name(f".{store.name}.{os.getpid()}.old")
+    if store.exists():
+        store.replace(retired)
+    finished.replace(store)
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def _codecs() -> list[Any]:
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    return [ZstdCodec(level=ZSTD_LEVEL), Crc32cCodec()]
+
+
+def _histogram(images: NDArray[np.uint8]) -> list[list[int]]:
+    bands = images.shape[1]
+    return [np.bincount(images[:, b].ravel(), minlength=256).tolist() for b in range(bands)]
+
+
+def _attributes(plan: Plan, histograms: Mapping[str, NDArray[np.int64]]) -> StoreAttributes:
+    modalities = {
+        recipe.name: plan.variant.modality(recipe, plan.catalog).with_statistics(
+            *statistics(histograms[recipe.name])
+        )
+        for recipe in plan.variant.modalities
+    }
+    return StoreAttributes(
+        variant=plan.variant.name,
+        catalog=plan.catalog.name,
+        base_zoom=plan.variant.base_zoom,
+        sensors=plan.variant.sensors,
+        modalities=modalities,
+        plan_digest=plan.digest,
+        software_version=__version__,
+    )
+
+
+def _write_index_arrays(folder: Path, plan: Plan, layout: Layout) -> None:
+    import zarr
+
+    choices = [plan.choices[row.position] for row in layout.rows]
+    tiles = [choice.tile for choice in choices]
+    values: dict[str, Any] = {
+        "tile": [(tile.z, tile.x, tile.y) for tile in tiles],
+        "gsd_m": [ground_gsd_m(tile) for tile in tiles],
+        "acquired": [
+            [int(choice.scenes[s][0].acquired_utc.timestamp()) for s in plan.variant.sensors]
+            for choice in choices
+        ],
+        "valid_fraction": [row.valid_fraction for row in layout.rows],
+        "cloud_fraction": [row.cloud_fraction for row in layout.rows],
+        "split": plan.split[[row.position for row in layout.rows]],
+    }
+    group = zarr.open_group(folder, mode="r+")
+    for name, (dtype, dims) in INDEX_ARRAYS.items():
+        array = np.asarray(values[name], dtype=dtype)
+        group.create_array(
+            name, data=array, chunks=array.shape, compressors=_codecs(), dimension_names=dims
+        )
+
+
+def _write_samples(path: Path, plan: Plan, layout: Layout) -> None:
+    import pyarrow as pa
+
+    positions = [row.position for row in layout.rows]
+    columns = {name: column.take(positions) for name, column in sample_columns(plan).items()}
+    choices = [plan.choices[position] for position in positions]
+    for sensor in plan.variant.sensors:
+        used = [choice.scenes[sensor] for choice in choices]
+        columns[f"{sensor}_hrefs"] = pa.array(
+            [[href for scene in scenes for href in scene.hrefs.values()] for scenes in used]
+        )
+        for column, name in (("orbit_state", "sat:orbit_state"), ("native_gsd_m", "gsd")):
+            found = [scenes[0].properties.get(name) for scenes in used]
+            if any(value is not None for value in found):
+                columns[f"{sensor}_{column}"] = pa.array(found)
+        columns[f"{sensor}_valid_fraction"] = pa.array(
+            [row.valid_fraction[plan.variant.sensors.index(sensor)] for row in layout.rows],
+            pa.float32(),
+        )
+    columns["cloud_fraction"] = pa.array([r.cloud_fraction for r in layout.rows], pa.float32())
+    outlines = [tile_polygon(choice.tile) for choice in choices]
+    geoparquet.write(
+        path,
+        columns,
+        outlines,
+        metadata={"plan_digest": plan.digest, "request": dict(plan.request)},
+    )

@@ -6,6 +6,7 @@ resampling; what is ours is the grid, the choice of kernel, the error bound, and
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -25,6 +26,11 @@ WARP_TOLERANCE_PX: Final = 0.001
 """Error allowed to GDAL's approximate transformer, in source pixels. Its default of 0.125 makes a
 block of tiles and its tiles one by one differ by up to 164 of 255 at sharp edges."""
 
+SUPERSAMPLING: Final = 2
+"""When shrinking, each pixel is the mean of 2 x 2 area averages: GDAL's average takes the upright
+box around a pixel's two corners, and on a grid turned against ours (UTM is, by up to 2 degrees)
+smaller boxes follow the turned pixel better. ``benchmarks/shrinking.py`` has the figures."""
+
 POWER_FLOOR: Final = 1e-10
 """Least power whose logarithm is taken: -100 dB, below any sensor's noise."""
 
@@ -40,14 +46,22 @@ def warp(source: Source, grid: PixelGrid, *, categorical: bool = False) -> NDArr
 
     Source: GDAL's warper (https://gdal.org/en/stable/api/gdalwarp_cpp.html).
     """
+    if categorical:
+        return _reproject(source, grid, "nearest")
+    if shrinking_factor(source, grid) <= 1:
+        return _reproject(source, grid, "bilinear")
+    finer = replace(grid, tile_px=grid.tile_px * SUPERSAMPLING)
+    averaged = _reproject(source, finer, "average")
+    bands, (rows, columns), k = len(averaged), grid.shape, SUPERSAMPLING
+    boxes = averaged.reshape(bands, rows, k, columns, k)
+    return boxes.mean(axis=(2, 4), dtype=np.float32)
+
+
+def _reproject(source: Source, grid: PixelGrid, kernel: str) -> NDArray[np.float32]:
     from rasterio.enums import Resampling
     from rasterio.transform import Affine
     from rasterio.warp import reproject
 
-    if categorical:
-        kernel = Resampling.nearest
-    else:
-        kernel = Resampling.average if shrinking_factor(source, grid) > 1 else Resampling.bilinear
     warped = np.full((len(source.values), *grid.shape), np.nan, dtype=np.float32)
     reproject(
         source.values,
@@ -58,7 +72,7 @@ def warp(source: Source, grid: PixelGrid, *, categorical: bool = False) -> NDArr
         dst_transform=Affine(*grid.transform),
         dst_crs="EPSG:3857",
         dst_nodata=np.nan,
-        resampling=kernel,
+        resampling=Resampling[kernel],
         tolerance=WARP_TOLERANCE_PX,
         num_threads=1,
     )
@@ -74,7 +88,7 @@ def shrinking_factor(source: Source, grid: PixelGrid) -> float:
     x, y = (west + east) / 2, (south + north) / 2
     xs, ys = transform("EPSG:3857", source.crs, [x, x + grid.pixel_m, x], [y, y, y + grid.pixel_m])
     to_pixel = ~Affine(*source.transform)
-    (c0, r0), (c1, r1), (c2, r2) = (to_pixel * xy for xy in zip(xs, ys, strict=True))
+    (c0, r0), (c1, r1), (c2, r2) = (to_pixel @ xy for xy in zip(xs, ys, strict=True))
     return float(np.sqrt(abs((c1 - c0) * (r2 - r0) - (c2 - c0) * (r1 - r0))))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 _RGB: Final = (0, 1, 2)
+_STRETCH_STD: Final = 2.5
 
 
 def info(store: str | Path) -> dict[str, Any]:
@@ -89,8 +90,8 @@ def titles(attributes: StoreAttributes) -> dict[str, str]:
 def picture(image: NDArray[np.uint8], modality: Modality) -> NDArray[np.uint8]:
     """One image as RGB.
 
-    Two SAR bands become the usual composite VV, VH, VV - VH in dB; other images show their first
-    three bands, or the first in grey.
+    Two SAR bands become the composite VV, VH, VV, each stretched over its mean and 2.5 standard
+    deviations; other images show their first three bands, or the first in grey.
 
     Args:
         image: (bands, rows, columns) as stored.
@@ -106,15 +107,9 @@ def picture(image: NDArray[np.uint8], modality: Modality) -> NDArray[np.uint8]:
 
 
 def _sar_composite(image: NDArray[np.uint8], modality: Modality) -> NDArray[np.uint8]:
-    scale = np.array(modality.scale, np.float32)[:, None, None]
-    offset = np.array(modality.offset, np.float32)[:, None, None]
-    decibel = offset + scale * image
-    channels: Sequence[tuple[NDArray[np.float32], float, float]] = (
-        (decibel[0], -20.0, 0.0),
-        (decibel[1], -26.0, -5.0),
-        (decibel[0] - decibel[1], 1.0, 13.0),
-    )
-    shown = [np.clip((values - low) / (high - low), 0, 1) for values, low, high in channels]
-    shown_rgb = (255 * np.stack(shown, axis=-1)).astype(np.uint8)
-    shown_rgb[(image == NODATA).any(axis=0)] = 0
-    return shown_rgb
+    mean = np.array(modality.mean, np.float32)[:, None, None]
+    std = np.array(modality.std, np.float32)[:, None, None]
+    stretched = np.clip(0.5 + (image - mean) / (2 * _STRETCH_STD * std), 0, 1)
+    rgb = np.round(255 * np.moveaxis(stretched[[0, 1, 0]], 0, -1)).astype(np.uint8)
+    rgb[(image == NODATA).any(axis=0)] = 0
+    return rgb

@@ -143,7 +143,7 @@ def _window(dataset: Any, bounds_3857: Bounds) -> Any:
 
     west, south, east, north = transform_bounds("EPSG:3857", dataset.crs, *bounds_3857)
     corners = [
-        ~dataset.transform * xy
+        ~dataset.transform @ xy
         for xy in ((west, north), (east, south), (west, south), (east, north))
     ]
     columns, rows = [c for c, _ in corners], [r for _, r in corners]

@@ -1,1 +1,33 @@
 """Scale-ALiBi: train on Salibi stores, evaluate, and give out embeddings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from salibi_model.pretrain import ScaleAlibi
+
+__all__ = ["load"]
+
+
+def load(path: str | Path, *, device: str = "cpu") -> ScaleAlibi:
+    """Load a trained model, ready for :meth:`~salibi_model.pretrain.ScaleAlibi.encode`.
+
+    Args:
+        path: a run's folder (as ``salibi-model train`` writes it), or its ``model/`` folder.
+        device: where the weights go: ``cpu``, ``cuda``, ``cuda:1``.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        CheckpointError: there is no model at ``path``, or it is damaged.
+
+    Example:
+        >>> tokens, embedding = salibi_model.load("runs/tiny").encode(images, "sar")
+    """
+    from salibi_model.checkpoints import load_model
+
+    return load_model(path, device=device)

@@ -1,0 +1,76 @@
+"""The command ``salibi-model`` from end to end, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from nano import SIZE
+from PIL import Image
+from salibi_cli import model
+from salibi_cli.common import run
+from typer.testing import CliRunner
+
+from salibi_model import pretrain
+
+
+@pytest.fixture
+def nano_size(monkeypatch):
+    monkeypatch.setitem(pretrain.SIZES, "tiny", SIZE)
+
+
+def call(*arguments):
+    result = CliRunner().invoke(model.application, [str(a) for a in arguments])
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    return result.output
+
+
+def fails(monkeypatch, capsys, *arguments):
+    """Run as from a shell; give the exit code and the one line on stderr."""
+    monkeypatch.setattr("sys.argv", ["salibi-model", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        run(model.application)
+    return stopped.value.code, capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("nano_size")
+def test_train_then_look_at_it(small_store, tmp_path):
+    out = tmp_path / "run"
+    said = call("train", small_store, "--steps", 2, "--batch-size", 4, "--out", out)
+    assert "trained for 2 steps" in said
+    assert "is complete" in call("train", "--resume", "--out", out)
+    assert "went on from step 2" in call("train", "--resume", "--steps", 3, "--out", out)
+    report = json.loads(call("eval", "retrieval", out, "--data", small_store, "--json"))
+    assert len(report["directions"]) == 6
+    table = call("eval", "retrieval", out, "--data", small_store)
+    assert "sar > lores" in table
+    assert "6 validation samples" in table
+    assert "hires_4x" in call("info", out)
+    assert json.loads(call("info", out, "--json"))["training"]["step"] == 3
+    call("reconstruct", out, small_store, "-o", tmp_path / "grid.png", "-n", 1)
+    assert Image.open(tmp_path / "grid.png").size[0] > 4 * 512
+
+
+@pytest.mark.usefixtures("nano_size")
+def test_options_win_over_the_file(small_store, tmp_path):
+    settings = tmp_path / "f.toml"
+    settings.write_text(f'stores = ["{small_store}"]\nbatch_size = 4\nsteps = 9\n')
+    out = tmp_path / "run"
+    assert "1 steps" in call("train", "--config", settings, "--steps", 1, "--out", out)
+
+
+@pytest.mark.parametrize(
+    "command", [["train"], ["reconstruct"], ["eval", "retrieval"], ["info"], []]
+)
+def test_help_has_an_example(command):
+    said = call(*command, "--help")
+    assert "Example" in said or not command
+
+
+def test_mistakes_are_one_line(monkeypatch, capsys, tmp_path):
+    code, said = fails(monkeypatch, capsys, "info", tmp_path)
+    assert (code, said.count("\n")) == (1, 1)
+    assert "holds no model" in said
+    code, said = fails(monkeypatch, capsys, "train", tmp_path, "--size", "huge")
+    assert code == 2
+    assert "tiny, small, base, large" in said

@@ -1,0 +1,38 @@
+"""What importing the model half pulls in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+LIST_IMPORTS = """
+import importlib, pkgutil, sys
+import salibi_model
+for module in pkgutil.walk_packages(salibi_model.__path__, "salibi_model."):
+    importlib.import_module(module.name)
+print("\\n".join(name for name in sys.modules if name.split(".")[0] == "salibi_data"))
+"""
+HEAVY = """
+import sys
+import salibi_cli.model
+print("\\n".join(name for name in ("torch", "zarr", "numpy") if name in sys.modules))
+"""
+
+
+def output_of(code):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "cli")])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_the_model_half_imports_only_the_schema_of_the_data_half():
+    assert output_of(LIST_IMPORTS) == {"salibi_data", "salibi_data.schema"}
+
+
+def test_the_command_starts_without_heavy_libraries():
+    assert output_of(HEAVY) == set()

@@ -18,32 +18,29 @@ from salibi_model.trainer import TrainingConfig, train
 
 def gradients(out: Path) -> None:
     """Write the gradients of four samples, shared among the ranks."""
-    with distributed.process_group(torch.device("cpu")):
-        rank, local = distributed.rank(), 4 // distributed.world_size()
-        model, images = nano_model(), nano_images(batch=4)
-        masks = nano_masks(model, images)
-        mine = slice(rank * local, (rank + 1) * local)
-        wrapped = DistributedDataParallel(model) if distributed.world_size() > 1 else model
-        losses = wrapped(
-            {name: image[mine] for name, image in images.items()},
-            {name: type(m)(m.kept[mine], m.removed[mine]) for name, m in masks.items()},
-        )
-        losses["loss"].backward()
-        if rank == 0:
-            torch.save({name: p.grad for name, p in model.named_parameters()}, out / "gradients.pt")
+    rank, local = distributed.rank(), 4 // distributed.world_size()
+    model, images = nano_model(), nano_images(batch=4)
+    masks = nano_masks(model, images)
+    mine = slice(rank * local, (rank + 1) * local)
+    wrapped = DistributedDataParallel(model) if distributed.world_size() > 1 else model
+    losses = wrapped(
+        {name: image[mine] for name, image in images.items()},
+        {name: type(m)(m.kept[mine], m.removed[mine]) for name, m in masks.items()},
+    )
+    losses["loss"].backward()
+    if rank == 0:
+        torch.save({name: p.grad for name, p in model.named_parameters()}, out / "gradients.pt")
 
 
 def main() -> None:
     """Do both."""
     store, out = sys.argv[1], Path(sys.argv[2])
     out.mkdir(parents=True, exist_ok=True)
-    gradients(out)
     pretrain.SIZES["tiny"] = SIZE
-    train(
-        TrainingConfig(stores=(store,), steps=2, batch_size=4, seed=1),
-        out=out / "run",
-        device="cpu",
-    )
+    config = TrainingConfig(stores=(store,), steps=2, batch_size=4, seed=1)
+    with distributed.process_group(torch.device("cpu")):
+        gradients(out)
+        train(config, out=out / "run", device="cpu")
 
 
 if __name__ == "__main__":

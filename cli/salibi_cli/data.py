@@ -126,7 +126,7 @@ def sample(
     if as_json:
         common.print_json({"directory": str(directory), "items": summary.num_items})
     else:
-        typer.echo(f"{summary.num_items} items in {directory / 'catalog.json'}")
+        typer.echo(f"{sum(summary.num_items.values())} items in {directory / 'catalog.json'}")
 
 
 @app.command()

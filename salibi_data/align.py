@@ -54,7 +54,8 @@ def warp(source: Source, grid: PixelGrid, *, categorical: bool = False) -> NDArr
     averaged = _reproject(source, finer, "average")
     bands, (rows, columns), k = len(averaged), grid.shape, SUPERSAMPLING
     boxes = averaged.reshape(bands, rows, k, columns, k)
-    return boxes.mean(axis=(2, 4), dtype=np.float32)
+    shrunk: NDArray[np.float32] = boxes.mean(axis=(2, 4), dtype=np.float32)
+    return shrunk
 
 
 def _reproject(source: Source, grid: PixelGrid, kernel: str) -> NDArray[np.float32]:

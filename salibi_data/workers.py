@@ -31,7 +31,7 @@ def run_tasks(
 
     # Spawned, not forked: GDAL and Arrow run threads that do not survive a fork.
     pool = ProcessPoolExecutor(
-        min(workers, len(tasks)), mp_context=get_context("spawn"), initializer=_end_with_parent
+        min(workers, len(tasks)), mp_context=get_context("spawn"), initializer=end_with_parent
     )
     try:
         waiting = {pool.submit(function, *args): key for key, (function, *args) in tasks.items()}
@@ -46,8 +46,11 @@ def run_tasks(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _end_with_parent() -> None:
-    """Leave when the main process is gone: a killed build must not go on writing."""
+def end_with_parent() -> None:
+    """Leave when the main process is gone: idle workers would wait forever, busy ones go on writing.
+
+    For the initializer of a pool; does nothing in the main process.
+    """
     from multiprocessing import parent_process
 
     parent = parent_process()

@@ -18,9 +18,10 @@ import rasterio
 import rasterio.warp
 import shapely
 
-from salibi_data import sample, sample_workers
 from salibi_data.errors import UsageError
-from salibi_data.sample_frame import EPSG, area_bounds_lonlat, make_frame
+from salibi_data.sample import drawing
+from salibi_data.sample import writer as sample
+from salibi_data.sample.frame import EPSG, area_bounds_lonlat, make_frame
 
 NUM_ITEMS = {"naip": 6, "sentinel-1-rtc": 5, "sentinel-2-l2a": 6}
 
@@ -146,7 +147,7 @@ def test_failed_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def fail(*_args: Any, **_kwargs: Any) -> None:
         raise RuntimeError("stopped")
 
-    monkeypatch.setattr(sample_workers, "render", fail)
+    monkeypatch.setattr(drawing, "render", fail)
     with pytest.raises(RuntimeError, match="stopped"):
         sample.write_sample_catalog(tmp_path / "catalog", columns=1, rows=1)
     assert not list(tmp_path.iterdir())
@@ -162,7 +163,7 @@ def test_leftovers_of_a_killed_run_are_cleared(tmp_path: Path, monkeypatch: pyte
     leftover = tmp_path / ".catalog.partial"
     (leftover / "naip").mkdir(parents=True)
     (leftover / "naip" / "half.tif").write_bytes(b"II*")
-    monkeypatch.setattr(sample_workers, "render", fake_render)
+    monkeypatch.setattr(drawing, "render", fake_render)
     monkeypatch.setattr(sample, "_write_stac", lambda *_args: None)
     sample.write_sample_catalog(tmp_path / "catalog", columns=1, rows=1)
     assert [path.name for path in tmp_path.iterdir()] == ["catalog"]

@@ -261,7 +261,7 @@ def load_catalog(name_or_path: str) -> Catalog:
         UsageError: unknown name, unreadable TOML, or a field that is missing or unknown.
     """
     path = _find("providers", name_or_path, "catalog", catalog_names())
-    return catalog_from_dict(_resolved(path), where=str(path), folder=path.parent)
+    return catalog_from_dict(_resolved(path, "providers"), where=str(path), folder=path.parent)
 
 
 def load_variant(name_or_path: str) -> Variant:
@@ -271,7 +271,7 @@ def load_variant(name_or_path: str) -> Variant:
         UsageError: unknown name, unreadable TOML, or a field that is missing or unknown.
     """
     path = _find("variants", name_or_path, "variant", variant_names())
-    return variant_from_dict(_resolved(path), where=str(path))
+    return variant_from_dict(_resolved(path, "variants"), where=str(path))
 
 
 def catalog_from_dict(content: Mapping[str, Any], *, where: str, folder: Path) -> Catalog:
@@ -364,17 +364,16 @@ def _find(folder: str, name_or_path: str, what: str, known: list[str]) -> Path:
     return catalogs_folder() / folder / f"{name_or_path}.toml"
 
 
-def _resolved(path: Path) -> dict[str, Any]:
+def _resolved(path: Path, folder: str) -> dict[str, Any]:
     content = _read_toml(path)
     base = content.pop("extends", None)
     if base is None:
         return content
     beside = path.parent / f"{base}.toml"
-    kind = "variants" if "modality" in content or "base_zoom" in content else "providers"
-    parent = beside if beside.is_file() else catalogs_folder() / kind / f"{base}.toml"
+    parent = beside if beside.is_file() else catalogs_folder() / folder / f"{base}.toml"
     if not parent.is_file():
         raise UsageError(f"{path} extends {base!r}, which is neither beside it nor built in.")
-    return _merged(_resolved(parent), content)
+    return _merged(_resolved(parent, folder), content)
 
 
 def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

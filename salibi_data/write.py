@@ -20,7 +20,7 @@ import numpy as np
 from salibi_data import __version__, geoparquet
 from salibi_data.grid import ground_gsd_m
 from salibi_data.parts import read_part
-from salibi_data.planning import Plan, sample_columns
+from salibi_data.planning import Plan, sample_columns, used_assets
 from salibi_data.schema import (
     ATTRIBUTES_KEY,
     INDEX_ARRAYS,
@@ -274,8 +274,9 @@ def _write_samples(path: Path, plan: Plan, layout: Layout) -> None:
     choices = [plan.choices[position] for position in positions]
     for sensor in plan.variant.sensors:
         used = [choice.scenes[sensor] for choice in choices]
+        assets = used_assets(plan.variant, plan.catalog, sensor)
         columns[f"{sensor}_hrefs"] = pa.array(
-            [[href for scene in scenes for href in scene.hrefs.values()] for scenes in used]
+            [[scene.hrefs[asset] for scene in scenes for asset in assets] for scenes in used]
         )
         for column, name in (("orbit_state", "sat:orbit_state"), ("native_gsd_m", "gsd")):
             found = [scenes[0].properties.get(name) for scenes in used]

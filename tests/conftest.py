@@ -20,3 +20,33 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from stores import write_store
 
     return write_store(tmp_path_factory.mktemp("small") / "small.zarr", num_samples=16)
+
+
+@pytest.fixture(scope="session")
+def sample_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a small sample catalog; not to be written to."""
+    from samples import COLUMNS, ROWS
+
+    from salibi_data.sample import write_sample_catalog
+
+    directory = tmp_path_factory.mktemp("sample") / "catalog"
+    write_sample_catalog(directory, columns=COLUMNS, rows=ROWS)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def sample_toml(sample_catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Provider file of the small sample catalog."""
+    from samples import catalog_toml
+
+    return catalog_toml(sample_catalog, tmp_path_factory.mktemp("toml") / "sample-test.toml")
+
+
+@pytest.fixture(scope="session")
+def micro_store(sample_toml: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``micro`` store of the small sample catalog; not to be written to."""
+    from salibi_data.building import build
+
+    store = tmp_path_factory.mktemp("micro") / "micro.zarr"
+    build(store, variant="micro", catalog=sample_toml)
+    return store

@@ -57,7 +57,7 @@ def test_an_epoch_has_each_sample_once_in_an_order_of_its_own(store):
 
 
 def test_modalities_are_turned_alike(store):
-    """hires is the mean of 2x2 pixels of hires_4x, before and after the turn."""
+    """The image ``hires`` is the mean of 2x2 pixels of hires_4x, before and after the turn."""
     names = ("hires", "hires_4x")
     for batch in take(store.batches(batch_size=10, modalities=names, seed=1), 2):
         fine = batch.images["hires_4x"].float()

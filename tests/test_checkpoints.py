@@ -15,7 +15,8 @@ import salibi_model
 from salibi_model import pretrain
 from salibi_model.checkpoints import RunFolder, describe
 from salibi_model.errors import CheckpointError
-from salibi_model.trainer import TrainingConfig, resumed_config, train
+from salibi_model.settings import TrainingConfig, resumed_config
+from salibi_model.trainer import train
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +132,7 @@ def test_damage_to_the_model_is_explained(run):
 def test_a_newer_format_is_refused(run):
     file = run / "model/config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "format_version": 99}))
-    with pytest.raises(CheckpointError, match="format version 99.*Upgrade"):
+    with pytest.raises(CheckpointError, match=r"format version 99.*Upgrade"):
         salibi_model.load(run)
 
 

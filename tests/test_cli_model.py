@@ -7,10 +7,10 @@ import json
 import pytest
 from nano import SIZE
 from PIL import Image
-from salibi_cli import model
-from salibi_cli.common import run
 from typer.testing import CliRunner
 
+from salibi_cli import model
+from salibi_cli.common import run
 from salibi_model import pretrain
 
 
@@ -48,7 +48,8 @@ def test_train_then_look_at_it(small_store, tmp_path):
     assert "hires_4x" in call("info", out)
     assert json.loads(call("info", out, "--json"))["training"]["step"] == 3
     call("reconstruct", out, small_store, "-o", tmp_path / "grid.png", "-n", 1)
-    assert Image.open(tmp_path / "grid.png").size[0] > 4 * 512
+    with Image.open(tmp_path / "grid.png") as figure:
+        assert figure.size[0] > 4 * 512
 
 
 @pytest.mark.usefixtures("nano_size")

@@ -5,11 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
+
 from salibi_cli.panels import GAP_PX, MARGIN_PX, Panel, as_rgb, save_panels
 
 
 def image(edge, seed=0):
     return np.random.default_rng(seed).integers(0, 200, (edge, edge, 3), dtype=np.uint8)
+
+
+def read(path):
+    with Image.open(path) as figure:
+        return np.asarray(figure)
 
 
 def find(canvas, wanted):
@@ -32,7 +38,7 @@ def test_panels_are_shown_at_native_pixels_with_equal_edges(tmp_path):
         row_labels=["sample 7"],
         heading="A heading",
     )
-    canvas = np.asarray(Image.open(path))
+    canvas = read(path)
     (low_y, low_x), (high_y, high_x) = (
         find(canvas, coarse.repeat(2, axis=0).repeat(2, axis=1))[0],
         find(canvas, fine)[0],
@@ -47,7 +53,7 @@ def test_panels_are_shown_at_native_pixels_with_equal_edges(tmp_path):
 def test_rows_with_titles_of_their_own_have_them(tmp_path):
     rows = [[Panel(title=f"title {i}", image=image(256, i))] for i in range(2)]
     save_panels(rows, tmp_path / "own.png", edge_px=256)
-    canvas = np.asarray(Image.open(tmp_path / "own.png"))
+    canvas = read(tmp_path / "own.png")
     (first, _), (second, _) = (find(canvas, row[0].image)[0] for row in rows)
     assert second - first > 256 + GAP_PX
     assert (canvas[first + 256 : second] < 128).any()

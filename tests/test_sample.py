@@ -22,16 +22,15 @@ from salibi_data.errors import UsageError
 from salibi_data.sample import drawing
 from salibi_data.sample import writer as sample
 from salibi_data.sample.frame import EPSG, area_bounds_lonlat, make_frame
+from samples import COLUMNS, ROWS
 
 NUM_ITEMS = {"naip": 6, "sentinel-1-rtc": 5, "sentinel-2-l2a": 6}
 
 
-@pytest.fixture(scope="session")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A catalog of 2 x 1 zoom-15 tiles."""
-    directory = tmp_path_factory.mktemp("sample") / "catalog"
-    sample.write_sample_catalog(directory, columns=2, rows=1)
-    return directory
+@pytest.fixture
+def catalog(sample_catalog: Path) -> Path:
+    """The catalog all tests share."""
+    return sample_catalog
 
 
 def items(catalog: Path, collection: str) -> list[tuple[Path, dict[str, Any]]]:
@@ -90,7 +89,7 @@ def test_import_is_light():
 
 
 def test_summary(catalog: Path):
-    summary = sample.write_sample_catalog(catalog, columns=2, rows=1)
+    summary = sample.write_sample_catalog(catalog, columns=COLUMNS, rows=ROWS)
     assert not summary.is_new
     assert dict(summary.num_items) == NUM_ITEMS
     assert summary.bounds_lonlat == area_bounds_lonlat(2, 1)
@@ -113,13 +112,13 @@ def test_same_bytes_whatever_the_number_of_processes(catalog: Path, tmp_path: Pa
 
 def test_existing_catalog_is_left_alone(catalog: Path):
     before = {path: path.stat().st_mtime_ns for path in catalog.rglob("*")}
-    sample.write_sample_catalog(catalog, columns=2, rows=1)
+    sample.write_sample_catalog(catalog, columns=COLUMNS, rows=ROWS)
     assert {path: path.stat().st_mtime_ns for path in catalog.rglob("*")} == before
 
 
 def test_other_seed_is_refused(catalog: Path):
     with pytest.raises(UsageError, match="new folder"):
-        sample.write_sample_catalog(catalog, seed=7, columns=2, rows=1)
+        sample.write_sample_catalog(catalog, seed=7, columns=COLUMNS, rows=ROWS)
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "catalog.json"])

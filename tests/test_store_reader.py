@@ -64,7 +64,7 @@ def test_a_newer_schema_is_refused(tmp_path):
     path = write_store(tmp_path / "new.zarr", num_samples=1, validation=0, modalities=["sar"])
     group = zarr.open_group(path, mode="r+")
     group.attrs["salibi"] = {**group.attrs["salibi"], "schema_version": 99}
-    with pytest.raises(StoreError, match="schema version 99.*Upgrade"):
+    with pytest.raises(StoreError, match=r"schema version 99.*Upgrade"):
         SampleStore(path)
 
 

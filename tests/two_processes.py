@@ -13,7 +13,8 @@ from nano import SIZE, nano_images, nano_masks, nano_model
 from torch.nn.parallel import DistributedDataParallel
 
 from salibi_model import distributed, pretrain
-from salibi_model.trainer import TrainingConfig, train
+from salibi_model.settings import TrainingConfig
+from salibi_model.trainer import train
 
 
 def gradients(out: Path) -> None:

@@ -1,0 +1,54 @@
+"""The small sample catalog that the tests of the data half share, and what they do with it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+COLUMNS, ROWS = 3, 2
+"""Size in zoom-15 tiles: 96 tiles of zoom 17, 6 blocks."""
+
+
+def catalog_toml(sample: Path, at: Path) -> str:
+    """A provider file beside ``at`` for the static catalog in the folder ``sample``."""
+    at.write_text(
+        'extends = "sample"\nname = "sample-test"\nkind = "static"\n'
+        f'url = "{(sample / "catalog.json").as_posix()}"\n'
+    )
+    return str(at)
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by its name in it."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def command(*arguments: str) -> list[str]:
+    """``salibi-data`` with arguments, as a process of its own."""
+    return [sys.executable, "-c", "from salibi_cli.data import main; main()", *arguments]
+
+
+def environment() -> dict[str, str]:
+    """Environment in which :func:`command` finds this checkout."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "cli")])
+    return {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
+
+
+def run(*arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run ``salibi-data`` to its end."""
+    return subprocess.run(
+        command(*arguments),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )

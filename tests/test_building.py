@@ -1,0 +1,259 @@
+"""Builds: killed, resumed, shared among workers, on a full disk, with broken sources."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import samples
+from salibi_data.building import build, status
+from salibi_data.errors import SelectionError, StoreError, UsageError
+from salibi_data.planning import Plan, plan
+from salibi_data.schema import SPLITS
+from salibi_data.verifying import open_store, verify
+from samples import tree
+
+
+def test_a_store_verifies(micro_store: Path) -> None:
+    found = verify(micro_store)
+    assert found.num_samples > 40
+    assert not micro_store.with_name("micro.zarr.building").exists()
+
+
+def test_two_workers_write_the_same_bytes(
+    micro_store: Path, sample_toml: str, tmp_path: Path
+) -> None:
+    build(tmp_path / "two.zarr", variant="micro", catalog=sample_toml, workers=2)
+    assert tree(tmp_path / "two.zarr") == tree(micro_store)
+
+
+def test_a_plan_built_later_gives_the_same_bytes(
+    micro_store: Path, sample_toml: str, tmp_path: Path
+) -> None:
+    plan("micro", catalog=sample_toml).write(tmp_path / "plan.parquet")
+    build(tmp_path / "planned.zarr", plan=tmp_path / "plan.parquet")
+    assert tree(tmp_path / "planned.zarr") == tree(micro_store)
+
+
+def test_where_the_catalog_lies_does_not_change_a_byte(
+    micro_store: Path, sample_catalog: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(sample_catalog, tmp_path / "moved")
+    moved = samples.catalog_toml(tmp_path / "moved", tmp_path / "sample-test.toml")
+    build(tmp_path / "moved.zarr", variant="micro", catalog=moved)
+    assert tree(tmp_path / "moved.zarr") == tree(micro_store)
+    assert str(sample_catalog).encode() not in b"".join(
+        path.read_bytes() for path in micro_store.rglob("*.*") if path.is_file()
+    )
+
+
+def test_killed_five_times_and_run_again_gives_the_same_bytes(
+    micro_store: Path, sample_toml: str, tmp_path: Path
+) -> None:
+    store = tmp_path / "killed.zarr"
+    arguments = ["build", "--variant", "micro", "--catalog", sample_toml, "-o", str(store)]
+    chance = random.Random(20261122)
+    workshop = tmp_path / "killed.zarr.building"
+    kills = 0
+    while kills < 5:
+        workers = str(1 + kills % 2)
+        process = subprocess.Popen(
+            samples.command(*arguments, "--workers", workers),
+            env=samples.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        # The clock starts when work does, so that every kill lands in the middle of it.
+        while not (workshop / "parts").exists() and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(chance.uniform(0.2, 3.0))
+        process.send_signal(signal.SIGKILL)
+        if process.wait() == 0:
+            break  # faster than the clock: what is there must be whole all the same
+        kills += 1
+    finished = samples.run(*arguments)
+    assert finished.returncode == 0, finished.stderr
+    assert kills >= 3
+    assert tree(store) == tree(micro_store)
+    assert sorted(os.listdir(tmp_path)) == ["killed.zarr"]
+
+
+def test_a_finished_store_is_left_alone(sample_toml: str, micro_store: Path) -> None:
+    before = tree(micro_store)
+    assert build(micro_store, variant="micro", catalog=sample_toml).was_complete
+    with pytest.raises(StoreError, match="another dataset"):
+        build(micro_store, variant="small", catalog=sample_toml)
+    with pytest.raises(StoreError, match="another dataset"):
+        build(micro_store, variant="micro", catalog=sample_toml, limit=3)
+    assert tree(micro_store) == before
+
+
+def test_a_folder_of_something_else_is_left_alone(sample_toml: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(StoreError, match="not a finished Salibi store"):
+        build(tmp_path, variant="micro", catalog=sample_toml)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_an_unfinished_build_of_something_else_is_left_alone(
+    broken_catalog: tuple[str, Path, bytes], tmp_path: Path
+) -> None:
+    toml, _, _ = broken_catalog
+    build(tmp_path / "a.zarr", variant="micro", catalog=toml)
+    shutil.rmtree(tmp_path / "a.zarr")
+    with pytest.raises(StoreError, match="unfinished build of something else"):
+        build(tmp_path / "a.zarr", variant="micro", catalog=toml, limit=3)
+
+
+def test_two_builds_of_one_store_do_not_meet(
+    sample_toml: str, tmp_path: Path
+) -> None:
+    import fcntl
+
+    (tmp_path / "x.zarr.building").mkdir()
+    with (tmp_path / "x.zarr.building" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match="another build is at work"):
+            build(tmp_path / "x.zarr", variant="micro", catalog=sample_toml)
+
+
+@pytest.fixture
+def broken_catalog(sample_catalog: Path, tmp_path: Path) -> tuple[str, Path, bytes]:
+    """A copy of the catalog with one NAIP quad cut short; the file, and its true content."""
+    folder = tmp_path / "catalog"
+    shutil.copytree(sample_catalog, folder)
+    toml = samples.catalog_toml(folder, tmp_path / "sample-test.toml")
+    used = plan("micro", catalog=toml).scenes()["naip"]
+    quad = folder / sorted(scene.hrefs["image"] for scene in used.values())[0]
+    content = quad.read_bytes()
+    quad.write_bytes(content[: len(content) // 3])
+    return toml, quad, content
+
+
+def test_a_truncated_file_is_a_failure_never_nodata(
+    micro_store: Path, broken_catalog: tuple[str, Path, bytes], tmp_path: Path
+) -> None:
+    toml, quad, content = broken_catalog
+    store = tmp_path / "micro.zarr"
+    arguments = ["build", "--variant", "micro", "--catalog", toml, "-o", str(store)]
+    failed = samples.run(*arguments)
+    assert failed.returncode == 1
+    assert len(failed.stderr.splitlines()) == 1
+    assert "blocks could not be made" in failed.stderr
+    assert quad.name in failed.stderr
+    # Those that could be made are there, whole, and equal to the ones of the unbroken catalog.
+    verify(store)
+    some, every = (open_store(path)[0] for path in (store, micro_store))
+    rows = [every["tile"][:].tolist().index(tile) for tile in some["tile"][:].tolist()]
+    assert 0 < len(rows) < every["tile"].shape[0]
+    assert np.array_equal(some["hires"][:], every["hires"][:][rows])
+    assert status(store)["failures"]
+
+    quad.write_bytes(content)
+    again = samples.run(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert tree(store) == tree(micro_store)
+    assert not status(store)["failures"]
+
+
+def test_a_missing_file_is_a_failure(
+    broken_catalog: tuple[str, Path, bytes], tmp_path: Path
+) -> None:
+    toml, quad, _ = broken_catalog
+    quad.unlink()
+    report = build(tmp_path / "out.zarr", variant="micro", catalog=toml)
+    assert report.failures
+    assert all(quad.name in reason for reason in report.failures.values())
+
+
+def can_mount() -> bool:
+    probe = "mount -t tmpfs -o size=1m tmpfs /mnt"
+    return subprocess.run(["unshare", "-m", "sh", "-c", probe], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not can_mount(), reason="needs the right to mount a small tmpfs")
+def test_a_full_disk_is_one_clear_line_and_loses_nothing(
+    micro_store: Path, sample_toml: str, tmp_path: Path
+) -> None:
+    """A disk of 8 MB fills up during the build; the parts written are then taken along."""
+    disk, saved = tmp_path / "disk", tmp_path / "saved"
+    disk.mkdir()
+    arguments = ["build", "--variant", "micro", "--catalog", sample_toml, "-o", "{}/micro.zarr"]
+    script = (
+        f"mount -t tmpfs -o size=8m tmpfs {disk} && "
+        '"$@"; code=$?; '
+        f"cp -r {disk} {saved}; exit $code"
+    )
+    on_disk = samples.command(*(part.format(disk) for part in arguments))
+    full = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", *on_disk],
+        env=samples.environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert full.returncode == 1
+    assert full.stderr.count("\n") == 1
+    assert "the disk is full" in full.stderr
+    assert list((saved / "micro.zarr.building" / "parts").glob("*.arrow"))
+    assert samples.run(*(part.format(saved) for part in arguments)).returncode == 0
+    assert tree(saved / "micro.zarr") == tree(micro_store)
+
+
+def test_limit_takes_an_even_reproducible_sample(sample_toml: str, tmp_path: Path) -> None:
+    few, more = (plan("micro", catalog=sample_toml, limit=limit) for limit in (5, 12))
+    assert (len(few.choices), len(more.choices)) == (5, 12)
+    assert {c.tile for c in few.choices} < {c.tile for c in more.choices}
+
+
+def test_a_plan_file_reads_back_as_it_was(sample_toml: str, tmp_path: Path) -> None:
+    made = plan("micro", catalog=sample_toml)
+    made.write(tmp_path / "plan.parquet")
+    read = Plan.read(tmp_path / "plan.parquet")
+    assert read.digest == made.digest
+    assert read.choices == made.choices
+    assert read.request == made.request
+
+
+def test_filters_that_drop_everything_say_so(sample_toml: str, tmp_path: Path) -> None:
+    strict = tmp_path / "strict.toml"
+    strict.write_text('extends = "micro"\nname = "strict"\n[quality]\nmin_valid_fraction = 1.1\n')
+    with pytest.raises(SelectionError, match=r"all \d+ planned samples were dropped"):
+        build(tmp_path / "none.zarr", variant=str(strict), catalog=sample_toml)
+    assert not (tmp_path / "none.zarr").exists()
+
+
+def test_cloudy_tiles_are_dropped_and_counted(
+    micro_store: Path, sample_toml: str, tmp_path: Path
+) -> None:
+    cloudy = open_store(micro_store)[0]["cloud_fraction"][:]
+    assert cloudy.max() <= 0.1
+    clear = tmp_path / "clear.toml"
+    clear.write_text('extends = "micro"\nname = "clear"\n[quality]\nmax_cloud_fraction = 0.0\n')
+    report = build(tmp_path / "clear.zarr", variant=str(clear), catalog=sample_toml)
+    kept = open_store(tmp_path / "clear.zarr")[0]
+    assert kept["cloud_fraction"][:].max() == 0
+    assert report.num_samples == (cloudy == 0).sum()
+    assert report.dropped["clouds"] > 0
+
+
+def test_samples_of_different_splits_never_touch(micro_store: Path) -> None:
+    group, _ = open_store(micro_store)
+    tile, split = group["tile"][:].astype(int), group["split"][:]
+    assert {SPLITS["train"]} < set(split.tolist())
+    for a in range(len(tile)):
+        apart = np.abs(tile[:, 1:] - tile[a, 1:]).max(axis=1)
+        assert np.all(split[apart <= 1] == split[a])
+
+
+def test_a_variant_that_the_catalog_cannot_give_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot give modality 'sar'"):
+        build(tmp_path / "x.zarr", variant="micro", catalog="earth-search")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,129 @@
+"""Providers and variants from TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from salibi_data.catalog import (
+    OffsetRule,
+    catalog_from_dict,
+    catalog_names,
+    catalogs_folder,
+    load_catalog,
+    load_variant,
+    variant_from_dict,
+    variant_names,
+)
+from salibi_data.errors import UsageError
+
+
+def test_the_contracts_names_are_known() -> None:
+    assert {"planetary-computer", "earth-search", "sample"} <= set(catalog_names())
+    assert variant_names() == ["full", "micro", "small"]
+
+
+@pytest.mark.parametrize(
+    ("name", "zoom", "target"), [("small", 15, 21_497), ("full", 15, 188_060), ("micro", 17, 146_502)]
+)
+def test_variants_are_those_of_the_slides(name: str, zoom: int, target: int) -> None:
+    variant = load_variant(name)
+    assert (variant.base_zoom, variant.target_samples) == (zoom, target)
+    assert [m.name for m in variant.modalities] == ["sar", "lores", "hires", "hires_4x"]
+    assert [m.tile_px for m in variant.modalities] == [256, 256, 256, 512]
+    assert variant.sensors == ("sentinel-1", "sentinel-2", "naip")
+    # The slides and the project's web page disagree; whoever reads the figure is told so.
+    assert "swaps" in (catalogs_folder() / "variants" / f"{name}.toml").read_text()
+
+
+def test_regions_hold_more_tiles_than_the_target_and_small_lies_within_full() -> None:
+    for name in variant_names():
+        variant = load_variant(name)
+        tiles = sum(4 ** (variant.base_zoom - int(r.tile.split("/")[0])) for r in variant.regions)
+        assert tiles > (variant.target_samples or 0)
+    full = {region.tile for region in load_variant("full").regions}
+    for region in load_variant("small").regions:
+        z, x, y = (int(part) for part in region.tile.split("/"))
+        assert any(f"{z - up}/{x >> up}/{y >> up}" in full for up in range(z))
+
+
+@pytest.mark.parametrize("name", ["planetary-computer", "earth-search", "sample"])
+def test_a_catalog_reads_back_from_its_json_form(name: str) -> None:
+    catalog = load_catalog(name)
+    assert catalog_from_dict(catalog.to_dict(), where="test", folder=Path()) == catalog
+
+
+@pytest.mark.parametrize("name", ["small", "full", "micro"])
+def test_a_variant_reads_back_from_its_json_form(name: str) -> None:
+    variant = load_variant(name)
+    assert variant_from_dict(variant.to_dict(), where="test") == variant
+
+
+def test_every_source_states_licence_and_attribution() -> None:
+    for name in catalog_names():
+        for sensor in load_catalog(name).sensors.values():
+            assert sensor.licence
+            assert sensor.attribution
+
+
+@pytest.mark.parametrize("load", [load_variant, load_catalog])
+def test_an_unknown_name_lists_the_known_ones(load) -> None:
+    with pytest.raises(UsageError, match=r"unknown .* 'nano'; known are .*(micro|sample)"):
+        load("nano")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name = [", "not valid TOML"),
+        ('name = "x"', "not a variant"),
+        ('extends = "micro"\nnonsense = 1', "not a variant"),
+        ('extends = "nowhere"', "neither beside it nor built in"),
+        ('extends = "micro"\nselection = []', r"no \[\[selection\]\] row"),
+        (
+            'extends = "micro"\n[[modality]]\nname = "sar"\nsensor = "sentinel-1"\n'
+            'product = "rtc"\nbands = ["vv"]\nunits = "dB"',
+            "needs a range per band",
+        ),
+    ],
+)
+def test_a_faulty_variant_file_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=message):
+        load_variant(str(path))
+
+
+def test_a_catalog_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text('extends = "sample"\nkind = "ftp"')
+    with pytest.raises(UsageError, match="kind is 'ftp'"):
+        load_catalog(str(path))
+
+
+@pytest.mark.parametrize(
+    ("baseline", "offset"), [("02.14", 0.0), ("03.01", 0.0), ("04.00", -0.1), ("05.10", -0.1)]
+)
+def test_the_processing_baseline_decides_the_reflectance_offset(
+    baseline: str, offset: float
+) -> None:
+    product = load_catalog("planetary-computer").sensors["sentinel-2"].products["reflectance"]
+    assert product.offset_for({"s2:processing_baseline": baseline}) == offset
+
+
+def test_the_display_image_carries_no_offset() -> None:
+    product = load_catalog("planetary-computer").sensors["sentinel-2"].products["visual"]
+    assert product.offset_for({"s2:processing_baseline": "05.10"}) == 0
+
+
+def test_an_item_without_a_baseline_carries_no_offset() -> None:
+    rule = OffsetRule(property="s2:processing_baseline", at_least="04.00", offset=-0.1)
+    assert not rule.applies({})
+
+
+def test_all_tomls_are_in_the_wheel() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["force-include"] == {"catalogs": "salibi_data/catalogs"}

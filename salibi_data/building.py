@@ -22,9 +22,9 @@ import numpy as np
 
 from salibi_data import geoparquet, write
 from salibi_data.blocks import Block, blocks_of, make_samples
+from salibi_data.catalog import load_catalog, load_variant
 from salibi_data.errors import PlanError, ReadError, SelectionError, StoreError
 from salibi_data.parts import read_part, write_part
-from salibi_data.catalog import load_catalog, load_variant
 from salibi_data.planning import Plan, check_fit, request
 from salibi_data.planning import plan as make_plan
 from salibi_data.schema import MANIFEST_NAME, SAMPLES_NAME

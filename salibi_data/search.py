@@ -164,7 +164,7 @@ def _search_static(
     root = Path(catalog.url).parent
     try:
         items = list(pystac.Catalog.from_file(catalog.url).get_items(recursive=True))
-    except (OSError, ValueError, KeyError, pystac.STACError) as error:
+    except (OSError, ValueError, KeyError, pystac.STACError, pystac.STACTypeError) as error:
         raise CatalogError(
             f"catalog {catalog.name!r} at {catalog.url} cannot be read: {_reason(error)}. "
             "Expected a static STAC catalog; check the path, or write it again."

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,11 +151,17 @@ def finish(
     folder: Path, plan: Plan, layout: Layout, histograms: Mapping[str, NDArray[np.int64]]
 ) -> None:
     """Write what describes the samples, and the manifest last."""
+    import zarr
+    from zarr.errors import ZarrUserWarning
+
     _write_index_arrays(folder, plan, layout)
     attributes = _attributes(plan, histograms)
-    import zarr
-
     zarr.open_group(folder, mode="r+").attrs.update({ATTRIBUTES_KEY: attributes.to_dict()})
+    with warnings.catch_warnings():
+        # One request opens the store, and no reader lists the folder to find the two files that
+        # are not Zarr's. That Zarr v3 has not standardised this yet is known and harmless.
+        warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
+        zarr.consolidate_metadata(folder)
     _write_samples(folder / SAMPLES_NAME, plan, layout)
     write_manifest(folder)
 

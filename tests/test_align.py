@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import real_catalogs
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -17,8 +18,8 @@ from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform, transform_bounds
+from real_catalogs import needs_real
 
-import real_catalogs
 from salibi_data import align
 from salibi_data.building import build
 from salibi_data.catalog import ModalityRecipe, load_catalog, load_variant
@@ -26,7 +27,6 @@ from salibi_data.errors import GridError
 from salibi_data.grid import PixelGrid, TileXYZ, tiles_within
 from salibi_data.read import Source
 from salibi_data.verifying import open_store
-from real_catalogs import needs_real
 
 VV = ModalityRecipe(
     name="sar",

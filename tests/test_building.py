@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 import samples
+from samples import tree
+
 from salibi_data.building import build, status
 from salibi_data.errors import SelectionError, StoreError, UsageError
 from salibi_data.planning import Plan, plan
 from salibi_data.schema import SPLITS
 from salibi_data.verifying import open_store, verify
-from samples import tree
 
 
 def test_a_store_verifies(micro_store: Path) -> None:
@@ -113,9 +113,7 @@ def test_an_unfinished_build_of_something_else_is_left_alone(
         build(tmp_path / "a.zarr", variant="micro", catalog=toml, limit=3)
 
 
-def test_two_builds_of_one_store_do_not_meet(
-    sample_toml: str, tmp_path: Path
-) -> None:
+def test_two_builds_of_one_store_do_not_meet(sample_toml: str, tmp_path: Path) -> None:
     import fcntl
 
     (tmp_path / "x.zarr.building").mkdir()
@@ -188,9 +186,7 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(
     disk.mkdir()
     arguments = ["build", "--variant", "micro", "--catalog", sample_toml, "-o", "{}/micro.zarr"]
     script = (
-        f"mount -t tmpfs -o size=8m tmpfs {disk} && "
-        '"$@"; code=$?; '
-        f"cp -r {disk} {saved}; exit $code"
+        f'mount -t tmpfs -o size=8m tmpfs {disk} && "$@"; code=$?; cp -r {disk} {saved}; exit $code'
     )
     on_disk = samples.command(*(part.format(disk) for part in arguments))
     full = subprocess.run(

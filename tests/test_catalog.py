@@ -26,7 +26,8 @@ def test_the_contracts_names_are_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "zoom", "target"), [("small", 15, 21_497), ("full", 15, 188_060), ("micro", 17, 146_502)]
+    ("name", "zoom", "target"),
+    [("small", 15, 21_497), ("full", 15, 188_060), ("micro", 17, 146_502)],
 )
 def test_variants_are_those_of_the_slides(name: str, zoom: int, target: int) -> None:
     variant = load_variant(name)

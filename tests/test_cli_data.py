@@ -1,0 +1,152 @@
+"""``salibi-data`` as a user meets it: one clear line, the right exit code, a quick start."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import samples
+import zarr
+from PIL import Image
+from samples import run
+
+COMMANDS = ["catalogs", "variants", "sample", "plan", "build", "status", "info", "verify", "figure"]
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], exit_code: int, *words: str) -> None:
+    assert done.returncode == exit_code, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert word in lines[0]
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert f"salibi-data {command}" in done.stdout.split("Example", 1)[1]
+
+
+def test_an_unknown_variant_is_a_usage_error(tmp_path: Path) -> None:
+    done = run("build", "--variant", "nano", "-o", str(tmp_path / "x.zarr"))
+    assert_one_line(done, 2, "unknown variant 'nano'", "micro")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_catalog_is_a_usage_error(tmp_path: Path) -> None:
+    done = run("plan", "--variant", "micro", "--catalog", "mars", "-o", str(tmp_path / "p"))
+    assert_one_line(done, 2, "unknown catalog 'mars'", "sample")
+
+
+def test_neither_variant_nor_plan_is_a_usage_error() -> None:
+    assert_one_line(run("build"), 2, "--variant or --plan")
+
+
+def test_an_unreachable_catalog_fails(tmp_path: Path) -> None:
+    toml = tmp_path / "closed.toml"
+    toml.write_text(
+        'extends = "planetary-computer"\nname = "closed"\nurl = "http://127.0.0.1:9/"\n'
+    )
+    store = tmp_path / "x.zarr"
+    box = ("--bbox", "-92.5,41.9,-92.4,42.0")
+    done = run("build", "--variant", "micro", "--catalog", str(toml), *box, "-o", str(store))
+    assert_one_line(done, 1, "cannot be searched", "127.0.0.1:9")
+    assert [path.name for path in tmp_path.iterdir()] == ["closed.toml"]
+
+
+def test_an_empty_area_fails(sample_toml: str, tmp_path: Path) -> None:
+    plan = ("plan", "--variant", "micro", "--catalog", sample_toml, "-o", str(tmp_path / "p"))
+    done = run(*plan, "--bbox", "10,50,10.02,50.02")
+    assert_one_line(done, 1, "none of", "0 naip", "--bbox")
+    done = run(*plan, "--bbox", "10,50,10.0001,50.0001")
+    assert_one_line(done, 1, "no tile of zoom 17")
+
+
+@pytest.mark.parametrize("text", ["1,2,3", "a,b,c,d", "1,5,2,4"])
+def test_a_senseless_bbox_is_refused(sample_toml: str, text: str) -> None:
+    done = run("plan", "--variant", "micro", "--catalog", sample_toml, "--bbox", text)
+    assert done.returncode in (1, 2)
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "figure", "status"])
+def test_a_directory_that_is_not_a_store_fails(command: str, tmp_path: Path) -> None:
+    assert_one_line(run(command, str(tmp_path)), 1, str(tmp_path))
+    assert_one_line(run(command, str(tmp_path / "nowhere")), 1, "nowhere")
+
+
+def test_a_store_of_a_newer_schema_fails(tmp_path: Path) -> None:
+    store = tmp_path / "newer.zarr"
+    zarr.create_group(store, attributes={"salibi": {"schema_version": 2}})
+    assert_one_line(run("info", str(store)), 1, "schema version 2", "Upgrade")
+
+
+def test_the_whole_road_from_the_command_line(sample_toml: str, tmp_path: Path) -> None:
+    store, grid = str(tmp_path / "out.zarr"), str(tmp_path / "grid.png")
+    arguments = ("build", "--variant", "micro", "--catalog", sample_toml, "--limit", "9")
+    built = run(*arguments, "-o", store, "--json")
+    assert built.returncode == 0, built.stderr
+    report = json.loads(built.stdout)
+    assert report["samples"] + sum(report["dropped"].values()) == 9
+    assert built.stderr == ""  # no progress bar where there is no terminal
+    assert json.loads(run("info", store, "--json").stdout)["samples"] == report["samples"]
+    assert "as promised" in run("verify", store).stdout
+    assert json.loads(run("status", store, "--json").stdout)["finished"]
+    assert run("figure", store, "-o", grid, "-n", "2").returncode == 0
+    with Image.open(grid) as image:
+        assert image.width > 4 * 512
+    assert "were there already" in run(*arguments, "-o", store).stdout
+
+
+def test_plan_prints_what_to_expect(sample_toml: str, tmp_path: Path) -> None:
+    made = tmp_path / "plan.parquet"
+    arguments = ("plan", "--variant", "micro", "--catalog", sample_toml, "-o", str(made), "--json")
+    figures = json.loads(run(*arguments).stdout)
+    assert figures["store_bytes"] == figures["samples"] * 65536 * (2 + 3 + 3 + 12)
+    assert set(figures["scenes"]) == {"sentinel-1", "sentinel-2", "naip"}
+    assert made.is_file()
+
+
+def test_variants_state_the_discrepancy() -> None:
+    done = run("variants")
+    assert "web page swaps full and micro" in " ".join(done.stdout.split())
+
+
+def median_start_s(*arguments: str) -> float:
+    """Median seconds of a process beyond those of an empty one; several, as machines are noisy."""
+    spans = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run(
+            [sys.executable, *arguments], env=samples.environment(), check=True, capture_output=True
+        )
+        spans.append(time.perf_counter() - start)
+    return sorted(spans)[2]
+
+
+MODULES = sorted(
+    str(path.relative_to(samples.ROOT).with_suffix(""))
+    .replace(os.sep, ".")
+    .removesuffix(".__init__")
+    for path in (samples.ROOT / "salibi_data").rglob("*.py")
+)
+
+
+def test_importing_everything_in_the_data_half_is_quick() -> None:
+    """All modules together stay below the half second that each of them may take."""
+    code = f"import {', '.join(MODULES)}"
+    assert median_start_s("-c", code) - median_start_s("-c", "") < 0.5
+
+
+@pytest.mark.parametrize("tool", ["data", "model"])
+def test_help_is_quick(tool: str) -> None:
+    code = f"from salibi_cli.{tool} import main; main()"
+    assert median_start_s("-c", code, "--help") - median_start_s("-c", "") < 0.5

@@ -1,0 +1,196 @@
+"""Searches of a STAC API and of a static catalog, against a brute-force filter of the items."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from real_catalogs import REAL, needs_real
+from servers import StacServer, matches, serve
+
+from salibi_data.catalog import Catalog, load_catalog
+from salibi_data.errors import CatalogError, UsageError
+from salibi_data.search import parse_dates, search, unsigned
+
+WORLD = (-180.0, -90.0, 180.0, 90.0)
+IOWA = (-92.5, 41.9, -92.4, 42.0)
+
+
+def item(number: int, **properties: Any) -> dict[str, Any]:
+    west = -92.5 + 0.01 * number
+    ring = [[west, 41.9], [west + 0.02, 41.9], [west + 0.02, 42.0], [west, 42.0], [west, 41.9]]
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": f"scene-{number:03d}",
+        "collection": "naip",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "bbox": [west, 41.9, west + 0.02, 42.0],
+        "properties": {"datetime": f"2022-07-{number % 28 + 1:02d}T16:00:00Z", "naip:year": "2022"}
+        | properties,
+        "links": [],
+        "assets": {"image": {"href": f"https://example.com/{number}.tif?sv=2&sig=SECRET"}},
+    }
+
+
+def api(url: str, kind: str = "planetary-computer") -> Catalog:
+    return replace(load_catalog(kind), url=url)
+
+
+def test_an_api_search_returns_what_a_brute_force_filter_does() -> None:
+    items = [item(n) for n in range(20)]
+    dates = parse_dates("2022-07-03/2022-07-15")
+    with serve(StacServer(items)) as server:
+        found = search(api(server.url), "naip", IOWA, dates)
+        pages = server.requests
+    body = {"bbox": list(IOWA), "datetime": "/".join(time.isoformat() for time in dates)}
+    expected = {one["id"] for one in items if matches(one, body)}
+    assert {scene.id for scene in found} == expected
+    assert 0 < len(expected) < 20
+    assert pages > 1
+
+
+def test_no_signature_is_kept() -> None:
+    with serve(StacServer([item(1)])) as server:
+        (scene,) = search(api(server.url), "naip", IOWA, None)
+    assert scene.hrefs == {"image": "https://example.com/1.tif"}
+    assert "SECRET" not in repr(scene)
+
+
+@pytest.mark.parametrize(
+    "href",
+    [
+        "https://a.blob.core.windows.net/c/x.tif?st=1&se=2&sp=rl&sig=abc%3D",
+        "https://b.s3.amazonaws.com/x.tif?X-Amz-Algorithm=A&X-Amz-Signature=abc",
+    ],
+)
+def test_signed_urls_lose_their_query(href: str) -> None:
+    assert unsigned(href) == href.split("?", maxsplit=1)[0]
+
+
+def test_other_queries_stay() -> None:
+    assert unsigned("https://a.org/x.tif?version=3") == "https://a.org/x.tif?version=3"
+
+
+def test_throttling_is_waited_out() -> None:
+    with serve(StacServer([item(1)], failures=[429, 503, 504])) as server:
+        assert len(search(api(server.url), "naip", IOWA, None)) == 1
+        assert server.requests == 4
+
+
+def test_an_api_that_keeps_failing_is_one_clear_error() -> None:
+    with (
+        serve(StacServer([item(1)], failures=[500] * 9)) as server,
+        pytest.raises(CatalogError, match="cannot be searched for naip"),
+    ):
+        search(api(server.url), "naip", IOWA, None)
+
+
+def test_an_unreachable_catalog_is_one_clear_error() -> None:
+    with pytest.raises(CatalogError, match=r"127\.0\.0\.1:9/ .*cannot be searched"):
+        search(api("http://127.0.0.1:9/"), "naip", IOWA, None)
+
+
+def test_a_sensor_the_catalog_lacks_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="no sensor 'sentinel-1'; it has sentinel-2, naip"):
+        search(load_catalog("earth-search"), "sentinel-1", IOWA, None)
+
+
+def test_only_scenes_with_the_required_properties_are_kept() -> None:
+    good = {"sar:instrument_mode": "IW", "sar:polarizations": ["VV", "VH"]}
+    items = [
+        item(1, **good),
+        item(2, **good | {"sar:instrument_mode": "EW"}),
+        item(3, **good | {"sar:polarizations": ["VV"]}),
+        item(4),
+    ]
+    for one in items:
+        one["collection"] = "sentinel-1-rtc"
+    with serve(StacServer(items)) as server:
+        found = search(api(server.url), "sentinel-1", IOWA, None)
+    assert [scene.id for scene in found] == ["scene-001"]
+
+
+def test_the_newest_of_reprocessed_duplicates_is_kept() -> None:
+    when = {"datetime": "2022-07-19T17:08:59Z"}
+    old = {"s2:mgrs_tile": "15TWG", "s2:generation_time": "2022-07-20T01:00:00Z"} | when
+    items = [
+        item(1, **old),
+        item(2, **old | {"s2:generation_time": "2023-01-02T01:00:00Z"}),
+        item(3, **old | {"s2:mgrs_tile": "15TVG"}),
+        item(4, **when),  # states neither: nothing to compare it by
+        item(5, **when),
+    ]
+    for one in items:
+        one["collection"] = "sentinel-2-l2a"
+    with serve(StacServer(items)) as server:
+        found = search(api(server.url), "sentinel-2", IOWA, None)
+    assert {scene.id[-1] for scene in found} == {"2", "3", "4", "5"}
+
+
+def test_the_sample_catalog_is_searched_like_any_other(sample_toml: str) -> None:
+    catalog = load_catalog(sample_toml)
+    paths = sorted(Path(catalog.url).parent.glob("sentinel-2-l2a/*/*.json"))
+    items = [json.loads(path.read_text()) for path in paths]
+    dates = parse_dates("2022-01-01/2022-12-31")
+    found = {scene.id for scene in search(catalog, "sentinel-2", WORLD, dates)}
+    times = {one["id"]: datetime.fromisoformat(one["properties"]["datetime"]) for one in items}
+    in_2022 = {name for name, time in times.items() if time.year == 2022}
+    assert found < in_2022
+    # One date was processed twice; the older processing is left out.
+    assert {times[name] for name in found} == {times[name] for name in in_2022}
+
+
+def test_hrefs_of_a_local_catalog_are_relative(sample_toml: str) -> None:
+    for scene in search(load_catalog(sample_toml), "naip", WORLD, None):
+        assert not Path(scene.hrefs["image"]).is_absolute()
+
+
+def test_a_broken_static_catalog_is_one_clear_error(tmp_path: Path) -> None:
+    for content in (None, "not json", "{}"):
+        path = tmp_path / "catalog.json"
+        if content is not None:
+            path.write_text(content)
+        catalog = replace(load_catalog("sample"), kind="static", url=str(path))
+        with pytest.raises(CatalogError, match="cannot be read"):
+            search(catalog, "naip", WORLD, None)
+
+
+@needs_real
+@pytest.mark.parametrize(
+    ("file", "sensor"),
+    [
+        ("naip-pc.json", "naip"),
+        ("sentinel-1-rtc-pc.json", "sentinel-1"),
+        ("sentinel-2-l2a-pc.json", "sentinel-2"),
+    ],
+)
+def test_real_items_are_understood(file: str, sensor: str) -> None:
+    items = json.loads((REAL / "stac" / file).read_text())
+    with serve(StacServer(items)) as server:
+        found = search(api(server.url), sensor, WORLD, None)
+    assert found
+    description = load_catalog("planetary-computer").sensors[sensor]
+    for scene in found:
+        assert "None" not in scene.group(description)
+        assert scene.acquired_utc.tzinfo is UTC
+        for product in description.products.values():
+            assert {band.asset for band in product.bands.values()} <= set(scene.hrefs)
+
+
+def test_dates_are_whole_days_in_utc() -> None:
+    first, last = parse_dates("2022-07-01/2022-07-02")
+    assert (first.isoformat(), last.isoformat()) == (
+        "2022-07-01T00:00:00+00:00",
+        "2022-07-02T23:59:59.999999+00:00",
+    )
+
+
+@pytest.mark.parametrize("text", ["2022", "2022-07-01", "a/b", "2022-07-02/2022-07-01", "a/b/c"])
+def test_malformed_dates_are_usage_errors(text: str) -> None:
+    with pytest.raises(UsageError, match="dates"):
+        parse_dates(text)

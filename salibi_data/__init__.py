@@ -1,5 +1,26 @@
-"""Aligned, multi-modal, multi-scale satellite datasets: from STAC catalogs to Zarr stores."""
+"""Aligned, multi-modal, multi-scale satellite datasets: from STAC catalogs to Zarr stores.
+
+``build``, ``plan`` and ``verify`` mirror the commands; they are loaded when first used, so that
+importing this package, or its schema alone, costs nothing.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from salibi_data.building import build as build
+    from salibi_data.planning import plan as plan
+    from salibi_data.verifying import verify as verify
+
 __version__ = "0.1.0"
+__all__ = ["build", "plan", "verify"]
+
+_HOMES: Final = {"build": "building", "plan": "planning", "verify": "verifying"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"salibi_data.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

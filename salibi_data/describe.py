@@ -44,6 +44,9 @@ def info(store: str | Path) -> dict[str, Any]:
         "gsd_m": [float(gsd_m.min()), float(gsd_m.max())],
         "acquired": {sensor: _dates(table, sensor) for sensor in attributes.sensors},
         "scenes": {sensor: _num_scenes(table, sensor) for sensor in attributes.sensors},
+        "scenes_shared_by_splits": {
+            sensor: _num_shared_scenes(table, sensor) for sensor in attributes.sensors
+        },
         "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
         "modalities": attributes.to_dict()["modalities"],
     }
@@ -56,6 +59,16 @@ def _dates(table: Any, sensor: str) -> list[str]:
 
 def _num_scenes(table: Any, sensor: str) -> int:
     return len({item for items in table[f"{sensor}_items"].to_pylist() for item in items})
+
+
+def _num_shared_scenes(table: Any, sensor: str) -> int:
+    """Scenes that samples of more than one split are made from."""
+    splits: dict[str, set[int]] = {}
+    codes = table["split"].to_pylist()
+    for items, code in zip(table[f"{sensor}_items"].to_pylist(), codes, strict=True):
+        for item in items:
+            splits.setdefault(item, set()).add(code)
+    return sum(len(found) > 1 for found in splits.values())
 
 
 def figure_rows(store: str | Path, *, num_samples: int = 4) -> list[tuple[str, Mapping[str, Any]]]:

@@ -182,6 +182,7 @@ def test_figure_shows_every_modality_at_its_own_size(micro_store: Path) -> None:
 def test_info_counts(micro_store: Path, opened: xr.Dataset) -> None:
     found = info(micro_store)
     assert found["samples"] == opened.sizes["sample"] == sum(found["splits"].values())
+    assert found["scenes_shared_by_splits"]["sentinel-2"] == found["scenes"]["sentinel-2"]
     assert found["bytes"] == sum(p.stat().st_size for p in micro_store.rglob("*") if p.is_file())
 
 

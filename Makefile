@@ -1,0 +1,52 @@
+# Every target makes .venv and installs into it by itself; all it needs is Python 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DATA := data
+RUN := runs/demo
+WORKERS ?= 2
+
+.PHONY: demo test test-slow test-integration lint type format bench clean
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[model,dev]'
+	touch $@
+
+## The whole road: sample catalog, store, figure, training, reconstruction, retrieval
+demo: $(STAMP)
+	$(BIN)/salibi-data build --variant micro --catalog sample -o $(DATA)/micro.zarr --workers $(WORKERS)
+	$(BIN)/salibi-data info $(DATA)/micro.zarr
+	$(BIN)/salibi-data figure $(DATA)/micro.zarr -o figures/micro.png -n 4
+	$(BIN)/salibi-model train $(DATA)/micro.zarr --size tiny --out $(RUN)
+	$(BIN)/salibi-model reconstruct $(RUN) $(DATA)/micro.zarr -o figures/reconstruction.png -n 4
+	$(BIN)/salibi-model eval retrieval $(RUN) --data $(DATA)/micro.zarr
+
+test: $(STAMP)
+	$(BIN)/pytest
+
+## Tests that take more than half a minute each: the documented demo, a larger kill drill
+test-slow: $(STAMP)
+	$(BIN)/pytest -m slow
+
+## Tests against servers that are not Python packages
+test-integration: $(STAMP)
+	$(BIN)/pytest -m integration
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: $(STAMP)
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) $(DATA)/micro.zarr $(DATA)/micro.zarr.building $(RUN) figures

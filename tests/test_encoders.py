@@ -43,6 +43,24 @@ def test_each_pair_teaches_both_of_its_encoders_and_heads(pair):
                 assert max(gradient_norms(part)) == 0, name
 
 
+def test_each_pair_compares_its_two_modalities():
+    """And not a modality with itself: the loss is recomputed from the three projections."""
+    model, images = nano_model(), nano_images(batch=4)
+    unit = {}
+    for name in TRI_ENCODER:
+
+        def keep(_module, _inputs, output, name=name):
+            unit[name] = (output / output.norm(dim=1, keepdim=True)).detach()
+
+        model.projections[name].register_forward_hook(keep)
+    losses = model(images, nano_masks(model, images))
+    for pair, names in PAIRS.items():
+        left, right = (unit[name] for name in TRI_ENCODER if name in names)
+        logits = left @ right.T / 0.07
+        expected = -(logits.log_softmax(1).diag() + logits.log_softmax(0).diag()).mean() / 2
+        torch.testing.assert_close(losses[f"contrastive_{pair}"].detach(), expected)
+
+
 def test_total_loss_reaches_every_parameter():
     model, images = nano_model(), nano_images()
     losses = model(images, nano_masks(model, images))

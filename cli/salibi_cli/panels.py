@@ -1,0 +1,132 @@
+"""Figures: rows of image panels at native pixels, with titles and row labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+GAP_PX = 12
+MARGIN_PX = 24
+TITLE_PT = 22
+HEADING_PT = 28
+INK = (30, 30, 30)
+PAPER = (255, 255, 255)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One image with its title."""
+
+    title: str
+    image: np.ndarray
+    """(H, W, 3) uint8; edges that divide the panel's edge."""
+
+
+def save_panels(
+    rows: Sequence[Sequence[Panel]],
+    path: str | Path,
+    *,
+    row_labels: Sequence[str] = (),
+    heading: str = "",
+    edge_px: int = 512,
+) -> None:
+    """Draw rows of panels and write them to ``path`` (PNG, or what its suffix says).
+
+    Every panel is ``edge_px`` wide: an image of that size is shown pixel by pixel, a coarser one
+    is enlarged by a whole factor without smoothing, so that features on the ground line up
+    between panels to the pixel. Column titles stand once on top where all rows share them, and
+    above each panel otherwise.
+
+    Args:
+        rows: panels of equal ground, row by row; rows may differ in length.
+        path: the file to write; its folder is made.
+        row_labels: one per row, drawn at its left.
+        heading: text above everything.
+        edge_px: edge of a panel in the figure.
+
+    Raises:
+        ValueError: an image is no (H, W, 3) uint8, or its edge does not divide ``edge_px``.
+    """
+    title_font, heading_font = _font(TITLE_PT), _font(HEADING_PT)
+    line = int(TITLE_PT * 1.5)
+    shared = len({tuple(panel.title for panel in row) for row in rows}) == 1
+    label_width = max((round(title_font.getlength(text)) for text in row_labels), default=0)
+    left = MARGIN_PX + (label_width + GAP_PX if label_width else 0)
+    heading_lines = _wrapped(heading, heading_font, _width(rows, left, edge_px) - 2 * MARGIN_PX)
+    top = MARGIN_PX + int(HEADING_PT * 1.5) * len(heading_lines)
+    title_height = line if shared else 0
+    row_height = edge_px + GAP_PX + (0 if shared else line)
+    size = (_width(rows, left, edge_px), top + title_height + row_height * len(rows) + MARGIN_PX)
+    canvas = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for number, text in enumerate(heading_lines):
+        position = (MARGIN_PX, MARGIN_PX + int(HEADING_PT * 1.5) * number)
+        draw.text(position, text, INK, heading_font)
+    for number, row in enumerate(rows):
+        y = top + line + number * row_height
+        if number < len(row_labels):
+            draw.text(
+                (MARGIN_PX, y + edge_px // 2), row_labels[number], INK, title_font, anchor="lm"
+            )
+        for column, panel in enumerate(row):
+            x = left + column * (edge_px + GAP_PX)
+            if number == 0 or not shared:
+                draw.text((x, y - line + 2), panel.title, INK, title_font)
+            canvas.paste(_enlarged(panel, edge_px), (x, y))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    canvas.save(path)
+
+
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """Turn (C, H, W) uint8 in store units into (H, W, 3) for the eye.
+
+    Three bands are red, green, blue. Two are VV and VH (in dB): VV in red and blue, VH in green,
+    so that what scatters in its volume, as forest does, turns green. Nodata stays black.
+    """
+    if len(image) == 1:
+        return np.repeat(image.transpose(1, 2, 0), 3, axis=2)
+    if len(image) == 2:  # noqa: PLR2004 - VV and VH
+        vv, vh = image
+        return np.stack([vv, vh, vv], axis=2)
+    return np.ascontiguousarray(image[:3].transpose(1, 2, 0))
+
+
+def _width(rows: Sequence[Sequence[Panel]], left: int, edge_px: int) -> int:
+    columns = max((len(row) for row in rows), default=0)
+    return left + columns * (edge_px + GAP_PX) - GAP_PX + MARGIN_PX
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=size)
+
+
+def _wrapped(
+    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
+) -> list[str]:
+    lines: list[str] = []
+    for word in text.split():
+        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
+def _enlarged(panel: Panel, edge_px: int) -> Image.Image:
+    image = panel.image
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:  # noqa: PLR2004
+        raise ValueError(
+            f"panel {panel.title!r} is {image.shape} {image.dtype}; expected (H, W, 3) uint8."
+        )
+    height, width = image.shape[:2]
+    if height != width or edge_px % height:
+        raise ValueError(
+            f"panel {panel.title!r} is {height}x{width} px; expected a square whose edge divides "
+            f"{edge_px}, so that no pixel is resampled."
+        )
+    factor = edge_px // height
+    return Image.fromarray(image.repeat(factor, axis=0).repeat(factor, axis=1))

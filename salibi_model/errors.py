@@ -1,0 +1,33 @@
+"""Every error the model half raises on purpose, in one tree.
+
+A message says what was expected, what came, and what to do. The command line prints it as one
+line and exits with :attr:`ModelError.exit_code`; nothing else is printed.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ModelError(Exception):
+    """Base of all errors the model half raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(ModelError):
+    """The caller asked for something that does not exist or cannot be combined."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class StoreError(ModelError):
+    """A store is missing, damaged, newer than this software, or lacks what is needed."""
+
+
+class CheckpointError(ModelError):
+    """A run folder or model folder is missing, damaged, or made for something else."""
+
+
+class TrainingError(ModelError):
+    """Training cannot go on: the loss is not finite, or the run has nothing to train on."""

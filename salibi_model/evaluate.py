@@ -1,0 +1,156 @@
+"""How good an embedding is: retrieval between modalities on a store's held-out samples."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+import salibi_model
+from salibi_model.errors import StoreError
+from salibi_model.pretrain import ScaleAlibi
+from salibi_model.store import SampleStore
+
+RECALL_AT = (1, 5)
+BOOTSTRAP_SAMPLES = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recall:
+    """Share of queries whose own sample is among the ``k`` nearest of the gallery."""
+
+    k: int
+    hits: int
+    value: float
+    low: float
+    high: float
+    """``low`` and ``high``: bootstrap 95 % interval over queries."""
+    chance: float
+    """Recall of a random order: ``k`` over the size of the gallery."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Direction:
+    """One modality's images looked up among another's."""
+
+    query: str
+    gallery: str
+    recalls: tuple[Recall, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalReport:
+    """Retrieval in every direction between the model's modalities."""
+
+    split: str
+    num_samples: int
+    """Queries, and images of the gallery, of each direction."""
+    directions: tuple[Direction, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+
+def retrieval(
+    checkpoint: str | Path | ScaleAlibi,
+    store: str | Path | SampleStore,
+    *,
+    split: str = "validation",
+    device: str = "cpu",
+    batch_size: int = 16,
+    seed: int = 0,
+    on_sample: Callable[[int, int], None] | None = None,
+) -> RetrievalReport:
+    """Look up each image of a split among the images of every other modality.
+
+    Images are encoded whole (unmasked), and compared by the cosine of their contrastive
+    projections. A tie counts against the model: one that gives all images the same embedding
+    scores zero.
+
+    Args:
+        checkpoint: a run's or model's folder, or a model.
+        store: a store with the model's modalities.
+        split: ``validation``, ``test`` or ``train``.
+        device: where to encode.
+        batch_size: images at a time.
+        seed: of the bootstrap.
+        on_sample: called with (done, total) images.
+
+    Raises:
+        CheckpointError: there is no model.
+        StoreError: there is no store, or its split has no samples.
+        UsageError: the store lacks a modality of the model.
+    """
+    model = checkpoint
+    if not isinstance(model, ScaleAlibi):
+        model = salibi_model.load(model, device=device)
+    samples = store if isinstance(store, SampleStore) else SampleStore(store)
+    indices = samples.split_indices(split)
+    if not len(indices):
+        raise StoreError(f"{samples.location} has no samples in the split {split!r}.")
+    total = len(indices) * len(model.config.names)
+    vectors: dict[str, Tensor] = {}
+    for number, name in enumerate(model.config.names):
+        parts = []
+        for first in range(0, len(indices), batch_size):
+            chosen = indices[first : first + batch_size]
+            parts.append(_project(model, name, samples.read(name, chosen)))
+            if on_sample is not None:
+                on_sample(number * len(indices) + first + len(chosen), total)
+        vectors[name] = torch.cat(parts)
+    rng = np.random.default_rng(seed)
+    return RetrievalReport(
+        split=split,
+        num_samples=len(indices),
+        directions=tuple(
+            Direction(
+                query=query,
+                gallery=gallery,
+                recalls=recalls(ranks(vectors[query], vectors[gallery]), rng),
+            )
+            for query, gallery in permutations(model.config.names, 2)
+        ),
+    )
+
+
+def ranks(
+    queries: Float[Tensor, "samples dim"], gallery: Float[Tensor, "samples dim"]
+) -> Int64[np.ndarray, " samples"]:
+    """Give the rank (0 is best) of each query's own sample in the gallery; ties count as worse."""
+    similarity = queries @ gallery.T
+    own = similarity.diagonal()[:, None]
+    return ((similarity >= own).sum(dim=1) - 1).numpy()
+
+
+def recalls(found: Int64[np.ndarray, " samples"], rng: np.random.Generator) -> tuple[Recall, ...]:
+    """Count ranks below each k of :data:`RECALL_AT`, with bootstrap intervals over queries."""
+    count = len(found)
+    drawn = rng.integers(0, count, (BOOTSTRAP_SAMPLES, count))
+    result = []
+    for k in RECALL_AT:
+        hit = found < k
+        low, high = np.percentile(hit[drawn].mean(axis=1), (2.5, 97.5))
+        result.append(
+            Recall(
+                k=k,
+                hits=int(hit.sum()),
+                value=float(hit.mean()),
+                low=float(low),
+                high=float(high),
+                chance=min(1.0, k / count),
+            )
+        )
+    return tuple(result)
+
+
+@torch.inference_mode()
+def _project(model: ScaleAlibi, modality: str, images: np.ndarray) -> Tensor:
+    device = next(model.parameters()).device
+    _, embedding = model.encode(torch.from_numpy(images).to(device), modality)
+    return model.project(embedding, modality).cpu()

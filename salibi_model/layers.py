@@ -1,0 +1,107 @@
+"""Transformer parts: attention with an additive bias, feed-forward, and pre-norm blocks."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from salibi_model.errors import UsageError
+
+
+class Attention(nn.Module):
+    """Multi-head attention with a bias on its logits, bias-free in q, k and v.
+
+    Self attention where ``context`` is ``x`` itself, cross attention otherwise.
+    """
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise UsageError(f"width {dim} does not divide into {num_heads} attention heads.")
+        self.num_heads = num_heads
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key_value = nn.Linear(dim, 2 * dim, bias=False)
+        self.output = nn.Linear(dim, dim)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch queries dim"],
+        context: Float[Tensor, "batch keys dim"],
+        bias: Float[Tensor, "#batch heads queries keys"] | None,
+    ) -> Float[Tensor, "batch queries dim"]:
+        """Attend from ``x`` to ``context``: ``softmax(q k / sqrt(d) + bias) v``."""
+        query = self._split_heads(self.query(x))
+        key, value = map(self._split_heads, self.key_value(context).chunk(2, dim=-1))
+        if bias is not None:
+            bias = bias.to(query.dtype)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        output: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        return output
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        batch, num_tokens, _ = x.shape
+        return x.reshape(batch, num_tokens, self.num_heads, -1).transpose(1, 2)
+
+
+class FeedForward(nn.Sequential):
+    """Linear to four times the width, GELU, and back."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: self attention, then feed-forward."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(dim)
+        self.attention = Attention(dim, num_heads)
+        self.feed_forward_norm = nn.LayerNorm(dim)
+        self.feed_forward = FeedForward(dim)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        bias: Float[Tensor, "#batch heads tokens tokens"] | None,
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Transform tokens, ``bias`` added to their attention logits."""
+        normed = self.attention_norm(x)
+        x = x + self.attention(normed, normed, bias)
+        updated: Tensor = x + self.feed_forward(self.feed_forward_norm(x))
+        return updated
+
+
+class JointBlock(nn.Module):
+    """Pre-norm block of the joint encoder: self attention, cross attention, feed-forward."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.self_norm = nn.LayerNorm(dim)
+        self.self_attention = Attention(dim, num_heads)
+        self.cross_norm = nn.LayerNorm(dim)
+        self.cross_attention = Attention(dim, num_heads)
+        self.feed_forward_norm = nn.LayerNorm(dim)
+        self.feed_forward = FeedForward(dim)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch queries dim"],
+        context: Float[Tensor, "batch keys dim"],
+        self_bias: Float[Tensor, "#batch heads queries queries"],
+        cross_bias: Float[Tensor, "#batch heads queries keys"],
+    ) -> Float[Tensor, "batch queries dim"]:
+        """Transform ``x`` among itself, then with what it finds in ``context``."""
+        normed = self.self_norm(x)
+        x = x + self.self_attention(normed, normed, self_bias)
+        x = x + self.cross_attention(self.cross_norm(x), context, cross_bias)
+        updated: Tensor = x + self.feed_forward(self.feed_forward_norm(x))
+        return updated
+
+
+def initialise(module: nn.Module) -> None:
+    """Set a linear layer's weights to Xavier uniform and its bias to zero (as in MAE)."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            torch.nn.init.zeros_(module.bias)

@@ -1,0 +1,73 @@
+"""Which patches of each modality are hidden. Pure functions of the samples' seeds."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from salibi_model.errors import UsageError
+
+
+class Mask(NamedTuple):
+    """Patch indices (row-major, ascending) of one modality: each patch is in one of the two."""
+
+    kept: Int64[Tensor, "batch kept"]
+    """Patches the encoder sees."""
+    removed: Int64[Tensor, "batch removed"]
+    """Patches the decoder must predict."""
+
+    def to(self, device: torch.device) -> "Mask":
+        """This mask on another device."""
+        return Mask(self.kept.to(device), self.removed.to(device))
+
+
+def num_removed(num_tokens: int, mask_ratio: float) -> int:
+    """Count the patches that a ``mask_ratio``, the share REMOVED, takes from ``num_tokens``.
+
+    Raises:
+        UsageError: no patch would be kept, or none removed.
+    """
+    count = round(num_tokens * mask_ratio)
+    if not 0 < count < num_tokens:
+        raise UsageError(
+            f"mask_ratio {mask_ratio} removes {count} of {num_tokens} patches; give the share to "
+            "remove, between 0 and 1, so that some are kept and some predicted."
+        )
+    return count
+
+
+def random_masks(
+    num_tokens: Mapping[str, int], mask_ratio: float, seeds: Sequence[int]
+) -> dict[str, Mask]:
+    """Draw independent masks for each sample and modality.
+
+    A sample's masks depend on its own seed only, so they are the same whatever the batch it is
+    in, the number of processes, or the device.
+
+    Args:
+        num_tokens: patches per modality; the order of the entries is part of the draw.
+        mask_ratio: share of patches REMOVED, 0.75 in MAE (He et al. 2022) and CROMA (Fuller et
+            al. 2023).
+        seeds: one per sample.
+
+    Raises:
+        UsageError: ``mask_ratio`` keeps, or removes, nothing.
+    """
+    generator = torch.Generator()
+    orders: dict[str, list[Tensor]] = {name: [] for name in num_tokens}
+    for seed in seeds:
+        generator.manual_seed(seed)
+        for name, count in num_tokens.items():
+            orders[name].append(torch.randperm(count, generator=generator))
+    return {
+        name: _split(torch.stack(order), num_removed(num_tokens[name], mask_ratio))
+        for name, order in orders.items()
+    }
+
+
+def _split(order: Tensor, removed: int) -> Mask:
+    return Mask(
+        kept=order[:, removed:].sort(dim=1).values, removed=order[:, :removed].sort(dim=1).values
+    )

@@ -1,0 +1,174 @@
+"""How a run is set up: options, the defaults of each size, and agreement with an earlier run."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from salibi_model.checkpoints import RunFolder
+from salibi_model.errors import UsageError
+from salibi_model.pretrain import SIZES, TRI_ENCODER
+from salibi_model.store import SampleStore
+
+DEFAULT_BATCH_SIZE = 32
+DEFAULT_STORE = "data/micro.zarr"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeDefaults:
+    """What a size trains with when nothing else is asked for."""
+
+    epochs: int
+    min_steps: int
+    lr: float
+
+
+DEFAULTS: Mapping[str, SizeDefaults] = {
+    "tiny": SizeDefaults(epochs=10, min_steps=80, lr=1e-3),
+    "small": SizeDefaults(epochs=100, min_steps=1000, lr=5e-4),
+    "base": SizeDefaults(epochs=300, min_steps=1000, lr=1.5e-4),
+    "large": SizeDefaults(epochs=300, min_steps=1000, lr=1e-4),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How to train. Fields that are 0 or empty are filled in by :meth:`resolve`.
+
+    A TOML file (``--config``) has the same names.
+    """
+
+    stores: tuple[str, ...] = (DEFAULT_STORE,)
+    """Paths or URLs of stores, read as one."""
+    size: str = "tiny"
+    modalities: tuple[str, ...] = ()
+    """Names of arrays, the anchor first; empty: those of the tri-encoder that all stores have."""
+    steps: int = 0
+    epochs: int = 0
+    """Passes over the training split, in place of ``steps``."""
+    batch_size: int = 0
+    """Samples of all processes together; at most 32 by default."""
+    mask_ratio: float = 0.75
+    """Share of patches REMOVED, per modality."""
+    lr: float = 0.0
+    """Peak learning rate."""
+    weight_decay: float = 0.01
+    warmup_share: float = 0.05
+    """Share of the steps in which the rate rises."""
+    clip_norm: float = 1.0
+    """Upper bound of the gradient's norm."""
+    precision: str = "float32"
+    """``float32``, or ``bf16`` for autocast."""
+    seed: int = 0
+    checkpoint_every: int = 0
+    """Steps between checkpoints."""
+    store_digests: tuple[str, ...] = ()
+    """Plan digests of the stores; filled in."""
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise UsageError(f"no size {self.size!r}; take one of {', '.join(SIZES)}.")
+        if self.precision not in ("float32", "bf16"):
+            raise UsageError(f"no precision {self.precision!r}; take float32 or bf16.")
+        if self.steps and self.epochs:
+            raise UsageError("give --steps or --epochs, not both.")
+        if not self.stores:
+            raise UsageError("give at least one store.")
+        for name in ("steps", "epochs", "batch_size", "lr", "checkpoint_every", "clip_norm"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} is {getattr(self, name)}; expected a positive number.")
+
+    @classmethod
+    def from_mapping(cls, content: Mapping[str, Any], *, where: str) -> "TrainingConfig":
+        """Make a configuration from a TOML table.
+
+        Raises:
+            UsageError: it has a field of another name, or values that do not fit.
+        """
+        names = [field.name for field in fields(cls)]
+        unknown = sorted(set(content) - set(names))
+        if unknown:
+            raise UsageError(
+                f"{where} has unknown fields: {', '.join(unknown)}; known: {', '.join(names)}."
+            )
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in content.items()
+        }
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise UsageError(f"{where} has a value of the wrong type: {error}.") from error
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> "TrainingConfig":
+        """Read a configuration file.
+
+        Raises:
+            UsageError: it is missing, no TOML, or holds something else.
+        """
+        try:
+            content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise UsageError(f"{path} cannot be read as TOML: {error}.") from error
+        return cls.from_mapping(content, where=str(path))
+
+    def resolve(self, stores: Sequence[SampleStore], *, world_size: int = 1) -> "TrainingConfig":
+        """Fill in everything that was left open, from the stores and the size's defaults."""
+        defaults = DEFAULTS[self.size]
+        num_train = sum(len(store.split_indices("train")) for store in stores)
+        batch_size = self.batch_size or _fitting_batch(num_train, world_size)
+        steps_per_epoch = max(1, num_train // batch_size)
+        steps = self.steps or self.epochs * steps_per_epoch
+        steps = steps or max(defaults.min_steps, defaults.epochs * steps_per_epoch)
+        shared = set.intersection(*(set(store.attributes.modalities) for store in stores))
+        return replace(
+            self,
+            modalities=self.modalities or tuple(name for name in TRI_ENCODER if name in shared),
+            steps=steps,
+            epochs=0,
+            batch_size=batch_size,
+            lr=self.lr or defaults.lr,
+            checkpoint_every=self.checkpoint_every or max(1, min(500, steps // 4)),
+            store_digests=tuple(store.attributes.plan_digest for store in stores),
+        )
+
+
+def resumed_config(out: str | Path, **changes: Any) -> TrainingConfig:
+    """Read the configuration of the run in ``out``, with ``changes``.
+
+    Raises:
+        CheckpointError: there is no run.
+    """
+    config = TrainingConfig.from_mapping(RunFolder(out).read_config(), where=str(out))
+    if "epochs" in changes:
+        config = replace(config, steps=0)
+    return replace(config, **changes)
+
+
+def check_same_run(config: TrainingConfig, folder: RunFolder, *, resume: bool) -> None:
+    """Refuse to go on with a run that was set up in another way.
+
+    Raises:
+        CheckpointError: there is no run to ``resume``.
+        UsageError: the run in ``folder`` has another configuration.
+    """
+    if not (resume or folder.exists()):
+        return
+    before = TrainingConfig.from_mapping(folder.read_config(), where=str(folder.path))
+    free = {"steps", "epochs", "checkpoint_every", "stores"}
+    changed = [
+        f"{name} {getattr(before, name)!r} -> {getattr(config, name)!r}"
+        for name in (field.name for field in fields(config))
+        if name not in free and getattr(before, name) != getattr(config, name)
+    ]
+    if changed:
+        raise UsageError(
+            f"{folder.path} holds a run of another configuration ({'; '.join(changed)}). Give "
+            "another --out, or --resume alone to go on with its own configuration."
+        )
+
+
+def _fitting_batch(num_train: int, world_size: int) -> int:
+    """The default batch, or the largest that the split fills and the ranks divide."""
+    return max(min(DEFAULT_BATCH_SIZE, num_train) // world_size, 1) * world_size

@@ -1,0 +1,198 @@
+"""Reading a Salibi store: a Zarr group, in a folder or in a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from salibi_data.schema import (
+    INDEX_ARRAYS,
+    SPLITS,
+    Modality,
+    SchemaError,
+    StoreAttributes,
+)
+from salibi_model.errors import StoreError, UsageError
+
+if TYPE_CHECKING:
+    import zarr
+
+    from salibi_model.batches import Batches
+
+
+class SampleStore:
+    """A store's samples, read on demand.
+
+    Example:
+        >>> store = SampleStore("data/micro.zarr")
+        >>> store[0]["lores"].shape
+        (3, 256, 256)
+    """
+
+    location: str
+    """Where the store is, as given."""
+    attributes: StoreAttributes
+    """What the store says of itself: modalities, base zoom, plan digest."""
+
+    def __init__(self, location: str | Path) -> None:
+        """Open the store at ``location``: a folder, or a URL (s3://, gs://, az://, file://).
+
+        Raises:
+            StoreError: there is no store, it is damaged, or its schema is newer.
+        """
+        self.location = str(location)
+        group = _open_group(self.location)
+        try:
+            self.attributes = StoreAttributes.from_dict(dict(group.attrs), where=self.location)
+        except SchemaError as error:
+            raise StoreError(str(error)) from error
+        self._arrays = {
+            name: _open_array(group, name, where=self.location)
+            for name in (*self.attributes.modalities, *INDEX_ARRAYS)
+        }
+        self._check_shapes()
+        self._split = np.asarray(self._arrays["split"][:])
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        """Read sample ``index``: every modality (C, H, W), and its row of every index array."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self.location} has {len(self)} samples; there is no {index}.")
+        position = index % len(self)
+        return {name: np.asarray(array[position]) for name, array in self._arrays.items()}
+
+    def read(self, name: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Read array ``name`` at ``indices``, in their order; one request per run of samples.
+
+        Raises:
+            UsageError: the store has no such array.
+            StoreError: a chunk is missing or damaged.
+        """
+        if name not in self._arrays:
+            raise UsageError(f"{self.location} has no {name!r}; it has {', '.join(self._arrays)}.")
+        wanted = np.asarray(indices, dtype=np.int64)
+        array = self._arrays[name]
+        if len(wanted) and (np.diff(wanted) == 1).all():
+            return np.asarray(array[int(wanted[0]) : int(wanted[-1]) + 1])
+        return np.asarray(array.oindex[wanted])
+
+    def split_indices(self, split: str) -> np.ndarray:
+        """Give the ascending indices of the samples in ``train``, ``validation`` or ``test``.
+
+        Raises:
+            UsageError: there is no split of that name.
+        """
+        if split not in SPLITS:
+            raise UsageError(f"no split {split!r}; take one of {', '.join(SPLITS)}.")
+        return np.flatnonzero(self._split == SPLITS[split])
+
+    def batches(self, **options: Any) -> Batches:
+        """Make batches of this store's samples; options as for :class:`batches.Batches`."""
+        from salibi_model.batches import Batches
+
+        options.setdefault("modalities", tuple(self.attributes.modalities))
+        return Batches([self], **options)
+
+    def _check_shapes(self) -> None:
+        count = self._arrays["split"].shape[0]
+        for name, array in self._arrays.items():
+            modality = self.attributes.modalities.get(name)
+            expected: tuple[int, ...] = (count, *array.shape[1:])
+            if modality is not None:
+                expected = (count, len(modality.bands), modality.size_px, modality.size_px)
+            if array.shape != expected:
+                raise StoreError(
+                    f"{self.location}: array {name!r} has shape {array.shape}, expected "
+                    f"{expected}. Build or pull the store again."
+                )
+
+
+def shared_modalities(stores: Sequence[SampleStore], names: Sequence[str]) -> tuple[Modality, ...]:
+    """Give the modalities ``names`` with statistics pooled over the stores' training splits.
+
+    Raises:
+        UsageError: a store lacks one of them, or two stores disagree on bands, units, scale or
+            ground sample distance, so that equal values would mean different things.
+        StoreError: a store has no statistics.
+    """
+    weights = np.array([len(store.split_indices("train")) for store in stores], dtype=np.float64)
+    return tuple(_pool(name, stores, weights) for name in names)
+
+
+def _pool(name: str, stores: Sequence[SampleStore], weights: np.ndarray) -> Modality:
+    found: list[Modality] = []
+    for store in stores:
+        modality = store.attributes.modalities.get(name)
+        if modality is None:
+            raise UsageError(
+                f"{store.location} has no modality {name!r}; it has "
+                f"{', '.join(store.attributes.modalities)}. Name those to use with --modalities."
+            )
+        if not (modality.mean and modality.std):
+            raise StoreError(
+                f"{store.location} has no statistics of {name!r}; finish it with "
+                "`salibi-data build`."
+            )
+        found.append(modality)
+        if _meaning(modality) != _meaning(found[0]):
+            raise UsageError(
+                f"{store.location} and {stores[0].location} disagree on {name!r}: "
+                f"{_meaning(modality)} against {_meaning(found[0])}. Train on them apart."
+            )
+    if len(found) == 1:
+        return found[0]
+    share = weights / max(weights.sum(), 1.0)
+    means = np.array([modality.mean for modality in found])
+    second = np.array([modality.std for modality in found]) ** 2 + means**2
+    mean = share @ means
+    std = np.sqrt(np.maximum(share @ second - mean**2, 0.0))
+    return found[0].with_statistics(tuple(map(float, mean)), tuple(map(float, std)))
+
+
+def _meaning(modality: Modality) -> tuple[object, ...]:
+    return (
+        modality.bands,
+        modality.units,
+        modality.scale,
+        modality.offset,
+        modality.gsd_ratio,
+        modality.nodata,
+    )
+
+
+def _open_group(location: str) -> zarr.Group:
+    import zarr
+    from zarr.errors import GroupNotFoundError
+
+    local = location.removeprefix("file://")
+    try:
+        return zarr.open_group(local, mode="r")
+    except (GroupNotFoundError, FileNotFoundError, NotADirectoryError) as error:
+        raise StoreError(
+            f"{location} is not a Zarr group. Build a store with `salibi-data build`, or give "
+            "the path or URL of one."
+        ) from error
+    except ImportError as error:
+        raise StoreError(
+            f"{location} needs a package that is not installed ({error}); install it, or "
+            "`salibi-data pull` the store to a folder."
+        ) from error
+
+
+def _open_array(group: zarr.Group, name: str, *, where: str) -> zarr.Array[Any]:
+    import zarr
+
+    try:
+        array = group[name]
+    except KeyError:
+        array = None
+    if not isinstance(array, zarr.Array):
+        raise StoreError(
+            f"{where} has no array {name!r}, though a Salibi store must. Build or pull it again."
+        )
+    return array

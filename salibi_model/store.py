@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,9 +78,13 @@ class SampleStore:
             raise UsageError(f"{self.location} has no {name!r}; it has {', '.join(self._arrays)}.")
         wanted = np.asarray(indices, dtype=np.int64)
         array = self._arrays[name]
-        if len(wanted) and (np.diff(wanted) == 1).all():
-            return np.asarray(array[int(wanted[0]) : int(wanted[-1]) + 1])
-        return np.asarray(array.oindex[wanted])
+        out = np.empty((len(wanted), *array.shape[1:]), array.dtype)
+        # Slices only: an index array makes zarr decode whole shards to pick samples from them.
+        breaks = np.flatnonzero(np.diff(wanted) != 1) + 1
+        for start, stop in pairwise([0, *breaks.tolist(), len(wanted)]):
+            if start < stop:
+                out[start:stop] = array[int(wanted[start]) : int(wanted[stop - 1]) + 1]
+        return out
 
     def split_indices(self, split: str) -> np.ndarray:
         """Give the ascending indices of the samples in ``train``, ``validation`` or ``test``.

@@ -10,6 +10,4 @@ from importlib.metadata import version
 def describe(*packages: str) -> str:
     """Processor, cores, Python and the versions of ``packages``, in one line."""
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
-    return (
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
-    )
+    return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"

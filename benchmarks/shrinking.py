@@ -8,12 +8,12 @@ Run: python benchmarks/shrinking.py
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import mercantile
 import numpy as np
 from machine import describe
-from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 from rasterio.warp import transform
@@ -21,6 +21,9 @@ from rasterio.warp import transform
 from salibi_data import align
 from salibi_data.grid import PixelGrid, TileXYZ
 from salibi_data.read import Source
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SAMPLES = 60
 DEGREES_OFF = 2.8  # of the zone's central meridian; grids differ by 2 degrees at 45 N
@@ -42,7 +45,9 @@ def plain_average(source: Source, grid: PixelGrid) -> NDArray[np.float64]:
 def turned_source(tile: TileXYZ, *, feature_px: int) -> Source:
     """Black and white squares at 0.6 m in UTM 15N, over a tile far from the meridian."""
     west, south, east, north = PixelGrid.around([tile]).bounds_3857
-    xs, ys = transform("EPSG:3857", "EPSG:32615", [west, east, west, east], [north, north, south, south])
+    xs, ys = transform(
+        "EPSG:3857", "EPSG:32615", [west, east, west, east], [north, north, south, south]
+    )
     left, top = min(xs) - 12, max(ys) + 12
     size = int((max(xs) - left + 12) / 0.6)
     squares = np.random.default_rng(0).choice([0.0, 255.0], (size // feature_px + 1,) * 2)

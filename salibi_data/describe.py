@@ -1,23 +1,18 @@
-"""What is in a store, in figures and in pictures."""
+"""What is in a store: figures, and samples to look at."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from salibi_data import geoparquet
-from salibi_data.schema import NODATA, SAMPLES_NAME, SPLITS, Modality, StoreAttributes
+from salibi_data.schema import SAMPLES_NAME, SPLITS, StoreAttributes
 from salibi_data.verifying import open_store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-
-_RGB: Final = (0, 1, 2)
-_STRETCH_STD: Final = 2.5
 
 
 def info(store: str | Path) -> dict[str, Any]:
@@ -71,58 +66,24 @@ def _num_shared_scenes(table: Any, sensor: str) -> int:
     return sum(len(found) > 1 for found in splits.values())
 
 
-def figure_rows(store: str | Path, *, num_samples: int = 4) -> list[tuple[str, Mapping[str, Any]]]:
-    """Samples spread evenly over the store, each modality as an RGB picture.
+def figure_rows(
+    store: str | Path, *, num_samples: int = 4
+) -> tuple[StoreAttributes, dict[str, dict[str, NDArray[np.uint8]]]]:
+    """Samples spread evenly over the store.
 
     Returns:
-        Per sample a label and, per modality, uint8 (rows, columns, 3) at its own size.
+        The store's attributes; and by tile (``zoom/column/row``) each modality's image as
+        stored, (bands, rows, columns).
+
+    Raises:
+        StoreError: no store is there.
+        SchemaError: the attributes are damaged or of a newer schema.
     """
     group, attributes = open_store(store)
     count = group["tile"].shape[0]
-    num_samples = max(1, min(num_samples, count))
-    positions = np.unique(np.linspace(0, count - 1, num_samples + 2).astype(int)[1:-1])
-    rows: list[tuple[str, Mapping[str, Any]]] = []
-    for position in positions.tolist() or [0]:
-        zoom, x, y = group["tile"][position].tolist()
-        pictures = {
-            name: picture(group[name][position], modality)
-            for name, modality in attributes.modalities.items()
-        }
-        rows.append((f"{zoom}/{x}/{y}", pictures))
-    return rows
-
-
-def titles(attributes: StoreAttributes) -> dict[str, str]:
-    """Column titles: the modality, its sensor, zoom and size."""
-    return {
-        name: f"{name}: {m.sensor}, zoom {m.zoom}, {m.size_px} px"
-        for name, m in attributes.modalities.items()
-    }
-
-
-def picture(image: NDArray[np.uint8], modality: Modality) -> NDArray[np.uint8]:
-    """One image as RGB.
-
-    Two SAR bands become the composite VV, VH, VV, each stretched over its mean and 2.5 standard
-    deviations; other images show their first three bands, or the first in grey.
-
-    Args:
-        image: (bands, rows, columns) as stored.
-        modality: its description.
-
-    Returns:
-        uint8 (rows, columns, 3).
-    """
-    if modality.bands == ("vv", "vh") and modality.units == "dB":
-        return _sar_composite(image, modality)
-    bands = image[list(_RGB)] if len(image) >= len(_RGB) else image[[0, 0, 0]]
-    return np.ascontiguousarray(np.moveaxis(bands, 0, -1))
-
-
-def _sar_composite(image: NDArray[np.uint8], modality: Modality) -> NDArray[np.uint8]:
-    mean = np.array(modality.mean, np.float32)[:, None, None]
-    std = np.array(modality.std, np.float32)[:, None, None]
-    stretched = np.clip(0.5 + (image - mean) / (2 * _STRETCH_STD * std), 0, 1)
-    rgb = np.round(255 * np.moveaxis(stretched[[0, 1, 0]], 0, -1)).astype(np.uint8)
-    rgb[(image == NODATA).any(axis=0)] = 0
-    return rgb
+    shares = (np.arange(min(num_samples, count)) + 0.5) / min(num_samples, count)
+    rows = {}
+    for position in (shares * count).astype(int).tolist():
+        tile = "/".join(str(value) for value in group["tile"][position].tolist())
+        rows[tile] = {name: group[name][position] for name in attributes.modalities}
+    return attributes, rows

@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 import salibi_model
+from salibi_data.schema import Modality
 from salibi_model.errors import StoreError
 from salibi_model.losses import patch_statistics
 from salibi_model.masking import Mask, random_masks
@@ -25,7 +26,7 @@ class Reconstruction:
     """One image of one sample; all arrays (C, H, W) in the store's units."""
 
     sample: int
-    modality: str
+    modality: Modality
     original: UInt8[np.ndarray, "bands height width"]
     masked: UInt8[np.ndarray, "bands height width"]
     """The original with the removed patches grey: what the encoder saw."""
@@ -93,7 +94,9 @@ def reconstruct(
             for name in model.config.names
         }
     return [
-        Reconstruction(sample=int(index), modality=name, **{k: v[i] for k, v in shown.items()})
+        Reconstruction(
+            sample=int(index), modality=model.config[name], **{k: v[i] for k, v in shown.items()}
+        )
         for i, index in enumerate(chosen)
         for name, shown in panels.items()
     ]

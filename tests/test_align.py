@@ -6,6 +6,7 @@ GDAL is asked for a tight error: with its default of 0.125 px a block and its ti
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ import rasterio
 import real_catalogs
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
@@ -27,6 +27,9 @@ from salibi_data.errors import GridError
 from salibi_data.grid import PixelGrid, TileXYZ, tiles_within
 from salibi_data.read import Source
 from salibi_data.verifying import open_store
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 VV = ModalityRecipe(
     name="sar",

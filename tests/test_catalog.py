@@ -84,8 +84,10 @@ def test_an_unknown_name_lists_the_known_ones(load) -> None:
         ('extends = "nowhere"', "neither beside it nor built in"),
         ('extends = "micro"\nselection = []', r"no \[\[selection\]\] row"),
         (
-            'extends = "micro"\n[[modality]]\nname = "sar"\nsensor = "sentinel-1"\n'
-            'product = "rtc"\nbands = ["vv"]\nunits = "dB"',
+            (
+                'extends = "micro"\n[[modality]]\nname = "sar"\nsensor = "sentinel-1"\n'
+                'product = "rtc"\nbands = ["vv"]\nunits = "dB"'
+            ),
             "needs a range per band",
         ),
     ],

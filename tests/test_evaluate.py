@@ -54,7 +54,7 @@ def test_an_empty_split_is_explained(small_store):
 
 def test_panels_show_what_was_seen(small_store):
     rows = reconstruct(nano_model(), small_store, num_samples=2)
-    assert [(row.sample, row.modality) for row in rows] == [
+    assert [(row.sample, row.modality.name) for row in rows] == [
         (sample, name) for sample in (10, 15) for name in ("sar", "lores", "hires_4x")
     ]
     for row in rows:
@@ -83,4 +83,4 @@ def test_a_perfect_prediction_is_the_original(small_store, monkeypatch):
 
     monkeypatch.setattr(ScaleAlibi, "predict_patches", oracle)
     for row in reconstruct(nano_model(), small_store, num_samples=1):
-        assert np.array_equal(row.predicted, row.original), row.modality
+        assert np.array_equal(row.predicted, row.original), row.modality.name

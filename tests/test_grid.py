@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import mercantile
@@ -106,9 +107,9 @@ def test_senseless_bounds_are_refused(bounds: tuple[float, float, float, float])
 def test_hilbert_order_keeps_the_children_of_a_parent_together() -> None:
     order = hilbert_sorted(TileXYZ(x, y, 6) for x in range(64) for y in range(64))
     parents = [(tile.x >> 2, tile.y >> 2) for tile in order]
-    changes = sum(a != b for a, b in zip(parents, parents[1:], strict=False))
+    changes = sum(a != b for a, b in itertools.pairwise(parents))
     assert changes == len(set(parents)) - 1
-    steps = [abs(a.x - b.x) + abs(a.y - b.y) for a, b in zip(order, order[1:], strict=False)]
+    steps = [abs(a.x - b.x) + abs(a.y - b.y) for a, b in itertools.pairwise(order)]
     assert set(steps) == {1}
 
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from salibi_cli.panels import GAP_PX, MARGIN_PX, Panel, as_rgb, save_panels
+from salibi_data.schema import Modality
 
 
 def image(edge, seed=0):
@@ -67,11 +68,43 @@ def test_what_would_be_resampled_is_refused(tmp_path, wrong):
         save_panels([[Panel(title="x", image=wrong)]], tmp_path / "x.png")
 
 
+def modality(bands, units="display"):
+    return Modality(
+        name="x",
+        sensor="naip",
+        zoom=17,
+        gsd_ratio=1.0,
+        size_px=256,
+        bands=("a", "b", "c")[:bands],
+        units=units,
+        scale=(1.0,) * bands,
+        offset=(0.0,) * bands,
+        mean=(100.0,) * bands,
+        std=(20.0,) * bands,
+    )
+
+
 @pytest.mark.parametrize("bands", [1, 2, 3])
 def test_stored_images_become_colours(bands):
     stored = np.random.default_rng(0).integers(1, 255, (bands, 8, 8), dtype=np.uint8)
-    shown = as_rgb(stored)
+    shown = as_rgb(stored, modality(bands))
     assert shown.shape == (8, 8, 3)
     assert shown.dtype == np.uint8
     assert np.array_equal(shown[..., 0], stored[0])
-    assert not as_rgb(np.zeros_like(stored)).any()
+
+
+def test_sar_is_stretched_and_nodata_stays_black():
+    stored = np.array([[[0, 1, 100, 150, 255]], [[0, 50, 100, 150, 255]]], np.uint8)
+    shown = as_rgb(stored, modality(2, "dB"))
+    assert shown[0, :, 0].tolist() == [0, 0, 128, 255, 255]
+    assert np.array_equal(shown[..., 0], shown[..., 2])
+
+
+def test_a_finer_image_is_averaged_by_a_whole_factor(tmp_path):
+    fine = image(512)
+    save_panels([[Panel(title="x", image=fine)]], tmp_path / "x.png", edge_px=256)
+    halved = fine.reshape(256, 2, 256, 2, 3).mean(axis=(1, 3))
+    found = read(tmp_path / "x.png")[-MARGIN_PX - GAP_PX - 256 : -MARGIN_PX - GAP_PX, MARGIN_PX:][
+        :, :256
+    ]
+    assert np.abs(found - halved).max() <= 1

@@ -17,12 +17,12 @@ import pytest
 import rasterio
 import rasterio.warp
 import shapely
+from samples import COLUMNS, ROWS
 
 from salibi_data.errors import UsageError
 from salibi_data.sample import drawing
 from salibi_data.sample import writer as sample
 from salibi_data.sample.frame import EPSG, area_bounds_lonlat, make_frame
-from samples import COLUMNS, ROWS
 
 NUM_ITEMS = {"naip": 6, "sentinel-1-rtc": 5, "sentinel-2-l2a": 6}
 

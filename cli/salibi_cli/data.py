@@ -344,18 +344,30 @@ def figure(
         "grid.png"
     ),
     num_samples: Annotated[int, typer.Option("-n", min=1, help="Samples, a row each.")] = 4,
+    edge: Annotated[
+        int | None, typer.Option(min=64, help="Edge of a panel in pixels; default the finest's.")
+    ] = None,
 ) -> None:
-    """All modalities side by side. Example: `salibi-data figure data/micro.zarr -o grid.png -n 8`"""
-    from salibi_cli.panels import Panel, save_panels
-    from salibi_data.describe import figure_rows, titles
-    from salibi_data.verifying import open_store
+    """Draw all modalities side by side.
 
-    columns = titles(open_store(store)[1])
+    Example: `salibi-data figure data/micro.zarr -o grid.png -n 8`
+    """
+    from salibi_cli.panels import Panel, as_rgb, save_panels
+    from salibi_data.describe import figure_rows
+
+    attributes, samples = figure_rows(store, num_samples=num_samples)
+    modalities = attributes.modalities
     rows = [
-        [Panel(title=columns[name], image=image) for name, image in pictures.items()]
-        for _, pictures in figure_rows(store, num_samples=num_samples)
+        [
+            Panel(
+                title=f"{name} ({modalities[name].sensor})", image=as_rgb(image, modalities[name])
+            )
+            for name, image in images.items()
+        ]
+        for images in samples.values()
     ]
-    save_panels(rows, output)
+    edge_px = edge or max(modality.size_px for modality in modalities.values())
+    save_panels(rows, output, row_labels=list(samples), edge_px=edge_px)
     typer.echo(f"{len(rows)} samples in {output}")
 
 

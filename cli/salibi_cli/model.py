@@ -129,17 +129,17 @@ def reconstruct(
     )
     rows = [
         [
-            Panel(title="original", image=as_rgb(row.original)),
-            Panel(title=f"seen ({1 - mask_ratio:.0%})", image=as_rgb(row.masked)),
-            Panel(title="predicted", image=as_rgb(row.predicted)),
-            Panel(title="seen + predicted", image=as_rgb(row.composite)),
+            Panel(title="original", image=as_rgb(row.original, row.modality)),
+            Panel(title=f"seen ({1 - mask_ratio:.0%})", image=as_rgb(row.masked, row.modality)),
+            Panel(title="predicted", image=as_rgb(row.predicted, row.modality)),
+            Panel(title="seen + predicted", image=as_rgb(row.composite, row.modality)),
         ]
         for row in shown
     ]
     save_panels(
         rows,
         out,
-        row_labels=[f"{row.sample}: {row.modality}" for row in shown],
+        row_labels=[f"{row.sample}: {row.modality.name}" for row in shown],
         heading=(
             "Masked patches, predicted. Each patch's mean and contrast are the original's "
             "(as in MAE); its content is the model's."

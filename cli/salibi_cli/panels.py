@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+if TYPE_CHECKING:
+    from salibi_data.schema import Modality
 
 GAP_PX = 12
 MARGIN_PX = 24
@@ -15,6 +19,7 @@ TITLE_PT = 22
 HEADING_PT = 28
 INK = (30, 30, 30)
 PAPER = (255, 255, 255)
+STRETCH_STD = 2.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +28,7 @@ class Panel:
 
     title: str
     image: np.ndarray
-    """(H, W, 3) uint8; edges that divide the panel's edge."""
+    """(H, W, 3) uint8; its edge divides the panel's, or is a multiple of it."""
 
 
 def save_panels(
@@ -37,8 +42,8 @@ def save_panels(
     """Draw rows of panels and write them to ``path`` (PNG, or what its suffix says).
 
     Every panel is ``edge_px`` wide: an image of that size is shown pixel by pixel, a coarser one
-    is enlarged by a whole factor without smoothing, so that features on the ground line up
-    between panels to the pixel. Column titles stand once on top where all rows share them, and
+    is enlarged by a whole factor without smoothing, a finer one averaged by a whole factor, so
+    that features on the ground line up between panels to the pixel. Column titles stand once on top where all rows share them, and
     above each panel otherwise.
 
     Args:
@@ -49,7 +54,7 @@ def save_panels(
         edge_px: edge of a panel in the figure.
 
     Raises:
-        ValueError: an image is no (H, W, 3) uint8, or its edge does not divide ``edge_px``.
+        ValueError: an image is no (H, W, 3) uint8, or its edge and ``edge_px`` do not divide.
     """
     title_font, heading_font = _font(TITLE_PT), _font(HEADING_PT)
     line = int(TITLE_PT * 1.5)
@@ -76,23 +81,36 @@ def save_panels(
             x = left + column * (edge_px + GAP_PX)
             if number == 0 or not shared:
                 draw.text((x, y - line + 2), panel.title, INK, title_font)
-            canvas.paste(_enlarged(panel, edge_px), (x, y))
+            canvas.paste(_at_edge(panel, edge_px), (x, y))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     canvas.save(path)
 
 
-def as_rgb(image: np.ndarray) -> np.ndarray:
-    """Turn (C, H, W) uint8 in store units into (H, W, 3) for the eye.
+def as_rgb(image: np.ndarray, modality: Modality) -> np.ndarray:
+    """Turn one stored image into colours for the eye.
 
-    Three bands are red, green, blue. Two are VV and VH (in dB): VV in red and blue, VH in green,
-    so that what scatters in its volume, as forest does, turns green. Nodata stays black.
+    Three bands are red, green, blue. Two are VV and VH in dB: VV in red and blue, VH in green, so
+    that what scatters in its volume, as forest does, turns green; each is stretched over its mean
+    and 2.5 standard deviations. Nodata stays black.
+
+    Args:
+        image: (bands, rows, columns) uint8 as stored.
+        modality: its description in the store or the model.
+
+    Returns:
+        uint8 (rows, columns, 3).
     """
-    if len(image) == 1:
-        return np.repeat(image.transpose(1, 2, 0), 3, axis=2)
-    if len(image) == 2:  # noqa: PLR2004 - VV and VH
-        vv, vh = image
-        return np.stack([vv, vh, vv], axis=2)
-    return np.ascontiguousarray(image[:3].transpose(1, 2, 0))
+    if modality.units == "dB":
+        image = _stretched(image, modality)
+    channels = {1: (0, 0, 0), 2: (0, 1, 0)}.get(len(image), (0, 1, 2))
+    return np.ascontiguousarray(image[list(channels)].transpose(1, 2, 0))
+
+
+def _stretched(image: np.ndarray, modality: Modality) -> np.ndarray:
+    mean = np.array(modality.mean, np.float32)[:, None, None]
+    std = np.array(modality.std, np.float32)[:, None, None]
+    share = np.clip(0.5 + (image - mean) / (2 * STRETCH_STD * std), 0, 1)
+    return np.where(image == modality.nodata, 0, np.round(255 * share)).astype(np.uint8)
 
 
 def _width(rows: Sequence[Sequence[Panel]], left: int, edge_px: int) -> int:
@@ -116,17 +134,19 @@ def _wrapped(
     return lines
 
 
-def _enlarged(panel: Panel, edge_px: int) -> Image.Image:
+def _at_edge(panel: Panel, edge_px: int) -> Image.Image:
     image = panel.image
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:  # noqa: PLR2004
         raise ValueError(
             f"panel {panel.title!r} is {image.shape} {image.dtype}; expected (H, W, 3) uint8."
         )
     height, width = image.shape[:2]
-    if height != width or edge_px % height:
+    if height != width or (edge_px % height and height % edge_px):
         raise ValueError(
             f"panel {panel.title!r} is {height}x{width} px; expected a square whose edge divides "
-            f"{edge_px}, so that no pixel is resampled."
+            f"{edge_px} or is a multiple of it, so that pixels keep their places."
         )
+    if height > edge_px:
+        return Image.fromarray(image).reduce(height // edge_px)
     factor = edge_px // height
     return Image.fromarray(image.repeat(factor, axis=0).repeat(factor, axis=1))

@@ -32,7 +32,7 @@ test-slow: $(STAMP)
 
 ## Tests against servers that are not Python packages
 test-integration: $(STAMP)
-	$(BIN)/pytest -m integration
+	$(BIN)/pytest -m integration || test $$? -eq 5  # 5: there are none yet
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

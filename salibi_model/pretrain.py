@@ -47,7 +47,7 @@ class Size:
 
 
 SIZES: Mapping[str, Size] = {
-    "tiny": Size(dim=128, depth=4, num_heads=8, decoder_dim=96, decoder_heads=4),
+    "tiny": Size(dim=128, depth=2, num_heads=8, decoder_dim=96, decoder_heads=4),
     "small": Size(dim=384, depth=12, num_heads=8, decoder_dim=256),
     "base": Size(dim=768, depth=12, num_heads=16, decoder_dim=512),
     "large": Size(dim=1024, depth=24, num_heads=16, decoder_dim=512),

@@ -11,7 +11,6 @@ from salibi_model.errors import UsageError
 from salibi_model.pretrain import SIZES, TRI_ENCODER
 from salibi_model.store import SampleStore
 
-DEFAULT_BATCH_SIZE = 32
 DEFAULT_STORE = "data/micro.zarr"
 
 
@@ -21,14 +20,15 @@ class SizeDefaults:
 
     epochs: int
     min_steps: int
+    batch_size: int
     lr: float
 
 
 DEFAULTS: Mapping[str, SizeDefaults] = {
-    "tiny": SizeDefaults(epochs=10, min_steps=80, lr=1e-3),
-    "small": SizeDefaults(epochs=100, min_steps=1000, lr=5e-4),
-    "base": SizeDefaults(epochs=300, min_steps=1000, lr=1.5e-4),
-    "large": SizeDefaults(epochs=300, min_steps=1000, lr=1e-4),
+    "tiny": SizeDefaults(epochs=15, min_steps=240, batch_size=16, lr=1e-3),
+    "small": SizeDefaults(epochs=100, min_steps=1000, batch_size=32, lr=5e-4),
+    "base": SizeDefaults(epochs=300, min_steps=1000, batch_size=32, lr=1.5e-4),
+    "large": SizeDefaults(epochs=300, min_steps=1000, batch_size=32, lr=1e-4),
 }
 
 
@@ -48,7 +48,7 @@ class TrainingConfig:
     epochs: int = 0
     """Passes over the training split, in place of ``steps``."""
     batch_size: int = 0
-    """Samples of all processes together; at most 32 by default."""
+    """Samples of all processes together; by default the size's, or all that there are."""
     mask_ratio: float = 0.75
     """Share of patches REMOVED, per modality."""
     lr: float = 0.0
@@ -117,7 +117,9 @@ class TrainingConfig:
         """Fill in everything that was left open, from the stores and the size's defaults."""
         defaults = DEFAULTS[self.size]
         num_train = sum(len(store.split_indices("train")) for store in stores)
-        batch_size = self.batch_size or _fitting_batch(num_train, world_size)
+        batch_size = self.batch_size or _fitting_batch(
+            defaults.batch_size, num_train, world_size
+        )
         steps_per_epoch = max(1, num_train // batch_size)
         steps = self.steps or self.epochs * steps_per_epoch
         steps = steps or max(defaults.min_steps, defaults.epochs * steps_per_epoch)
@@ -169,6 +171,6 @@ def check_same_run(config: TrainingConfig, folder: RunFolder, *, resume: bool) -
         )
 
 
-def _fitting_batch(num_train: int, world_size: int) -> int:
+def _fitting_batch(wanted: int, num_train: int, world_size: int) -> int:
     """The default batch, or the largest that the split fills and the ranks divide."""
-    return max(min(DEFAULT_BATCH_SIZE, num_train) // world_size, 1) * world_size
+    return max(min(wanted, num_train) // world_size, 1) * world_size

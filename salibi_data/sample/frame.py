@@ -16,8 +16,8 @@ EPSG: Final = 32615
 MGRS_TILE: Final = "15TWG"
 """500..600 km east, 4600..4700 km north."""
 TILE_ZOOM: Final = 15
-COLUMNS: Final = 6
-ROWS: Final = 5
+COLUMNS: Final = 7
+ROWS: Final = 6
 
 _CENTRE_TILE: Final = (7970, 12164)
 """Zoom-15 tile that holds the corner of four NAIP quarter quads."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from salibi_data.sample.frame import Bounds
 
 SAMPLE_BOUNDS_LONLAT: Final = area_bounds_lonlat(COLUMNS, ROWS)
-"""West, south, east, north of the sample area: 6 x 5 XYZ tiles at zoom 15, 480 at zoom 17."""
+"""West, south, east, north of the sample area: 7 x 6 XYZ tiles at zoom 15, 672 at zoom 17."""
 
 GENERATOR_VERSION: Final = 1
 """Raised whenever the same seed would give other bytes."""

@@ -24,7 +24,7 @@ demo: $(STAMP)
 	$(BIN)/salibi-model eval retrieval $(RUN) --data $(DATA)/micro.zarr
 
 test: $(STAMP)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 ## Tests that take more than half a minute each: the documented demo, a larger kill drill
 test-slow: $(STAMP)

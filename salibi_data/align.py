@@ -132,5 +132,10 @@ def quantise(values: NDArray[np.float32], recipe: ModalityRecipe) -> NDArray[np.
 
 
 def cloud_fraction(classes: NDArray[np.float32], cloudy: Iterable[int]) -> float:
-    """Share of a tile's pixels whose class is one of ``cloudy``; shape of classes (1, H, W)."""
-    return float(np.isin(classes, list(cloudy)).mean())
+    """Share of a tile's pixels whose class is one of ``cloudy``, or is not known.
+
+    Args:
+        classes: shape (1, rows, columns); NaN where the mask has no pixel.
+        cloudy: class numbers.
+    """
+    return float((np.isin(classes, list(cloudy)) | np.isnan(classes)).mean())

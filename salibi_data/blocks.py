@@ -126,7 +126,9 @@ def _recipe(plan: Plan) -> dict[str, Any]:
 
 def _content(choice: Choice) -> list[Any]:
     scenes = {
-        sensor: [[scene.id, dict(scene.hrefs), dict(scene.properties)] for scene in used]
+        sensor: [
+            [scene.id, dict(scene.hrefs), dict(scene.properties), scene.footprint] for scene in used
+        ]
         for sensor, used in choice.scenes.items()
     }
     return [*choice.tile, scenes]

@@ -23,7 +23,7 @@ import numpy as np
 from salibi_data import geoparquet, write
 from salibi_data.blocks import Block, blocks_of, make_samples
 from salibi_data.catalog import load_catalog, load_variant
-from salibi_data.errors import PlanError, ReadError, SelectionError, StoreError
+from salibi_data.errors import PlanError, ReadError, SelectionError, StoreError, UsageError
 from salibi_data.parts import read_part, write_part
 from salibi_data.planning import Plan, check_fit, request
 from salibi_data.planning import plan as make_plan
@@ -59,7 +59,13 @@ class Workshop:
 
     @classmethod
     def of(cls, store: Path) -> Workshop:
-        """The workshop of ``store``."""
+        """The workshop of ``store``.
+
+        Raises:
+            UsageError: the path has no last part to name a store by.
+        """
+        if not store.name:
+            raise UsageError(f"{str(store)!r} names no store; give a path such as data/micro.zarr.")
         return cls(folder=store.with_name(f"{store.name}.building"))
 
     @property
@@ -127,6 +133,10 @@ def build(
     if done is not None:
         return done
     with _locked(workshop.folder):
+        done = _finished(store, workshop, wanted)  # another build may have ended meanwhile
+        if done is not None:
+            _clear(store, workshop)
+            return done
         if isinstance(wanted, Plan):
             fixed = _adopt(workshop, wanted)
         else:
@@ -145,10 +155,12 @@ def _wanted(
     limit: int | None,
 ) -> Plan | dict[str, Any]:
     """The plan to build, or the request that leads to one."""
+    if plan is not None and (variant, bounds_lonlat, dates, limit) != (None, None, None, None):
+        raise UsageError("a plan says all; give no variant, bounds, dates or limit beside it.")
     if plan is not None:
         return plan if isinstance(plan, Plan) else Plan.read(Path(plan))
     if variant is None:
-        raise PlanError("neither a variant nor a plan was given; name one of them.")
+        raise UsageError("neither a variant nor a plan was given; name one of them.")
     recipe, provider = load_variant(variant), load_catalog(catalog)
     check_fit(recipe, provider)
     return request(recipe, provider, bounds_lonlat=bounds_lonlat, dates=dates, limit=limit)
@@ -163,13 +175,12 @@ def _finished(store: Path, workshop: Workshop, wanted: Plan | dict[str, Any]) ->
             f"{store} exists and is not a finished Salibi store; nothing was changed. "
             "Choose another path, or remove it."
         )
+    if not (store / SAMPLES_NAME).is_file():
+        raise StoreError(f"{store} lacks its {SAMPLES_NAME}; remove it and build it again.")
     table, kept = geoparquet.read(store / SAMPLES_NAME)
-    same = (
-        kept["plan_digest"] == wanted.digest
-        if isinstance(wanted, Plan)
-        else kept["request"] == wanted
-    )
-    if not same:
+    asked = wanted.request if isinstance(wanted, Plan) else wanted
+    same_plan = not isinstance(wanted, Plan) or kept["plan_digest"] == wanted.digest
+    if not (same_plan and kept["request"] == asked):
         raise StoreError(
             f"{store} holds another dataset ({kept['request']['variant']} from "
             f"{kept['request']['catalog']}); nothing was changed. Choose another path, or remove it."
@@ -257,29 +268,40 @@ def _make_parts(
     waiting = [block for block in blocks if not workshop.part(block).exists()]
     done = sum(b.stop - b.start for b in blocks) - sum(b.stop - b.start for b in waiting)
     report("samples", done, len(plan.choices))
-    tasks = {block.digest: (_make_part, workshop, block) for block in waiting}
+    tasks = {block.digest: (_make_part, workshop, plan.digest, block) for block in waiting}
     sizes = {block.digest: block.stop - block.start for block in waiting}
     for digest, _ in run_tasks(tasks, workers):
         done += sizes[digest]
         report("samples", done, len(plan.choices))
 
 
-def _make_part(workshop: Workshop, block: Block) -> None:
+def _make_part(workshop: Workshop, plan_digest: str, block: Block) -> None:
     """One block, in whatever process; a source that cannot be read is noted, not raised."""
-    plan = _plan_of(workshop.plan)
+    plan = _plan_of(workshop.plan, plan_digest)
     try:
         samples = make_samples(plan, block)
     except ReadError as error:
         first = plan.choices[block.start].tile
         note = {"tile": f"{first.z}/{first.x}/{first.y}", "reason": str(error)}
-        workshop.failure(block).write_text(json.dumps(note))
+        _write_note(workshop.failure(block), note)
         return
     write_part(workshop.part(block), samples)
 
 
 @lru_cache(maxsize=1)
-def _plan_of(path: Path) -> Plan:
-    return Plan.read(path)
+def _plan_of(path: Path, digest: str) -> Plan:
+    """The plan of that digest, read once per process."""
+    plan = Plan.read(path)
+    if plan.digest != digest:
+        raise PlanError(f"{path} was replaced during the build; run the build again.")
+    return plan
+
+
+def _write_note(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON; the file appears whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(content))
+    partial.replace(path)
 
 
 def _assemble(
@@ -312,10 +334,18 @@ def _assemble(
     write.swap_in(folder / "zarr", store)
     shutil.rmtree(folder, ignore_errors=True)
     if not failures:
-        shutil.rmtree(workshop.folder, ignore_errors=True)
+        _clear(store, workshop)
     return BuildReport(
         store=store, num_samples=len(layout.rows), dropped=dict(dropped), failures=failures
     )
+
+
+def _clear(store: Path, workshop: Workshop) -> None:
+    """Remove what a finished build leaves; renamed first, so that no half workshop is found."""
+    rubbish = workshop.folder.with_name(f".{workshop.folder.name}.{os.getpid()}.old")
+    workshop.folder.replace(rubbish)
+    for old in store.parent.glob(f".{store.name}*.old"):
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_shards(
@@ -328,13 +358,13 @@ def _write_shards(
 ) -> dict[str, Any]:
     """Write the shards that are not written yet; histograms summed over all of them."""
     notes = folder / "shards"
-    if not notes.is_dir():
+    if not (notes.is_dir() and (folder / "zarr" / "zarr.json").is_file()):
         shutil.rmtree(folder, ignore_errors=True)
         write.create_arrays(folder / "zarr", plan, len(layout.rows))
         notes.mkdir()
     paths = [notes / f"{number:06d}.json" for number in range(layout.num_shards)]
     waiting = [number for number, path in enumerate(paths) if not path.exists()]
-    tasks = {n: (_write_shard, folder, workshop, layout, n) for n in waiting}
+    tasks = {n: (_write_shard, folder, workshop, plan.digest, layout.shard(n), n) for n in waiting}
     report("shards", layout.num_shards - len(waiting), layout.num_shards)
     for count, _ in enumerate(run_tasks(tasks, workers), start=1):
         report("shards", layout.num_shards - len(waiting) + count, layout.num_shards)
@@ -345,17 +375,16 @@ def _write_shards(
     }
 
 
-def _write_shard(folder: Path, workshop: Workshop, layout: write.Layout, number: int) -> None:
-    plan = _plan_of(workshop.plan)
-    counts = write.write_shard(folder / "zarr", workshop.parts, plan, layout, number)
-    note = folder / "shards" / f"{number:06d}.json"
-    partial = note.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps(counts))
-    partial.replace(note)
+def _write_shard(
+    folder: Path, workshop: Workshop, plan_digest: str, rows: Sequence[write.Row], number: int
+) -> None:
+    plan = _plan_of(workshop.plan, plan_digest)
+    counts = write.write_shard(folder / "zarr", workshop.parts, plan, rows, number)
+    _write_note(folder / "shards" / f"{number:06d}.json", counts)
 
 
 def _failures(workshop: Workshop) -> dict[str, str]:
-    notes = [json.loads(path.read_text()) for path in sorted(workshop.failures.glob("*.json"))]
+    notes = [json.loads(path.read_text()) for path in workshop.failures.glob("[!.]*.json")]
     return {note["tile"]: note["reason"] for note in sorted(notes, key=lambda note: note["tile"])}
 
 

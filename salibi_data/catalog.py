@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from salibi_data.errors import UsageError
-from salibi_data.schema import TILE_PX, Modality, gsd_ratio
+from salibi_data.schema import INDEX_ARRAYS, TILE_PX, Modality, gsd_ratio
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +22,11 @@ Units = Literal["power", "dB", "reflectance", "display"]
 """Physical units of a source or a modality. ``power`` is linear gamma0, ``display`` is 8-bit."""
 
 CATALOG_KINDS: Final = ("api", "static", "sample")
+SIGNINGS: Final = ("none", "planetary-computer")
+RANKS: Final = ("newest", "cloud", "time")
+MAX_BASE_ZOOM: Final = 22
+MAX_ZOOM_OFFSET: Final = 4
+"""A modality of 4096 px a sample; beyond it blocks would not fit in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +102,7 @@ class Sensor:
     licence: str
     attribution: str
     group_by: tuple[str, ...] = ()
-    """Properties that all scenes of one sample must share: a year, a pass."""
+    """Properties that all scenes of one sample must share: a year, a pass. Needed of every item."""
     require: Mapping[str, Any] = field(default_factory=dict)
     """Property values an item must have; a list means that all its entries are contained."""
     cloud_cover: str | None = None
@@ -105,6 +110,10 @@ class Sensor:
     latest: LatestRule | None = None
     clouds: CloudMask | None = None
     requester_pays: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.group_by, str):
+            raise TypeError(f"group_by of {self.name} is a string; give a list of properties")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +127,12 @@ class Catalog:
     url: str = ""
     """STAC API endpoint, or path of a static catalog's ``catalog.json``."""
     signing: Literal["none", "planetary-computer"] = "none"
+
+    def __post_init__(self) -> None:
+        if self.kind not in CATALOG_KINDS:
+            raise ValueError(f"kind is {self.kind!r}; expected one of {', '.join(CATALOG_KINDS)}")
+        if self.signing not in SIGNINGS:
+            raise ValueError(f"signing is {self.signing!r}; expected one of {', '.join(SIGNINGS)}")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form, which :func:`catalog_from_dict` reads back."""
@@ -137,6 +152,11 @@ class SelectionRule:
     """Sensor whose date this one follows."""
     within_days: float | None = None
 
+    def __post_init__(self) -> None:
+        unknown = set(self.rank) - set(RANKS)
+        if unknown or not self.rank:
+            raise ValueError(f"rank of {self.sensor} is {self.rank}; expected some of {RANKS}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModalityRecipe:
@@ -151,6 +171,21 @@ class ModalityRecipe:
     """Zoom of the pixels minus the variant's base zoom."""
     range: tuple[tuple[float, float], ...] = ()
     """Physical (low, high) per band, stored as 1 and 255. Empty for ``display``."""
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.zoom_offset, int) and 0 <= self.zoom_offset <= MAX_ZOOM_OFFSET):
+            raise ValueError(
+                f"zoom_offset of {self.name} is {self.zoom_offset}; expected 0..{MAX_ZOOM_OFFSET}"
+            )
+        if not self.bands or isinstance(self.bands, str):
+            raise ValueError(f"bands of {self.name} is {self.bands!r}; expected a list of names")
+        if self.units != "display" and len(self.range) != len(self.bands):
+            raise ValueError(
+                f"modality {self.name!r} in {self.units} needs a range per band: "
+                f"{len(self.bands)} bands, {len(self.range)} ranges"
+            )
+        if any(low >= high for low, high in self.range):
+            raise ValueError(f"a range of {self.name} is not (low, high): {self.range}")
 
     @property
     def tile_px(self) -> int:
@@ -199,6 +234,23 @@ class Variant:
     """Samples are split by parent tiles this many zooms above the base zoom."""
     validation_share: float = 0.15
     test_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        names = [recipe.name for recipe in self.modalities]
+        if not names or len(set(names)) < len(names) or set(names) & set(INDEX_ARRAYS):
+            raise ValueError(f"modalities are named {names}; expected names of their own")
+        if not (isinstance(self.base_zoom, int) and 0 <= self.base_zoom <= MAX_BASE_ZOOM):
+            raise ValueError(f"base_zoom is {self.base_zoom!r}; expected 0..{MAX_BASE_ZOOM}")
+        if not 0 <= self.split_zoom_offset <= self.base_zoom:
+            raise ValueError(f"split_zoom_offset {self.split_zoom_offset} leaves no zoom")
+        chosen = {rule.sensor for rule in self.selection}
+        if set(self.sensors) - chosen:
+            raise ValueError(f"no [[selection]] row for {sorted(set(self.sensors) - chosen)}")
+        strangers = {rule.near for rule in self.selection if rule.near} - chosen
+        if strangers:
+            raise ValueError(f"near names {sorted(strangers)}, for which there is no selection")
+        if any(len(region.tile.split("/")) != len("zxy") for region in self.regions):
+            raise ValueError("a region's tile is not zoom/column/row")
 
     @property
     def sensors(self) -> tuple[str, ...]:
@@ -280,12 +332,10 @@ def catalog_from_dict(content: Mapping[str, Any], *, where: str, folder: Path) -
         top = {key: value for key, value in content.items() if key != "sensors"}
         sensors = {name: _sensor(name, table) for name, table in content["sensors"].items()}
         catalog = Catalog(sensors=sensors, **top)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UsageError(
             f"{where} is not a catalog: {error}; compare it with {_EXAMPLE}."
         ) from error
-    if catalog.kind not in CATALOG_KINDS:
-        raise UsageError(f"{where}: kind is {catalog.kind!r}; expected one of {CATALOG_KINDS}.")
     if catalog.kind != "static":
         return catalog
     return Catalog(sensors=sensors, **{**top, "url": str((folder / catalog.url).resolve())})
@@ -303,13 +353,10 @@ def variant_from_dict(content: Mapping[str, Any], *, where: str) -> Variant:
             **top,
             **quality,
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UsageError(
             f"{where} is not a variant: {error}; compare it with {_EXAMPLE}."
         ) from error
-    unchosen = set(variant.sensors) - {rule.sensor for rule in variant.selection}
-    if unchosen:
-        raise UsageError(f"{where}: no [[selection]] row for {sorted(unchosen)}; add one for each.")
     return variant
 
 
@@ -337,13 +384,7 @@ def _product(table: Mapping[str, Any]) -> Product:
 def _modality(row: Mapping[str, Any]) -> ModalityRecipe:
     fields = _tuples(row)
     fields["range"] = tuple((float(low), float(high)) for low, high in row.get("range", ()))
-    recipe = ModalityRecipe(**fields)
-    if recipe.units != "display" and len(recipe.range) != len(recipe.bands):
-        raise TypeError(
-            f"modality {recipe.name!r} in {recipe.units} needs a range per band: "
-            f"{len(recipe.bands)} bands, {len(recipe.range)} ranges"
-        )
-    return recipe
+    return ModalityRecipe(**fields)
 
 
 def _tuples(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -371,7 +412,7 @@ def _resolved(path: Path, folder: str) -> dict[str, Any]:
         return content
     beside = path.parent / f"{base}.toml"
     parent = beside if beside.is_file() else catalogs_folder() / folder / f"{base}.toml"
-    if not parent.is_file():
+    if not parent.is_file() or parent.resolve() == path.resolve():
         raise UsageError(f"{path} extends {base!r}, which is neither beside it nor built in.")
     return _merged(_resolved(parent, folder), content)
 

@@ -9,7 +9,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from salibi_data.errors import PlanError
+from salibi_data.errors import PlanError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,23 +54,27 @@ def write(
         {"geo": json.dumps(geo), "salibi": json.dumps(metadata, sort_keys=True)}
     )
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    pq.write_table(table, partial, compression="zstd")
-    partial.replace(path)
+    try:
+        pq.write_table(table, partial, compression="zstd")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     """The table and our metadata.
 
     Raises:
-        PlanError: no such file, not Parquet, or not written by this software.
+        UsageError: there is no such file.
+        PlanError: it is damaged, or was not written by this software.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if not path.is_file():
+        raise UsageError(f"no file at {path}; check the path.")
     try:
         table = pq.read_table(path, memory_map=False)
         return table, json.loads(table.schema.metadata[b"salibi"])
-    except FileNotFoundError as error:
-        raise PlanError(f"no file at {path}; make it with `salibi-data plan`.") from error
-    except (pa.ArrowInvalid, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise PlanError(f"{path} is not a table of ours: {error}.") from error
+    except (pa.ArrowException, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise PlanError(f"{path} is damaged or not a table of ours: {error}.") from error

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from salibi_data.errors import GridError
+from salibi_data.errors import GridError, UsageError
 from salibi_data.schema import TILE_PX
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ MERCATOR_EDGE_M: Final = math.pi * EARTH_RADIUS_M
 
 HALF_TURN: Final = 180.0
 """Degrees of longitude on either side of Greenwich."""
+
+MAX_CANDIDATES: Final = 5_000_000
+"""Tiles that one search may consider; more would not fit in memory."""
 
 MAX_ZOOM: Final = 26
 """Highest zoom whose tile ids fit a signed 64-bit integer with room to spare."""
@@ -125,26 +128,31 @@ def tiles_within(bounds_lonlat: Bounds, zoom: int) -> list[TileXYZ]:
     A box may cross the antimeridian (west > east); it is split there.
 
     Raises:
-        GridError: the box is empty or outside the world.
+        UsageError: the box is empty, outside the world, or holds too many tiles.
     """
     west, south, east, north = bounds_lonlat
+    within_world = max(abs(west), abs(east)) <= HALF_TURN
+    if not (within_world and -HALF_TURN / 2 <= south < north <= HALF_TURN / 2 and west != east):
+        raise UsageError(
+            f"bounds {bounds_lonlat} are not west, south, east, north in degrees with "
+            "south < north; check their order."
+        )
     if west > east:
         return [
             *tiles_within((west, south, HALF_TURN, north), zoom),
             *tiles_within((-HALF_TURN, south, east, north), zoom),
         ]
-    within_world = max(-west, east) <= HALF_TURN and max(-south, north) <= HALF_TURN / 2
-    if not (within_world and west < east and south < north):
-        raise GridError(
-            f"bounds {bounds_lonlat} are not west, south, east, north in degrees with "
-            "south < north; check their order."
-        )
     # Only a tile whose every corner is inside counts: a partly covered one would need nodata.
     left, top = _fractional_tile(west, north, zoom)
     right, bottom = _fractional_tile(east, south, zoom)
     slack = 1e-6  # of a tile: forgives degrees rounded in the tenth decimal
     columns = range(math.ceil(left - slack), math.floor(right + slack))
     rows = range(math.ceil(top - slack), math.floor(bottom + slack))
+    if len(columns) * len(rows) > MAX_CANDIDATES:
+        raise UsageError(
+            f"bounds {bounds_lonlat} hold {len(columns) * len(rows):,} tiles of zoom {zoom}, more "
+            f"than {MAX_CANDIDATES:,}; give a smaller --bbox."
+        )
     return [TileXYZ(x, y, zoom) for y in rows for x in columns]
 
 

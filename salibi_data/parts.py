@@ -77,7 +77,7 @@ def read_part(path: Path, variant: Variant, *, images: bool = True) -> Samples:
             cloud_fraction=table["cloud_fraction"].to_numpy(),
             dropped=json.loads(table.schema.metadata[b"dropped"]),
         )
-    except (pa.ArrowInvalid, KeyError, ValueError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise StoreError(f"{path} is damaged ({error}); delete it and run again.") from error
 
 

@@ -72,7 +72,6 @@ class Plan:
         content = self._metadata()
         content["catalog"].pop("url")
         content.pop("lost")
-        content.pop("request")
         for key in ("summary", "region", "target_samples"):
             content["variant"].pop(key)
         content["samples"] = [
@@ -330,8 +329,9 @@ def _search_cells(
     searches = [(sensor, bounds) for bounds in cells for sensor in variant.sensors]
     for done, (sensor, bounds) in enumerate(searches, start=1):
         for scene in search(catalog, sensor, bounds, dates):
-            hrefs = {name: scene.hrefs[name] for name in assets[sensor] if name in scene.hrefs}
-            found[sensor][scene.id] = replace(scene, hrefs=hrefs)
+            if set(assets[sensor]) <= set(scene.hrefs):
+                hrefs = {name: scene.hrefs[name] for name in assets[sensor]}
+                found[sensor][scene.id] = replace(scene, hrefs=hrefs)
         if progress is not None:
             progress(done, len(searches))
     return {
@@ -408,8 +408,3 @@ def _scene_from_dict(sensor: str, row: Mapping[str, Any]) -> Scene:
         hrefs=row["hrefs"],
         properties=row["properties"],
     )
-
-
-def expected_store_bytes(plan: Plan) -> int:
-    """Bytes of the store's images before compression."""
-    return len(plan.choices) * plan.variant.bytes_per_sample

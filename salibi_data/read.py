@@ -104,10 +104,21 @@ def locate(catalog: Catalog, href: str) -> str:
     if catalog.kind == "static" and "://" not in href:
         return str(Path(catalog.url).parent / href)
     if catalog.signing == "planetary-computer":
-        import planetary_computer
-
-        return str(planetary_computer.sign_url(href))
+        return _signed(href)
     return href
+
+
+def _signed(href: str) -> str:
+    import planetary_computer
+    import requests
+
+    try:
+        return str(planetary_computer.sign_url(href))
+    except requests.RequestException as error:
+        raise ReadError(
+            f"no token for {href}: {_reason(error)}. Wait a little and run again, or set "
+            "PC_SDK_SUBSCRIPTION_KEY."
+        ) from None
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Scenes of a catalog: a STAC API through pystac-client, or a static catalog on disk.
 
-Hrefs are kept UNSIGNED, and relative to the catalog's folder where it is local, so that a plan
-holds no token and no path of the machine that made it.
+Hrefs are kept UNSIGNED, so that a plan holds no token, and relative to the catalog's folder where
+it is local, so that a store does not depend on where that was.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ Interval = tuple[datetime, datetime]
 
 SEARCH_TIMEOUT_S: Final = 60
 SEARCH_RETRIES: Final = 4
-_SIGNATURES: Final = frozenset({"sig", "x-amz-signature", "x-goog-signature", "token"})
+_SIGNATURES: Final = frozenset(
+    {
+        *("sig", "signature", "token", "access_token", "api_key", "awsaccesskeyid"),
+        *("x-amz-signature", "x-amz-security-token", "x-amz-credential", "x-goog-signature"),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +62,7 @@ def parse_dates(text: str) -> Interval:
         first, last = (datetime.fromisoformat(part) for part in text.split("/"))
     except ValueError as error:
         raise UsageError(f"dates {text!r} are not A/B, such as 2021-05-01/2022-09-30.") from error
-    if len(text.split("/")[1]) == len("2022-09-30"):
+    if ":" not in text.split("/")[1]:
         last += timedelta(days=1, microseconds=-1)
     first, last = (time if time.tzinfo else time.replace(tzinfo=UTC) for time in (first, last))
     if first > last:
@@ -80,17 +85,27 @@ def sample_folder() -> Path:
     """Where the sample catalog is kept: ``$SALIBI_CACHE``, or the user's cache folder."""
     import platformdirs
 
+    from salibi_data.sample.frame import COLUMNS, ROWS
+    from salibi_data.sample.writer import GENERATOR_VERSION
+
     cache = os.environ.get("SALIBI_CACHE")
-    return (Path(cache) if cache else platformdirs.user_cache_path("salibi")) / "sample"
+    folder = Path(cache) if cache else platformdirs.user_cache_path("salibi")
+    # Another version of this software may draw another sample; each has a folder of its own.
+    return folder / f"sample-v{GENERATOR_VERSION}-{COLUMNS}x{ROWS}"
 
 
 def search(
-    catalog: Catalog, sensor_name: str, bounds_lonlat: Bounds, dates: Interval | None
+    catalog: Catalog,
+    sensor_name: str,
+    bounds_lonlat: Bounds,
+    dates: Interval | None,
+    *,
+    max_items: int | None = None,
 ) -> list[Scene]:
     """Scenes of one sensor that touch the bounds within the dates, in order of (datetime, id).
 
-    Scenes that lack a required property, an asset, or are superseded by a newer processing of
-    the same acquisition are left out.
+    Scenes without a geometry, without a required or a grouping property, or superseded by a
+    newer processing of the same acquisition are left out. ``max_items`` ends the search early.
 
     Raises:
         UsageError: the catalog has no such sensor.
@@ -103,8 +118,8 @@ def search(
             f"{', '.join(catalog.sensors)}. Choose another catalog, or a variant without it."
         )
     found = _search_api if catalog.kind == "api" else _search_static
-    items = found(catalog, sensor, bounds_lonlat, dates)
-    scenes = [_scene(sensor, item) for item in items if _meets(sensor.require, item["properties"])]
+    items = found(catalog, sensor, bounds_lonlat, dates, max_items)
+    scenes = [_scene(sensor, item) for item in items if _usable(sensor, item)]
     ordered = sorted(scenes, key=lambda scene: (scene.acquired_utc, scene.id))
     return _latest_only(sensor, ordered)
 
@@ -117,7 +132,7 @@ def unsigned(href: str) -> str:
 
 
 def _search_api(
-    catalog: Catalog, sensor: Sensor, bounds: Bounds, dates: Interval | None
+    catalog: Catalog, sensor: Sensor, bounds: Bounds, dates: Interval | None, max_items: int | None
 ) -> Iterator[dict[str, Any]]:
     import requests
     from pystac_client import Client
@@ -141,10 +156,11 @@ def _search_api(
             collections=[sensor.collection],
             bbox=bounds,
             datetime=dates,
-            limit=250,
+            limit=min(250, max_items or 250),
+            max_items=max_items,
         )
         for item in query.items_as_dicts():
-            hrefs = {key: unsigned(asset["href"]) for key, asset in item["assets"].items()}
+            hrefs = {key: asset["href"] for key, asset in item["assets"].items()}
             yield {**item, "hrefs": hrefs}
     except (APIError, requests.RequestException) as error:
         raise CatalogError(
@@ -154,7 +170,7 @@ def _search_api(
 
 
 def _search_static(
-    catalog: Catalog, sensor: Sensor, bounds: Bounds, dates: Interval | None
+    catalog: Catalog, sensor: Sensor, bounds: Bounds, dates: Interval | None, max_items: int | None
 ) -> Iterator[dict[str, Any]]:
     import pystac
     from shapely import box
@@ -169,6 +185,7 @@ def _search_static(
             f"catalog {catalog.name!r} at {catalog.url} cannot be read: {_reason(error)}. "
             "Expected a static STAC catalog; check the path, or write it again."
         ) from error
+    del max_items  # all items were read already
     for item in items:
         if item.collection_id != sensor.collection or item.geometry is None:
             continue
@@ -209,7 +226,7 @@ def _scene(sensor: Sensor, item: Mapping[str, Any]) -> Scene:
         sensor=sensor.name,
         acquired_utc=_utc(properties),
         footprint=item["geometry"],
-        hrefs={key: href for key, href in sorted(item["hrefs"].items()) if key in assets},
+        hrefs={k: unsigned(href) for k, href in sorted(item["hrefs"].items()) if k in assets},
         properties={key: properties[key] for key in sorted(kept) if key in properties},
     )
 
@@ -218,6 +235,13 @@ def _utc(properties: Mapping[str, Any]) -> datetime:
     text = properties.get("datetime") or properties["start_datetime"]
     time = datetime.fromisoformat(str(text))
     return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _usable(sensor: Sensor, item: Mapping[str, Any]) -> bool:
+    """Whether an item can be chosen at all."""
+    properties = item["properties"]
+    grouped = all(properties.get(name) is not None for name in sensor.group_by)
+    return item["geometry"] is not None and grouped and _meets(sensor.require, properties)
 
 
 def _meets(require: Mapping[str, Any], properties: Mapping[str, Any]) -> bool:

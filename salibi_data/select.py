@@ -89,7 +89,7 @@ def _candidates(
     import shapely
     from shapely.geometry import shape
 
-    footprints = [shape(scene.footprint) for scene in scenes]
+    footprints = [shapely.make_valid(shape(scene.footprint)) for scene in scenes]
     tree = shapely.STRtree(footprints)
     polygons = [tile_polygon(tile) for tile in tiles]
     found: dict[TileXYZ, list[_Candidate]] = defaultdict(list)
@@ -157,7 +157,8 @@ def _score(
 def _cloud_percent(scene: Scene, sensor: Sensor) -> float:
     if sensor.cloud_cover is None:
         return 0.0
-    return float(scene.properties.get(sensor.cloud_cover, _UNKNOWN_CLOUD_PERCENT))
+    percent = scene.properties.get(sensor.cloud_cover)
+    return _UNKNOWN_CLOUD_PERCENT if percent is None else float(percent)
 
 
 def _days_apart(scene: Scene, anchor: Sequence[Scene] | None) -> float:

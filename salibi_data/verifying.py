@@ -1,4 +1,4 @@
-"""Does a store hold what it promises? Checksums, schema, every sample, the grid, the alignment."""
+"""Does a store hold what it promises? Checksums, schema, grid, splits, every sample, its zooms."""
 
 from __future__ import annotations
 
@@ -40,7 +40,6 @@ class Verification:
     num_samples: int
     num_files: int
     checks: tuple[str, ...]
-    problems: tuple[str, ...]
 
 
 def open_store(store: str | Path) -> tuple[Any, StoreAttributes]:
@@ -51,17 +50,25 @@ def open_store(store: str | Path) -> tuple[Any, StoreAttributes]:
         SchemaError: not ours, damaged, or of a newer schema.
     """
     import zarr
-    from zarr.errors import GroupNotFoundError
+    from zarr.errors import ContainsArrayError, GroupNotFoundError
 
     folder = Path(store)
+    absent = (GroupNotFoundError, ContainsArrayError, FileNotFoundError, NotADirectoryError)
     try:
         group = zarr.open_group(folder, mode="r")
-    except (GroupNotFoundError, FileNotFoundError, NotADirectoryError) as error:
+    except absent as error:
         raise StoreError(
             f"{folder} is not a Salibi store: no Zarr group is there. "
             "Check the path, or build one with `salibi-data build`."
         ) from error
-    return group, StoreAttributes.from_dict(dict(group.attrs), where=str(folder))
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{folder} has damaged metadata; build or pull it again.") from error
+    attributes = StoreAttributes.from_dict(dict(group.attrs), where=str(folder))
+    if not (folder / MANIFEST_NAME).is_file():
+        raise StoreError(
+            f"{folder} has no {MANIFEST_NAME}: it was never finished. Run its build again."
+        )
+    return group, attributes
 
 
 def verify(store: str | Path, *, progress: Progress | None = None) -> Verification:
@@ -72,7 +79,7 @@ def verify(store: str | Path, *, progress: Progress | None = None) -> Verificati
         progress: called with (samples read, samples in all).
 
     Returns:
-        What was checked; never with problems.
+        What was checked.
 
     Raises:
         StoreError: no store is there.
@@ -86,7 +93,7 @@ def verify(store: str | Path, *, progress: Progress | None = None) -> Verificati
         problems += _check_arrays(group, attributes)
     if not problems:
         problems += _check_index(group, attributes)
-        problems += _check_table(folder, group)
+        problems += _check_table(folder, group, attributes)
         problems += _check_images(group, attributes, progress)
     if problems:
         shown = "; ".join(problems[:_SHOWN])
@@ -97,27 +104,24 @@ def verify(store: str | Path, *, progress: Progress | None = None) -> Verificati
     return Verification(
         num_samples=int(group["tile"].shape[0]),
         num_files=len(_manifest(folder)),
-        checks=("checksums", "arrays", "grid", "splits", "table", "every image", "alignment"),
-        problems=(),
+        checks=("checksums", "arrays", "grid", "splits", "table", "every image", "zooms"),
     )
 
 
 def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
     try:
-        content: dict[str, dict[str, Any]] = json.loads((folder / MANIFEST_NAME).read_text())[
-            "files"
-        ]
-    except FileNotFoundError as error:
-        raise StoreError(
-            f"{folder} has no {MANIFEST_NAME}: it was never finished. Run its build again."
-        ) from error
-    except (json.JSONDecodeError, KeyError) as error:
+        files = json.loads((folder / MANIFEST_NAME).read_text())["files"]
+        return {name: {"bytes": e["bytes"], "sha256": e["sha256"]} for name, e in files.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{folder / MANIFEST_NAME} is damaged; build or pull it again.") from error
-    return content
 
 
 def _check_files(folder: Path) -> Iterator[str]:
-    for name, entry in _manifest(folder).items():
+    manifest = _manifest(folder)
+    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    for name in sorted(present - set(manifest) - {MANIFEST_NAME}):
+        yield f"file {name} is not in the manifest"
+    for name, entry in manifest.items():
         path = folder / name
         if not path.is_file():
             yield f"file {name} is missing"
@@ -178,13 +182,17 @@ def num_leaking_neighbours(
     )
 
 
-def _check_table(folder: Path, group: Any) -> Iterator[str]:
+def _check_table(folder: Path, group: Any, attributes: StoreAttributes) -> Iterator[str]:
     table, _ = geoparquet.read(folder / SAMPLES_NAME)
     tile = np.stack([table[name].to_numpy() for name in "zxy"], axis=1)
     if not np.array_equal(tile, group["tile"][:]):
         yield f"{SAMPLES_NAME} lists other tiles than the array tile"
     elif not np.array_equal(table["split"].to_numpy(), group["split"][:]):
         yield f"{SAMPLES_NAME} lists other splits than the array split"
+    for column, sensor in enumerate(attributes.sensors):
+        times = [int(time.timestamp()) for time in table[f"{sensor}_acquired"].to_pylist()]
+        if times != group["acquired"][:, column].tolist():
+            yield f"{SAMPLES_NAME} lists other {sensor} times than the array acquired"
 
 
 def _check_images(

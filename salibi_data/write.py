@@ -119,9 +119,16 @@ def create_arrays(folder: Path, plan: Plan, num_samples: int) -> None:
 
 
 def write_shard(
-    folder: Path, parts_folder: Path, plan: Plan, layout: Layout, number: int
+    folder: Path, parts_folder: Path, plan: Plan, rows: Sequence[Row], number: int
 ) -> dict[str, list[list[int]]]:
     """Write one shard of every modality.
+
+    Args:
+        folder: the group.
+        parts_folder: where the parts are.
+        plan: the plan.
+        rows: the shard's rows, from :meth:`Layout.shard`.
+        number: of the shard.
 
     Returns:
         Per modality a histogram of the valid training pixels: (bands, 256) counts, integers so
@@ -129,7 +136,6 @@ def write_shard(
     """
     import zarr
 
-    rows = layout.shard(number)
     parts = {name: read_part(parts_folder / name, plan.variant) for name in {r.part for r in rows}}
     training = np.array([plan.split[row.position] == SPLITS["train"] for row in rows])
     group = zarr.open_group(folder, mode="r+")
@@ -150,10 +156,11 @@ def write_shard(
 def finish(
     folder: Path, plan: Plan, layout: Layout, histograms: Mapping[str, NDArray[np.int64]]
 ) -> None:
-    """Write what describes the samples, and the manifest last."""
+    """Write what describes the samples, and the manifest last; may be begun again at any point."""
     import zarr
     from zarr.errors import ZarrUserWarning
 
+    _forget_earlier_finish(folder)
     _write_index_arrays(folder, plan, layout)
     attributes = _attributes(plan, histograms)
     zarr.open_group(folder, mode="r+").attrs.update({ATTRIBUTES_KEY: attributes.to_dict()})
@@ -164,6 +171,18 @@ def finish(
         zarr.consolidate_metadata(folder)
     _write_samples(folder / SAMPLES_NAME, plan, layout)
     write_manifest(folder)
+
+
+def _forget_earlier_finish(folder: Path) -> None:
+    """Take back what a finish that was stopped may have written; the images stay."""
+    for left_over in (folder / MANIFEST_NAME, folder / SAMPLES_NAME, *folder.rglob("*.partial")):
+        left_over.unlink(missing_ok=True)
+    for name in INDEX_ARRAYS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    metadata = folder / "zarr.json"
+    group = json.loads(metadata.read_text())
+    group.pop("consolidated_metadata", None)
+    metadata.write_text(json.dumps({**group, "attributes": {}}))
 
 
 def write_manifest(folder: Path) -> None:
@@ -212,7 +231,7 @@ def statistics(histogram: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[f
 
 
 def swap_in(finished: Path, store: Path) -> None:
-    """Put a finished store in its place; a reader sees the old one or the new one."""
+    """Put a finished store in its place, by renames: a reader never sees half of one."""
     retired = store.with_name(f".{store.name}.{os.getpid()}.old")
     if store.exists():
         store.replace(retired)
@@ -269,7 +288,11 @@ def _write_index_arrays(folder: Path, plan: Plan, layout: Layout) -> None:
     for name, (dtype, dims) in INDEX_ARRAYS.items():
         array = np.asarray(values[name], dtype=dtype)
         group.create_array(
-            name, data=array, chunks=array.shape, compressors=_codecs(), dimension_names=dims
+            name,
+            data=array,
+            chunks=array.shape,
+            compressors=_codecs(),
+            dimension_names=dims,
         )
 
 

@@ -117,9 +117,7 @@ class TrainingConfig:
         """Fill in everything that was left open, from the stores and the size's defaults."""
         defaults = DEFAULTS[self.size]
         num_train = sum(len(store.split_indices("train")) for store in stores)
-        batch_size = self.batch_size or _fitting_batch(
-            defaults.batch_size, num_train, world_size
-        )
+        batch_size = self.batch_size or _fitting_batch(defaults.batch_size, num_train, world_size)
         steps_per_epoch = max(1, num_train // batch_size)
         steps = self.steps or self.epochs * steps_per_epoch
         steps = steps or max(defaults.min_steps, defaults.epochs * steps_per_epoch)

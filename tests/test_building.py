@@ -254,3 +254,54 @@ def test_a_variant_that_the_catalog_cannot_give_is_refused(tmp_path: Path) -> No
     with pytest.raises(UsageError, match="cannot give modality 'sar'"):
         build(tmp_path / "x.zarr", variant="micro", catalog="earth-search")
     assert not list(tmp_path.iterdir())
+
+
+KILL_POINTS = ["create_arrays", "finish", "_write_samples", "write_manifest", "swap_in"]
+
+
+@pytest.mark.parametrize("point", KILL_POINTS)
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_stopped_at_every_rename_and_run_again_gives_the_same_bytes(
+    point: str, after: bool, sample_toml: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step of putting the store together, stopped before and after it is done."""
+    from salibi_data import write
+
+    arguments = {"variant": "micro", "catalog": sample_toml, "limit": 2}
+    build(tmp_path / "whole.zarr", **arguments)
+
+    class Killed(BaseException):
+        pass
+
+    step = getattr(write, point)
+
+    def stopped(*args: object, **kwargs: object) -> None:
+        if after:
+            step(*args, **kwargs)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(write, point, stopped)
+        with pytest.raises(Killed):
+            build(tmp_path / "stopped.zarr", **arguments)
+    workshop = tmp_path / "stopped.zarr.building"
+    for zarr_folder in workshop.glob("store-*/zarr"):  # as a write that was cut off leaves them
+        (zarr_folder / ".manifest.json.partial").write_text("{")
+    report = build(tmp_path / "stopped.zarr", **arguments)
+    assert not report.failures
+    assert tree(tmp_path / "stopped.zarr") == tree(tmp_path / "whole.zarr")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["stopped.zarr", "whole.zarr"]
+
+
+def test_another_plan_at_the_same_path_is_not_mixed_up(sample_toml: str, tmp_path: Path) -> None:
+    """In one process: build, remove, build another plan at the same path."""
+    for limit in (2, 3):
+        shutil.rmtree(tmp_path / "x.zarr", ignore_errors=True)
+        build(tmp_path / "x.zarr", variant="micro", catalog=sample_toml, limit=limit)
+    build(tmp_path / "y.zarr", variant="micro", catalog=sample_toml, limit=3)
+    assert tree(tmp_path / "x.zarr") == tree(tmp_path / "y.zarr")
+
+
+def test_a_plan_of_another_request_has_another_digest(sample_toml: str) -> None:
+    dated = plan("micro", catalog=sample_toml, limit=2, dates="2000-01-01/2040-01-01")
+    assert dated.digest != plan("micro", catalog=sample_toml, limit=2).digest

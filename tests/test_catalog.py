@@ -99,6 +99,14 @@ def test_a_faulty_variant_file_is_refused(tmp_path: Path, content: str, message:
         load_variant(str(path))
 
 
+def test_a_grouping_property_must_be_a_list(tmp_path: Path) -> None:
+    """A string would be taken letter by letter, and mix the years of NAIP."""
+    path = tmp_path / "x.toml"
+    path.write_text('extends = "sample"\n[sensors.naip]\ngroup_by = "naip:year"')
+    with pytest.raises(UsageError, match="group_by of naip is a string"):
+        load_catalog(str(path))
+
+
 def test_a_catalog_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_text('extends = "sample"\nkind = "ftp"')

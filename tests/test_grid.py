@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pmtiles.tile import zxy_to_tileid
 
-from salibi_data.errors import GridError
+from salibi_data.errors import GridError, UsageError
 from salibi_data.grid import (
     PixelGrid,
     TileXYZ,
@@ -100,7 +100,7 @@ def test_a_box_over_the_antimeridian_is_split() -> None:
 
 @pytest.mark.parametrize("bounds", [(10, 5, 20, 4), (-200, 0, 10, 1), (0, 0, 1, 91)])
 def test_senseless_bounds_are_refused(bounds: tuple[float, float, float, float]) -> None:
-    with pytest.raises(GridError, match="west, south, east, north"):
+    with pytest.raises(UsageError, match="west, south, east, north"):
         tiles_within(bounds, 8)
 
 

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 import real_catalogs
 import samples
 from real_catalogs import needs_real
@@ -45,7 +44,8 @@ def test_real_sar_and_low_resolution_train_for_20_steps(tmp_path: Path) -> None:
     local = real_catalogs.punjab(tmp_path)
     store = tmp_path / "punjab.zarr"
     built = tool(
-        f"salibi-data build --variant {local.variant} --catalog {local.catalog} -o {store}", tmp_path
+        f"salibi-data build --variant {local.variant} --catalog {local.catalog} -o {store}",
+        tmp_path,
     )
     assert built.returncode == 0, built.stderr
     run = tmp_path / "run"
@@ -94,7 +94,9 @@ def test_documented_options_exist(document: Path, tmp_path: Path) -> None:
     for line in commands_in(document):
         words = shlex.split(line)
         path = [word for word in words[1:3] if re.fullmatch(r"[a-z-]+", word)]
-        known = tool(f"{words[0]} {' '.join(path[:2] if path[0] == 'eval' else path[:1])} --help", tmp_path)
+        known = tool(
+            f"{words[0]} {' '.join(path[:2] if path[0] == 'eval' else path[:1])} --help", tmp_path
+        )
         assert known.returncode == 0, line
         for word in words:
             if word.startswith("-"):

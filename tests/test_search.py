@@ -30,7 +30,12 @@ def item(number: int, **properties: Any) -> dict[str, Any]:
         "collection": "naip",
         "geometry": {"type": "Polygon", "coordinates": [ring]},
         "bbox": [west, 41.9, west + 0.02, 42.0],
-        "properties": {"datetime": f"2022-07-{number % 28 + 1:02d}T16:00:00Z", "naip:year": "2022"}
+        "properties": {
+            "datetime": f"2022-07-{number % 28 + 1:02d}T16:00:00Z",
+            "naip:year": "2022",
+            "sat:absolute_orbit": 44483,
+            "s2:datatake_id": "GS2A",
+        }
         | properties,
         "links": [],
         "assets": {"image": {"href": f"https://example.com/{number}.tif?sv=2&sig=SECRET"}},
@@ -113,6 +118,14 @@ def test_only_scenes_with_the_required_properties_are_kept() -> None:
     with serve(StacServer(items)) as server:
         found = search(api(server.url), "sentinel-1", IOWA, None)
     assert [scene.id for scene in found] == ["scene-001"]
+
+
+def test_scenes_that_cannot_be_grouped_are_left_out() -> None:
+    """Without a year or an orbit, scenes of different ones could be mixed in a sample."""
+    items = [item(1), item(2, **{"naip:year": None}), item(3)]
+    with serve(StacServer(items)) as server:
+        found = search(api(server.url), "naip", IOWA, None)
+    assert [scene.id for scene in found] == ["scene-001", "scene-003"]
 
 
 def test_the_newest_of_reprocessed_duplicates_is_kept() -> None:

@@ -46,35 +46,38 @@ def catalogs(
     rows = []
     for name in catalog_names():
         catalog = load_catalog(name)
-        row = {
+        row: dict[str, Any] = {
             "name": name,
             "title": catalog.title,
             "url": catalog.url or "drawn on first use",
             "sensors": list(catalog.sensors),
         }
         if check:
-            row["check"] = _check(name)
+            row["reached"], row["found"] = _check(name)
         rows.append(row)
     if as_json:
         common.print_json(rows)
     else:
         common.print_table(rows)
-    if any("cannot" in row.get("check", "") for row in rows):
+    if not all(row.get("reached", True) for row in rows):
         raise typer.Exit(1)
 
 
-def _check(name: str) -> str:
+def _check(name: str) -> tuple[bool, str]:
+    """Whether a catalog answers, and what: one item per sensor is asked for."""
     from salibi_data.catalog import load_catalog
     from salibi_data.search import resolve, search
 
-    # A day over Iowa: narrow enough for every provider to answer at once.
-    bounds, dates = (-94.0, 41.9, -93.5, 42.2), None
+    iowa = (-92.47, 41.98, -92.40, 42.02)
     try:
         catalog = resolve(load_catalog(name))
-        found = {sensor: len(search(catalog, sensor, bounds, dates)) for sensor in catalog.sensors}
+        found = {
+            sensor: search(catalog, sensor, iowa, None, max_items=1) for sensor in catalog.sensors
+        }
     except SalibiError as error:
-        return str(error)
-    return ", ".join(f"{count} {sensor}" for sensor, count in found.items())
+        return False, str(error)
+    answers = {sensor: scenes[-1].id if scenes else "nothing" for sensor, scenes in found.items()}
+    return all(found.values()), ", ".join(f"{sensor}: {name}" for sensor, name in answers.items())
 
 
 @app.command()
@@ -145,6 +148,8 @@ def plan(
     """Search and choose scenes. Example: `salibi-data plan --variant micro --catalog sample`"""
     from salibi_data.planning import plan as make_plan
 
+    if output.is_dir() or not output.parent.is_dir():
+        raise UsageError(f"--output {output} cannot be a file; name one in a folder that exists.")
     with common.progress("searching", unit="searches") as advance:
         made = make_plan(
             variant,
@@ -203,6 +208,10 @@ def build(
     """
     if (variant is None) == (plan_file is None):
         raise UsageError("give either --variant or --plan.")
+    if plan_file is not None and (bbox or dates or limit or catalog != DEFAULT_CATALOG):
+        raise UsageError(
+            "--plan says all; give no --catalog, --bbox, --dates or --limit beside it."
+        )
     from salibi_data.building import build as make
 
     store = output or _default_store(variant, plan_file)
@@ -343,7 +352,7 @@ def figure(
     output: Annotated[Path, typer.Option("-o", "--output", help="PNG file to write.")] = Path(
         "grid.png"
     ),
-    num_samples: Annotated[int, typer.Option("-n", min=1, help="Samples, a row each.")] = 4,
+    num_samples: Annotated[int, typer.Option("-n", min=1, help="Samples, a row each.")] = 8,
     edge: Annotated[
         int | None, typer.Option(min=64, help="Edge of a panel in pixels; default the finest's.")
     ] = None,
@@ -367,6 +376,11 @@ def figure(
         for images in samples.values()
     ]
     edge_px = edge or max(modality.size_px for modality in modalities.values())
+    if any(edge_px % m.size_px and m.size_px % edge_px for m in modalities.values()):
+        sizes = ", ".join(f"{m.size_px}" for m in modalities.values())
+        raise UsageError(
+            f"--edge {edge_px} and images of {sizes} px do not divide; try 256 or 512."
+        )
     save_panels(rows, output, row_labels=list(samples), edge_px=edge_px)
     typer.echo(f"{len(rows)} samples in {output}")
 

@@ -11,8 +11,8 @@ def keep_freed_memory() -> bool:
     """Tell glibc to serve large blocks from memory the process already has.
 
     By default each tensor of more than 32 MB is mapped anew from the system and its pages are
-    faulted in one by one, in every step again: about a fifth of the time of a step of size
-    ``tiny`` on two cores. The process keeps its peak memory until it ends.
+    faulted in one by one, in every step again; ``benchmarks/allocator.py`` measures what that
+    costs. The process keeps its peak memory until it ends.
 
     Returns:
         Whether it was done; elsewhere than on Linux with glibc nothing happens.

@@ -92,7 +92,7 @@ def test_summary(catalog: Path):
     summary = sample.write_sample_catalog(catalog, columns=COLUMNS, rows=ROWS)
     assert not summary.is_new
     assert dict(summary.num_items) == NUM_ITEMS
-    assert summary.bounds_lonlat == area_bounds_lonlat(2, 1)
+    assert summary.bounds_lonlat == area_bounds_lonlat(COLUMNS, ROWS)
     assert summary.num_bytes == sum(p.stat().st_size for p in catalog.rglob("*") if p.is_file())
 
 
@@ -100,8 +100,8 @@ def test_same_bytes_whatever_the_number_of_processes(catalog: Path, tmp_path: Pa
     steps: list[tuple[int, int]] = []
     sample.write_sample_catalog(
         tmp_path / "again",
-        columns=2,
-        rows=1,
+        columns=COLUMNS,
+        rows=ROWS,
         processes=1,
         progress=lambda *step: steps.append(step),
     )
@@ -135,7 +135,7 @@ def test_file_is_refused(tmp_path: Path):
         sample.write_sample_catalog(tmp_path / "file")
 
 
-@pytest.mark.parametrize(("columns", "rows"), [(0, 1), (1, 0), (7, 5), (6, 6)])
+@pytest.mark.parametrize(("columns", "rows"), [(0, 1), (1, 0), (8, 6), (7, 7)])
 def test_impossible_size_is_refused(tmp_path: Path, columns: int, rows: int):
     with pytest.raises(UsageError, match="columns"):
         sample.write_sample_catalog(tmp_path / "new", columns=columns, rows=rows)
@@ -288,7 +288,7 @@ def test_geometry_is_the_footprint(catalog: Path):
 
 
 def test_every_sensor_covers_the_tiles(catalog: Path):
-    tiles = shapely.box(*area_bounds_lonlat(2, 1))
+    tiles = shapely.box(*area_bounds_lonlat(COLUMNS, ROWS))
 
     def union(collection: str, *, where: str = "") -> Any:
         return shapely.union_all(

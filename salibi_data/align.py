@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from salibi_data.catalog import ModalityRecipe, Units
+    from salibi_data.catalog import Units
     from salibi_data.grid import PixelGrid
     from salibi_data.read import Source
+    from salibi_data.variant import ModalityRecipe
 
 WARP_TOLERANCE_PX: Final = 0.001
 """Error allowed to GDAL's approximate transformer, in source pixels. Its default of 0.125 makes a

@@ -24,10 +24,11 @@ from salibi_data.schema import TILE_PX
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from salibi_data.catalog import ModalityRecipe, Units
-    from salibi_data.planning import Plan
+    from salibi_data.catalog import Units
+    from salibi_data.plans import Plan
     from salibi_data.search import Scene
     from salibi_data.select import Choice
+    from salibi_data.variant import ModalityRecipe
 
 Images = dict[str, dict[TileXYZ, "NDArray[np.float32]"]]
 """Layer name -> tile -> (bands, rows, columns) in physical units, NaN where nothing was seen."""

@@ -1,20 +1,16 @@
 """Plan to store: composes the stages, nothing else. Kill it at any moment and run it again.
 
-Beside ``X.zarr`` a build keeps ``X.zarr.building/``: the plan, a part per finished block, a note
-per failed block, and the store as it is put together. The store itself appears in one rename.
+Blocks become parts, parts become shards, all in a workshop beside the store; the store itself
+appears in one rename.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +18,16 @@ import numpy as np
 
 from salibi_data import geoparquet, write
 from salibi_data.blocks import Block, blocks_of, make_samples
-from salibi_data.catalog import load_catalog, load_variant
-from salibi_data.errors import PlanError, ReadError, SelectionError, StoreError, UsageError
+from salibi_data.catalog import load_catalog
+from salibi_data.errors import ReadError, SelectionError, StoreError, UsageError
 from salibi_data.parts import read_part, write_part
-from salibi_data.planning import Plan, check_fit, request
 from salibi_data.planning import plan as make_plan
+from salibi_data.planning import request
+from salibi_data.plans import Plan
 from salibi_data.schema import MANIFEST_NAME, SAMPLES_NAME
+from salibi_data.variant import check_fit, load_variant
 from salibi_data.workers import run_tasks
+from salibi_data.workshop import Workshop, write_note
 
 if TYPE_CHECKING:
     from salibi_data.grid import Bounds
@@ -49,47 +48,6 @@ class BuildReport:
     """Blocks that could not be made: parent tile to reason. Run again to try them again."""
     was_complete: bool = False
     """The store was there already; nothing was done."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workshop:
-    """The folder in which a store is made."""
-
-    folder: Path
-
-    @classmethod
-    def of(cls, store: Path) -> Workshop:
-        """The workshop of ``store``.
-
-        Raises:
-            UsageError: the path has no last part to name a store by.
-        """
-        if not store.name:
-            raise UsageError(f"{str(store)!r} names no store; give a path such as data/micro.zarr.")
-        return cls(folder=store.with_name(f"{store.name}.building"))
-
-    @property
-    def plan(self) -> Path:
-        """The plan being built."""
-        return self.folder / "plan.parquet"
-
-    @property
-    def parts(self) -> Path:
-        """Folder of finished blocks."""
-        return self.folder / "parts"
-
-    @property
-    def failures(self) -> Path:
-        """Folder of notes on failed blocks."""
-        return self.folder / "failures"
-
-    def part(self, block: Block) -> Path:
-        """File of a finished block."""
-        return self.parts / f"{block.digest}.arrow"
-
-    def failure(self, block: Block) -> Path:
-        """File of a failed block's reason."""
-        return self.failures / f"{block.digest}.json"
 
 
 def build(
@@ -132,13 +90,15 @@ def build(
     done = _finished(store, workshop, wanted)
     if done is not None:
         return done
-    with _locked(workshop.folder):
+    with workshop.locked():
         done = _finished(store, workshop, wanted)  # another build may have ended meanwhile
         if done is not None:
-            _clear(store, workshop)
+            workshop.clear(store)
             return done
         if isinstance(wanted, Plan):
-            fixed = _adopt(workshop, wanted)
+            fixed = workshop.begun(wanted.digest, request=wanted.request) or wanted
+            if not workshop.plan.exists():
+                fixed.write(workshop.plan)
         else:
             fixed = _plan_once(workshop, store, wanted, variant or "", catalog, report)
         blocks = blocks_of(fixed)
@@ -192,33 +152,6 @@ def _finished(store: Path, workshop: Workshop, wanted: Plan | dict[str, Any]) ->
     )
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the workshop; the lock goes with the process, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise StoreError(
-            f"another build is at work in {folder}; wait for it, or stop it first."
-        ) from error
-    finally:
-        os.close(descriptor)
-
-
-def _adopt(workshop: Workshop, plan: Plan) -> Plan:
-    """Build this plan; one already begun here must be the same."""
-    if workshop.plan.exists():
-        begun = Plan.read(workshop.plan)
-        if begun.digest != plan.digest:
-            raise _other_build(workshop)
-        return begun
-    plan.write(workshop.plan)
-    return plan
-
-
 def _plan_once(
     workshop: Workshop,
     store: Path,
@@ -228,10 +161,8 @@ def _plan_once(
     report: Progress,
 ) -> Plan:
     """The plan begun here, or a new one: a build never searches twice."""
-    if workshop.plan.exists():
-        begun = Plan.read(workshop.plan)
-        if begun.request != wanted:
-            raise _other_build(workshop)
+    begun = workshop.begun(request=wanted)
+    if begun is not None:
         return begun
     bounds = wanted["bounds_lonlat"]
     try:
@@ -249,13 +180,6 @@ def _plan_once(
         raise
     plan.write(workshop.plan)
     return plan
-
-
-def _other_build(workshop: Workshop) -> StoreError:
-    return StoreError(
-        f"{workshop.folder} holds an unfinished build of something else. Finish that one with its "
-        "own arguments, choose another path, or remove the folder."
-    )
 
 
 def _make_parts(
@@ -277,31 +201,15 @@ def _make_parts(
 
 def _make_part(workshop: Workshop, plan_digest: str, block: Block) -> None:
     """One block, in whatever process; a source that cannot be read is noted, not raised."""
-    plan = _plan_of(workshop.plan, plan_digest)
+    plan = workshop.read_plan(plan_digest)
     try:
         samples = make_samples(plan, block)
     except ReadError as error:
         first = plan.choices[block.start].tile
         note = {"tile": f"{first.z}/{first.x}/{first.y}", "reason": str(error)}
-        _write_note(workshop.failure(block), note)
+        write_note(workshop.failure(block), note)
         return
     write_part(workshop.part(block), samples)
-
-
-@lru_cache(maxsize=1)
-def _plan_of(path: Path, digest: str) -> Plan:
-    """The plan of that digest, read once per process."""
-    plan = Plan.read(path)
-    if plan.digest != digest:
-        raise PlanError(f"{path} was replaced during the build; run the build again.")
-    return plan
-
-
-def _write_note(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON; the file appears whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content))
-    partial.replace(path)
 
 
 def _assemble(
@@ -313,7 +221,7 @@ def _assemble(
     report: Progress,
 ) -> BuildReport:
     """Put the parts together, and the store in its place."""
-    failures = _failures(workshop)
+    failures = workshop.read_failures()
     parts = [
         (workshop.part(block).name, read_part(workshop.part(block), plan.variant, images=False))
         for block in blocks
@@ -334,18 +242,10 @@ def _assemble(
     write.swap_in(folder / "zarr", store)
     shutil.rmtree(folder, ignore_errors=True)
     if not failures:
-        _clear(store, workshop)
+        workshop.clear(store)
     return BuildReport(
         store=store, num_samples=len(layout.rows), dropped=dict(dropped), failures=failures
     )
-
-
-def _clear(store: Path, workshop: Workshop) -> None:
-    """Remove what a finished build leaves; renamed first, so that no half workshop is found."""
-    rubbish = workshop.folder.with_name(f".{workshop.folder.name}.{os.getpid()}.old")
-    workshop.folder.replace(rubbish)
-    for old in store.parent.glob(f".{store.name}*.old"):
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _write_shards(
@@ -378,14 +278,9 @@ def _write_shards(
 def _write_shard(
     folder: Path, workshop: Workshop, plan_digest: str, rows: Sequence[write.Row], number: int
 ) -> None:
-    plan = _plan_of(workshop.plan, plan_digest)
+    plan = workshop.read_plan(plan_digest)
     counts = write.write_shard(folder / "zarr", workshop.parts, plan, rows, number)
-    _write_note(folder / "shards" / f"{number:06d}.json", counts)
-
-
-def _failures(workshop: Workshop) -> dict[str, str]:
-    notes = [json.loads(path.read_text()) for path in workshop.failures.glob("[!.]*.json")]
-    return {note["tile"]: note["reason"] for note in sorted(notes, key=lambda note: note["tile"])}
+    write_note(folder / "shards" / f"{number:06d}.json", counts)
 
 
 def status(store: str | Path) -> dict[str, Any]:
@@ -408,5 +303,5 @@ def status(store: str | Path) -> dict[str, Any]:
         "planned_samples": len(plan.choices),
         "blocks": len(blocks),
         "blocks_done": sum(workshop.part(block).exists() for block in blocks),
-        "failures": _failures(workshop),
+        "failures": workshop.read_failures(),
     }

@@ -6,10 +6,10 @@ Source: GeoParquet specification 1.1.0. QGIS, DuckDB and geopandas open what is 
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 from salibi_data.errors import PlanError, UsageError
+from salibi_data.whole import whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,12 +53,8 @@ def write(
     table = table.replace_schema_metadata(
         {"geo": json.dumps(geo), "salibi": json.dumps(metadata, sort_keys=True)}
     )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole(path) as partial:
         pq.write_table(table, partial, compression="zstd")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:

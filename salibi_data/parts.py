@@ -7,13 +7,13 @@ Blocks are kept here until then; a build that was killed finds them again by the
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from salibi_data.blocks import Samples
 from salibi_data.errors import StoreError
+from salibi_data.whole import whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from salibi_data.catalog import Variant
+    from salibi_data.variant import Variant
 
 
 def write_part(path: Path, samples: Samples) -> None:
@@ -37,12 +37,8 @@ def write_part(path: Path, samples: Samples) -> None:
     table = pa.table(columns).replace_schema_metadata(
         {"dropped": json.dumps(dict(samples.dropped))}
     )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with whole(path) as partial:
         feather.write_feather(table, str(partial), compression="zstd", compression_level=1)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_part(path: Path, variant: Variant, *, images: bool = True) -> Samples:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 import mercantile
 
 if TYPE_CHECKING:
-    from salibi_data.catalog import Catalog, SelectionRule, Sensor, Variant
+    from salibi_data.catalog import Catalog, Sensor
     from salibi_data.grid import TileXYZ
     from salibi_data.search import Scene
+    from salibi_data.variant import SelectionRule, Variant
 
 _SECONDS_PER_DAY: Final = 86_400
 _UNKNOWN_CLOUD_PERCENT: Final = 100.0

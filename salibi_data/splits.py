@@ -18,7 +18,7 @@ from salibi_data.schema import SPLITS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from salibi_data.catalog import Variant
+    from salibi_data.variant import Variant
 
 _GOLDEN: Final = (math.sqrt(5) - 1) / 2
 _NEIGHBOURS: Final = [(dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if (dx, dy) != (0, 0)]

@@ -21,7 +21,7 @@ import numpy as np
 from salibi_data import __version__, geoparquet
 from salibi_data.grid import ground_gsd_m
 from salibi_data.parts import read_part
-from salibi_data.planning import Plan, sample_columns, used_assets
+from salibi_data.plans import Plan, sample_columns
 from salibi_data.schema import (
     ATTRIBUTES_KEY,
     INDEX_ARRAYS,
@@ -32,6 +32,8 @@ from salibi_data.schema import (
     StoreAttributes,
 )
 from salibi_data.select import tile_polygon
+from salibi_data.variant import used_assets
+from salibi_data.whole import whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -195,9 +197,8 @@ def write_manifest(folder: Path) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path != folder / MANIFEST_NAME
     }
-    partial = folder / f".{MANIFEST_NAME}.partial"
-    partial.write_text(json.dumps({"files": files}, indent=1, sort_keys=True) + "\n")
-    partial.replace(folder / MANIFEST_NAME)
+    with whole(folder / MANIFEST_NAME) as partial:
+        partial.write_text(json.dumps({"files": files}, indent=1, sort_keys=True) + "\n")
 
 
 def file_sha256(path: Path) -> str:

@@ -22,10 +22,11 @@ from real_catalogs import needs_real
 
 from salibi_data import align
 from salibi_data.building import build
-from salibi_data.catalog import ModalityRecipe, load_catalog, load_variant
+from salibi_data.catalog import load_catalog
 from salibi_data.errors import GridError
 from salibi_data.grid import PixelGrid, TileXYZ, tiles_within
 from salibi_data.read import Source
+from salibi_data.variant import ModalityRecipe, check_fit, load_variant
 from salibi_data.verifying import open_store
 
 if TYPE_CHECKING:
@@ -261,7 +262,5 @@ def test_a_mosaic_takes_the_first_valid_pixel() -> None:
 
 
 def test_variants_name_bands_that_their_catalogs_have() -> None:
-    from salibi_data.planning import check_fit
-
     for name in ("small", "full", "micro"):
         check_fit(load_variant(name), load_catalog("planetary-computer"))

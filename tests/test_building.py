@@ -16,7 +16,8 @@ from samples import tree
 
 from salibi_data.building import build, status
 from salibi_data.errors import SelectionError, StoreError, UsageError
-from salibi_data.planning import Plan, plan
+from salibi_data.planning import plan
+from salibi_data.plans import Plan
 from salibi_data.schema import SPLITS
 from salibi_data.verifying import open_store, verify
 

@@ -11,13 +11,11 @@ from salibi_data.catalog import (
     OffsetRule,
     catalog_from_dict,
     catalog_names,
-    catalogs_folder,
     load_catalog,
-    load_variant,
-    variant_from_dict,
-    variant_names,
 )
 from salibi_data.errors import UsageError
+from salibi_data.toml_files import builtin_folder
+from salibi_data.variant import load_variant, variant_from_dict, variant_names
 
 
 def test_the_contracts_names_are_known() -> None:
@@ -36,7 +34,7 @@ def test_variants_are_those_of_the_slides(name: str, zoom: int, target: int) -> 
     assert [m.tile_px for m in variant.modalities] == [256, 256, 256, 512]
     assert variant.sensors == ("sentinel-1", "sentinel-2", "naip")
     # The slides and the project's web page disagree; whoever reads the figure is told so.
-    assert "swaps" in (catalogs_folder() / "variants" / f"{name}.toml").read_text()
+    assert "swaps" in (builtin_folder() / "variants" / f"{name}.toml").read_text()
 
 
 def test_regions_hold_more_tiles_than_the_target_and_small_lies_within_full() -> None:

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from shapely import box
 from shapely.geometry import mapping
 
-from salibi_data.catalog import load_catalog, load_variant
+from salibi_data.catalog import load_catalog
 from salibi_data.grid import TileXYZ
 from salibi_data.search import Scene
 from salibi_data.select import Choice, choose
+from salibi_data.variant import load_variant
 
 MICRO, CATALOG = load_variant("micro"), load_catalog("planetary-computer")
 TILE = TileXYZ(*mercantile.tile(-92.45, 42.0, 17))

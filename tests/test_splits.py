@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salibi_data.catalog import load_variant
 from salibi_data.schema import SPLITS
 from salibi_data.splits import assign, guarded
+from salibi_data.variant import load_variant
 from salibi_data.verifying import num_leaking_neighbours
 
 MICRO = load_variant("micro")

@@ -14,7 +14,7 @@ from salibi_data.errors import SalibiError, UsageError
 
 if TYPE_CHECKING:
     from salibi_data.grid import Bounds
-    from salibi_data.planning import Plan
+    from salibi_data.plans import Plan
 
 app = common.app(help="Make aligned, multi-modal, multi-scale satellite datasets.")
 
@@ -83,7 +83,7 @@ def _check(name: str) -> tuple[bool, str]:
 @app.command()
 def variants(*, as_json: Json = False) -> None:
     """The variants known. Example: `salibi-data variants`"""
-    from salibi_data.catalog import load_variant, variant_names
+    from salibi_data.variant import load_variant, variant_names
 
     rows = []
     for name in variant_names():
@@ -255,7 +255,7 @@ def build(
 
 def _default_store(variant: str | None, plan_file: Path | None) -> Path:
     if variant is None:
-        from salibi_data.planning import Plan
+        from salibi_data.plans import Plan
 
         variant = Plan.read(plan_file or Path()).variant.name
     return Path("data") / f"{Path(variant).stem}.zarr"

@@ -1,0 +1,134 @@
+"""The folder beside a store in which it is made: its lock, its plan, its parts, its failures.
+
+``X.zarr.building/`` holds ``plan.parquet``, a part per finished block, a note per failed block, and the
+store as it is put together. Every file in it appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from salibi_data.errors import PlanError, StoreError, UsageError
+from salibi_data.plans import Plan
+from salibi_data.whole import whole
+
+if TYPE_CHECKING:
+    from salibi_data.blocks import Block
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """The folder in which a store is made."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, store: Path) -> Workshop:
+        """The workshop of ``store``.
+
+        Raises:
+            UsageError: the path has no last part to name a store by.
+        """
+        if not store.name:
+            raise UsageError(f"{str(store)!r} names no store; give a path such as data/micro.zarr.")
+        return cls(folder=store.with_name(f"{store.name}.building"))
+
+    @property
+    def plan(self) -> Path:
+        """The plan being built."""
+        return self.folder / "plan.parquet"
+
+    @property
+    def parts(self) -> Path:
+        """Folder of finished blocks."""
+        return self.folder / "parts"
+
+    @property
+    def failures(self) -> Path:
+        """Folder of notes on failed blocks."""
+        return self.folder / "failures"
+
+    def part(self, block: Block) -> Path:
+        """File of a finished block."""
+        return self.parts / f"{block.digest}.arrow"
+
+    def failure(self, block: Block) -> Path:
+        """File of a failed block's reason."""
+        return self.failures / f"{block.digest}.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the workshop; the lock goes with the process, however it ends.
+
+        Raises:
+            StoreError: another process holds it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            raise StoreError(
+                f"another build is at work in {self.folder}; wait for it, or stop it first."
+            ) from error
+        finally:
+            os.close(descriptor)
+
+    def begun(self, plan_digest: str | None = None, *, request: Mapping[str, Any]) -> Plan | None:
+        """The plan begun here; None where there is none yet.
+
+        Raises:
+            StoreError: it is of another request, or has another digest than the one given.
+        """
+        if not self.plan.exists():
+            return None
+        plan = Plan.read(self.plan)
+        if plan.request != request or plan_digest not in (None, plan.digest):
+            raise StoreError(
+                f"{self.folder} holds an unfinished build of something else. Finish that one with "
+                "its own arguments, choose another path, or remove the folder."
+            )
+        return plan
+
+    def read_plan(self, digest: str) -> Plan:
+        """The plan of that digest, read once per process.
+
+        Raises:
+            PlanError: another plan lies there now.
+        """
+        return _read_plan(self.plan, digest)
+
+    def read_failures(self) -> dict[str, str]:
+        """Failed blocks: tile to reason, in order."""
+        notes = [json.loads(path.read_text()) for path in self.failures.glob("[!.]*.json")]
+        return {n["tile"]: n["reason"] for n in sorted(notes, key=lambda note: note["tile"])}
+
+    def clear(self, store: Path) -> None:
+        """Remove all that building ``store`` left; renamed first, so that no half is found."""
+        self.folder.replace(self.folder.with_name(f".{self.folder.name}.{os.getpid()}.old"))
+        for old in store.parent.glob(f".{store.name}*.old"):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def write_note(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON; the file appears whole or not at all."""
+    with whole(path) as partial:
+        partial.write_text(json.dumps(content))
+
+
+@lru_cache(maxsize=1)
+def _read_plan(path: Path, digest: str) -> Plan:
+    plan = Plan.read(path)
+    if plan.digest != digest:
+        raise PlanError(f"{path} was replaced during the build; run the build again.")
+    return plan

@@ -106,6 +106,14 @@ def test_the_whole_road_from_the_command_line(sample_toml: str, tmp_path: Path) 
     assert "were there already" in run(*arguments, "-o", store).stdout
 
 
+@pytest.mark.parametrize("name", ["grid.xyz", "."])
+def test_a_figure_that_is_no_picture_is_a_usage_error(
+    micro_store: Path, tmp_path: Path, name: str
+) -> None:
+    done = run("figure", str(micro_store), "-o", str(tmp_path / name))
+    assert_one_line(done, 2, "names no picture", "grid.png")
+
+
 def test_plan_prints_what_to_expect(sample_toml: str, tmp_path: Path) -> None:
     made = tmp_path / "plan.parquet"
     arguments = ("plan", "--variant", "micro", "--catalog", sample_toml, "-o", str(made), "--json")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from salibi_cli.panels import GAP_PX, MARGIN_PX, Panel, as_rgb, save_panels
+from salibi_cli.panels import GAP_PX, MARGIN_PX, FigureError, Panel, as_rgb, save_panels
 from salibi_data.schema import Modality
 
 
@@ -82,6 +82,13 @@ def modality(bands, units="display"):
         mean=(100.0,) * bands,
         std=(20.0,) * bands,
     )
+
+
+@pytest.mark.parametrize("name", ["grid.xyz", "grid", ""])
+def test_what_names_no_picture_is_refused(tmp_path, name):
+    with pytest.raises(FigureError, match="names no picture"):
+        save_panels([[Panel(title="x", image=image(256))]], tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("bands", [1, 2, 3])

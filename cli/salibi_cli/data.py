@@ -361,9 +361,10 @@ def figure(
 
     Example: `salibi-data figure data/micro.zarr -o grid.png -n 8`
     """
-    from salibi_cli.panels import Panel, as_rgb, save_panels
+    from salibi_cli.panels import Panel, as_rgb, check_path, save_panels
     from salibi_data.describe import figure_rows
 
+    check_path(output)
     attributes, samples = figure_rows(store, num_samples=num_samples)
     modalities = attributes.modalities
     rows = [

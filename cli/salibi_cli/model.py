@@ -114,10 +114,11 @@ def reconstruct(
 
     Example: `salibi-model reconstruct runs/tiny data/micro.zarr -o grid.png -n 4`
     """
-    from salibi_cli.panels import Panel, as_rgb, save_panels
+    from salibi_cli.panels import Panel, as_rgb, check_path, save_panels
     from salibi_model.distributed import choose_device
     from salibi_model.inpaint import reconstruct as predict
 
+    check_path(out)
     shown = predict(
         checkpoint,
         store,

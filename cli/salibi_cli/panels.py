@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -22,6 +22,12 @@ PAPER = (255, 255, 255)
 STRETCH_STD = 2.5
 
 
+class FigureError(ValueError):
+    """A figure cannot be written where, or as what, it was asked for."""
+
+    exit_code: ClassVar[int] = 2
+
+
 @dataclass(frozen=True, kw_only=True)
 class Panel:
     """One image with its title."""
@@ -29,6 +35,17 @@ class Panel:
     title: str
     image: np.ndarray
     """(H, W, 3) uint8; its edge divides the panel's, or is a multiple of it."""
+
+
+def check_path(path: str | Path) -> None:
+    """Tell before the work whether a figure can be written to ``path``.
+
+    Raises:
+        FigureError: it is a folder, or its suffix names no picture format.
+    """
+    path = Path(path)
+    if path.is_dir() or path.suffix.lower() not in Image.registered_extensions():
+        raise FigureError(f"{path} names no picture; give a file such as grid.png or grid.jpg.")
 
 
 def save_panels(
@@ -54,8 +71,10 @@ def save_panels(
         edge_px: edge of a panel in the figure.
 
     Raises:
+        FigureError: ``path`` names no picture.
         ValueError: an image is no (H, W, 3) uint8, or its edge and ``edge_px`` do not divide.
     """
+    check_path(path)
     title_font, heading_font = _font(TITLE_PT), _font(HEADING_PT)
     line = int(TITLE_PT * 1.5)
     shared = len({tuple(panel.title for panel in row) for row in rows}) == 1

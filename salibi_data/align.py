@@ -1,13 +1,13 @@
 """From source pixels to tile pixels: one warp per rectangle of tiles, then dB, then 8 bit.
 
 Arrays are (bands, rows, columns) float32 with NaN where there is no observation. GDAL does the
-resampling; what is ours is the grid, the choice of kernel, the error bound, and the mosaic.
+resampling; what is ours is the grid, the choice of kernel and the mosaic.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
@@ -19,13 +19,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from salibi_data.catalog import Units
+    from salibi_data.control_points import ControlPoints
     from salibi_data.grid import PixelGrid
     from salibi_data.read import Source
     from salibi_data.variant import ModalityRecipe
-
-WARP_TOLERANCE_PX: Final = 0.001
-"""Error allowed to GDAL's approximate transformer, in source pixels. Its default of 0.125 makes a
-block of tiles and its tiles one by one differ by up to 164 of 255 at sharp edges."""
 
 SUPERSAMPLING: Final = 2
 """When shrinking, each pixel is the mean of 2 x 2 area averages: GDAL's average takes the upright
@@ -45,8 +42,18 @@ def warp(source: Source, grid: PixelGrid, *, categorical: bool = False) -> NDArr
     Returns:
         Shape (bands, *grid.shape); NaN where the source has no observation.
 
+    Raises:
+        ReadError: GDAL cannot place the source on the grid.
+
     Source: GDAL's warper (https://gdal.org/en/stable/api/gdalwarp_cpp.html).
     """
+    from salibi_data.rasters import usable
+
+    with usable(source.where, "Check its CRS and transform, or leave its scene out."):
+        return _warp(source, grid, categorical=categorical)
+
+
+def _warp(source: Source, grid: PixelGrid, *, categorical: bool) -> NDArray[np.float32]:
     if categorical:
         return _reproject(source, grid, "nearest")
     if shrinking_factor(source, grid) <= 1:
@@ -60,17 +67,34 @@ def warp(source: Source, grid: PixelGrid, *, categorical: bool = False) -> NDArr
 
 
 def _reproject(source: Source, grid: PixelGrid, kernel: str) -> NDArray[np.float32]:
+    """One warp per column of tiles.
+
+    Along a row GDAL looks up where few pixels lie and goes straight between them, to 0.125 source
+    pixels, and rasterio's ``reproject`` (1.4) takes no other bound. Over one tile's
+    width at zoom 17 that is 0.003 at most; over a block's, pixels would depend on which tiles are
+    beside them.
+    """
+    warped = np.full((len(source.values), *grid.shape), np.nan, dtype=np.float32)
+    # GDAL is three times faster where it need not look for missing pixels.
+    nodata = np.nan if np.isnan(source.values).any() else None
+    for column in range(grid.num_columns):
+        strip = replace(grid, left=grid.left + column, num_columns=1)
+        left = column * grid.tile_px
+        warped[:, :, left : left + grid.tile_px] = _strip(source, strip, kernel, nodata)
+    return warped
+
+
+def _strip(
+    source: Source, grid: PixelGrid, kernel: str, nodata: float | None
+) -> NDArray[np.float32]:
     from rasterio.enums import Resampling
     from rasterio.transform import Affine
     from rasterio.warp import reproject
 
     warped = np.full((len(source.values), *grid.shape), np.nan, dtype=np.float32)
-    # GDAL is three times faster where it need not look for missing pixels.
-    nodata = np.nan if np.isnan(source.values).any() else None
     reproject(
         source.values,
         warped,
-        src_transform=Affine(*source.transform),
         src_crs=source.crs,
         src_nodata=nodata,
         dst_transform=Affine(*grid.transform),
@@ -78,10 +102,20 @@ def _reproject(source: Source, grid: PixelGrid, kernel: str) -> NDArray[np.float
         dst_nodata=nodata,
         init_dest_nodata=False,  # it is all NaN already
         resampling=Resampling[kernel],
-        tolerance=WARP_TOLERANCE_PX,
         num_threads=1,
+        **_geolocation(source),
     )
     return warped
+
+
+def _geolocation(source: Source) -> dict[str, Any]:
+    from rasterio.transform import Affine
+
+    if source.transform is not None:
+        return {"src_transform": Affine(*source.transform)}
+    points = cast("ControlPoints", source.control_points)
+    # GDAL would take a polynomial, which passes by the points that terrain moves.
+    return {"gcps": points.to_gdal(), "SRC_METHOD": "GCP_TPS"}
 
 
 def shrinking_factor(source: Source, grid: PixelGrid) -> float:
@@ -92,8 +126,12 @@ def shrinking_factor(source: Source, grid: PixelGrid) -> float:
     west, south, east, north = grid.bounds_3857
     x, y = (west + east) / 2, (south + north) / 2
     xs, ys = transform("EPSG:3857", source.crs, [x, x + grid.pixel_m, x], [y, y, y + grid.pixel_m])
-    to_pixel = ~Affine(*source.transform)
-    (c0, r0), (c1, r1), (c2, r2) = (to_pixel @ xy for xy in zip(xs, ys, strict=True))
+    if source.transform is not None:
+        to_pixel = ~Affine(*source.transform)
+        (c0, r0), (c1, r1), (c2, r2) = (to_pixel @ xy for xy in zip(xs, ys, strict=True))
+    else:
+        points = cast("ControlPoints", source.control_points)
+        (c0, c1, c2), (r0, r1, r2) = points.to_pixels(xs, ys)
     return float(np.sqrt(abs((c1 - c0) * (r2 - r0) - (c2 - c0) * (r1 - r0))))
 
 

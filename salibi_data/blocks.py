@@ -8,27 +8,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data import __version__, align
-from salibi_data.catalog import Band, Product
-from salibi_data.grid import PixelGrid, TileXYZ
+from salibi_data import __version__, align, registration
+from salibi_data.grid import PixelGrid, TileXYZ, ground_gsd_m
 from salibi_data.read import Source, read_asset
 from salibi_data.schema import TILE_PX
+from salibi_data.variant import native_gsd_m
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from salibi_data.catalog import Units
+    from salibi_data.catalog import Band, Catalog, Product, Units
     from salibi_data.plans import Plan
-    from salibi_data.search import Scene
+    from salibi_data.scenes import Scene
     from salibi_data.select import Choice
-    from salibi_data.variant import ModalityRecipe
+    from salibi_data.variant import ModalityRecipe, Variant
+
+ALIGNMENT_COLUMNS: Final = (
+    "alignment_east_m",
+    "alignment_north_m",
+    "alignment_shift_m",
+    "alignment_peak",
+)
+"""Where a modality lies beside another, in metres, and in 0..1 how far to trust it."""
 
 Images = dict[str, dict[TileXYZ, "NDArray[np.float32]"]]
 """Layer name -> tile -> (bands, rows, columns) in physical units, NaN where nothing was seen."""
@@ -39,12 +47,19 @@ BLOCK_ZOOM_OFFSET: Final = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Samples ``start`` to ``stop`` of a plan."""
+    """A run of a plan's samples, with all that is needed to find their pixels."""
 
     start: int
-    stop: int
+    """Position of its first sample in the plan."""
+    choices: tuple[Choice, ...]
     digest: str
     """Of the tiles, their items, the recipe and the software: equal digests, equal pixels."""
+
+    @property
+    def name(self) -> str:
+        """Its first tile, ``zoom/column/row``."""
+        first = self.choices[0].tile
+        return f"{first.z}/{first.x}/{first.y}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,87 +67,106 @@ class Samples:
     """What a block gave: the samples that passed the filters, and why others did not."""
 
     positions: tuple[int, ...]
-    """Positions in the plan, increasing."""
+    """Positions in the block, increasing."""
     images: Mapping[str, NDArray[np.uint8]]
     """Per modality (n, bands, size, size)."""
     valid_fraction: NDArray[np.float32]
     """(n, sensors)."""
     cloud_fraction: NDArray[np.float32]
     """(n,); NaN without a cloud mask."""
+    alignment: Mapping[str, NDArray[np.float32]]
+    """Measures of :data:`ALIGNMENT_COLUMNS`, each (n,); empty where the variant asks for none."""
     dropped: Mapping[str, int]
     """Samples left out, by reason."""
+    warnings: tuple[str, ...] = ()
+    """What about the sources looked wrong."""
 
 
-def blocks_of(plan: Plan) -> list[Block]:
-    """The plan's blocks, in order."""
-    recipe = _recipe(plan)
-    runs = groupby(enumerate(plan.choices), key=lambda pair: _parent(pair[1].tile))
-    blocks = []
-    for _, run in runs:
-        members = list(run)
-        content = [recipe, [_content(choice) for _, choice in members]]
-        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-        blocks.append(Block(start=members[0][0], stop=members[-1][0] + 1, digest=digest[:24]))
-    return blocks
+def blocks_of(plan: Plan) -> Iterator[Block]:
+    """The plan's blocks, in order; read from the plan as they are asked for."""
+    recipe = recipe_digest(plan.variant, plan.catalog)
+    scenes = {  # once: a scene serves thousands of tiles
+        sensor: {id_: _digest(scene.to_dict()) for id_, scene in used.items()}
+        for sensor, used in plan.scenes.items()
+    }
+    start = 0
+    for _, run in groupby(plan.choices(), key=lambda choice: _parent(choice.tile)):
+        choices = tuple(run)
+        content = [
+            [
+                choice.tile,
+                {name: [scenes[name][s.id] for s in used] for name, used in choice.scenes.items()},
+            ]
+            for choice in choices
+        ]
+        yield Block(start=start, choices=choices, digest=_digest([recipe, content])[:24])
+        start += len(choices)
 
 
-def make_samples(plan: Plan, block: Block) -> Samples:
+def make_samples(variant: Variant, catalog: Catalog, block: Block) -> Samples:
     """Read, align and filter the samples of one block.
 
     Raises:
         ReadError: a source cannot be read. Nothing of the block is made then.
     """
-    choices = plan.choices[block.start : block.stop]
+    work = _Work(variant=variant, catalog=catalog)
     images: Images = {}
-    for sensor in plan.variant.sensors:
-        images.update(_tile_images(plan, sensor, choices))
+    for sensor in variant.sensors:
+        images.update(_tile_images(work, sensor, block.choices))
     kept, dropped = [], {"nodata": 0, "clouds": 0}
     rows: list[tuple[list[float], float]] = []
-    for position, choice in enumerate(choices, start=block.start):
-        valid = [_valid(plan, sensor, choice.tile, images) for sensor in plan.variant.sensors]
-        cloud = _cloud_fraction(plan, choice.tile, images)
-        if min(valid) < plan.variant.min_valid_fraction:
+    for position, choice in enumerate(block.choices):
+        valid = [_valid(work, sensor, choice.tile, images) for sensor in variant.sensors]
+        cloud = _cloud_fraction(work, choice.tile, images)
+        if min(valid) < variant.min_valid_fraction:
             dropped["nodata"] += 1
-        elif cloud > plan.variant.max_cloud_fraction:
+        elif cloud > variant.max_cloud_fraction:
             dropped["clouds"] += 1
         else:
             kept.append(position)
             rows.append((valid, cloud))
+    tiles = [block.choices[position].tile for position in kept]
     return Samples(
         positions=tuple(kept),
-        images={
-            recipe.name: _quantised(recipe, [plan.choices[p].tile for p in kept], images)
-            for recipe in plan.variant.modalities
-        },
+        images={row.name: _quantised(row, tiles, images) for row in variant.modalities},
         valid_fraction=np.array([valid for valid, _ in rows], np.float32).reshape(
-            len(rows), len(plan.variant.sensors)
+            len(rows), len(variant.sensors)
         ),
         cloud_fraction=np.array([cloud for _, cloud in rows], np.float32),
+        alignment=_alignment(work, [block.choices[position] for position in kept], images),
         dropped={reason: count for reason, count in dropped.items() if count},
+        warnings=tuple(sorted(work.warnings)),
     )
+
+
+def recipe_digest(variant: Variant, catalog: Catalog) -> str:
+    """SHA-256 of all that decides pixels beside the tiles and their scenes."""
+    pixels = variant.to_dict()
+    for key in ("summary", "region", "target_samples", "selection"):
+        pixels.pop(key)
+    content = {
+        "software": __version__,
+        "variant": pixels,
+        "sensors": catalog.to_dict()["sensors"],
+    }
+    return _digest(content)
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _parent(tile: TileXYZ) -> tuple[int, int]:
     return tile.x >> BLOCK_ZOOM_OFFSET, tile.y >> BLOCK_ZOOM_OFFSET
 
 
-def _recipe(plan: Plan) -> dict[str, Any]:
-    """All that decides pixels beside the tiles and their scenes."""
-    variant = plan.variant.to_dict()
-    for key in ("summary", "region", "target_samples", "selection"):
-        variant.pop(key)
-    catalog = plan.catalog.to_dict()
-    return {"software": __version__, "variant": variant, "sensors": catalog["sensors"]}
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What is made from what, and what looked wrong on the way."""
 
-
-def _content(choice: Choice) -> list[Any]:
-    scenes = {
-        sensor: [
-            [scene.id, dict(scene.hrefs), dict(scene.properties), scene.footprint] for scene in used
-        ]
-        for sensor, used in choice.scenes.items()
-    }
-    return [*choice.tile, scenes]
+    variant: Variant
+    catalog: Catalog
+    warnings: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +182,8 @@ class _Layer:
     categorical: bool = False
 
 
-def _layers_of(plan: Plan, sensor_name: str) -> list[_Layer]:
-    sensor = plan.catalog.sensors[sensor_name]
+def _layers_of(work: _Work, sensor_name: str) -> list[_Layer]:
+    sensor = work.catalog.sensors[sensor_name]
     layers = [
         _Layer(
             name=recipe.name,
@@ -159,16 +193,15 @@ def _layers_of(plan: Plan, sensor_name: str) -> list[_Layer]:
             tile_px=recipe.tile_px,
             units=recipe.units,
         )
-        for recipe in plan.variant.modalities
+        for recipe in work.variant.modalities
         if recipe.sensor == sensor_name
     ]
     if sensor.clouds is not None:
-        classes = Product(units="display", bands={"class": Band(asset=sensor.clouds.asset)})
         layers.append(
             _Layer(
                 name=_clouds_of(sensor_name),
                 sensor=sensor_name,
-                product=classes,
+                product=sensor.clouds.product,
                 bands=("class",),
                 tile_px=TILE_PX,
                 units="display",
@@ -182,19 +215,19 @@ def _clouds_of(sensor_name: str) -> str:
     return f"{sensor_name} clouds"
 
 
-def _tile_images(plan: Plan, sensor: str, choices: Sequence[Choice]) -> Images:
+def _tile_images(work: _Work, sensor: str, choices: Sequence[Choice]) -> Images:
     """Every layer of one sensor on every tile.
 
     Each scene is read once for all its tiles, then warped in one pass per layer; a tile takes its
     scenes in the plan's order, each filling what those before it lack.
     """
-    layers = _layers_of(plan, sensor)
+    layers = _layers_of(work, sensor)
     warped: dict[tuple[str, str], tuple[PixelGrid, NDArray[np.float32]]] = {}
     for scene, tiles in _uses(sensor, choices):
         sources: dict[tuple[str, tuple[Band, ...]], Source | None] = {}
         for layer in layers:
             grid = PixelGrid.around(tiles, tile_px=layer.tile_px)
-            warped[layer.name, scene.id] = grid, _warp(plan, scene, layer, grid, sources)
+            warped[layer.name, scene.id] = grid, _warp(work, scene, layer, grid, sources)
     images: Images = {layer.name: {} for layer in layers}
     for layer in layers:
         for choice in choices:
@@ -217,7 +250,7 @@ def _uses(sensor: str, choices: Sequence[Choice]) -> list[tuple[Scene, list[Tile
 
 
 def _warp(
-    plan: Plan,
+    work: _Work,
     scene: Scene,
     layer: _Layer,
     grid: PixelGrid,
@@ -233,25 +266,26 @@ def _warp(
         rows = [row for row, band in enumerate(bands) if band.asset == asset]
         key = asset, tuple(bands[row] for row in rows)
         if key not in sources:
-            sources[key] = read_asset(plan.catalog, scene, asset, layer.product, key[1], grid)
+            sources[key] = read_asset(work.catalog, scene, asset, layer.product, key[1], grid)
         source = sources[key]
         if source is not None:
+            work.warnings.update(source.warnings)
             warped[rows] = align.warp(source, grid, categorical=layer.categorical)
     return align.in_units(warped, layer.product.units, layer.units)
 
 
-def _cloud_fraction(plan: Plan, tile: TileXYZ, images: Images) -> float:
+def _cloud_fraction(work: _Work, tile: TileXYZ, images: Images) -> float:
     """Cloudy share of a tile, by the sensors that have a cloud mask; NaN where none has."""
     fractions = [
         align.cloud_fraction(images[_clouds_of(name)][tile], mask.cloudy)
-        for name in plan.variant.sensors
-        if (mask := plan.catalog.sensors[name].clouds) is not None
+        for name in work.variant.sensors
+        if (mask := work.catalog.sensors[name].clouds) is not None
     ]
     return max(fractions, default=float("nan"))
 
 
-def _valid(plan: Plan, sensor: str, tile: TileXYZ, images: Images) -> float:
-    names = [recipe.name for recipe in plan.variant.modalities if recipe.sensor == sensor]
+def _valid(work: _Work, sensor: str, tile: TileXYZ, images: Images) -> float:
+    names = [recipe.name for recipe in work.variant.modalities if recipe.sensor == sensor]
     return min(align.valid_fraction(images[name][tile]) for name in names)
 
 
@@ -263,3 +297,27 @@ def _quantised(
     for row, tile in enumerate(tiles):
         stored[row] = align.quantise(images[recipe.name][tile], recipe)
     return stored
+
+
+def _alignment(
+    work: _Work, choices: Sequence[Choice], images: Images
+) -> dict[str, NDArray[np.float32]]:
+    """How far one modality lies from another on each tile, by phase correlation."""
+    pair = work.variant.aligned
+    if pair is None:
+        return {}
+    moving = next(row for row in work.variant.modalities if row.name == pair.modality)
+    measured = []
+    for choice in choices:
+        tile, scene = choice.tile, choice.scenes[moving.sensor][0]
+        gsd_m = float(ground_gsd_m(tile.z, [tile.y])[0]) * TILE_PX / moving.tile_px
+        shift = registration.shift_m(
+            images[pair.modality][tile].mean(axis=0),
+            images[pair.reference][tile].mean(axis=0),
+            pixel_m=gsd_m,
+            native_gsd_m=native_gsd_m(moving, work.catalog, scene.properties) or gsd_m,
+        )
+        length_m = float(np.hypot(shift.east_m, shift.north_m))
+        measured.append((shift.east_m, shift.north_m, length_m, shift.peak))
+    columns = np.array(measured, np.float32).reshape(len(choices), len(ALIGNMENT_COLUMNS))
+    return {name: columns[:, k] for k, name in enumerate(ALIGNMENT_COLUMNS)}

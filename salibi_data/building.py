@@ -9,45 +9,30 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from salibi_data import geoparquet, write
-from salibi_data.blocks import Block, blocks_of, make_samples
-from salibi_data.catalog import load_catalog
-from salibi_data.errors import ReadError, SelectionError, StoreError, UsageError
-from salibi_data.parts import read_part, write_part
-from salibi_data.planning import plan as make_plan
-from salibi_data.planning import request
+from salibi_data import __version__, write
+from salibi_data.blocks import blocks_of
+from salibi_data.drafts import check_budget
+from salibi_data.errors import ReadError, SelectionError, StoreError
+from salibi_data.making import DEADLINE_S, BlockReport, make_part
+from salibi_data.parts import read_part
 from salibi_data.plans import Plan
-from salibi_data.schema import MANIFEST_NAME, SAMPLES_NAME
-from salibi_data.variant import check_fit, load_variant
-from salibi_data.workers import run_tasks
-from salibi_data.workshop import Workshop, write_note
+from salibi_data.reporting import BuildReport, Progress, Step
+from salibi_data.resuming import finished_as, plan_given, plan_once, wanted_by
+from salibi_data.runlog import RunLog, logging_to
+from salibi_data.workers import Crew, Lost, check_main_module, crew
+from salibi_data.workshop import Failure, Workshop, seen, write_note
 
 if TYPE_CHECKING:
-    from salibi_data.grid import Bounds
-
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, done, total); stages are ``plan``, ``samples`` and ``shards``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildReport:
-    """What a build did."""
-
-    store: Path
-    num_samples: int
-    dropped: Mapping[str, int]
-    """Planned samples that are not in the store, by reason."""
-    failures: Mapping[str, str]
-    """Blocks that could not be made: parent tile to reason. Run again to try them again."""
-    was_complete: bool = False
-    """The store was there already; nothing was done."""
+    from salibi_data.blocks import Block, Samples
+    from salibi_data.planning import Scope
+    from salibi_data.write import Layout, Row
 
 
 def build(
@@ -56,24 +41,27 @@ def build(
     variant: str | None = None,
     catalog: str = "planetary-computer",
     plan: str | Path | Plan | None = None,
-    bounds_lonlat: Bounds | None = None,
-    dates: str | None = None,
-    limit: int | None = None,
     workers: int = 1,
+    scheduler: str | None = None,
+    block_deadline_s: float = DEADLINE_S,
+    max_bytes: int | None = None,
     progress: Progress | None = None,
+    **scope: Unpack[Scope],
 ) -> BuildReport:
     """Make a store, or go on with one whose build was stopped.
 
     Args:
-        store: path of the Zarr group to make.
+        store: path of the Zarr group to make; a log of all runs is kept beside it.
         variant: name or TOML file; needed unless ``plan`` is given.
         catalog: name or TOML file.
-        plan: a plan, or its file, instead of variant, catalog and the four that narrow them.
-        bounds_lonlat: see :func:`salibi_data.planning.plan`, as for ``dates`` and ``limit``.
-        dates: ``A/B``.
-        limit: at most so many samples.
+        plan: a plan, or its file, instead of variant, catalog and what narrows them.
         workers: processes that read and write; the bytes do not depend on their number.
+        scheduler: address of a Dask scheduler whose workers do it instead; they need to see the
+            store's folder and have this software installed.
+        block_deadline_s: a block of samples whose sources take longer has failed.
+        max_bytes: refuse a plan that is expected to read more from the sources.
         progress: called as work goes on.
+        **scope: what narrows the plan, see :class:`~salibi_data.planning.Scope`.
 
     Returns:
         A report; ``failures`` is empty when every block was made.
@@ -84,224 +72,166 @@ def build(
         SelectionError: no sample is left after the filters.
     """
     store = Path(store)
-    report = progress or (lambda _stage, _done, _total: None)
+    report = progress or (lambda _step: None)
     workshop = Workshop.of(store)
-    wanted = _wanted(variant, catalog, plan, bounds_lonlat, dates, limit)
-    done = _finished(store, workshop, wanted)
+    check_main_module()
+    wanted = wanted_by(variant, catalog, plan, scope)
+    done = finished_as(store, workshop, wanted)
     if done is not None:
         return done
-    with workshop.locked():
-        done = _finished(store, workshop, wanted)  # another build may have ended meanwhile
+    with workshop.locked(), crew(workers, scheduler) as team:
+        done = finished_as(store, workshop, wanted)  # another build may have ended meanwhile
         if done is not None:
             workshop.clear(store)
             return done
         if isinstance(wanted, Plan):
-            fixed = workshop.begun(wanted.digest, request=wanted.request) or wanted
-            if not workshop.plan.exists():
-                fixed.write(workshop.plan)
+            fixed = plan_given(workshop, wanted)
         else:
-            fixed = _plan_once(workshop, store, wanted, variant or "", catalog, report)
-        blocks = blocks_of(fixed)
-        _make_parts(workshop, fixed, blocks, workers, report)
-        return _assemble(store, workshop, fixed, blocks, workers, report)
+            fixed = plan_once(workshop, store, wanted, variant or "", catalog, scope, report)
+        check_budget(fixed.expected, max_bytes)
+        with logging_to(RunLog.path_of(store)) as log:
+            job = _Job(
+                store=store, workshop=workshop, plan=fixed, crew=team, log=log, report=report
+            )
+            return job.run(block_deadline_s)
 
 
-def _wanted(
-    variant: str | None,
-    catalog: str,
-    plan: str | Path | Plan | None,
-    bounds_lonlat: Bounds | None,
-    dates: str | None,
-    limit: int | None,
-) -> Plan | dict[str, Any]:
-    """The plan to build, or the request that leads to one."""
-    if plan is not None and (variant, bounds_lonlat, dates, limit) != (None, None, None, None):
-        raise UsageError("a plan says all; give no variant, bounds, dates or limit beside it.")
-    if plan is not None:
-        return plan if isinstance(plan, Plan) else Plan.read(Path(plan))
-    if variant is None:
-        raise UsageError("neither a variant nor a plan was given; name one of them.")
-    recipe, provider = load_variant(variant), load_catalog(catalog)
-    check_fit(recipe, provider)
-    return request(recipe, provider, bounds_lonlat=bounds_lonlat, dates=dates, limit=limit)
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One run of a build: who does what where, and who is told."""
 
+    store: Path
+    workshop: Workshop
+    plan: Plan
+    crew: Crew
+    log: RunLog
+    report: Progress
 
-def _finished(store: Path, workshop: Workshop, wanted: Plan | dict[str, Any]) -> BuildReport | None:
-    """A report if the store is complete and is the one wanted; an error if it is another."""
-    if not store.exists():
-        return None
-    if not (store / MANIFEST_NAME).is_file():
-        raise StoreError(
-            f"{store} exists and is not a finished Salibi store; nothing was changed. "
-            "Choose another path, or remove it."
+    def run(self, block_deadline_s: float) -> BuildReport:
+        """Make what is missing, put it together, and clean up if nothing failed."""
+        self.log.write("begun", plan=self.plan.digest, samples=self.plan.num_samples)
+        done = self._assemble(made=self._make_parts(block_deadline_s))
+        self.log.write(
+            "finished", samples=done.num_samples, dropped=done.dropped, failed=len(done.failures)
         )
-    if not (store / SAMPLES_NAME).is_file():
-        raise StoreError(f"{store} lacks its {SAMPLES_NAME}; remove it and build it again.")
-    table, kept = geoparquet.read(store / SAMPLES_NAME)
-    asked = wanted.request if isinstance(wanted, Plan) else wanted
-    same_plan = not isinstance(wanted, Plan) or kept["plan_digest"] == wanted.digest
-    if not (same_plan and kept["request"] == asked):
-        raise StoreError(
-            f"{store} holds another dataset ({kept['request']['variant']} from "
-            f"{kept['request']['catalog']}); nothing was changed. Choose another path, or remove it."
+        return done
+
+    def _make_parts(self, deadline_s: float) -> set[str]:
+        """A part or a failure note for every block; digests of those that have a part."""
+        self.workshop.parts.mkdir(exist_ok=True)
+        shutil.rmtree(self.workshop.failures, ignore_errors=True)
+        self.workshop.failures.mkdir()
+        sizes = {block.digest: len(block.choices) for block in blocks_of(self.plan)}
+        made = {digest for digest in sizes if self.workshop.part(digest).exists()}
+        done = sum(sizes[digest] for digest in made)
+        self.report(Step(stage="samples", done=done, total=self.plan.num_samples))
+        num_bytes, failed = 0, Counter[str]()
+        given = self.workshop, self.plan.variant, self.plan.catalog, deadline_s, __version__
+        tasks = (
+            (block, make_part, (*given, block))
+            for block in blocks_of(self.plan)
+            if block.digest not in made
         )
-    if workshop.plan.exists():
-        return None  # blocks failed last time: try them again
-    return BuildReport(
-        store=store, num_samples=len(table), dropped={}, failures={}, was_complete=True
-    )
+        for block, result in self.crew.run(tasks):
+            account: BlockReport = result
+            if isinstance(result, Lost):
+                account = BlockReport(
+                    tile=block.name, samples=len(block.choices), kind="killed", reason=result.reason
+                )
+            if account.reason is None:
+                made.add(block.digest)
+            else:
+                failed[account.kind or ""] += 1
+                self._note(block, account.kind or "", account.reason)
+            self.log.write("block", **asdict(account))
+            done, num_bytes = done + len(block.choices), num_bytes + account.num_bytes
+            self.report(
+                Step(
+                    stage="samples",
+                    done=done,
+                    total=self.plan.num_samples,
+                    num_bytes=num_bytes,
+                    failures=dict(failed),
+                )
+            )
+        return made
 
+    def _note(self, block: Block, kind: str, reason: str) -> None:
+        failure = Failure(tile=block.name, kind=kind, reason=reason)
+        write_note(self.workshop.failure(block), asdict(failure))
 
-def _plan_once(
-    workshop: Workshop,
-    store: Path,
-    wanted: Mapping[str, Any],
-    variant: str,
-    catalog: str,
-    report: Progress,
-) -> Plan:
-    """The plan begun here, or a new one: a build never searches twice."""
-    begun = workshop.begun(request=wanted)
-    if begun is not None:
-        return begun
-    bounds = wanted["bounds_lonlat"]
-    try:
-        plan = make_plan(
-            variant,
-            catalog=catalog,
-            bounds_lonlat=tuple(bounds) if bounds is not None else None,
-            dates=wanted["dates"],
-            limit=wanted["limit"],
-            progress=lambda done, total: report("plan", done, total),
-        )
-    except BaseException:
-        if not store.exists():
-            shutil.rmtree(workshop.folder)  # nothing is in it yet but the lock
-        raise
-    plan.write(workshop.plan)
-    return plan
+    def _index_of(self, block: Block) -> Samples | None:
+        """A finished block without its images; None, and a failure, where it is not there."""
+        path = seen(self.workshop.part(block.digest))
+        try:
+            return read_part(path, self.plan.variant, images=False)
+        except StoreError as error:
+            self._note(block, "lost", str(error))
+            return None
 
-
-def _make_parts(
-    workshop: Workshop, plan: Plan, blocks: Sequence[Block], workers: int, report: Progress
-) -> None:
-    """A part or a failure note for every block."""
-    workshop.parts.mkdir(exist_ok=True)
-    shutil.rmtree(workshop.failures, ignore_errors=True)
-    workshop.failures.mkdir()
-    waiting = [block for block in blocks if not workshop.part(block).exists()]
-    done = sum(b.stop - b.start for b in blocks) - sum(b.stop - b.start for b in waiting)
-    report("samples", done, len(plan.choices))
-    tasks = {block.digest: (_make_part, workshop, plan.digest, block) for block in waiting}
-    sizes = {block.digest: block.stop - block.start for block in waiting}
-    for digest, _ in run_tasks(tasks, workers):
-        done += sizes[digest]
-        report("samples", done, len(plan.choices))
-
-
-def _make_part(workshop: Workshop, plan_digest: str, block: Block) -> None:
-    """One block, in whatever process; a source that cannot be read is noted, not raised."""
-    plan = workshop.read_plan(plan_digest)
-    try:
-        samples = make_samples(plan, block)
-    except ReadError as error:
-        first = plan.choices[block.start].tile
-        note = {"tile": f"{first.z}/{first.x}/{first.y}", "reason": str(error)}
-        write_note(workshop.failure(block), note)
-        return
-    write_part(workshop.part(block), samples)
-
-
-def _assemble(
-    store: Path,
-    workshop: Workshop,
-    plan: Plan,
-    blocks: Sequence[Block],
-    workers: int,
-    report: Progress,
-) -> BuildReport:
-    """Put the parts together, and the store in its place."""
-    failures = workshop.read_failures()
-    parts = [
-        (workshop.part(block).name, read_part(workshop.part(block), plan.variant, images=False))
-        for block in blocks
-        if workshop.part(block).exists()
-    ]
-    dropped = sum((Counter(samples.dropped) for _, samples in parts), Counter())
-    if not parts:
-        raise ReadError(next(iter(failures.values())))
-    layout = write.layout_of(parts)
-    if not layout.rows:
-        raise SelectionError(
-            f"all {len(plan.choices)} planned samples were dropped ({dict(dropped)}); "
-            "loosen the variant's [quality], or widen --dates."
-        )
-    folder = workshop.folder / f"store-{layout.digest}"
-    histograms = _write_shards(folder, workshop, plan, layout, workers, report)
-    write.finish(folder / "zarr", plan, layout, histograms)
-    write.swap_in(folder / "zarr", store)
-    shutil.rmtree(folder, ignore_errors=True)
-    if not failures:
-        workshop.clear(store)
-    return BuildReport(
-        store=store, num_samples=len(layout.rows), dropped=dict(dropped), failures=failures
-    )
-
-
-def _write_shards(
-    folder: Path,
-    workshop: Workshop,
-    plan: Plan,
-    layout: write.Layout,
-    workers: int,
-    report: Progress,
-) -> dict[str, Any]:
-    """Write the shards that are not written yet; histograms summed over all of them."""
-    notes = folder / "shards"
-    if not (notes.is_dir() and (folder / "zarr" / "zarr.json").is_file()):
+    def _assemble(self, *, made: set[str]) -> BuildReport:
+        """Put the parts together, and the store in its place."""
+        parts, dropped, warnings = [], Counter[str](), set[str]()
+        for block in blocks_of(self.plan):
+            samples = self._index_of(block) if block.digest in made else None
+            if samples is not None:
+                parts.append((block.start, self.workshop.part(block.digest).name, samples))
+                dropped.update(samples.dropped)
+                warnings.update(samples.warnings)
+        failures = tuple(self.workshop.read_failures())
+        if not parts:
+            raise ReadError(failures[0].reason, kind="unusable")
+        layout = write.layout_of(parts, self.plan.table(["split"])["split"].to_numpy())
+        if not layout.rows:
+            raise SelectionError(
+                f"all {self.plan.num_samples} planned samples were dropped ({dict(dropped)}); "
+                "loosen the variant's [quality], or widen --dates."
+            )
+        folder = self.workshop.folder / f"store-{layout.digest}"
+        histograms = self._write_shards(folder, layout)
+        write.finish(folder / "zarr", self.plan, layout, histograms)
+        write.swap_in(folder / "zarr", self.store)
         shutil.rmtree(folder, ignore_errors=True)
-        write.create_arrays(folder / "zarr", plan, len(layout.rows))
-        notes.mkdir()
-    paths = [notes / f"{number:06d}.json" for number in range(layout.num_shards)]
-    waiting = [number for number, path in enumerate(paths) if not path.exists()]
-    tasks = {n: (_write_shard, folder, workshop, plan.digest, layout.shard(n), n) for n in waiting}
-    report("shards", layout.num_shards - len(waiting), layout.num_shards)
-    for count, _ in enumerate(run_tasks(tasks, workers), start=1):
-        report("shards", layout.num_shards - len(waiting) + count, layout.num_shards)
-    counted = [json.loads(path.read_text()) for path in paths]
-    return {
-        name: np.sum([np.array(counts[name], np.int64) for counts in counted], axis=0)
-        for name in counted[0]
-    }
+        if not failures:
+            self.workshop.clear(self.store)
+        return BuildReport(
+            store=self.store,
+            num_samples=len(layout.rows),
+            dropped=dict(dropped),
+            failures=failures,
+            warnings=tuple(sorted(warnings)),
+        )
+
+    def _write_shards(self, folder: Path, layout: Layout) -> dict[str, Any]:
+        """Write the shards that are not written yet; histograms summed over all of them."""
+        notes = folder / "shards"
+        if not (notes.is_dir() and (folder / "zarr" / "zarr.json").is_file()):
+            shutil.rmtree(folder, ignore_errors=True)
+            write.create_arrays(folder / "zarr", self.plan, len(layout.rows))
+            notes.mkdir()
+        paths = [notes / f"{number:06d}.json" for number in range(layout.num_shards)]
+        waiting = [number for number, path in enumerate(paths) if not path.exists()]
+        given = folder, self.workshop, self.plan.variant
+        tasks = ((n, _write_shard, (*given, layout.shard(n), n)) for n in waiting)
+        done = layout.num_shards - len(waiting)
+        self.report(Step(stage="shards", done=done, total=layout.num_shards))
+        for number, result in self.crew.run(tasks):
+            if isinstance(result, Lost):
+                raise StoreError(
+                    f"shard {number} could not be written: {result.reason}. Run the same command "
+                    "again, with fewer --workers if memory is short."
+                )
+            done += 1
+            self.report(Step(stage="shards", done=done, total=layout.num_shards))
+        counted = [json.loads(path.read_text()) for path in paths]
+        return {
+            name: np.sum([np.array(counts[name], np.int64) for counts in counted], axis=0)
+            for name in counted[0]
+        }
 
 
 def _write_shard(
-    folder: Path, workshop: Workshop, plan_digest: str, rows: Sequence[write.Row], number: int
+    folder: Path, workshop: Workshop, variant: Any, rows: Sequence[Row], number: int
 ) -> None:
-    plan = workshop.read_plan(plan_digest)
-    counts = write.write_shard(folder / "zarr", workshop.parts, plan, rows, number)
+    counts = write.write_shard(folder / "zarr", workshop.parts, variant, rows, number)
     write_note(folder / "shards" / f"{number:06d}.json", counts)
-
-
-def status(store: str | Path) -> dict[str, Any]:
-    """How far a build is: planned, done and failed blocks, and whether the store is there.
-
-    Raises:
-        StoreError: neither a store nor a build of one is there.
-    """
-    store = Path(store)
-    workshop = Workshop.of(store)
-    finished = (store / MANIFEST_NAME).is_file()
-    if not workshop.plan.exists():
-        if not finished:
-            raise StoreError(f"neither a store nor a build of one is at {store}; check the path.")
-        return {"finished": True, "failures": {}}
-    plan = Plan.read(workshop.plan)
-    blocks = blocks_of(plan)
-    return {
-        "finished": finished,
-        "planned_samples": len(plan.choices),
-        "blocks": len(blocks),
-        "blocks_done": sum(workshop.part(block).exists() for block in blocks),
-        "failures": workshop.read_failures(),
-    }

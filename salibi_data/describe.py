@@ -9,6 +9,7 @@ import numpy as np
 
 from salibi_data import geoparquet
 from salibi_data.schema import SAMPLES_NAME, SPLITS, StoreAttributes
+from salibi_data.splits import leakage
 from salibi_data.verifying import open_store
 
 if TYPE_CHECKING:
@@ -38,10 +39,8 @@ def info(store: str | Path) -> dict[str, Any]:
         "base_zoom": attributes.base_zoom,
         "gsd_m": [float(gsd_m.min()), float(gsd_m.max())],
         "acquired": {sensor: _dates(table, sensor) for sensor in attributes.sensors},
-        "scenes": {sensor: _num_scenes(table, sensor) for sensor in attributes.sensors},
-        "scenes_shared_by_splits": {
-            sensor: _num_shared_scenes(table, sensor) for sensor in attributes.sensors
-        },
+        "leakage": leakage(split, {s: table[f"{s}_items"].to_pylist() for s in attributes.sensors}),
+        "quality": {name: _quartiles(table[name].to_numpy()) for name in _measures(table)},
         "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
         "modalities": attributes.to_dict()["modalities"],
     }
@@ -52,18 +51,18 @@ def _dates(table: Any, sensor: str) -> list[str]:
     return [days[0], days[-1]]
 
 
-def _num_scenes(table: Any, sensor: str) -> int:
-    return len({item for items in table[f"{sensor}_items"].to_pylist() for item in items})
+def _measures(table: Any) -> list[str]:
+    """Columns that say how good samples are."""
+    ends = ("_enlargement", "_fraction", "_shift_m", "_peak")
+    return [name for name in table.column_names if name.endswith(ends) or "_days_after_" in name]
 
 
-def _num_shared_scenes(table: Any, sensor: str) -> int:
-    """Scenes that samples of more than one split are made from."""
-    splits: dict[str, set[int]] = {}
-    codes = table["split"].to_pylist()
-    for items, code in zip(table[f"{sensor}_items"].to_pylist(), codes, strict=True):
-        for item in items:
-            splits.setdefault(item, set()).add(code)
-    return sum(len(found) > 1 for found in splits.values())
+def _quartiles(values: NDArray[np.float32]) -> list[float | None]:
+    """Quarter, half and three quarters of the samples lie below; None where nothing was measured."""
+    known = values[np.isfinite(values)]
+    if len(known) == 0:
+        return [None, None, None]
+    return [round(float(value), 4) for value in np.quantile(known, (0.25, 0.5, 0.75))]
 
 
 def figure_rows(

@@ -6,7 +6,26 @@ line and exits with :attr:`SalibiError.exit_code`; nothing else is printed.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+ReadKind = Literal[
+    "missing",
+    "forbidden",
+    "throttled",
+    "server",
+    "timeout",
+    "connection",
+    "token",
+    "damaged",
+    "unusable",
+]
+"""Why a source could not be read.
+
+``missing``: no such file or asset. ``forbidden``: refused, with a new token too. ``throttled``: 429
+or 503 to the end. ``server``: another 5xx. ``timeout``: a stall, or the deadline. ``connection``:
+refused, reset or cut short. ``token``: none to be had. ``damaged``: not to be decoded, or changed
+while it was read. ``unusable``: readable, but nothing that can be used.
+"""
 
 
 class SalibiError(Exception):
@@ -39,6 +58,10 @@ class PlanError(SalibiError):
 
 class ReadError(SalibiError):
     """A source file is missing, truncated, or not what the catalog says. Never nodata."""
+
+    def __init__(self, message: str, *, kind: ReadKind = "damaged") -> None:
+        super().__init__(message)
+        self.kind: ReadKind = kind
 
 
 class StoreError(SalibiError):

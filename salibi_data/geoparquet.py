@@ -6,71 +6,113 @@ Source: GeoParquet specification 1.1.0. QGIS, DuckDB and geopandas open what is 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from salibi_data.errors import PlanError, UsageError
 from salibi_data.whole import whole
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import pyarrow as pa
+    from numpy.typing import NDArray
+
+ROWS_PER_GROUP: Final = 8192
+"""Small enough to be read for a few samples, large enough for a million in a second."""
 
 
-def write(
-    path: Path,
-    columns: Mapping[str, Any],
-    outlines: Sequence[Any],
-    *,
-    metadata: Mapping[str, Any],
-) -> None:
-    """Write a table and its outlines; the file appears whole or not at all.
+@contextmanager
+def writing(path: Path, metadata: Callable[[], Mapping[str, Any]]) -> Iterator[Any]:
+    """Give a function that adds rows; the file appears whole when the block ends well.
+
+    The function takes columns (name to pyarrow array) and outlines (shapely polygons in longitude
+    and latitude, one per row). Rows are held back only until a row group is full.
 
     Args:
         path: where to.
-        columns: name to pyarrow array.
-        outlines: shapely polygons in longitude and latitude, one per row.
-        metadata: JSON content kept under the file's key ``salibi``.
+        metadata: called at the end for the JSON content kept under the file's key ``salibi``.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    import shapely
-
-    west, south, east, north = shapely.total_bounds(list(outlines)).tolist()
-    geo = {
-        "version": "1.1.0",
-        "primary_column": "geometry",
-        "columns": {
-            "geometry": {
-                "encoding": "WKB",
-                "geometry_types": ["Polygon"],
-                "bbox": [west, south, east, north],
-            }
-        },
-    }
-    table = pa.table({**columns, "geometry": pa.array(shapely.to_wkb(list(outlines)), pa.binary())})
-    table = table.replace_schema_metadata(
-        {"geo": json.dumps(geo), "salibi": json.dumps(metadata, sort_keys=True)}
-    )
     with whole(path) as partial:
-        pq.write_table(table, partial, compression="zstd")
+        rows = _Rows(partial)
+        yield rows.add
+        rows.close(metadata())
 
 
-def read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
-    """The table and our metadata.
+class _Rows:
+    """Rows on their way to a file, in row groups of one size however they came."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: Any = None
+        self._waiting: list[pa.Table] = []
+        self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
+
+    def add(self, columns: Mapping[str, Any], outlines: NDArray[np.object_]) -> None:
+        import pyarrow as pa
+        import shapely
+
+        west, south, east, north = shapely.total_bounds(outlines)
+        self._bounds[:2] = np.fmin(self._bounds[:2], (west, south))
+        self._bounds[2:] = np.fmax(self._bounds[2:], (east, north))
+        geometry = pa.array(shapely.to_wkb(outlines), pa.binary())
+        self._waiting.append(pa.table({**columns, "geometry": geometry}))
+        if sum(len(table) for table in self._waiting) >= ROWS_PER_GROUP:
+            self._flush(all_of_them=False)
+
+    def _flush(self, *, all_of_them: bool) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.concat_tables(self._waiting)
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(
+                self._path, table.schema, compression="zstd", store_schema=False
+            )
+        whole_groups = len(table) if all_of_them else len(table) // ROWS_PER_GROUP * ROWS_PER_GROUP
+        self._writer.write_table(table.slice(0, whole_groups), row_group_size=ROWS_PER_GROUP)
+        self._waiting = [table.slice(whole_groups)] if whole_groups < len(table) else []
+
+    def close(self, metadata: Mapping[str, Any]) -> None:
+        if self._waiting:
+            self._flush(all_of_them=True)
+        geometry = {
+            "encoding": "WKB",
+            "geometry_types": ["Polygon"],
+            "bbox": self._bounds.tolist(),
+        }
+        geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
+        self._writer.add_key_value_metadata(
+            {"geo": json.dumps(geo), "salibi": json.dumps(metadata, sort_keys=True)}
+        )
+        self._writer.close()
+
+
+def read(path: Path, columns: list[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
+    """The table, or some columns of it, and our metadata.
 
     Raises:
         UsageError: there is no such file.
         PlanError: it is damaged, or was not written by this software.
     """
+    with opened(path) as (file, metadata):
+        return file.read(columns=columns), metadata
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The open file (``pyarrow.parquet.ParquetFile``) and our metadata; raises as :func:`read`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if not path.is_file():
         raise UsageError(f"no file at {path}; check the path.")
     try:
-        table = pq.read_table(path, memory_map=False)
-        return table, json.loads(table.schema.metadata[b"salibi"])
+        with pq.ParquetFile(path, memory_map=False) as file:
+            yield file, json.loads(file.metadata.metadata[b"salibi"])
     except (pa.ArrowException, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise PlanError(f"{path} is damaged or not a table of ours: {error}.") from error

@@ -17,7 +17,7 @@ from salibi_data.errors import GridError, UsageError
 from salibi_data.schema import TILE_PX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -29,9 +29,6 @@ MERCATOR_EDGE_M: Final = math.pi * EARTH_RADIUS_M
 
 HALF_TURN: Final = 180.0
 """Degrees of longitude on either side of Greenwich."""
-
-MAX_CANDIDATES: Final = 5_000_000
-"""Tiles that one search may consider; more would not fit in memory."""
 
 MAX_ZOOM: Final = 26
 """Highest zoom whose tile ids fit a signed 64-bit integer with room to spare."""
@@ -57,14 +54,19 @@ def mercator_pixel_m(zoom: int) -> float:
     return math.ldexp(2 * MERCATOR_EDGE_M / TILE_PX, -zoom)
 
 
-def ground_gsd_m(tile: TileXYZ) -> float:
-    """Ground metres per pixel at the centre of ``tile``: ``156543.03392 cos(latitude) / 2^zoom``.
+def ground_gsd_m(zoom: int, y: ArrayLike) -> NDArray[np.float64]:
+    """Ground metres per pixel at the centres of tiles: ``156543.03392 cos(latitude) / 2^zoom``.
+
+    Args:
+        zoom: of the tiles.
+        y: tile rows, shape (N,).
 
     Source: the XYZ scheme on the sphere of EPSG:3857. It varies by 38 % over the continental
     U.S.; the ratio between zooms does not.
     """
-    north_m = MERCATOR_EDGE_M * (1 - (2 * tile.y + 1) / 2**tile.z)
-    return mercator_pixel_m(tile.z) / math.cosh(north_m / EARTH_RADIUS_M)
+    north_m = MERCATOR_EDGE_M * (1 - (2 * np.asarray(y, np.float64) + 1) / 2**zoom)
+    gsd_m: NDArray[np.float64] = mercator_pixel_m(zoom) / np.cosh(north_m / EARTH_RADIUS_M)
+    return gsd_m
 
 
 def tile_ids(zoom: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.int64]:
@@ -103,32 +105,78 @@ def tile_ids(zoom: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.int64]:
     return position + tiles_below
 
 
-def hilbert_sorted(tiles: Iterable[TileXYZ]) -> list[TileXYZ]:
-    """``tiles`` in PMTiles order.
+def hilbert_order(zoom: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.int64]:
+    """Positions that sort tiles of one zoom along the Hilbert curve.
 
-    By zoom, then along the Hilbert curve, where neighbours stay close and the children of one
-    parent are a run.
+    Neighbours stay close there, and the children of one parent are a run, in the parents' order.
     """
-    tiles = list(tiles)
-    keys = {
-        zoom: tile_ids(
-            zoom, [t.x for t in tiles if t.z == zoom], [t.y for t in tiles if t.z == zoom]
+    order: NDArray[np.int64] = np.argsort(tile_ids(zoom, x, y), kind="stable")
+    return order
+
+
+def tile_bounds(zoom: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
+    """(west, south, east, north) in degrees of tiles of one zoom, shape (N, 4)."""
+    columns, rows = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    edges = np.stack([columns, rows + 1, columns + 1, rows], axis=-1) / 2.0**zoom
+    bounds = np.empty_like(edges)
+    bounds[:, 0::2] = edges[:, 0::2] * 360 - HALF_TURN
+    bounds[:, 1::2] = np.degrees(np.arctan(np.sinh(math.pi * (1 - 2 * edges[:, 1::2]))))
+    return bounds
+
+
+def tile_outlines(zoom: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.object_]:
+    """Outlines in longitude and latitude (shapely polygons), shape (N,)."""
+    from shapely import box
+
+    outlines: NDArray[np.object_] = box(*tile_bounds(zoom, x, y).T)
+    return outlines
+
+
+class Span(NamedTuple):
+    """A rectangle of tiles at one zoom; ``right`` and ``bottom`` are just outside."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    def cut(self, other: Span) -> Span:
+        """What both share; it may be empty."""
+        left, top = max(self.left, other.left), max(self.top, other.top)
+        return Span(
+            left,
+            top,
+            max(left, min(self.right, other.right)),
+            max(top, min(self.bottom, other.bottom)),
         )
-        for zoom in {t.z for t in tiles}
-    }
-    order: dict[TileXYZ, int] = {}
-    for zoom, ids in keys.items():
-        order.update(zip((t for t in tiles if t.z == zoom), ids.tolist(), strict=True))
-    return sorted(tiles, key=order.__getitem__)
+
+    def parents(self, levels: int) -> Span:
+        """The tiles so many zooms above that hold these."""
+        right, bottom = (self.right - 1 >> levels) + 1, (self.bottom - 1 >> levels) + 1
+        return Span(self.left >> levels, self.top >> levels, right, bottom)
+
+    def children(self, levels: int) -> Span:
+        """The tiles so many zooms below that these hold."""
+        return Span(*(edge << levels for edge in self))
+
+    @property
+    def num_tiles(self) -> int:
+        """Number of tiles."""
+        return (self.right - self.left) * (self.bottom - self.top)
+
+    def tiles(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Columns and rows of the tiles, each of shape (num_tiles,)."""
+        x, y = np.meshgrid(np.arange(self.left, self.right), np.arange(self.top, self.bottom))
+        return x.ravel().astype(np.int64), y.ravel().astype(np.int64)
 
 
-def tiles_within(bounds_lonlat: Bounds, zoom: int) -> list[TileXYZ]:
-    """Tiles at ``zoom`` that lie wholly within ``bounds_lonlat``.
+def spans_within(bounds_lonlat: Bounds, zoom: int) -> list[Span]:
+    """The tiles at ``zoom`` that lie wholly within ``bounds_lonlat``, as rectangles.
 
-    A box may cross the antimeridian (west > east); it is split there.
+    There are two where the box crosses the antimeridian (west > east), none where no tile fits.
 
     Raises:
-        UsageError: the box is empty, outside the world, or holds too many tiles.
+        UsageError: the box is empty or outside the world.
     """
     west, south, east, north = bounds_lonlat
     within_world = max(abs(west), abs(east)) <= HALF_TURN
@@ -139,21 +187,20 @@ def tiles_within(bounds_lonlat: Bounds, zoom: int) -> list[TileXYZ]:
         )
     if west > east:
         return [
-            *tiles_within((west, south, HALF_TURN, north), zoom),
-            *tiles_within((-HALF_TURN, south, east, north), zoom),
+            *spans_within((west, south, HALF_TURN, north), zoom),
+            *spans_within((-HALF_TURN, south, east, north), zoom),
         ]
     # Only a tile whose every corner is inside counts: a partly covered one would need nodata.
     left, top = _fractional_tile(west, north, zoom)
     right, bottom = _fractional_tile(east, south, zoom)
     slack = 1e-6  # of a tile: forgives degrees rounded in the tenth decimal
-    columns = range(math.ceil(left - slack), math.floor(right + slack))
-    rows = range(math.ceil(top - slack), math.floor(bottom + slack))
-    if len(columns) * len(rows) > MAX_CANDIDATES:
-        raise UsageError(
-            f"bounds {bounds_lonlat} hold {len(columns) * len(rows):,} tiles of zoom {zoom}, more "
-            f"than {MAX_CANDIDATES:,}; give a smaller --bbox."
-        )
-    return [TileXYZ(x, y, zoom) for y in rows for x in columns]
+    span = Span(
+        math.ceil(left - slack),
+        math.ceil(top - slack),
+        math.floor(right + slack),
+        math.floor(bottom + slack),
+    )
+    return [span] if span.right > span.left and span.bottom > span.top else []
 
 
 def _fractional_tile(lon: float, lat: float, zoom: int) -> tuple[float, float]:

@@ -6,12 +6,13 @@ Blocks are kept here until then; a build that was killed finds them again by the
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salibi_data.blocks import Samples
+from salibi_data.blocks import ALIGNMENT_COLUMNS, Samples
 from salibi_data.errors import StoreError
 from salibi_data.whole import whole
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def write_part(path: Path, samples: Samples) -> None:
-    """Write ``samples``; the file appears whole or not at all."""
+    """Write ``samples``; the file appears whole or not at all, and knows its own checksums."""
     import pyarrow as pa
     from pyarrow import feather
 
@@ -34,9 +35,14 @@ def write_part(path: Path, samples: Samples) -> None:
         columns[name] = _binary(images)
     columns["valid_fraction"] = _binary(samples.valid_fraction)
     columns["cloud_fraction"] = pa.array(samples.cloud_fraction, pa.float32())
-    table = pa.table(columns).replace_schema_metadata(
-        {"dropped": json.dumps(dict(samples.dropped))}
-    )
+    columns.update((name, pa.array(found)) for name, found in samples.alignment.items())
+    about = {
+        "block": path.stem,
+        "sha256": _checksums(samples),
+        "dropped": dict(samples.dropped),
+        "warnings": list(samples.warnings),
+    }
+    table = pa.table(columns).replace_schema_metadata({"about": json.dumps(about)})
     with whole(path) as partial:
         feather.write_feather(table, str(partial), compression="zstd", compression_level=1)
 
@@ -45,36 +51,63 @@ def read_part(path: Path, variant: Variant, *, images: bool = True) -> Samples:
     """Read what :func:`write_part` wrote; without images where only the index is needed.
 
     Raises:
-        StoreError: the file is damaged.
+        StoreError: the file is not there or damaged; then it is removed, to be made again.
     """
     import pyarrow as pa
+
+    try:
+        return _read(path, variant, images=images)
+    except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
+        path.unlink(missing_ok=True)
+        raise StoreError(
+            f"{path.name}, a finished block, was damaged and is removed ({error}). Run the same "
+            "command again to make it again."
+        ) from error
+
+
+def _read(path: Path, variant: Variant, *, images: bool) -> Samples:
     from pyarrow import feather
 
     recipes = variant.modalities if images else ()
-    index = ["position", "valid_fraction", "cloud_fraction"]
-    try:
-        table = feather.read_table(
-            str(path), columns=[*index, *(recipe.name for recipe in recipes)], memory_map=False
-        )
-        count = len(table)
-        return Samples(
-            positions=tuple(table["position"].to_pylist()),
-            images={
-                recipe.name: _array(
-                    table[recipe.name],
-                    np.uint8,
-                    (count, len(recipe.bands), recipe.tile_px, recipe.tile_px),
-                )
-                for recipe in recipes
-            },
-            valid_fraction=_array(
-                table["valid_fraction"], np.float32, (count, len(variant.sensors))
-            ),
-            cloud_fraction=table["cloud_fraction"].to_numpy(),
-            dropped=json.loads(table.schema.metadata[b"dropped"]),
-        )
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise StoreError(f"{path} is damaged ({error}); delete it and run again.") from error
+    aligned = ALIGNMENT_COLUMNS if variant.aligned is not None else ()
+    index = ["position", "valid_fraction", "cloud_fraction", *aligned]
+    names = [*index, *(recipe.name for recipe in recipes)]
+    table = feather.read_table(str(path), columns=names, memory_map=False)
+    count, about = len(table), json.loads(table.schema.metadata[b"about"])
+    samples = Samples(
+        positions=tuple(table["position"].to_pylist()),
+        images={
+            recipe.name: _array(
+                table[recipe.name],
+                np.uint8,
+                (count, len(recipe.bands), recipe.tile_px, recipe.tile_px),
+            )
+            for recipe in recipes
+        },
+        valid_fraction=_array(table["valid_fraction"], np.float32, (count, len(variant.sensors))),
+        cloud_fraction=table["cloud_fraction"].to_numpy(),
+        alignment={name: table[name].to_numpy() for name in aligned},
+        dropped=about["dropped"],
+        warnings=tuple(about["warnings"]),
+    )
+    if about["block"] != path.stem:
+        raise ValueError(f"it holds block {about['block']}")
+    for name, checksum in _checksums(samples).items():
+        if about["sha256"][name] != checksum:
+            raise ValueError(f"{name} differs from its checksum")
+    return samples
+
+
+def _checksums(samples: Samples) -> dict[str, str]:
+    """SHA-256 of each modality's pixels, and of all else together."""
+    index = hashlib.sha256(np.array(samples.positions, "<i8").tobytes())
+    for array in (samples.valid_fraction, samples.cloud_fraction, *samples.alignment.values()):
+        index.update(np.ascontiguousarray(array).tobytes())
+    pixels = {
+        name: hashlib.sha256(np.ascontiguousarray(found).data).hexdigest()
+        for name, found in samples.images.items()
+    }
+    return {"index": index.hexdigest(), **pixels}
 
 
 def _binary(array: NDArray[Any]) -> Any:

@@ -1,127 +1,228 @@
-"""Searching and choosing: from a variant and a catalog to a plan."""
+"""Searching and choosing: from a variant and a catalog to a plan, one cell at a time."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Final
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-import numpy as np
-
-from salibi_data import splits
-from salibi_data.catalog import Catalog, load_catalog
-from salibi_data.errors import SelectionError
-from salibi_data.grid import Bounds, TileXYZ, hilbert_sorted, tiles_within
-from salibi_data.plans import Plan
-from salibi_data.search import Interval, Scene, parse_dates, resolve, search
-from salibi_data.select import Choice, choose
+from salibi_data import areas, splits
+from salibi_data.catalog import Catalog, load_catalog, with_grd
+from salibi_data.clouds import CellClouds
+from salibi_data.drafts import Draft
+from salibi_data.errors import SelectionError, UsageError
+from salibi_data.plans import Plan, ScratchFolder
+from salibi_data.search import Finder, Interval, parse_dates, resolve
+from salibi_data.select import Picks, Tiles, choose
 from salibi_data.variant import Variant, check_fit, load_variant, used_assets
 
-SEARCH_CELL_ZOOM: Final = 9
-"""Candidates are searched for by parent cell at this zoom: about 60 km, a few pages of items."""
+if TYPE_CHECKING:
+    from salibi_data.grid import Bounds
+    from salibi_data.scenes import Scene
 
 Progress = Callable[[int, int], None]
+
+
+class Scope(TypedDict, total=False):
+    """What narrows a plan; keywords of :func:`plan` and of :func:`salibi_data.build`."""
+
+    bounds_lonlat: Bounds | None
+    """(west, south, east, north) in degrees; candidates lie wholly within."""
+    aoi: str | Path | None
+    """GeoJSON or GeoParquet file of an outline; candidates lie wholly within."""
+    dates: str | None
+    """``A/B``; limits every sensor."""
+    limit: int | None
+    """At most so many samples, drawn evenly and reproducibly from all that can be made."""
+    max_cloud: float | None
+    """Clouds are scored per tile while planning, and this share (0..1) is the most allowed."""
+    allow_grd: bool
+    """Sentinel-1 GRD may stand in for RTC where a catalog has nothing else."""
 
 
 def plan(
     variant: str | Variant,
     *,
     catalog: str | Catalog = "planetary-computer",
-    bounds_lonlat: Bounds | None = None,
-    dates: str | None = None,
-    limit: int | None = None,
+    max_bytes: int | None = None,
+    output: str | Path | None = None,
     progress: Progress | None = None,
+    **scope: Unpack[Scope],
 ) -> Plan:
     """Search a catalog and choose the scenes of every sample.
 
+    Stopped and called again with the same ``output``, it does not ask the catalog again for what
+    was found.
+
     Args:
-        variant: name, path of a TOML file, or a :class:`~salibi_data.catalog.Variant`.
+        variant: name, path of a TOML file, or a :class:`~salibi_data.variant.Variant`.
         catalog: name, path of a TOML file, or a :class:`~salibi_data.catalog.Catalog`.
-        bounds_lonlat: (west, south, east, north) in degrees; candidates lie wholly within. By
-            default the variant's regions; for a catalog on disk, all that it covers.
-        dates: ``A/B``; limits every sensor.
-        limit: at most so many samples, drawn evenly and reproducibly from all that can be made.
-        progress: called with (searches done, searches in all).
+        max_bytes: refuse a plan that is expected to read more from the sources.
+        output: GeoParquet file to write; without one the plan goes with the object.
+        progress: called with (cells done, cells in all).
+        **scope: what narrows it, see :class:`Scope`. By default the variant's regions; for a
+            catalog on disk, all that it covers.
 
     Raises:
-        UsageError: unknown variant or catalog, malformed dates.
+        UsageError: unknown variant or catalog, malformed dates, or more than ``max_bytes``.
         CatalogError: the catalog cannot be reached or read.
         SelectionError: no tile is left.
     """
-    variant = load_variant(variant) if isinstance(variant, str) else variant
-    catalog = load_catalog(catalog) if isinstance(catalog, str) else catalog
-    check_fit(variant, catalog)
-    asked = request(variant, catalog, bounds_lonlat=bounds_lonlat, dates=dates, limit=limit)
-    catalog = resolve(catalog, progress=progress)
-    tiles = _candidates(variant, catalog, bounds_lonlat)
-    guarded = _guarded(variant, tiles)
+    recipe, provider = fitted(variant, catalog, scope)
+    asked = request(recipe, provider, scope)
+    provider = resolve(provider, progress=progress)
+    keeper = None if output is not None else ScratchFolder()
+    path = Path(output or "") if keeper is None else keeper.path / "plan.parquet"
+    searches = path.with_name(f".{path.name}.searches")
+    needed = {name: used_assets(recipe, provider, name) for name in recipe.sensors}
+    finder = Finder(provider, searches, needed)
+    dates = scope.get("dates")
     interval = parse_dates(dates) if dates is not None else None
-    scenes = _search_cells(variant, catalog, guarded, interval, progress)
-    choices, lost = choose(guarded, scenes, variant, catalog)
-    lost.update(guard=len(tiles) - len(guarded))
-    if not choices:
-        raise SelectionError(_nothing_left(variant, catalog, len(tiles), lost, scenes))
-    return Plan(
-        variant=variant,
-        catalog=catalog,
-        choices=tuple(_limited(choices, limit)),
-        lost={reason: count for reason, count in sorted(lost.items()) if count},
-        request=asked,
-    )
+    area = _area(recipe, finder, scope)
+    with TemporaryDirectory(prefix="salibi-draft-") as scratch, _forgetting(searches):
+        draft = Draft(Path(scratch) / "draft.arrow", recipe, provider, scope.get("limit"))
+        counts: Counter[str] = Counter()
+        cells = area.cells(recipe.base_zoom)
+        for number, cell in enumerate(cells, start=1):
+            tiles = area.candidates(recipe.base_zoom, cell)
+            counts["tiles"] += len(tiles)
+            usable = _guarded(recipe, tiles)
+            draft.lost["guard"] += len(tiles) - len(usable)
+            if len(usable):
+                find = _CellFinder(finder, usable, interval, counts)
+                draft.add(_chosen(usable, find, recipe, provider, scope))
+            if progress is not None:
+                progress(number, len(cells))
+        if draft.num_samples == 0:
+            raise SelectionError(_nothing_left(recipe, provider, counts, draft.lost))
+        draft.write(path, request=asked, max_bytes=max_bytes)
+    return Plan.read(path, keeper=keeper)
 
 
-def request(
-    variant: Variant,
-    catalog: Catalog,
-    *,
-    bounds_lonlat: Bounds | None,
-    dates: str | None,
-    limit: int | None,
-) -> dict[str, Any]:
+@contextmanager
+def _forgetting(searches: Path) -> Iterator[None]:
+    """Remove what was found once a plan is made, or cannot be; keep it where one was stopped."""
+    try:
+        yield
+    except (SelectionError, UsageError):
+        shutil.rmtree(searches, ignore_errors=True)
+        raise
+    shutil.rmtree(searches, ignore_errors=True)
+
+
+def fitted(variant: str | Variant, catalog: str | Catalog, scope: Scope) -> tuple[Variant, Catalog]:
+    """The variant and the catalog, with what the scope changes in them.
+
+    Raises:
+        UsageError: one is unknown, or the catalog cannot give what the variant needs.
+        TypeError: the scope has unknown keywords.
+    """
+    unknown = set(scope) - set(Scope.__annotations__)
+    if unknown:
+        raise TypeError(
+            f"unknown keywords {', '.join(sorted(unknown))}; a plan is narrowed by "
+            f"{', '.join(Scope.__annotations__)}."
+        )
+    recipe = load_variant(variant) if isinstance(variant, str) else variant
+    provider = load_catalog(catalog) if isinstance(catalog, str) else catalog
+    if (max_cloud := scope.get("max_cloud")) is not None:
+        if not 0 <= max_cloud <= 1:
+            raise UsageError(f"max_cloud is {max_cloud}; expected a share of a tile, 0..1.")
+        recipe = replace(recipe, max_cloud_fraction=max_cloud)
+    if scope.get("allow_grd"):
+        provider = with_grd(provider)
+    check_fit(recipe, provider)
+    return recipe, provider
+
+
+def request(variant: Variant, catalog: Catalog, scope: Scope) -> dict[str, Any]:
     """What a plan is asked for, in a form that can be compared; a catalog's place does not count."""
-    provider = {**catalog.to_dict(), "url": "", "kind": ""}
+    provider = {**catalog.to_dict(), "url": "", "kind": "", "search_method": ""}
     recipe = json.dumps([variant.to_dict(), provider], sort_keys=True).encode()
+    aoi, bounds_lonlat = scope.get("aoi"), scope.get("bounds_lonlat")
+    outline = None if aoi is None else areas.read_outline(Path(aoi))
     return {
         "variant": variant.name,
         "catalog": catalog.name,
         "recipe_sha256": hashlib.sha256(recipe).hexdigest(),
-        "bounds_lonlat": list(bounds_lonlat) if bounds_lonlat is not None else None,
-        "dates": dates,
-        "limit": limit,
+        "bounds_lonlat": None if bounds_lonlat is None else list(bounds_lonlat),
+        "aoi_sha256": None if outline is None else hashlib.sha256(outline.wkb).hexdigest(),
+        "dates": scope.get("dates"),
+        "limit": scope.get("limit"),
+        "max_cloud": scope.get("max_cloud"),
     }
 
 
-def _candidates(variant: Variant, catalog: Catalog, bounds_lonlat: Bounds | None) -> list[TileXYZ]:
-    if bounds_lonlat is not None:
-        areas = [bounds_lonlat]
-    elif catalog.kind == "static":
-        # A catalog on disk is its own region: all that its first chosen sensor covers.
-        areas = [_extent(search(catalog, _first_sensor(variant), (-180, -90, 180, 90), None))]
-    else:
-        areas = [_region_bounds(region.tile) for region in variant.regions]
-    tiles = {tile for area in areas for tile in tiles_within(area, variant.base_zoom)}
-    if not tiles:
+@dataclass(frozen=True)
+class _CellFinder:
+    """Searches one cell, and counts what it finds."""
+
+    finder: Finder
+    tiles: Tiles
+    dates: Interval | None
+    counts: Counter[str]
+
+    def __call__(self, sensor: str, intervals: Sequence[Interval] | None) -> list[Scene]:
+        if self.dates is not None:
+            first, last = self.dates
+            around = [self.dates] if intervals is None else intervals
+            cut = [(max(a, first), min(b, last)) for a, b in around]
+            intervals = [(a, b) for a, b in cut if a <= b]
+        found = self.finder.find(sensor, areas.bounds_of(self.tiles), intervals)
+        self.counts[sensor] += len(found)
+        return found
+
+
+def _chosen(
+    tiles: Tiles, find: _CellFinder, variant: Variant, catalog: Catalog, scope: Scope
+) -> Picks:
+    scored = None
+    if scope.get("max_cloud") is not None:
+        scored = CellClouds(catalog, tiles, find.finder.kept_in)
+    return choose(tiles, find, variant, catalog, cloudiness=scored)
+
+
+def _area(variant: Variant, finder: Finder, scope: Scope) -> areas.Area:
+    boxes: tuple[Bounds, ...] = ()
+    if (bounds_lonlat := scope.get("bounds_lonlat")) is not None:
+        boxes = (bounds_lonlat,)
+    if (aoi := scope.get("aoi")) is not None:
+        outline = areas.read_outline(Path(aoi))
+        return areas.Area(boxes=boxes or (outline.bounds,), outline=outline)
+    if not boxes and finder.catalog.kind == "static":
+        return _covered(variant, finder)
+    regions = tuple(_region_bounds(region.tile) for region in variant.regions)
+    area = areas.Area(boxes=boxes or regions)
+    if not area.cells(variant.base_zoom):
         raise SelectionError(
-            f"no tile of zoom {variant.base_zoom} lies wholly within {areas}; "
+            f"no tile of zoom {variant.base_zoom} lies wholly within {area.boxes}; "
             "give a larger --bbox (west,south,east,north in degrees)."
         )
-    return hilbert_sorted(tiles)
+    return area
 
 
-def _first_sensor(variant: Variant) -> str:
-    return next(rule.sensor for rule in variant.selection if rule.sensor in variant.sensors)
-
-
-def _extent(scenes: Sequence[Scene]) -> Bounds:
+def _covered(variant: Variant, finder: Finder) -> areas.Area:
+    """A catalog on disk is its own region: all that its first chosen sensor covers."""
     import shapely
     from shapely.geometry import shape
 
-    if not scenes:
-        return (0.0, 0.0, 1e-9, 1e-9)
-    west, south, east, north = shapely.total_bounds([shape(scene.footprint) for scene in scenes])
-    return float(west), float(south), float(east), float(north)
+    first = next(rule.sensor for rule in variant.selection if rule.sensor in variant.sensors)
+    sensor = finder.catalog.sensors[first]
+    footprints = [shape(scene.footprint) for scene in finder.scenes_on_disk(sensor)]
+    if not footprints:
+        raise SelectionError(
+            f"catalog {finder.catalog.name!r} has no item of {sensor.collection} that can be used; "
+            "check that it holds the collection under that name."
+        )
+    outline = shapely.union_all([shapely.make_valid(footprint) for footprint in footprints])
+    return areas.Area(boxes=(outline.bounds,), outline=outline, touching=True)
 
 
 def _region_bounds(tile: str) -> Bounds:
@@ -132,81 +233,24 @@ def _region_bounds(tile: str) -> Bounds:
     return west, south, east, north
 
 
-def _guarded(variant: Variant, tiles: Sequence[TileXYZ]) -> list[TileXYZ]:
-    x, y = np.array([t.x for t in tiles], np.int64), np.array([t.y for t in tiles], np.int64)
-    usable = splits.guarded(variant, x, y)
-    return [tile for tile, keep in zip(tiles, usable.tolist(), strict=True) if keep]
-
-
-def _search_cells(
-    variant: Variant,
-    catalog: Catalog,
-    tiles: Sequence[TileXYZ],
-    dates: Interval | None,
-    progress: Progress | None,
-) -> dict[str, list[Scene]]:
-    """One search per parent cell and sensor, each scene once."""
-    cells = _cells(variant.base_zoom, tiles)
-    assets = {name: used_assets(variant, catalog, name) for name in variant.sensors}
-    found: dict[str, dict[str, Scene]] = {sensor: {} for sensor in variant.sensors}
-    searches = [(sensor, bounds) for bounds in cells for sensor in variant.sensors]
-    for done, (sensor, bounds) in enumerate(searches, start=1):
-        for scene in search(catalog, sensor, bounds, dates):
-            if set(assets[sensor]) <= set(scene.hrefs):
-                hrefs = {name: scene.hrefs[name] for name in assets[sensor]}
-                found[sensor][scene.id] = replace(scene, hrefs=hrefs)
-        if progress is not None:
-            progress(done, len(searches))
-    return {
-        sensor: sorted(scenes.values(), key=lambda scene: (scene.acquired_utc, scene.id))
-        for sensor, scenes in found.items()
-    }
-
-
-def _cells(base_zoom: int, tiles: Sequence[TileXYZ]) -> list[Bounds]:
-    """Bounds of the candidates in each parent cell, in degrees."""
-    import mercantile
-
-    shift = max(0, base_zoom - SEARCH_CELL_ZOOM)
-    members: dict[tuple[int, int], list[TileXYZ]] = {}
-    for tile in tiles:
-        members.setdefault((tile.x >> shift, tile.y >> shift), []).append(tile)
-    cells = []
-    for _, inside in sorted(members.items()):
-        corners = [mercantile.bounds(tile) for tile in inside]
-        cells.append(
-            (
-                min(c.west for c in corners),
-                min(c.south for c in corners),
-                max(c.east for c in corners),
-                max(c.north for c in corners),
-            )
-        )
-    return cells
-
-
-def _limited(choices: Sequence[Choice], limit: int | None) -> list[Choice]:
-    """At most ``limit`` choices: those whose tiles' hashes are least, so that more keeps fewer."""
-    if limit is None or limit >= len(choices):
-        return list(choices)
-    by_hash = sorted(
-        choices, key=lambda choice: hashlib.sha256(repr(choice.tile).encode()).digest()
-    )
-    kept = {choice.tile for choice in by_hash[:limit]}
-    return [choice for choice in choices if choice.tile in kept]
+def _guarded(variant: Variant, tiles: Tiles) -> Tiles:
+    if variant.split_by != "blocks":
+        return tiles
+    return tiles.take(splits.guarded(variant, tiles.x, tiles.y))
 
 
 def _nothing_left(
-    variant: Variant,
-    catalog: Catalog,
-    num_tiles: int,
-    lost: Mapping[str, int],
-    scenes: Mapping[str, Sequence[Scene]],
+    variant: Variant, catalog: Catalog, counts: Counter[str], lost: Mapping[str, int]
 ) -> str:
-    counts = ", ".join(f"{len(found)} {sensor}" for sensor, found in scenes.items())
+    if counts["tiles"] == 0:
+        return (
+            f"no tile of zoom {variant.base_zoom} lies wholly within the area asked for; give a "
+            "larger --bbox or --aoi, or a variant of a higher zoom."
+        )
+    found = ", ".join(f"{counts.get(sensor, 0)} {sensor}" for sensor in variant.sensors)
     reasons = ", ".join(f"{count} for {reason}" for reason, count in sorted(lost.items()) if count)
     return (
-        f"none of {num_tiles} candidate tiles of zoom {variant.base_zoom} can be made from catalog "
-        f"{catalog.name!r}: scenes found are {counts}; tiles lost are {reasons}. "
+        f"none of {counts['tiles']} candidate tiles of zoom {variant.base_zoom} can be made from "
+        f"catalog {catalog.name!r}: scenes found are {found}; tiles lost are {reasons}. "
         "Choose another --bbox or wider --dates."
     )

@@ -6,7 +6,6 @@ taken for nodata.
 
 from __future__ import annotations
 
-import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,34 +13,35 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from salibi_data.calibration import load_gamma
 from salibi_data.errors import ReadError
+from salibi_data.placement import placement_of
+from salibi_data.redaction import bare
+from salibi_data.reflectance import offset_warning, overview_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from salibi_data.catalog import Band, Catalog, Product
-    from salibi_data.grid import Bounds, PixelGrid
-    from salibi_data.search import Scene
+    from salibi_data.catalog import Band, Catalog, OffsetRule, Product
+    from salibi_data.control_points import ControlPoints
+    from salibi_data.errors import ReadKind
+    from salibi_data.grid import PixelGrid
+    from salibi_data.placement import Placement
+    from salibi_data.scenes import Scene
 
-GDAL_OPTIONS: Final[Mapping[str, Any]] = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_HTTP_MAX_RETRY": "4",
-    "GDAL_HTTP_RETRY_DELAY": "1",
-    "GDAL_HTTP_TIMEOUT": "60",
-    "GDAL_HTTP_MULTIPLEX": "YES",
-    "GDAL_HTTP_VERSION": "2",
-    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
-    "VSI_CACHE": "TRUE",
-    # All other warnings of GDAL reach Python's logging; a file's odd tags are not the user's worry.
-    "CPL_LOG_ERRORS": "OFF",
+_ADVICE: Final[Mapping[ReadKind, str]] = {
+    "missing": "It is gone, or the catalog names a wrong place; restore it, or plan again.",
+    "forbidden": "Check that you may read it, and the credentials if it needs any.",
+    "throttled": "The host had too much to do; run again later, or with fewer workers.",
+    "server": "The host is in trouble; run again later.",
+    "timeout": "The host was too slow; run again later, or allow more time.",
+    "connection": "Check the network and the proxy settings, and run again.",
+    "token": "Run again later.",
+    "damaged": "The file may be truncated or damaged; restore it and run again.",
+    "unusable": "Another provider may have it in a form that can be used.",
 }
-"""Settings for reading COGs over HTTP; see GDAL's "Configuration options"."""
-
-_MARGIN_PX: Final = 4
-"""Source pixels read beyond the rectangle: bilinear needs one, rotation a little more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +50,20 @@ class Source:
 
     values: NDArray[np.float32]
     """Shape (bands, rows, columns); NaN where there is no observation, in every band alike."""
-    transform: tuple[float, float, float, float, float, float]
-    """Affine coefficients (a, b, c, d, e, f) from (column, row) to ``crs``."""
     crs: str
-    """Well-known text."""
+    """Well-known text: of the transform, or of the control points."""
+    where: str = "a source"
+    """What messages call it."""
+    transform: tuple[float, float, float, float, float, float] | None = None
+    """Affine coefficients (a, b, c, d, e, f) from (column, row) to ``crs``."""
+    control_points: ControlPoints | None = None
+    """In place of the transform: all of the file's, in pixels of this window."""
+    warnings: tuple[str, ...] = ()
+    """What about these pixels looks wrong, for people to read."""
+
+    def __post_init__(self) -> None:
+        if (self.transform is None) == (self.control_points is None):
+            raise ValueError("a source has either a transform or control points")
 
 
 def read_asset(
@@ -78,116 +88,198 @@ def read_asset(
         The window with a margin of a few pixels, or None where the file does not reach ``grid``.
 
     Raises:
-        ReadError: the asset is missing, cannot be opened or read, or has no CRS.
+        ReadError: the asset is missing, cannot be opened or read, has no CRS that leads to the
+            grid, or lacks its calibration.
     """
+    from salibi_data.rasters import persistently
+
     href = scene.hrefs.get(asset)
     if href is None:
         raise ReadError(
             f"item {scene.id} has no asset {asset!r}; it has {', '.join(scene.hrefs)}. "
-            "Check the catalog's TOML."
+            "Check the catalog's TOML.",
+            kind="missing",
         )
-    with _opened(catalog, scene, asset, href) as dataset:
-        window = _window(dataset, grid.bounds_3857)
+    return persistently(
+        locate(catalog, href),
+        lambda: _read_once(catalog, scene, asset, product, bands, grid),
+    )
+
+
+def _read_once(
+    catalog: Catalog,
+    scene: Scene,
+    asset: str,
+    product: Product,
+    bands: Sequence[Band],
+    grid: PixelGrid,
+) -> Source | None:
+    from salibi_data.rasters import usable
+
+    where = f"asset {asset!r} of {scene.id} at {bare(scene.hrefs[asset])}"
+    with _opened(catalog, scene, asset, where) as dataset:
+        with usable(where, _ADVICE["unusable"]):
+            placed = placement_of(dataset, product, where=where)
+            window = placed.window(grid.bounds_3857, width=dataset.width, height=dataset.height)
         if window is None:
             return None
         raw = dataset.read([band.index for band in bands], window=window)
-        transform = dataset.window_transform(window)
-        missing = _missing(raw, dataset, scene, product, transform)
-        values = raw.astype(np.float32) * np.float32(product.scale)
-        values += np.float32(product.offset_for(scene.properties))
+        with usable(where, _ADVICE["unusable"]):
+            place = placed.within(window)
+            missing = _missing(raw, dataset, scene, product, place)
+        if product.calibration:
+            values = _calibrated(raw, catalog, scene, product.calibration[asset], window)
+        else:
+            values = raw.astype(np.float32) * np.float32(product.scale)
+            values += np.float32(product.offset_for(scene.properties))
         values[:, missing] = np.nan
-        return Source(values=values, transform=tuple(transform)[:6], crs=dataset.crs.to_wkt())
+        return Source(
+            values=values,
+            crs=place.crs,
+            where=where,
+            transform=place.transform,
+            control_points=place.control_points,
+            warnings=_doubts(dataset, raw, ~missing, scene, product, bands),
+        )
 
 
 def locate(catalog: Catalog, href: str) -> str:
-    """What to open for an unsigned href: signed now if need be, absolute if it is local."""
+    """Where an unsigned href leads: absolute if it is local, and never signed."""
     if catalog.kind == "static" and "://" not in href:
         return str(Path(catalog.url).parent / href)
-    if catalog.signing == "planetary-computer":
-        return _signed(href)
     return href
 
 
-def _signed(href: str) -> str:
-    import planetary_computer
-    import requests
-
-    try:
-        return str(planetary_computer.sign_url(href))
-    except requests.RequestException as error:
-        raise ReadError(
-            f"no token for {href}: {_reason(error)}. Wait a little and run again, or set "
-            "PC_SDK_SUBSCRIPTION_KEY."
-        ) from None
-
-
 @contextmanager
-def _opened(catalog: Catalog, scene: Scene, asset: str, href: str) -> Iterator[Any]:
-    import rasterio
-    from rasterio.errors import RasterioError, RasterioIOError
+def _opened(catalog: Catalog, scene: Scene, asset: str, where: str) -> Iterator[Any]:
+    """The asset's dataset; ``where`` is what messages call it."""
+    from salibi_data.rasters import opened
 
+    sensor = catalog.sensors[scene.sensor]
+    told = None
     try:
-        with rasterio.Env(**GDAL_OPTIONS), rasterio.open(locate(catalog, href)) as dataset:
-            if dataset.crs is None:
-                raise ReadError(
-                    f"asset {asset!r} of {scene.id} at {href} has no CRS, as Sentinel-1 GRD has "
-                    "none; use a terrain-corrected collection such as sentinel-1-rtc."
-                )
-            yield dataset
-    except (RasterioIOError, RasterioError) as error:
+        with opened(
+            locate(catalog, scene.hrefs[asset]),
+            signed=catalog.signing == "planetary-computer",
+            requester_pays=sensor.requester_pays,
+            region=sensor.region,
+        ) as dataset:
+            try:
+                yield dataset
+            except ReadError as error:
+                told = error
+                raise
+    except ReadError as error:
+        if error is told:
+            raise  # by whoever used the dataset, in words of their own
+        failure = error
+    else:
+        return
+    raise ReadError(
+        f"{where} cannot be read: {failure}. {_ADVICE[failure.kind]}", kind=failure.kind
+    )
+
+
+def _calibrated(
+    raw: NDArray[Any], catalog: Catalog, scene: Scene, annotation: str, window: Any
+) -> NDArray[np.float32]:
+    """Linear gamma0 of digital numbers."""
+    where = f"calibration {annotation!r} of {scene.id}"
+    href = scene.hrefs.get(annotation)
+    if href is None:
         raise ReadError(
-            f"asset {asset!r} of {scene.id} at {href} cannot be read: {_reason(error)}. "
-            "The file may be missing or truncated; restore it and run again."
-        ) from None  # GDAL's own message may carry a signed URL
+            f"item {scene.id} has no asset {annotation!r}, without which its numbers mean nothing. "
+            "Check the catalog's TOML, or leave the scene out.",
+            kind="unusable",
+        )
+    sensor = catalog.sensors[scene.sensor]
+    table = load_gamma(
+        locate(catalog, href),
+        where=where,
+        signed=catalog.signing == "planetary-computer",
+        requester_pays=sensor.requester_pays,
+        region=sensor.region,
+    )
+    gamma = table.over(window.row_off, window.col_off, (window.height, window.width))
+    return (raw.astype(np.float32) / gamma) ** 2
 
 
-def _reason(error: Exception) -> str:
-    chain = [str(error), str(error.__cause__ or "")]
-    text = " ".join(" ".join(part for part in chain if part).split())
-    return re.sub(r"\?\S+", "", text)[:200].rstrip(". ") or type(error).__name__
+_judged: Final[dict[tuple[Any, ...], str | None]] = {}
+"""Verdicts on bands of whole scenes: a build comes back to a scene block after block."""
+_MOST_JUDGED: Final = 10_000
 
 
-def _window(dataset: Any, bounds_3857: Bounds) -> Any:
-    """The window that covers the bounds with a margin, cut to the file; None if they are apart."""
-    from rasterio.warp import transform_bounds
-    from rasterio.windows import Window
+def _doubts(
+    dataset: Any,
+    raw: NDArray[Any],
+    valid: NDArray[np.bool_],
+    scene: Scene,
+    product: Product,
+    bands: Sequence[Band],
+) -> tuple[str, ...]:
+    """What speaks against the offset that the scene's baseline implies."""
+    rule = product.offset_from
+    if rule is None:
+        return ()
+    names = {band: name for name, band in product.bands.items()}
+    warnings = []
+    for row, band in enumerate(bands):
+        if names.get(band) in rule.dark_bands:
+            doubt = _verdict(dataset, raw[row][valid], scene, product, rule, band)
+            baseline = scene.properties.get(rule.property)
+            if doubt is not None:
+                warnings.append(f"{scene.id} (baseline {baseline}), band {names[band]}: {doubt}")
+    return tuple(warnings)
 
-    west, south, east, north = transform_bounds("EPSG:3857", dataset.crs, *bounds_3857)
-    corners = [
-        ~dataset.transform @ xy
-        for xy in ((west, north), (east, south), (west, south), (east, north))
-    ]
-    columns, rows = [c for c, _ in corners], [r for _, r in corners]
-    left = max(0, int(np.floor(min(columns))) - _MARGIN_PX)
-    top = max(0, int(np.floor(min(rows))) - _MARGIN_PX)
-    right = min(dataset.width, int(np.ceil(max(columns))) + _MARGIN_PX)
-    bottom = min(dataset.height, int(np.ceil(max(rows))) + _MARGIN_PX)
-    if right <= left or bottom <= top:
-        return None
-    return Window(left, top, right - left, bottom - top)
+
+def _verdict(
+    dataset: Any,
+    window: NDArray[Any],
+    scene: Scene,
+    product: Product,
+    rule: OffsetRule,
+    band: Band,
+) -> str | None:
+    """What is wrong with a band of a scene, by all of it; of a window where that takes too much."""
+    applied = rule.applies(scene.properties)
+    key = (scene.id, scene.hrefs[band.asset], band, rule, product.scale, applied)
+    if key in _judged:
+        return _judged[key]
+    # A footprint lies on the file's own grid, not on an overview's.
+    numbers = (
+        None
+        if product.nodata == "footprint"
+        else overview_numbers(dataset, band.index, nodata=_nodata(dataset, product))
+    )
+    doubt = offset_warning(
+        window.astype(np.float32) if numbers is None else numbers,
+        scale=product.scale,
+        offset=rule.offset,
+        applied=applied,
+    )
+    if numbers is not None:
+        if len(_judged) >= _MOST_JUDGED:
+            _judged.clear()
+        _judged[key] = doubt
+    return doubt
 
 
 def _missing(
-    raw: NDArray[Any], dataset: Any, scene: Scene, product: Product, transform: Any
+    raw: NDArray[Any], dataset: Any, scene: Scene, product: Product, place: Placement
 ) -> NDArray[np.bool_]:
     """Which pixels hold no observation, shape (rows, columns)."""
     empty = np.isnan(raw) if raw.dtype.kind == "f" else np.zeros(raw.shape, dtype=bool)
-    nodata = dataset.nodata if product.nodata is None else product.nodata
-    if isinstance(nodata, int | float) and not np.isnan(nodata):
+    nodata = _nodata(dataset, product)
+    if nodata is not None:
         empty |= raw == nodata
     combined = empty.all(axis=0) if product.nodata_bands == "all" else empty.any(axis=0)
     missing: NDArray[np.bool_] = np.asarray(combined)
     if product.nodata == "footprint":
-        missing = missing | _outside_footprint(dataset, scene, missing.shape, transform)
+        missing = missing | place.outside(scene.footprint, missing.shape)
     return missing
 
 
-def _outside_footprint(
-    dataset: Any, scene: Scene, shape: tuple[int, ...], transform: Any
-) -> NDArray[np.bool_]:
-    from rasterio.features import geometry_mask
-    from rasterio.warp import transform_geom
-
-    footprint = transform_geom("OGC:CRS84", dataset.crs, dict(scene.footprint))
-    outside: NDArray[np.bool_] = geometry_mask([footprint], shape, transform)
-    return outside
+def _nodata(dataset: Any, product: Product) -> float | None:
+    """The missing value, if it is one and not NaN, which is always missing."""
+    nodata = dataset.nodata if product.nodata is None else product.nodata
+    return nodata if isinstance(nodata, int | float) and not np.isnan(nodata) else None

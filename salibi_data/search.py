@@ -1,20 +1,29 @@
-"""Scenes of a catalog: a STAC API through pystac-client, or a static catalog on disk.
+"""Searching a catalog: a STAC API through pystac-client, or items on disk.
 
-Hrefs are kept UNSIGNED, so that a plan holds no token, and relative to the catalog's folder where
-it is local, so that a store does not depend on where that was.
+One search per parent cell and collection, remembered on disk while a plan is made: a plan that was
+stopped is made again without asking for what was found already.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+import numpy as np
 
 from salibi_data.errors import CatalogError, UsageError
+from salibi_data.local_items import Item, items_of
+from salibi_data.redaction import in_one_line
+from salibi_data.scenes import Scene, from_item, newest_processing
+from salibi_data.whole import whole
 
 if TYPE_CHECKING:
     from salibi_data.catalog import Catalog, Sensor
@@ -24,32 +33,14 @@ Interval = tuple[datetime, datetime]
 """Closed interval of times, UTC."""
 
 SEARCH_TIMEOUT_S: Final = 60
-SEARCH_RETRIES: Final = 4
-_SIGNATURES: Final = frozenset(
-    {
-        *("sig", "signature", "token", "access_token", "api_key", "awsaccesskeyid"),
-        *("x-amz-signature", "x-amz-security-token", "x-amz-credential", "x-goog-signature"),
-    }
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scene:
-    """One STAC item, as far as it is needed."""
-
-    id: str
-    sensor: str
-    acquired_utc: datetime
-    footprint: Mapping[str, Any]
-    """GeoJSON geometry, longitude and latitude in degrees: where the scene has data."""
-    hrefs: Mapping[str, str]
-    """Asset key to unsigned href."""
-    properties: Mapping[str, Any]
-    """Those that choosing and reading need."""
-
-    def group(self, sensor: Sensor) -> tuple[str, ...]:
-        """What all scenes of one sample share: a year, a pass."""
-        return tuple(str(self.properties.get(name)) for name in sensor.group_by)
+SEARCH_RETRIES: Final = 5
+SEARCH_BACKOFF_S: Final = 0.5
+"""Of one request."""
+PAUSES_S: Final = (1.0, 2.0)
+"""After them a whole search is tried again."""
+PATIENT_PAUSES_S: Final = (1.0, 5.0, 30.0, 120.0, 300.0)
+"""The same, once the catalog has answered."""
+PAGE_ITEMS: Final = 250
 
 
 def parse_dates(text: str) -> Interval:
@@ -109,169 +100,191 @@ def search(
 
     Raises:
         UsageError: the catalog has no such sensor.
-        CatalogError: the catalog cannot be reached or is damaged.
+        CatalogError: the catalog cannot be reached, ends in the middle, or is damaged.
     """
-    sensor = catalog.sensors.get(sensor_name)
-    if sensor is None:
-        raise UsageError(
-            f"catalog {catalog.name!r} has no sensor {sensor_name!r}; it has "
-            f"{', '.join(catalog.sensors)}. Choose another catalog, or a variant without it."
+    finder = Finder(catalog)
+    return finder.find(sensor_name, bounds_lonlat, None if dates is None else [dates], max_items)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Local:
+    """Scenes on disk with an index of their footprints."""
+
+    scenes: tuple[Scene, ...]
+    footprints: Any
+    """shapely STRtree, in the order of ``scenes``."""
+
+
+@dataclass(frozen=True)
+class Finder:
+    """Searches of one catalog: local items are read once, an API's answers kept in a folder."""
+
+    catalog: Catalog
+    kept_in: Path | None = None
+    """Folder for answers of an API; None keeps nothing."""
+    needed: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Per sensor the assets without which a scene is of no use."""
+    _opened: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def find(
+        self,
+        sensor_name: str,
+        bounds_lonlat: Bounds,
+        intervals: Sequence[Interval] | None,
+        max_items: int | None = None,
+    ) -> list[Scene]:
+        """As :func:`search`, for scenes within any of ``intervals``."""
+        sensor = self.catalog.sensors.get(sensor_name)
+        if sensor is None:
+            raise UsageError(
+                f"catalog {self.catalog.name!r} has no sensor {sensor_name!r}; it has "
+                f"{', '.join(self.catalog.sensors)}. Choose another catalog, or a variant without it."
+            )
+        if self.catalog.kind == "static":
+            found = self._find_local(sensor, bounds_lonlat, intervals)
+        else:
+            found = []
+            for interval in [None] if intervals is None else intervals:
+                scenes = self._find_remote(sensor, bounds_lonlat, interval, max_items)
+                # An API compares the range that radar items state beside their datetime: a scene
+                # that began before midnight would belong to two days.
+                found += [scene for scene in scenes if _within(scene, interval)]
+        # A scene without a file that is needed would fail every time; another one may do.
+        needed = set(self.needed.get(sensor_name, ()))
+        unique = {scene.id: scene for scene in found if needed <= set(scene.hrefs)}
+        ordered = sorted(unique.values(), key=lambda scene: (scene.acquired_utc, scene.id))
+        return newest_processing(sensor, ordered)
+
+    def scenes_on_disk(self, sensor: Sensor) -> tuple[Scene, ...]:
+        """All scenes of one sensor of a catalog on disk."""
+        return self._local(sensor).scenes
+
+    def _local(self, sensor: Sensor) -> _Local:
+        if sensor.name not in self._opened:
+            import shapely
+            from shapely.geometry import shape
+
+            items = items_of(Path(self.catalog.url), sensor.collection)
+            made = (from_item(sensor, item) for item in items)
+            scenes = tuple(scene for scene in made if scene is not None)
+            tree = shapely.STRtree([shape(scene.footprint) for scene in scenes])
+            self._opened[sensor.name] = _Local(scenes=scenes, footprints=tree)
+        local: _Local = self._opened[sensor.name]
+        return local
+
+    def _find_local(
+        self, sensor: Sensor, bounds: Bounds, intervals: Sequence[Interval] | None
+    ) -> list[Scene]:
+        from shapely import box
+
+        local = self._local(sensor)
+        found = [
+            local.scenes[i] for i in np.sort(local.footprints.query(box(*bounds), "intersects"))
+        ]
+        if intervals is None:
+            return found
+        return [s for s in found if any(a <= s.acquired_utc <= b for a, b in intervals)]
+
+    def _find_remote(
+        self, sensor: Sensor, bounds: Bounds, interval: Interval | None, max_items: int | None
+    ) -> list[Scene]:
+        """The API's answer, or what was kept of it."""
+        answer = None
+        if self.kept_in is not None:
+            dates = None if interval is None else [time.isoformat() for time in interval]
+            # The sensor's rules decide what is kept of an item, so they are part of the question.
+            asked = [self.catalog.url, repr(sensor), list(bounds), dates, max_items]
+            digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:24]
+            answer = self.kept_in / f"{digest}.json"
+            if answer.is_file():
+                kept = json.loads(answer.read_text())
+                return [Scene.from_dict(sensor.name, scene) for scene in kept]
+        items = self._items(sensor, bounds, interval, max_items)
+        made = (from_item(sensor, item) for item in items)
+        scenes = [scene for scene in made if scene is not None]
+        if answer is not None:
+            answer.parent.mkdir(parents=True, exist_ok=True)
+            with whole(answer) as partial:
+                partial.write_text(json.dumps([scene.to_dict() for scene in scenes]))
+        return scenes
+
+    def _items(
+        self, sensor: Sensor, bounds: Bounds, interval: Interval | None, max_items: int | None
+    ) -> list[Item]:
+        """All pages of a search, asked for again where an answer is cut short or no answer."""
+        import pystac
+        import requests
+        from pystac_client.exceptions import APIError
+
+        # A catalog that has answered before is waited for; one that never did may be misspelt.
+        pauses_s = PATIENT_PAUSES_S if "answered" in self._opened else PAUSES_S
+        damaged = (
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            pystac.STACError,
+            pystac.STACTypeError,
         )
-    found = _search_api if catalog.kind == "api" else _search_static
-    items = found(catalog, sensor, bounds_lonlat, dates, max_items)
-    scenes = [_scene(sensor, item) for item in items if _usable(sensor, item)]
-    ordered = sorted(scenes, key=lambda scene: (scene.acquired_utc, scene.id))
-    return _latest_only(sensor, ordered)
+        for pause_s in (*pauses_s, None):
+            try:
+                found = list(self._pages(sensor, bounds, interval, max_items))
+            except (APIError, requests.RequestException, *damaged) as error:
+                if pause_s is None:
+                    raise CatalogError(
+                        f"catalog {self.catalog.name!r} at {self.catalog.url} cannot be searched "
+                        f"for {sensor.collection}: {in_one_line(error)}. Check the address and the "
+                        "network, and run again; what was found is kept."
+                    ) from error
+                time.sleep(pause_s * random.uniform(0.5, 1.5))
+            else:
+                break
+        self._opened["answered"] = True
+        return found
 
+    def _pages(
+        self, sensor: Sensor, bounds: Bounds, interval: Interval | None, max_items: int | None
+    ) -> Iterator[Item]:
+        """Items page by page; an error where there are fewer than the API itself says."""
+        from pystac_client.exceptions import APIError
 
-def unsigned(href: str) -> str:
-    """``href`` without its query if that carries a signature or token."""
-    parts = urlsplit(href)
-    signed = any(key.lower() in _SIGNATURES for key, _ in parse_qsl(parts.query))
-    return urlunsplit(parts._replace(query="")) if signed else href
-
-
-def _search_api(
-    catalog: Catalog, sensor: Sensor, bounds: Bounds, dates: Interval | None, max_items: int | None
-) -> Iterator[dict[str, Any]]:
-    import requests
-    from pystac_client import Client
-    from pystac_client.exceptions import APIError
-    from pystac_client.stac_api_io import StacApiIO
-    from urllib3 import Retry
-
-    # pystac-client retries no POST by default and has no timeout.
-    retries = Retry(
-        SEARCH_RETRIES,
-        connect=2,
-        backoff_factor=0.5,
-        status_forcelist=[429, 500, 502, 503, 504],
-        allowed_methods=None,
-    )
-    try:
-        stac_io = StacApiIO(timeout=SEARCH_TIMEOUT_S, max_retries=retries)
-        client = Client.open(catalog.url, stac_io=stac_io)
-        query = client.search(
-            method="POST",
+        query = self._client().search(
+            method=self.catalog.search_method,
             collections=[sensor.collection],
             bbox=bounds,
-            datetime=dates,
-            limit=min(250, max_items or 250),
+            datetime=interval,
+            limit=min(PAGE_ITEMS, max_items or PAGE_ITEMS),
             max_items=max_items,
         )
-        for item in query.items_as_dicts():
-            hrefs = {key: asset["href"] for key, asset in item["assets"].items()}
-            yield {**item, "hrefs": hrefs}
-    except (APIError, requests.RequestException) as error:
-        raise CatalogError(
-            f"catalog {catalog.name!r} at {catalog.url} cannot be searched for "
-            f"{sensor.collection}: {_reason(error)}. Check the address and the network, and run again."
-        ) from error
+        count, promised = 0, 0
+        for page in query.pages_as_dicts():
+            context = page.get("context") or {}
+            promised = max(promised, page.get("numberMatched") or context.get("matched") or 0)
+            count += len(page["features"])
+            yield from page["features"]
+        if max_items is None and count < promised:
+            raise APIError(f"paging ended after {count} of {promised} items")
+
+    def _client(self) -> Any:
+        """The API's client, opened once."""
+        if "client" not in self._opened:
+            from pystac_client import Client
+            from pystac_client.stac_api_io import StacApiIO
+            from urllib3 import Retry
+
+            # pystac-client retries no POST by default and has no time-out.
+            retries = Retry(
+                SEARCH_RETRIES,
+                connect=2,
+                backoff_factor=SEARCH_BACKOFF_S,
+                backoff_jitter=2 * SEARCH_BACKOFF_S,
+                status_forcelist=[429, 500, 502, 503, 504],
+                allowed_methods=None,
+            )
+            stac_io = StacApiIO(timeout=SEARCH_TIMEOUT_S, max_retries=retries)
+            self._opened["client"] = Client.open(self.catalog.url, stac_io=stac_io)
+        return self._opened["client"]
 
 
-def _search_static(
-    catalog: Catalog, sensor: Sensor, bounds: Bounds, dates: Interval | None, max_items: int | None
-) -> Iterator[dict[str, Any]]:
-    import pystac
-    from shapely import box
-    from shapely.geometry import shape
-
-    area = box(*bounds)
-    root = Path(catalog.url).parent
-    try:
-        items = list(pystac.Catalog.from_file(catalog.url).get_items(recursive=True))
-    except (OSError, ValueError, KeyError, pystac.STACError, pystac.STACTypeError) as error:
-        raise CatalogError(
-            f"catalog {catalog.name!r} at {catalog.url} cannot be read: {_reason(error)}. "
-            "Expected a static STAC catalog; check the path, or write it again."
-        ) from error
-    del max_items  # all items were read already
-    for item in items:
-        if item.collection_id != sensor.collection or item.geometry is None:
-            continue
-        if dates and item.datetime and not dates[0] <= item.datetime <= dates[1]:
-            continue
-        if shape(item.geometry).intersects(area):
-            hrefs = {
-                key: _relative(asset.get_absolute_href() or asset.href, root)
-                for key, asset in item.assets.items()
-            }
-            yield {
-                "id": item.id,
-                "geometry": item.geometry,
-                "properties": item.properties,
-                "hrefs": hrefs,
-            }
-
-
-def _relative(href: str, root: Path) -> str:
-    path = Path(href)
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else href
-
-
-def _scene(sensor: Sensor, item: Mapping[str, Any]) -> Scene:
-    properties = item["properties"]
-    kept = {*sensor.group_by, "sat:orbit_state", "gsd"}
-    kept.update(filter(None, (sensor.cloud_cover,)))
-    if sensor.latest is not None:
-        kept.update((*sensor.latest.of, sensor.latest.by))
-    for product in sensor.products.values():
-        if product.offset_from is not None:
-            kept.add(product.offset_from.property)
-    assets = {band.asset for product in sensor.products.values() for band in product.bands.values()}
-    if sensor.clouds is not None:
-        assets.add(sensor.clouds.asset)
-    return Scene(
-        id=item["id"],
-        sensor=sensor.name,
-        acquired_utc=_utc(properties),
-        footprint=item["geometry"],
-        hrefs={k: unsigned(href) for k, href in sorted(item["hrefs"].items()) if k in assets},
-        properties={key: properties[key] for key in sorted(kept) if key in properties},
-    )
-
-
-def _utc(properties: Mapping[str, Any]) -> datetime:
-    text = properties.get("datetime") or properties["start_datetime"]
-    time = datetime.fromisoformat(str(text))
-    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
-
-
-def _usable(sensor: Sensor, item: Mapping[str, Any]) -> bool:
-    """Whether an item can be chosen at all."""
-    properties = item["properties"]
-    grouped = all(properties.get(name) is not None for name in sensor.group_by)
-    return item["geometry"] is not None and grouped and _meets(sensor.require, properties)
-
-
-def _meets(require: Mapping[str, Any], properties: Mapping[str, Any]) -> bool:
-    for name, wanted in require.items():
-        value = properties.get(name)
-        if isinstance(wanted, list | tuple):
-            if not set(wanted) <= set(value or ()):
-                return False
-        elif value != wanted:
-            return False
-    return True
-
-
-def _latest_only(sensor: Sensor, scenes: list[Scene]) -> list[Scene]:
-    rule = sensor.latest
-    if rule is None:
-        return scenes
-    newest: dict[tuple[str, ...], Scene] = {}
-    for scene in scenes:
-        key = tuple(str(scene.properties.get(name)) for name in rule.of)
-        if "None" in key:  # a provider without the property: nothing to compare by
-            key = (scene.id,)
-        age = (str(scene.properties.get(rule.by)), scene.id)
-        if key not in newest or age > (str(newest[key].properties.get(rule.by)), newest[key].id):
-            newest[key] = scene
-    kept = {scene.id for scene in newest.values()}
-    return [scene for scene in scenes if scene.id in kept]
-
-
-def _reason(error: Exception) -> str:
-    """The innermost cause in one line, without query strings: they may carry tokens."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text.split("?", 1)[0][:200]
+def _within(scene: Scene, interval: Interval | None) -> bool:
+    return interval is None or interval[0] <= scene.acquired_utc <= interval[1]

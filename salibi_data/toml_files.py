@@ -25,7 +25,7 @@ def builtin_folder() -> Path:
 def names(folder: str, *, with_key: str = "name") -> list[str]:
     """Names of the built-in files of ``folder`` that have the key themselves."""
     files = (builtin_folder() / folder).glob("*.toml")
-    return sorted(path.stem for path in files if with_key in _read(path))
+    return sorted(path.stem for path in files if with_key in read(path))
 
 
 def find(folder: str, name_or_path: str, *, what: str, known: Sequence[str]) -> Path:
@@ -51,17 +51,34 @@ def resolved(path: Path, folder: str) -> dict[str, Any]:
     """Content of a file with that of those it extends.
 
     Raises:
-        UsageError: it is not TOML, or extends what is not there.
+        UsageError: it is not TOML, extends what is not there, or itself in the end.
     """
-    content = _read(path)
-    base = content.pop("extends", None)
-    if base is None:
-        return content
+    contents = []
+    chain = [path]
+    while True:
+        content = read(chain[-1])
+        base = content.pop("extends", None)
+        contents.append(content)
+        if base is None:
+            break
+        chain.append(_extended(chain[-1], base, folder))
+        if chain[-1].resolve() in {one.resolve() for one in chain[:-1]}:
+            raise UsageError(
+                f"{path} extends itself: {' -> '.join(one.name for one in chain)}; one of these "
+                "has to stand alone or extend another."
+            )
+    merged: dict[str, Any] = {}
+    for content in reversed(contents):
+        merged = _merged(merged, content)
+    return merged
+
+
+def _extended(path: Path, base: Any, folder: str) -> Path:
     beside = path.parent / f"{base}.toml"
     parent = beside if beside.is_file() else builtin_folder() / folder / f"{base}.toml"
-    if not parent.is_file() or parent.resolve() == path.resolve():
+    if not isinstance(base, str) or not parent.is_file():
         raise UsageError(f"{path} extends {base!r}, which is neither beside it nor built in.")
-    return _merged(resolved(parent, folder), content)
+    return parent
 
 
 def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,13 +89,14 @@ def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
+    """Content of one file, without that of those it extends.
+
+    Raises:
+        UsageError: it is not TOML.
+    """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}.") from error
-
-
-def with_tuples(table: Mapping[str, Any]) -> dict[str, Any]:
-    """``table`` with its lists as tuples, as frozen dataclasses want them."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise UsageError(f"{path} is not valid TOML: {reason}.") from error

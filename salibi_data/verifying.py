@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +12,7 @@ import numpy as np
 
 from salibi_data import geoparquet
 from salibi_data.errors import StoreError, VerificationError
-from salibi_data.grid import TileXYZ, ground_gsd_m, tile_ids
+from salibi_data.grid import ground_gsd_m, tile_ids
 from salibi_data.schema import (
     INDEX_ARRAYS,
     MANIFEST_NAME,
@@ -21,6 +21,7 @@ from salibi_data.schema import (
     SPLITS,
     StoreAttributes,
 )
+from salibi_data.splits import leakage
 from salibi_data.write import file_sha256
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Verification:
     num_samples: int
     num_files: int
     checks: tuple[str, ...]
+    against_source: Mapping[str, float] | None = None
+    """Samples read again, and the largest and mean difference in stored steps."""
 
 
 def open_store(store: str | Path) -> tuple[Any, StoreAttributes]:
@@ -66,16 +69,25 @@ def open_store(store: str | Path) -> tuple[Any, StoreAttributes]:
     attributes = StoreAttributes.from_dict(dict(group.attrs), where=str(folder))
     if not (folder / MANIFEST_NAME).is_file():
         raise StoreError(
-            f"{folder} has no {MANIFEST_NAME}: it was never finished. Run its build again."
+            f"{folder} has no {MANIFEST_NAME}, which comes last: it is not a whole store. Remove it, "
+            "and build or pull it again."
         )
     return group, attributes
 
 
-def verify(store: str | Path, *, progress: Progress | None = None) -> Verification:
-    """Check a store against its manifest, the schema, the grid, and itself.
+def verify(
+    store: str | Path,
+    *,
+    against_source: int = 0,
+    catalog: str | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Check a store against its manifest, the schema, the grid, itself, and its sources.
 
     Args:
         store: path of the Zarr group.
+        against_source: so many samples are read again from their sources and compared.
+        catalog: name or TOML file that says where the sources are; default the store's own.
         progress: called with (samples read, samples in all).
 
     Returns:
@@ -85,6 +97,7 @@ def verify(store: str | Path, *, progress: Progress | None = None) -> Verificati
         StoreError: no store is there.
         SchemaError: the attributes are damaged or of a newer schema.
         VerificationError: something is wrong; the message lists what.
+        ReadError: a source cannot be read.
     """
     folder = Path(store)
     group, attributes = open_store(folder)
@@ -95,16 +108,33 @@ def verify(store: str | Path, *, progress: Progress | None = None) -> Verificati
         problems += _check_index(group, attributes)
         problems += _check_table(folder, group, attributes)
         problems += _check_images(group, attributes, progress)
+    checks = ["checksums", "arrays", "grid", "splits", "table", "every image", "zooms"]
+    compared = None
+    if against_source and not problems:
+        from salibi_data.comparing import compare_with_sources
+
+        found = compare_with_sources(
+            folder, group, attributes, against_source, catalog=catalog, progress=progress
+        )
+        problems += found.problems
+        checks.append(f"{found.num_samples} samples against their sources")
+        compared = {
+            "samples": found.num_samples,
+            "max_difference": found.max_difference,
+            "mean_difference": found.mean_difference,
+        }
     if problems:
         shown = "; ".join(problems[:_SHOWN])
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise VerificationError(
-            f"{folder} does not hold what it promises: {shown}{more}. Build or pull it again."
+            f"{folder} does not hold what it promises: {shown}{more}. Remove it, and build or pull "
+            "it again."
         )
     return Verification(
         num_samples=int(group["tile"].shape[0]),
         num_files=len(_manifest(folder)),
-        checks=("checksums", "arrays", "grid", "splits", "table", "every image", "zooms"),
+        checks=tuple(checks),
+        against_source=compared,
     )
 
 
@@ -118,7 +148,8 @@ def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _check_files(folder: Path) -> Iterator[str]:
     manifest = _manifest(folder)
-    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    files = (p for p in folder.rglob("*") if p.is_file() and p.suffix != ".partial")
+    present = {path.relative_to(folder).as_posix() for path in files}
     for name in sorted(present - set(manifest) - {MANIFEST_NAME}):
         yield f"file {name} is not in the manifest"
     for name, entry in manifest.items():
@@ -159,8 +190,7 @@ def _check_index(group: Any, attributes: StoreAttributes) -> Iterator[str]:
         return
     if np.any(np.diff(tile_ids(attributes.base_zoom, x, y)) <= 0):
         yield "samples are not in Hilbert order, each tile once"
-    gsd_m = [ground_gsd_m(TileXYZ(*xy, attributes.base_zoom)) for xy in zip(x, y, strict=True)]
-    if not np.allclose(group["gsd_m"][:], gsd_m, rtol=1e-6):
+    if not np.allclose(group["gsd_m"][:], ground_gsd_m(attributes.base_zoom, y), rtol=1e-6):
         yield "gsd_m differs from the tiles' ground resolution"
     if np.any(split > max(SPLITS.values())):
         yield "a split code is unknown"
@@ -183,7 +213,12 @@ def num_leaking_neighbours(
 
 
 def _check_table(folder: Path, group: Any, attributes: StoreAttributes) -> Iterator[str]:
-    table, _ = geoparquet.read(folder / SAMPLES_NAME)
+    table, about = geoparquet.read(folder / SAMPLES_NAME)
+    if about.get("variant", {}).get("split_by") == "scenes":
+        items = {s: table[f"{s}_items"].to_pylist() for s in attributes.sensors}
+        for sensor, shared in leakage(group["split"][:], items).items():
+            if shared["scenes_in_several_splits"]:
+                yield f"{shared['scenes_in_several_splits']} {sensor} scenes are in several splits"
     tile = np.stack([table[name].to_numpy() for name in "zxy"], axis=1)
     if not np.array_equal(tile, group["tile"][:]):
         yield f"{SAMPLES_NAME} lists other tiles than the array tile"
@@ -224,7 +259,7 @@ def _check_images(
 
 
 def _same_sensor(attributes: StoreAttributes) -> list[tuple[str, str]]:
-    """Pairs (base zoom, one zoom finer) of the same sensor: one scene at two scales."""
+    """Pairs (coarser, finer) of the same sensor and bands: one scene at two scales."""
     names = attributes.modalities
     return [
         (a, b)
@@ -232,15 +267,17 @@ def _same_sensor(attributes: StoreAttributes) -> list[tuple[str, str]]:
         for b, finer in names.items()
         if base.sensor == finer.sensor
         and base.bands == finer.bands
-        and finer.size_px == 2 * base.size_px
+        and finer.size_px > base.size_px
+        and finer.size_px % base.size_px == 0
     ]
 
 
 def _fits_better_shifted(base: NDArray[np.uint8], finer: NDArray[np.uint8]) -> bool:
-    """Whether the finer image, halved, matches the base better one pixel aside than in place."""
+    """Whether the finer image, shrunk, matches the base better one pixel aside than in place."""
     bands, size, _ = base.shape
-    halved = finer.reshape(bands, size, 2, size, 2).mean(axis=(2, 4), dtype=np.float32)
-    inner = halved[:, 1:-1, 1:-1]
+    k = finer.shape[1] // size
+    shrunk = finer.reshape(bands, size, k, size, k).mean(axis=(2, 4), dtype=np.float32)
+    inner = shrunk[:, 1:-1, 1:-1]
 
     def misfit(dy: int, dx: int) -> float:
         moved = base[:, 1 + dy : size - 1 + dy, 1 + dx : size - 1 + dx]

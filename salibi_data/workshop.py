@@ -10,19 +10,34 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from salibi_data.errors import PlanError, StoreError, UsageError
+from salibi_data.errors import StoreError, UsageError
 from salibi_data.plans import Plan
 from salibi_data.whole import whole
 
 if TYPE_CHECKING:
     from salibi_data.blocks import Block
+
+
+SEEN_WITHIN_S: Final = 10.0
+"""Longer than network file systems keep in mind that a file was not there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A block that could not be made."""
+
+    tile: str
+    """Its first tile, ``zoom/column/row``."""
+    kind: str
+    """As of :class:`~salibi_data.errors.ReadError`, or ``killed``."""
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +72,9 @@ class Workshop:
         """Folder of notes on failed blocks."""
         return self.folder / "failures"
 
-    def part(self, block: Block) -> Path:
+    def part(self, digest: str) -> Path:
         """File of a finished block."""
-        return self.parts / f"{block.digest}.arrow"
+        return self.parts / f"{digest}.arrow"
 
     def failure(self, block: Block) -> Path:
         """File of a failed block's reason."""
@@ -75,12 +90,13 @@ class Workshop:
         self.folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StoreError(
+                    f"another build is at work in {self.folder}; wait for it, or stop it first."
+                ) from error
             yield
-        except BlockingIOError as error:
-            raise StoreError(
-                f"another build is at work in {self.folder}; wait for it, or stop it first."
-            ) from error
         finally:
             os.close(descriptor)
 
@@ -100,35 +116,42 @@ class Workshop:
             )
         return plan
 
-    def read_plan(self, digest: str) -> Plan:
-        """The plan of that digest, read once per process.
-
-        Raises:
-            PlanError: another plan lies there now.
-        """
-        return _read_plan(self.plan, digest)
-
-    def read_failures(self) -> dict[str, str]:
-        """Failed blocks: tile to reason, in order."""
-        notes = [json.loads(path.read_text()) for path in self.failures.glob("[!.]*.json")]
-        return {n["tile"]: n["reason"] for n in sorted(notes, key=lambda note: note["tile"])}
+    def read_failures(self) -> list[Failure]:
+        """Failed blocks, in order of their tiles."""
+        notes = (_failure(path) for path in self.failures.glob("[!.]*.json"))
+        return sorted(filter(None, notes), key=lambda failure: failure.tile)
 
     def clear(self, store: Path) -> None:
         """Remove all that building ``store`` left; renamed first, so that no half is found."""
         self.folder.replace(self.folder.with_name(f".{self.folder.name}.{os.getpid()}.old"))
-        for old in store.parent.glob(f".{store.name}*.old"):
-            shutil.rmtree(old, ignore_errors=True)
+        retired = (f".{store.name}.", f".{self.folder.name}.")
+        for old in store.parent.iterdir():
+            if old.name.startswith(retired) and old.suffix == ".old":
+                shutil.rmtree(old, ignore_errors=True)
+
+
+def _failure(path: Path) -> Failure | None:
+    """The note at a path; None for a file that is none of ours."""
+    try:
+        return Failure(**json.loads(path.read_text()))
+    except (ValueError, TypeError):
+        return None
+
+
+def seen(path: Path) -> Path:
+    """``path``, once this machine sees it: another one has just written it to a shared disk.
+
+    A network file system may answer from memory that a file is not there; looking at the whole
+    folder makes it ask again. After :data:`SEEN_WITHIN_S` the path is given back all the same.
+    """
+    end = time.monotonic() + SEEN_WITHIN_S
+    while not path.exists() and time.monotonic() < end:
+        any(path.parent.iterdir())
+        time.sleep(0.2)
+    return path
 
 
 def write_note(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON; the file appears whole or not at all."""
     with whole(path) as partial:
         partial.write_text(json.dumps(content))
-
-
-@lru_cache(maxsize=1)
-def _read_plan(path: Path, digest: str) -> Plan:
-    plan = Plan.read(path)
-    if plan.digest != digest:
-        raise PlanError(f"{path} was replaced during the build; run the build again.")
-    return plan

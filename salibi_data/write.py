@@ -11,17 +11,15 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data import __version__, geoparquet
-from salibi_data.grid import ground_gsd_m
+from salibi_data import __version__
 from salibi_data.parts import read_part
-from salibi_data.plans import Plan, sample_columns
 from salibi_data.schema import (
     ATTRIBUTES_KEY,
     INDEX_ARRAYS,
@@ -31,14 +29,15 @@ from salibi_data.schema import (
     SPLITS,
     StoreAttributes,
 )
-from salibi_data.select import tile_polygon
-from salibi_data.variant import used_assets
+from salibi_data.table import acquired_columns, rows_of, write_samples
 from salibi_data.whole import whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from salibi_data.blocks import Samples
+    from salibi_data.plans import Plan
+    from salibi_data.variant import Variant
 
 SAMPLES_PER_SHARD: Final = 64
 """About 50 MB of high resolution pixels before compression."""
@@ -57,8 +56,10 @@ class Row:
     """File name of its block's part."""
     index: int
     """Row within the part."""
+    split: int
     valid_fraction: tuple[float, ...]
     cloud_fraction: float
+    alignment: Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,17 +84,24 @@ class Layout:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
 
 
-def layout_of(parts: Sequence[tuple[str, Samples]]) -> Layout:
-    """The store's rows: every sample of every part, in the plan's order."""
+def layout_of(parts: Iterable[tuple[int, str, Samples]], split: NDArray[np.uint8]) -> Layout:
+    """The store's rows: every sample of every part, in the plan's order.
+
+    Args:
+        parts: of each block its start in the plan, its part's file name, and its index.
+        split: code of every planned sample.
+    """
     rows = [
         Row(
-            position=position,
+            position=start + position,
             part=name,
             index=index,
+            split=int(split[start + position]),
             valid_fraction=tuple(samples.valid_fraction[index].tolist()),
             cloud_fraction=float(samples.cloud_fraction[index]),
+            alignment={key: float(found[index]) for key, found in samples.alignment.items()},
         )
-        for name, samples in parts
+        for start, name, samples in parts
         for index, position in enumerate(samples.positions)
     ]
     return Layout(rows=tuple(sorted(rows, key=lambda row: row.position)))
@@ -121,14 +129,14 @@ def create_arrays(folder: Path, plan: Plan, num_samples: int) -> None:
 
 
 def write_shard(
-    folder: Path, parts_folder: Path, plan: Plan, rows: Sequence[Row], number: int
+    folder: Path, parts_folder: Path, variant: Variant, rows: Sequence[Row], number: int
 ) -> dict[str, list[list[int]]]:
     """Write one shard of every modality.
 
     Args:
         folder: the group.
         parts_folder: where the parts are.
-        plan: the plan.
+        variant: says what modalities there are.
         rows: the shard's rows, from :meth:`Layout.shard`.
         number: of the shard.
 
@@ -138,18 +146,17 @@ def write_shard(
     """
     import zarr
 
-    parts = {name: read_part(parts_folder / name, plan.variant) for name in {r.part for r in rows}}
-    training = np.array([plan.split[row.position] == SPLITS["train"] for row in rows])
+    parts = {name: read_part(parts_folder / name, variant) for name in {r.part for r in rows}}
+    training = np.array([row.split == SPLITS["train"] for row in rows])
     group = zarr.open_group(folder, mode="r+")
     start = number * SAMPLES_PER_SHARD
     histograms = {}
     # An all-zero chunk is written like any other: "no data" is not "never written".
     with zarr.config.set({"array.write_empty_chunks": True}):
-        for recipe in plan.variant.modalities:
+        for recipe in variant.modalities:
             images = np.stack([parts[row.part].images[recipe.name][row.index] for row in rows])
+            # Zarr renames a whole file into place, so a killed worker leaves no half of a shard.
             array: Any = group[recipe.name]
-            # What a killed worker left of this shard must not be read back and merged.
-            shutil.rmtree(folder / recipe.name / "c" / str(number), ignore_errors=True)
             array[start : start + len(rows)] = images
             histograms[recipe.name] = _histogram(images[training])
     return histograms
@@ -171,7 +178,7 @@ def finish(
         # are not Zarr's. That Zarr v3 has not standardised this yet is known and harmless.
         warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
         zarr.consolidate_metadata(folder)
-    _write_samples(folder / SAMPLES_NAME, plan, layout)
+    write_samples(folder / SAMPLES_NAME, plan, layout)
     write_manifest(folder)
 
 
@@ -184,7 +191,8 @@ def _forget_earlier_finish(folder: Path) -> None:
     metadata = folder / "zarr.json"
     group = json.loads(metadata.read_text())
     group.pop("consolidated_metadata", None)
-    metadata.write_text(json.dumps({**group, "attributes": {}}))
+    with whole(metadata) as partial:
+        partial.write_text(json.dumps({**group, "attributes": {}}))
 
 
 def write_manifest(folder: Path) -> None:
@@ -195,7 +203,8 @@ def write_manifest(folder: Path) -> None:
             "sha256": file_sha256(path),
         }
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / MANIFEST_NAME
+        # A worker of a build that was killed may be late with a shard that is there already.
+        if path.is_file() and path != folder / MANIFEST_NAME and path.suffix != ".partial"
     }
     with whole(folder / MANIFEST_NAME) as partial:
         partial.write_text(json.dumps({"files": files}, indent=1, sort_keys=True) + "\n")
@@ -272,18 +281,17 @@ def _attributes(plan: Plan, histograms: Mapping[str, NDArray[np.int64]]) -> Stor
 def _write_index_arrays(folder: Path, plan: Plan, layout: Layout) -> None:
     import zarr
 
-    choices = [plan.choices[row.position] for row in layout.rows]
-    tiles = [choice.tile for choice in choices]
+    table = rows_of(plan, layout, ["z", "x", "y", "gsd_m", *acquired_columns(plan)])
     values: dict[str, Any] = {
-        "tile": [(tile.z, tile.x, tile.y) for tile in tiles],
-        "gsd_m": [ground_gsd_m(tile) for tile in tiles],
-        "acquired": [
-            [int(choice.scenes[s][0].acquired_utc.timestamp()) for s in plan.variant.sensors]
-            for choice in choices
-        ],
+        "tile": np.stack([table[name].to_numpy() for name in "zxy"], axis=1),
+        "gsd_m": table["gsd_m"].to_numpy(),
+        "acquired": np.stack(
+            [table[name].to_numpy().astype("datetime64[s]") for name in acquired_columns(plan)],
+            axis=1,
+        ).astype(np.int64),
         "valid_fraction": [row.valid_fraction for row in layout.rows],
         "cloud_fraction": [row.cloud_fraction for row in layout.rows],
-        "split": plan.split[[row.position for row in layout.rows]],
+        "split": [row.split for row in layout.rows],
     }
     group = zarr.open_group(folder, mode="r+")
     for name, (dtype, dims) in INDEX_ARRAYS.items():
@@ -295,33 +303,3 @@ def _write_index_arrays(folder: Path, plan: Plan, layout: Layout) -> None:
             compressors=_codecs(),
             dimension_names=dims,
         )
-
-
-def _write_samples(path: Path, plan: Plan, layout: Layout) -> None:
-    import pyarrow as pa
-
-    positions = [row.position for row in layout.rows]
-    columns = {name: column.take(positions) for name, column in sample_columns(plan).items()}
-    choices = [plan.choices[position] for position in positions]
-    for sensor in plan.variant.sensors:
-        used = [choice.scenes[sensor] for choice in choices]
-        assets = used_assets(plan.variant, plan.catalog, sensor)
-        columns[f"{sensor}_hrefs"] = pa.array(
-            [[scene.hrefs[asset] for scene in scenes for asset in assets] for scenes in used]
-        )
-        for column, name in (("orbit_state", "sat:orbit_state"), ("native_gsd_m", "gsd")):
-            found = [scenes[0].properties.get(name) for scenes in used]
-            if any(value is not None for value in found):
-                columns[f"{sensor}_{column}"] = pa.array(found)
-        columns[f"{sensor}_valid_fraction"] = pa.array(
-            [row.valid_fraction[plan.variant.sensors.index(sensor)] for row in layout.rows],
-            pa.float32(),
-        )
-    columns["cloud_fraction"] = pa.array([r.cloud_fraction for r in layout.rows], pa.float32())
-    outlines = [tile_polygon(choice.tile) for choice in choices]
-    geoparquet.write(
-        path,
-        columns,
-        outlines,
-        metadata={"plan_digest": plan.digest, "request": dict(plan.request)},
-    )

@@ -23,6 +23,9 @@ needs_real = pytest.mark.skipif(
 PUNJAB = REAL / "s1_s2_punjab"
 NAIP = REAL / "naip" / "naip_virginia_1m_rgbn.tif"
 
+OPERA = REAL / "s1_opera_california"
+BURSTS = ("T137-292320-IW2", "T137-292321-IW2")
+
 PUNJAB_TOML = """
 name = "punjab"
 title = "One place and week in Punjab (SSL4EO-S12)"
@@ -52,6 +55,13 @@ offset_from = { property = "s2:processing_baseline", at_least = "04.00", offset 
 bands.red = { asset = "B4" }
 bands.green = { asset = "B3" }
 bands.blue = { asset = "B2" }
+bands.rededge1 = { asset = "B5" }
+bands.rededge2 = { asset = "B6" }
+bands.rededge3 = { asset = "B7" }
+bands.nir = { asset = "B8" }
+bands.nir08 = { asset = "B8A" }
+bands.swir16 = { asset = "B11" }
+bands.swir22 = { asset = "B12" }
 """
 
 PUNJAB_VARIANT = """
@@ -89,6 +99,72 @@ product = "reflectance"
 bands = ["red", "green", "blue"]
 units = "reflectance"
 range = [[0.0, 0.3558], [0.0, 0.3558], [0.0, 0.3558]]
+"""
+
+PUNJAB_ASSETS = ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12")
+
+PUNJAB_TEN_BANDS = """
+extends = "variant"
+name = "punjab-ten"
+
+[[selection]]
+sensor = "sentinel-2"
+rank = ["newest"]
+
+[[modality]]
+name = "s2"
+sensor = "sentinel-2"
+product = "reflectance"
+bands = [
+  "blue", "green", "red", "rededge1", "rededge2", "rededge3", "nir", "nir08", "swir16", "swir22",
+]
+units = "reflectance"
+range = [
+  [0.0, 0.3], [0.0, 0.3], [0.0, 0.35], [0.0, 0.6], [0.0, 0.6], [0.0, 0.6], [0.0, 0.6], [0.0, 0.6],
+  [0.0, 0.6], [0.0, 0.6],
+]
+"""
+
+OPERA_TOML = """
+name = "opera"
+title = "Two bursts of OPERA RTC-S1 in California"
+kind = "static"
+url = "catalog.json"
+
+[sensors.sentinel-1]
+collection = "opera-rtc-s1"
+licence = "Copernicus Sentinel data terms"
+attribution = "Contains modified Copernicus Sentinel data, processed by OPERA (NASA JPL)"
+group_by = ["sat:absolute_orbit"]
+
+[sensors.sentinel-1.products.rtc]
+units = "power"  # linear gamma0, by the product's specification
+gsd_m = 30.0
+bands.vv = { asset = "VV" }
+bands.vh = { asset = "VH" }
+"""
+
+OPERA_VARIANT = """
+name = "opera"
+summary = "SAR alone"
+base_zoom = 15
+
+[[selection]]
+sensor = "sentinel-1"
+rank = ["newest"]
+
+[split]
+split_zoom_offset = 0
+validation_share = 0.0
+test_share = 0.0
+
+[[modality]]
+name = "sar"
+sensor = "sentinel-1"
+product = "rtc"
+bands = ["vv", "vh"]
+units = "dB"
+range = [[-25.0, 0.0], [-32.0, -5.0]]
 """
 
 NAIP_TOML = """
@@ -161,11 +237,22 @@ def punjab(folder: Path) -> LocalCatalog:
             "sentinel-2-l2a",
             s2.name,
             datetime(2020, 6, 4, 5, 46, 39, tzinfo=UTC),
-            {name: s2 / f"{name}.tif" for name in ("B4", "B3", "B2")},
+            {name: s2 / f"{name}.tif" for name in PUNJAB_ASSETS},
             {"s2:processing_baseline": _baseline(s2)},
         ),
     ]
     return _write(folder, items, PUNJAB_TOML, PUNJAB_VARIANT)
+
+
+def opera(folder: Path) -> LocalCatalog:
+    """Two bursts of one Sentinel-1 pass, 15 km apart, as linear power in UTM."""
+    items = []
+    for burst in BURSTS:
+        files = {path.stem[-2:]: path for path in sorted(OPERA.glob(f"*{burst}*.tif"))}
+        acquired = datetime(2023, 12, 27, 1, 59, 9, tzinfo=UTC)
+        properties = {"sat:absolute_orbit": 51822, "sat:orbit_state": "ascending"}
+        items.append(_item("opera-rtc-s1", burst, acquired, files, properties))
+    return _write(folder, items, OPERA_TOML, OPERA_VARIANT)
 
 
 def virginia(folder: Path) -> LocalCatalog:

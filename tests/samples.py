@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -20,6 +21,19 @@ def catalog_toml(sample: Path, at: Path) -> str:
         f'url = "{(sample / "catalog.json").as_posix()}"\n'
     )
     return str(at)
+
+
+def served(url: str, catalog: Path, folder: Path) -> str:
+    """A copy of the sample's items whose assets are at a server; its provider file."""
+    for path in catalog.rglob("*.json"):
+        content = json.loads(path.read_text())
+        for asset in content.get("assets", {}).values():
+            file = (path.parent / asset["href"]).resolve().relative_to(catalog.resolve())
+            asset["href"] = f"{url}/{file.as_posix()}"
+        copy = folder / path.relative_to(catalog)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(json.dumps(content))
+    return catalog_toml(folder, folder / "sample-test.toml")
 
 
 def tree(folder: Path) -> dict[str, str]:

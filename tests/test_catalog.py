@@ -20,7 +20,7 @@ from salibi_data.variant import load_variant, variant_from_dict, variant_names
 
 def test_the_contracts_names_are_known() -> None:
     assert {"planetary-computer", "earth-search", "sample"} <= set(catalog_names())
-    assert variant_names() == ["full", "micro", "small"]
+    assert variant_names() == ["full", "micro", "small", "spectral"]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_grouping_property_must_be_a_list(tmp_path: Path) -> None:
     """A string would be taken letter by letter, and mix the years of NAIP."""
     path = tmp_path / "x.toml"
     path.write_text('extends = "sample"\n[sensors.naip]\ngroup_by = "naip:year"')
-    with pytest.raises(UsageError, match="group_by of naip is a string"):
+    with pytest.raises(UsageError, match=r"naip\.group_by is 'naip:year'; expected a list"):
         load_catalog(str(path))
 
 

@@ -75,3 +75,28 @@ def test_mistakes_are_one_line(monkeypatch, capsys, tmp_path):
     code, said = fails(monkeypatch, capsys, "train", tmp_path, "--size", "huge")
     assert code == 2
     assert "tiny, small, base, large" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "--steps", "0"], "'--steps'"),
+        (["eval", "bogus"], "'bogus'"),
+        (["info"], "info --help"),
+        (["train", "--nonsense"], "--nonsense"),
+    ],
+)
+def test_mistakes_in_the_options_are_one_line(monkeypatch, capsys, arguments, words):
+    code, said = fails(monkeypatch, capsys, *arguments)
+    assert (code, said.count("\n")) == (2, 1)
+    assert said.startswith("error: ")
+    assert words in said
+
+
+def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model, "_settings", interrupted)
+    code, said = fails(monkeypatch, capsys, "train")
+    assert (code, said) == (130, "error: interrupted; run the same command again to go on\n")

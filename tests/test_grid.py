@@ -11,16 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pmtiles.tile import zxy_to_tileid
+from tiles import tiles_within
 
 from salibi_data.errors import GridError, UsageError
 from salibi_data.grid import (
     PixelGrid,
+    Span,
     TileXYZ,
     ground_gsd_m,
-    hilbert_sorted,
+    hilbert_order,
     mercator_pixel_m,
     tile_ids,
-    tiles_within,
+    tile_outlines,
 )
 
 
@@ -67,12 +69,13 @@ def test_ground_gsd_is_the_published_formula(tile: TileXYZ) -> None:
     west, south, east, north = mercantile.xy_bounds(*tile)
     _, latitude = mercantile.lnglat((west + east) / 2, (south + north) / 2)
     expected = 156543.03392 * math.cos(math.radians(latitude)) / 2**tile.z
-    assert ground_gsd_m(tile) == pytest.approx(expected, rel=1e-6)
+    assert ground_gsd_m(tile.z, [tile.y])[0] == pytest.approx(expected, rel=1e-6)
 
 
 def test_ground_gsd_varies_by_the_stated_38_percent_over_the_continental_us() -> None:
     south, north = (TileXYZ(*mercantile.tile(-98, lat, 15)) for lat in (24.5, 49.0))
-    assert ground_gsd_m(south) / ground_gsd_m(north) == pytest.approx(1.38, abs=0.01)
+    south_m, north_m = ground_gsd_m(15, [south.y, north.y])
+    assert south_m / north_m == pytest.approx(1.38, abs=0.01)
 
 
 @given(tiles(max_zoom=12), st.integers(0, 4))
@@ -105,12 +108,19 @@ def test_senseless_bounds_are_refused(bounds: tuple[float, float, float, float])
 
 
 def test_hilbert_order_keeps_the_children_of_a_parent_together() -> None:
-    order = hilbert_sorted(TileXYZ(x, y, 6) for x in range(64) for y in range(64))
+    x, y = Span(0, 0, 64, 64).tiles()
+    order = [TileXYZ(int(x[i]), int(y[i]), 6) for i in hilbert_order(6, x, y)]
     parents = [(tile.x >> 2, tile.y >> 2) for tile in order]
     changes = sum(a != b for a, b in itertools.pairwise(parents))
     assert changes == len(set(parents)) - 1
     steps = [abs(a.x - b.x) + abs(a.y - b.y) for a, b in itertools.pairwise(order)]
     assert set(steps) == {1}
+
+
+@given(tiles(max_zoom=18))
+def test_outlines_are_those_of_mercantile(tile: TileXYZ) -> None:
+    (outline,) = tile_outlines(tile.z, [tile.x], [tile.y])
+    assert outline.bounds == pytest.approx(tuple(mercantile.bounds(*tile)), abs=1e-9)
 
 
 def test_windows_of_a_rectangle_tile_it_exactly() -> None:

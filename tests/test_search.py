@@ -8,13 +8,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+import shapely
 from real_catalogs import REAL, needs_real
 from servers import StacServer, matches, serve
+from shapely import box
 
 from salibi_data.catalog import Catalog, load_catalog
 from salibi_data.errors import CatalogError, UsageError
-from salibi_data.search import parse_dates, search, unsigned
+from salibi_data.scenes import from_item, newest_processing, unsigned
+from salibi_data.search import Finder, parse_dates, search
 
 WORLD = (-180.0, -90.0, 180.0, 90.0)
 IOWA = (-92.5, 41.9, -92.4, 42.0)
@@ -87,9 +91,11 @@ def test_throttling_is_waited_out() -> None:
         assert server.requests == 4
 
 
-def test_an_api_that_keeps_failing_is_one_clear_error() -> None:
+def test_an_api_that_keeps_failing_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("salibi_data.search.SEARCH_BACKOFF_S", 0.01)
+    monkeypatch.setattr("salibi_data.search.PAUSES_S", (0.01, 0.01))
     with (
-        serve(StacServer([item(1)], failures=[500] * 9)) as server,
+        serve(StacServer([item(1)], failures=[500] * 20)) as server,
         pytest.raises(CatalogError, match="cannot be searched for naip"),
     ):
         search(api(server.url), "naip", IOWA, None)
@@ -101,8 +107,8 @@ def test_an_unreachable_catalog_is_one_clear_error() -> None:
 
 
 def test_a_sensor_the_catalog_lacks_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="no sensor 'sentinel-1'; it has sentinel-2, naip"):
-        search(load_catalog("earth-search"), "sentinel-1", IOWA, None)
+    with pytest.raises(UsageError, match="no sensor 'landsat'; it has sentinel-1"):
+        search(load_catalog("planetary-computer"), "landsat", IOWA, None)
 
 
 def test_only_scenes_with_the_required_properties_are_kept() -> None:
@@ -118,6 +124,101 @@ def test_only_scenes_with_the_required_properties_are_kept() -> None:
     with serve(StacServer(items)) as server:
         found = search(api(server.url), "sentinel-1", IOWA, None)
     assert [scene.id for scene in found] == ["scene-001"]
+
+
+def test_paging_that_ends_early_is_an_error_never_fewer_scenes() -> None:
+    with (
+        serve(StacServer([item(n) for n in range(20)], lost_pages=True)) as server,
+        pytest.raises(CatalogError, match="paging ended after 3 of"),
+    ):
+        search(api(server.url), "naip", IOWA, None)
+
+
+@pytest.mark.parametrize("body", ["<html>busy</html>", '{"type": "Feat', "[]"])
+def test_an_answer_that_is_none_is_asked_for_again_then_one_clear_error(
+    body: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("salibi_data.search.PAUSES_S", (0.01, 0.01))
+    with serve(StacServer([item(1)], bodies=[body, body])) as server:
+        assert len(search(api(server.url), "naip", IOWA, None)) == 1
+    with (
+        serve(StacServer([item(1)], bodies=[body] * 9)) as server,
+        pytest.raises(CatalogError, match="cannot be searched for naip"),
+    ):
+        search(api(server.url), "naip", IOWA, None)
+
+
+ODD: list[Any] = [
+    None,
+    {"id": None},
+    {"properties": {"datetime": None, "naip:year": "2022"}},
+    {"properties": {"datetime": "yesterday", "naip:year": "2022"}},
+    {"properties": None},
+    {"assets": None},
+    {"assets": {"image": {"title": "no address"}}},
+    {"geometry": {"type": "Polygon", "coordinates": [[[0, 0], [1, 1]]]}},
+    {"geometry": {"type": "Polygon", "coordinates": []}},
+    {"geometry": "POLYGON"},
+    {"geometry": {"type": "Point", "coordinates": [-92.45, 41.95]}},
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=str)
+def test_an_odd_item_is_left_out_and_named_in_the_log(
+    odd: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    strange = None if odd is None else item(2) | odd
+    with serve(StacServer([item(1)], extra=[strange])) as server:
+        found = search(api(server.url), "naip", IOWA, None)
+    assert [scene.id for scene in found] == ["scene-001"]
+    assert "cannot be used" in caplog.text
+
+
+def test_a_scene_without_a_file_that_is_needed_is_left_out() -> None:
+    bare = item(2)
+    bare["assets"] = {"thumbnail": bare["assets"]["image"]}
+    with serve(StacServer([item(1), bare])) as server:
+        finder = Finder(api(server.url), needed={"naip": ("image",)})
+        assert [scene.id for scene in finder.find("naip", IOWA, None)] == ["scene-001"]
+
+
+def test_what_was_found_is_not_asked_for_again(tmp_path: Path) -> None:
+    dates = [parse_dates("2022-07-03/2022-07-15")]
+    with serve(StacServer([item(n) for n in range(20)])) as server:
+        finder = Finder(api(server.url), tmp_path / "kept")
+        first = finder.find("naip", IOWA, dates)
+        asked = server.requests
+        again = Finder(api(server.url), tmp_path / "kept").find("naip", IOWA, dates)
+        assert (again, server.requests) == (first, asked)
+        Finder(api(server.url), tmp_path / "kept").find("naip", IOWA, None)
+        assert server.requests > asked  # another question
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "kept").iterdir())
+    assert b"scene-003" in kept
+    assert b"SECRET" not in kept
+
+
+def test_several_times_are_searched_as_one(sample_toml: str) -> None:
+    found = Finder(load_catalog(sample_toml)).find("sentinel-2", WORLD, None)
+    times = [scene.acquired_utc for scene in found]
+    some = [(times[0], times[0]), (times[-1], times[-1])]
+    ids = {one.id for one in Finder(load_catalog(sample_toml)).find("sentinel-2", WORLD, some)}
+    assert ids == {scene.id for scene in found if scene.acquired_utc in (times[0], times[-1])}
+
+
+@needs_real
+def test_a_stac_geoparquet_file_is_a_catalog_like_the_others(tmp_path: Path) -> None:
+    file = REAL / "stac" / "rustac_100-sentinel-2-items.parquet"
+    catalog = replace(load_catalog("planetary-computer"), kind="static", url=str(file))
+    rows = pq.read_table(file).to_pylist()
+    assert len(search(catalog, "sentinel-2", WORLD, None)) > 50
+    west, south, east, north = shapely.from_wkb(rows[7]["geometry"]).bounds
+    area = (west + 0.1, south + 0.1, east - 0.5, north - 0.5)
+    expected = {
+        row["id"] for row in rows if shapely.from_wkb(row["geometry"]).intersects(box(*area))
+    }
+    found = search(catalog, "sentinel-2", area, None)
+    assert rows[7]["id"] in {scene.id for scene in found} <= expected
+    assert all(scene.hrefs["visual"].startswith("https://") for scene in found)
 
 
 def test_scenes_that_cannot_be_grouped_are_left_out() -> None:
@@ -143,6 +244,47 @@ def test_the_newest_of_reprocessed_duplicates_is_kept() -> None:
     with serve(StacServer(items)) as server:
         found = search(api(server.url), "sentinel-2", IOWA, None)
     assert {scene.id[-1] for scene in found} == {"2", "3", "4", "5"}
+
+
+@pytest.mark.parametrize(
+    ("catalog", "tile"), [("planetary-computer", "s2:mgrs_tile"), ("earth-search", "grid:code")]
+)
+@pytest.mark.parametrize(
+    ("ages_and_shares", "kept"),
+    [
+        # (year of processing, percent of nodata); the newest of what shows the same ground
+        ([(2021, 3.0), (2023, 3.4)], {1}),
+        ([(2023, 3.4), (2021, 3.0), (2022, 2.9)], {0}),
+        ([(2021, 3.0), (2023, 94.0)], {0, 1}),
+        ([(2023, 40.0), (2021, 60.0)], {0, 1}),
+        ([(2021, 40.1), (2021, 59.8), (2023, 40.0), (2023, 60.0)], {2, 3}),
+        ([(2021, None), (2023, 94.0)], {1}),
+        ([(None, 3.0), (2021, 3.0)], {1}),
+        ([(2021, 3.0), (None, 3.0)], {0}),
+        ([(None, None), (None, None)], {1}),
+    ],
+)
+def test_a_newer_processing_supersedes_what_shows_the_same_ground(
+    catalog: str, tile: str, ages_and_shares: list[tuple[int | None, float | None]], kept: set[int]
+) -> None:
+    """Two datastrips of a datatake share tile and time; an item may not tell its age."""
+    sensor = load_catalog(catalog).sensors["sentinel-2"]
+    scenes = []
+    for number, (year, share) in enumerate(ages_and_shares):
+        properties = {
+            "datetime": "2021-07-20T17:00:00Z",
+            "s2:datatake_id": "take",
+            tile: "15TWG",
+            "s2:generation_time": None if year is None else f"{year}-01-02T01:00:00Z",
+            "s2:nodata_pixel_percentage": share,
+        }
+        told = {name: value for name, value in properties.items() if value is not None}
+        scene = from_item(sensor, {**item(number), "id": f"scene-{number}", "properties": told})
+        assert scene is not None
+        scenes.append(scene)
+    found = newest_processing(sensor, scenes)
+    assert {int(scene.id[-1]) for scene in found} == kept
+    assert newest_processing(sensor, scenes[::-1]) == found[::-1]
 
 
 def test_the_sample_catalog_is_searched_like_any_other(sample_toml: str) -> None:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import mercantile
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from shapely import box
-from shapely.geometry import mapping
+from shapely import box, union_all
+from shapely.geometry import mapping, shape
 
 from salibi_data.catalog import load_catalog
 from salibi_data.grid import TileXYZ
-from salibi_data.search import Scene
-from salibi_data.select import Choice, choose
+from salibi_data.scenes import Scene
+from salibi_data.select import Choice, Picks, Tiles, choose
 from salibi_data.variant import load_variant
 
 MICRO, CATALOG = load_variant("micro"), load_catalog("planetary-computer")
@@ -62,8 +63,26 @@ def pick(*scenes: Scene) -> tuple[list[Choice], dict[str, int]]:
     grouped: dict[str, list[Scene]] = {"naip": [], "sentinel-2": [], "sentinel-1": []}
     for one in scenes:
         grouped[one.sensor].append(one)
-    choices, lost = choose([TILE], grouped, MICRO, CATALOG)
-    return choices, dict(lost)
+    picks = choose(tiles(TILE), finder(grouped), MICRO, CATALOG)
+    return picks.choices(), dict(picks.lost)
+
+
+def tiles(*some: TileXYZ) -> Tiles:
+    x, y = (np.array([tile[axis] for tile in some], dtype=np.int64) for axis in (0, 1))
+    return Tiles(zoom=17, x=x, y=y)
+
+
+def finder(grouped: dict[str, list[Scene]]) -> Callable[..., list[Scene]]:
+    """As a catalog answers: what lies within the intervals, in the order it was put in."""
+
+    def find(sensor: str, intervals: Sequence[Any] | None) -> list[Scene]:
+        return [
+            one
+            for one in grouped[sensor]
+            if intervals is None or any(a <= one.acquired_utc <= b for a, b in intervals)
+        ]
+
+    return find
 
 
 def ids(choices: list[Choice], sensor: str) -> list[str]:
@@ -154,3 +173,104 @@ def test_the_order_of_the_scenes_does_not_matter(seed: int) -> None:
     # Ties go to the lower id, whatever order a provider answers in.
     assert pick(*shuffled)[0] == expected
     assert ids(expected, "sentinel-2") == ["s0"]
+
+
+def around(count: int) -> list[TileXYZ]:
+    return [TileXYZ(TILE.x + k % 8, TILE.y + k // 8, 17) for k in range(count)]
+
+
+def area(first: TileXYZ, last: TileXYZ, margin: float = 1e-4) -> tuple[float, ...]:
+    west, _, _, north = mercantile.bounds(*first)
+    _, south, east, _ = mercantile.bounds(*last)
+    return west - margin, south - margin, east + margin, north + margin
+
+
+def test_few_scenes_serve_many_tiles() -> None:
+    """A scene over everything beats one that is a little clearer over a single tile."""
+    every = around(32)
+    wide = area(every[0], every[-1])
+    grouped = {
+        "naip": [naip("n", 2022, wide)],
+        "sentinel-2": [s2("wide", 3, 2.0, wide), s2("narrow", 4, 1.0, area(every[9], every[9]))],
+        "sentinel-1": [s1("r", 2, 1, wide)],
+    }
+    picks = choose(tiles(*every), finder(grouped), MICRO, CATALOG)
+    assert {c.scenes["sentinel-2"][0].id for c in picks.choices()} == {"wide"}
+    # Where it is much clearer, it is worth a scene more.
+    grouped["sentinel-2"][0] = s2("wide", 3, 40.0, wide)
+    picks = choose(tiles(*every), finder(grouped), MICRO, CATALOG)
+    assert [c.tile for c in picks.choices() if c.scenes["sentinel-2"][0].id == "narrow"] == [
+        every[9]
+    ]
+
+
+def plainly(every: Sequence[TileXYZ], grouped: dict[str, list[Scene]]) -> dict[TileXYZ, bool]:
+    """Which tiles can be made, decided tile by tile with nothing but unions."""
+    found = {}
+    for tile in every:
+        outline = box(*mercantile.bounds(*tile)).buffer(-1e-12)
+        groups: dict[str, list[Scene]] = {}
+        for one in grouped["naip"]:
+            groups.setdefault(one.properties["naip:year"], []).append(one)
+        unions = [union_all([shape(one.footprint) for one in each]) for each in groups.values()]
+        found[tile] = any(union.covers(outline) for union in unions)
+    return found
+
+
+@given(st.data())
+def test_exactly_the_tiles_that_one_year_covers_are_chosen(data: st.DataObject) -> None:
+    every = around(24)
+    west, south, east, north = area(every[0], every[-1], margin=0.0)
+    steps = st.integers(0, 12)
+
+    def quad(number: int) -> Scene:
+        x0, x1 = sorted((data.draw(steps), data.draw(steps)))
+        y0, y1 = sorted((data.draw(steps), data.draw(steps)))
+        corners = (
+            west + (east - west) * x0 / 12 - 1e-5,
+            south + (north - south) * y0 / 12 - 1e-5,
+            west + (east - west) * x1 / 12 + 1e-5,
+            south + (north - south) * y1 / 12 + 1e-5,
+        )
+        return naip(f"n{number}", 2021 + data.draw(st.integers(0, 1)), corners)
+
+    wide = area(every[0], every[-1])
+    grouped = {
+        "naip": [quad(number) for number in range(data.draw(st.integers(0, 6)))],
+        "sentinel-2": [s2("a", 3, 1.0, wide), s2("b", -362, 1.0, wide)],
+        "sentinel-1": [s1("c", 2, 1, wide), s1("d", -363, 2, wide)],
+    }
+    picks = choose(tiles(*every), finder(grouped), MICRO, CATALOG)
+    expected = plainly(every, grouped)
+    assert {c.tile for c in picks.choices()} == {tile for tile, whole in expected.items() if whole}
+    assert len(picks.tiles) + sum(picks.lost.values()) == len(every)
+    for choice in picks.choices():
+        assert len({one.properties["naip:year"] for one in choice.scenes["naip"]}) == 1
+
+
+def test_clouds_over_the_tile_decide_when_they_are_scored() -> None:
+    """The granule that is clear as a whole has its clouds over one of the two tiles."""
+    every = around(2)
+    wide = area(every[0], every[-1])
+    grouped = {
+        "naip": [naip("n", 2022, wide)],
+        "sentinel-2": [s2("clear", 3, 1.0, wide), s2("cloudy", 5, 60.0, wide)],
+        "sentinel-1": [s1("r", 2, 1, wide)],
+    }
+    asked: list[str] = []
+
+    def cloudiness(_sensor: str, scenes: Sequence[Scene], at: Any) -> Any:
+        asked.append(scenes[0].id)
+        over = {"clear": [0.9, 0.0], "cloudy": [0.0, 0.7]}[scenes[0].id]
+        return np.array(over, dtype=np.float32)[at]
+
+    picks: Picks = choose(tiles(*every), finder(grouped), MICRO, CATALOG, cloudiness=cloudiness)
+    assert [c.scenes["sentinel-2"][0].id for c in picks.choices()] == ["cloudy", "clear"]
+    assert picks.cloud_fraction.tolist() == [0.0, 0.0]
+    assert asked == ["clear", "cloudy"]
+
+    def always(_sensor: str, _scenes: Sequence[Scene], at: Any) -> Any:
+        return np.ones(len(at), dtype=np.float32)
+
+    overcast = choose(tiles(*every), finder(grouped), MICRO, CATALOG, cloudiness=always)
+    assert (len(overcast.tiles), overcast.lost) == (0, {"clouds": 2})

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from salibi_data.scenes import Scene
 from salibi_data.schema import SPLITS
-from salibi_data.splits import assign, guarded
+from salibi_data.select import Picks, Tiles
+from salibi_data.splits import SceneClusters, assign, guarded, leakage
 from salibi_data.variant import load_variant
 from salibi_data.verifying import num_leaking_neighbours
 
@@ -54,3 +58,78 @@ def test_test_tiles_are_never_given_up() -> None:
     lost = assign(MICRO, x, y)[~guarded(MICRO, x, y)]
     assert SPLITS["test"] not in lost
     assert SPLITS["train"] in lost
+
+
+def picks_of(regions: list[tuple[int, int, int, str]]) -> list[Picks]:
+    """Squares of tiles (left, top, edge), each made from one scene."""
+    found = []
+    for left, top, edge, name in regions:
+        x, y = area(left, top, edge, edge)
+        scene = Scene(
+            id=name,
+            sensor="naip",
+            acquired_utc=datetime(2022, 7, 1, tzinfo=UTC),
+            footprint={},
+            hrefs={},
+            properties={},
+        )
+        found.append(
+            Picks(
+                tiles=Tiles(zoom=17, x=x.astype(np.int64), y=y.astype(np.int64)),
+                sets={"naip": [(scene,)]},
+                code={"naip": np.zeros(len(x), np.int64)},
+                cloud_fraction=np.zeros(len(x), np.float32),
+                lost={},
+            )
+        )
+    return found
+
+
+@given(st.data())
+def test_clusters_share_neither_a_scene_nor_an_edge(data: st.DataObject) -> None:
+    squares = [
+        (
+            31_000 + 8 * data.draw(st.integers(0, 12)),
+            48_000 + 8 * data.draw(st.integers(0, 12)),
+            data.draw(st.sampled_from([4, 8])),
+            data.draw(st.sampled_from("abcdef")),
+        )
+        for _ in range(data.draw(st.integers(1, 10)))
+    ]
+    cells = picks_of(squares)
+    # Enough clusters far away, so that no split is without one.
+    cells += picks_of([(40_000 + 100 * k, 48_000, 4, f"far-{k}") for k in range(20)])
+    clusters = SceneClusters(MICRO)
+    for picks in cells:
+        clusters.add(picks)
+    codes = clusters.assign()
+    of_scene: dict[str, set[int]] = {}
+    x, y, split = [], [], []
+    for picks in cells:
+        found = clusters.split(codes, picks.tiles.x, picks.tiles.y)
+        of_scene.setdefault(picks.sets["naip"][0][0].id, set()).update(found.tolist())
+        x, y, split = [*x, *picks.tiles.x], [*y, *picks.tiles.y], [*split, *found]
+    assert all(len(found) == 1 for found in of_scene.values())
+    assert num_leaking_neighbours(np.array(x), np.array(y), np.array(split)) == 0
+
+
+def test_many_regions_far_apart_get_the_shares_asked_for() -> None:
+    cells = picks_of([(31_000 + 100 * k, 48_000, 8, f"scene-{k}") for k in range(40)])
+    clusters = SceneClusters(MICRO)
+    for picks in cells:
+        clusters.add(picks)
+    codes = np.array(list(clusters.assign().values()))
+    shares = [float((codes == SPLITS[name]).mean()) for name in ("train", "validation", "test")]
+    assert shares == pytest.approx([0.75, 0.15, 0.1], abs=0.03)
+
+
+def test_the_leakage_report_counts_what_is_shared() -> None:
+    split = np.array([0, 0, 1, 1, 2], dtype=np.uint8)
+    items = {"naip": [["a"], ["a", "b"], ["b"], ["c"], ["c", "d"]]}
+    assert leakage(split, items) == {
+        "naip": {
+            "scenes": 4,
+            "scenes_in_several_splits": 2,  # b in training and validation, c in the other two
+            "held_out_samples_sharing_a_training_scene": 1 / 3,
+        }
+    }

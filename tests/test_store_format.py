@@ -116,7 +116,7 @@ def test_stored_pixels_equal_gdals_warp_of_the_sample(
     micro_store: Path, sample_toml: str, sample_catalog: Path, opened: xr.Dataset
 ) -> None:
     """Enlarged modalities against GDAL, tile by tile, from the very files of the plan."""
-    chosen = {choice.tile: choice for choice in plan("micro", catalog=sample_toml).choices}
+    chosen = {choice.tile: choice for choice in plan("micro", catalog=sample_toml).choices()}
     cases = {
         "sar": ("sentinel-1", [("vv", [1]), ("vh", [1])], 256),
         "lores": ("sentinel-2", [("visual", [1, 2, 3])], 256),
@@ -152,7 +152,7 @@ def test_stored_hires_is_an_average_of_the_full_resolution_pixels(
 ) -> None:
     """NAIP at 0.6 m shrinks to 0.89 m; corners of some tiles against a plain average."""
     made = plan("micro", catalog=sample_toml)
-    chosen = {choice.tile: choice for choice in made.choices}
+    chosen = {choice.tile: choice for choice in made.choices()}
     product = made.catalog.sensors["naip"].products["image"]
     compared = 0
     for row in range(0, opened.sizes["sample"], 20):
@@ -210,7 +210,9 @@ def test_a_figure_shows_different_samples_as_they_are_stored(
 def test_info_counts(micro_store: Path, opened: xr.Dataset) -> None:
     found = info(micro_store)
     assert found["samples"] == opened.sizes["sample"] == sum(found["splits"].values())
-    assert found["scenes_shared_by_splits"]["sentinel-2"] == found["scenes"]["sentinel-2"]
+    leaks = found["leakage"]["sentinel-2"]
+    assert leaks["scenes_in_several_splits"] == leaks["scenes"] == 1
+    assert leaks["held_out_samples_sharing_a_training_scene"] == 1.0
     assert found["bytes"] == sum(p.stat().st_size for p in micro_store.rglob("*") if p.is_file())
 
 
@@ -272,7 +274,7 @@ def test_a_split_that_leaks_is_found(copy: Path) -> None:
 
 def test_a_store_that_was_never_finished_is_refused(copy: Path) -> None:
     (copy / "manifest.json").unlink()
-    with pytest.raises(StoreError, match="never finished"):
+    with pytest.raises(StoreError, match="not a whole store"):
         verify(copy)
 
 

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, NoReturn, Protocol, Self
 
 import typer
 
-Advance = Callable[[int, int], None]
-"""Called with (done, total) as work goes on."""
+_INTERRUPTED: Final = 130
+"""What Typer makes of Ctrl-C."""
+
+
+class Advance(Protocol):
+    """Called as work goes on."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """So much of so much is done; ``note`` is shown beside it."""
 
 
 def app(*, help: str) -> typer.Typer:  # noqa: A002 - typer's own name
@@ -35,20 +47,67 @@ def fail(message: str, exit_code: int) -> NoReturn:
 def run(application: typer.Typer) -> None:
     """Run ``application``; a deliberate error becomes one line and its exit code.
 
-    Exit codes: 0 done, 1 the run failed, 2 usage, 130 interrupted. Deliberate errors carry
-    ``exit_code``; an ``OSError`` (a full disk, a missing permission) is the run's failure.
+    Exit codes: 0 done, 1 the run failed, 2 usage, 130 interrupted (Ctrl-C), 143 terminated
+    (SIGTERM). Deliberate errors carry ``exit_code``; an ``OSError`` (a full disk, a missing
+    permission) is the run's failure.
     """
-    try:
-        application()
-    except KeyboardInterrupt:
-        fail("interrupted; run the same command again to go on", 130)
-    except OSError as error:
-        fail(_os_error_line(error), 1)
-    except Exception as error:
-        exit_code = getattr(error, "exit_code", None)
-        if not isinstance(exit_code, int):
-            raise
-        fail(str(error), exit_code)
+    with _Stops() as stops:
+        try:
+            # Typer's own way to end would print boxes, and nothing for an interrupt.
+            exit_code = application(standalone_mode=False)
+        except (KeyboardInterrupt, typer.Abort):
+            exit_code = _INTERRUPTED
+        except OSError as error:
+            in_the_way = _file_where_a_folder_should_be(error)
+            if in_the_way is not None:
+                fail(f"{in_the_way} is a file where a folder should be; name another place.", 2)
+            fail(_os_error_line(error), 1)
+        except Exception as error:
+            exit_code = getattr(error, "exit_code", None)
+            if not isinstance(exit_code, int):
+                raise
+            # By its name, as in Typer: help was printed, and nothing was done wrong.
+            if type(error).__name__ != "NoArgsIsHelpError":
+                fail(_line(error), exit_code)
+    if exit_code == _INTERRUPTED:
+        fail("interrupted; run the same command again to go on", 128 + stops.signal_number)
+    raise SystemExit(exit_code if isinstance(exit_code, int) else 0)
+
+
+class _Stops:
+    """Has SIGTERM, by which schedulers end a job, take the road of Ctrl-C: what is open is closed.
+
+    Once: a second one does not cut short what the first has begun to put away.
+    """
+
+    def __enter__(self) -> Self:
+        self.signal_number: int = signal.SIGINT
+        self._before = signal.signal(signal.SIGTERM, self._stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._before or signal.SIG_DFL)
+
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self.signal_number = number
+        raise KeyboardInterrupt
+
+
+def _line(error: Exception) -> str:
+    """What an error says; Typer's own tell which option they are about, and where help is."""
+    if not hasattr(error, "format_message"):
+        return str(error)
+    context = getattr(error, "ctx", None)
+    where = f" See {context.command_path} --help." if context is not None else ""
+    return f"{error.format_message().rstrip('.')}.{where}"
+
+
+def _file_where_a_folder_should_be(error: OSError) -> Path | None:
+    if not isinstance(error, FileExistsError | NotADirectoryError) or not error.filename:
+        return None
+    path = Path(os.fsdecode(error.filename))
+    return next((one for one in (path, *path.parents) if one.is_file()), None)
 
 
 def _os_error_line(error: OSError) -> str:
@@ -68,22 +127,33 @@ def print_json(content: Any) -> None:
     typer.echo(json.dumps(content, indent=2, sort_keys=True))
 
 
+def _nothing(done: int, total: int, note: str = "") -> None:
+    """Progress where nobody looks."""
+
+
 @contextmanager
 def progress(description: str, *, unit: str, enabled: bool = True) -> Iterator[Advance]:
     """A progress bar on stderr; silent when stderr is no terminal or ``enabled`` is false."""
     if not (enabled and sys.stderr.isatty()):
-        yield lambda _done, _total: None
+        yield _nothing
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as TimeLeft
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    rate = TextColumn("{task.fields[rate]}")
     with Progress(
-        *columns, TextColumn(unit), TimeLeft(), console=Console(stderr=True), transient=True
+        *columns, TextColumn(unit), rate, TimeLeft(), console=Console(stderr=True), transient=True
     ) as bar:
-        task = bar.add_task(description, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task(description, total=None, rate="")
+
+        def advance(done: int, total: int, note: str = "") -> None:
+            bar.update(task, completed=done, total=total, description=f"{description}{note}")
+            if speed := bar.tasks[task].speed:
+                bar.update(task, rate=f"({speed:.3g}/s)")
+
+        yield advance
 
 
 def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -110,6 +180,11 @@ def plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return "" if value is None else str(value)
+
+
+def human_time(seconds: float) -> str:
+    """A span of time in days, hours, minutes and seconds."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def human_bytes(count: int) -> str:

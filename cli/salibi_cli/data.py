@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from salibi_cli import common
+from salibi_cli import building, common
 from salibi_data.errors import SalibiError, UsageError
-
-if TYPE_CHECKING:
-    from salibi_data.grid import Bounds
-    from salibi_data.plans import Plan
 
 app = common.app(help="Make aligned, multi-modal, multi-scale satellite datasets.")
 
-Variant = Annotated[str, typer.Option(help="Variant: a name from `variants`, or a TOML file.")]
-Catalog = Annotated[str, typer.Option(help="Catalog: a name from `catalogs`, or a TOML file.")]
-Bbox = Annotated[
-    str | None, typer.Option(metavar="W,S,E,N", help="Only tiles wholly within, in degrees.")
-]
-Dates = Annotated[
-    str | None,
-    typer.Option(metavar="A/B", help="Only scenes within, such as 2021-05-01/2022-09-30."),
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="At most so many samples.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Store = Annotated[Path, typer.Argument(help="Path of the store.")]
-
-DEFAULT_CATALOG = "planetary-computer"
 
 
 @app.command()
@@ -132,166 +114,9 @@ def sample(
         typer.echo(f"{sum(summary.num_items.values())} items in {directory / 'catalog.json'}")
 
 
-@app.command()
-def plan(
-    *,
-    variant: Variant,
-    catalog: Catalog = DEFAULT_CATALOG,
-    bbox: Bbox = None,
-    dates: Dates = None,
-    limit: Limit = None,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="GeoParquet file to write.")
-    ] = Path("plan.parquet"),
-    as_json: Json = False,
-) -> None:
-    """Search and choose scenes. Example: `salibi-data plan --variant micro --catalog sample`"""
-    from salibi_data.planning import plan as make_plan
-
-    if output.is_dir() or not output.parent.is_dir():
-        raise UsageError(f"--output {output} cannot be a file; name one in a folder that exists.")
-    with common.progress("searching", unit="searches") as advance:
-        made = make_plan(
-            variant,
-            catalog=catalog,
-            bounds_lonlat=_bounds(bbox),
-            dates=dates,
-            limit=limit,
-            progress=advance,
-        )
-    made.write(output)
-    figures = _plan_figures(made)
-    if as_json:
-        common.print_json({**figures, "plan": str(output)})
-        return
-    scenes = ", ".join(f"{count} {sensor}" for sensor, count in figures["scenes"].items())
-    typer.echo(f"{figures['samples']} samples from {scenes} scenes, in {output}")
-    typer.echo(f"at most {common.human_bytes(figures['store_bytes'])} before compression")
-    if figures["requester_pays"]:
-        typer.echo(f"requester pays for {', '.join(figures['requester_pays'])}")
-
-
-def _plan_figures(plan: Plan) -> dict[str, Any]:
-    return {
-        "samples": len(plan.choices),
-        "scenes": {sensor: len(used) for sensor, used in plan.scenes().items()},
-        "tiles_left_out": dict(plan.lost),
-        "store_bytes": len(plan.choices) * plan.variant.bytes_per_sample,
-        "requester_pays": [
-            s for s in plan.variant.sensors if plan.catalog.sensors[s].requester_pays
-        ],
-        "digest": plan.digest,
-    }
-
-
-@app.command()
-def build(
-    *,
-    variant: Annotated[str | None, typer.Option(help="Variant: a name, or a TOML file.")] = None,
-    catalog: Catalog = DEFAULT_CATALOG,
-    plan_file: Annotated[
-        Path | None, typer.Option("--plan", help="A plan instead of variant and catalog.")
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Store to make; default data/VARIANT.zarr."),
-    ] = None,
-    bbox: Bbox = None,
-    dates: Dates = None,
-    limit: Limit = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
-    as_json: Json = False,
-) -> None:
-    """Plan and build a store; run it again to go on.
-
-    Example: `salibi-data build --variant micro --catalog sample`
-    """
-    if (variant is None) == (plan_file is None):
-        raise UsageError("give either --variant or --plan.")
-    if plan_file is not None and (bbox or dates or limit or catalog != DEFAULT_CATALOG):
-        raise UsageError(
-            "--plan says all; give no --catalog, --bbox, --dates or --limit beside it."
-        )
-    from salibi_data.building import build as make
-
-    store = output or _default_store(variant, plan_file)
-    store.parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as bars:
-        report = make(
-            store,
-            variant=variant,
-            catalog=catalog,
-            plan=plan_file,
-            bounds_lonlat=_bounds(bbox),
-            dates=dates,
-            limit=limit,
-            workers=workers,
-            progress=_stages(bars),
-        )
-    if as_json:
-        common.print_json(
-            {
-                "store": str(store),
-                "samples": report.num_samples,
-                "dropped": dict(report.dropped),
-                "failures": dict(report.failures),
-                "was_complete": report.was_complete,
-            }
-        )
-    else:
-        dropped = ", ".join(f"{count} for {reason}" for reason, count in report.dropped.items())
-        what = "were there already" if report.was_complete else "built"
-        typer.echo(
-            f"{report.num_samples} samples {what} in {store}"
-            + (f"; dropped {dropped}" if dropped else "")
-        )
-    if report.failures:
-        tile, reason = next(iter(report.failures.items()))
-        raise SalibiError(
-            f"{len(report.failures)} blocks could not be made, all others are in the store. "
-            f"The one at tile {tile}: {reason} Run the same command again to try them again."
-        )
-
-
-def _default_store(variant: str | None, plan_file: Path | None) -> Path:
-    if variant is None:
-        from salibi_data.plans import Plan
-
-        variant = Plan.read(plan_file or Path()).variant.name
-    return Path("data") / f"{Path(variant).stem}.zarr"
-
-
-def _stages(bars: ExitStack) -> Callable[[str, int, int], None]:
-    """A progress bar per stage, opened when the stage begins."""
-    words = {"plan": "planning", "samples": "reading and aligning", "shards": "writing the store"}
-    open_bars: dict[str, common.Advance] = {}
-
-    def advance(stage: str, done: int, total: int) -> None:
-        if stage not in open_bars:
-            bars.close()
-            open_bars[stage] = bars.enter_context(common.progress(words[stage], unit=stage))
-        open_bars[stage](done, total)
-
-    return advance
-
-
-@app.command()
-def status(store: Store, *, as_json: Json = False) -> None:
-    """How far a build is, what failed and why. Example: `salibi-data status data/micro.zarr`"""
-    from salibi_data.building import status as look
-
-    found = look(store)
-    if as_json:
-        common.print_json(found)
-        return
-    if "blocks" in found:
-        typer.echo(
-            f"{found['blocks_done']} of {found['blocks']} blocks done, "
-            f"{len(found['failures'])} failed, {found['planned_samples']} samples planned"
-        )
-        for tile, reason in found["failures"].items():
-            typer.echo(f"  {tile}: {reason}")
-    typer.echo("the store is finished" if found["finished"] else "the store is not finished")
+app.command()(building.plan)
+app.command()(building.build)
+app.command()(building.status)
 
 
 @app.command()
@@ -325,18 +150,36 @@ def info(store: Store, *, as_json: Json = False) -> None:
 
 
 @app.command()
-def verify(store: Store, *, as_json: Json = False) -> None:
+def verify(
+    store: Store,
+    *,
+    against_source: Annotated[
+        int,
+        typer.Option(min=0, metavar="K", help="Read K samples again from their sources, compare."),
+    ] = 0,
+    catalog: Annotated[
+        str | None, typer.Option(help="Where the sources are; default the store's catalog.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Check checksums, schema, grid, splits and every sample.
 
-    Example: `salibi-data verify data/micro.zarr`
+    Example: `salibi-data verify data/micro.zarr --against-source 8`
     """
     from salibi_data.verifying import verify as check
 
+    if catalog is not None and not against_source:
+        raise UsageError("--catalog says where --against-source reads; give both, or neither.")
     with common.progress("verifying", unit="samples") as advance:
-        found = check(store, progress=advance)
+        found = check(store, against_source=against_source, catalog=catalog, progress=advance)
     if as_json:
         common.print_json(
-            {"samples": found.num_samples, "files": found.num_files, "checks": list(found.checks)}
+            {
+                "samples": found.num_samples,
+                "files": found.num_files,
+                "checks": list(found.checks),
+                "against_source": found.against_source,
+            }
         )
     else:
         typer.echo(
@@ -384,16 +227,6 @@ def figure(
         )
     save_panels(rows, output, row_labels=list(samples), edge_px=edge_px)
     typer.echo(f"{len(rows)} samples in {output}")
-
-
-def _bounds(text: str | None) -> Bounds | None:
-    if text is None:
-        return None
-    try:
-        west, south, east, north = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError(f"--bbox {text!r} is not W,S,E,N: four numbers in degrees.") from error
-    return west, south, east, north
 
 
 def main() -> None:

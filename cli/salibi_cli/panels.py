@@ -108,7 +108,7 @@ def save_panels(
 def as_rgb(image: np.ndarray, modality: Modality) -> np.ndarray:
     """Turn one stored image into colours for the eye.
 
-    Three bands are red, green, blue. Two are VV and VH in dB: VV in red and blue, VH in green, so
+    Bands named red, green and blue are shown as such; else three are. Two are VV and VH in dB: VV in red and blue, VH in green, so
     that what scatters in its volume, as forest does, turns green; each is stretched over its mean
     and 2.5 standard deviations. Nodata stays black.
 
@@ -121,7 +121,10 @@ def as_rgb(image: np.ndarray, modality: Modality) -> np.ndarray:
     """
     if modality.units == "dB":
         image = _stretched(image, modality)
-    channels = {1: (0, 0, 0), 2: (0, 1, 0)}.get(len(image), (0, 1, 2))
+    colours = ("red", "green", "blue")
+    channels: tuple[int, ...] = {1: (0, 0, 0), 2: (0, 1, 0)}.get(len(image), (0, 1, 2))
+    if set(colours) <= set(modality.bands):
+        channels = tuple(modality.bands.index(colour) for colour in colours)
     return np.ascontiguousarray(image[list(channels)].transpose(1, 2, 0))
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-
-from salibi_data.workers import end_with_parent
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -95,7 +95,7 @@ _shared: dict[str, Any] = {}
 
 def _start_helper(landscape: Landscape, frame: Frame, blocks_done: Any) -> None:
     """Set up a helper process: keep what all its tasks need, and end when the parent ends."""
-    end_with_parent()
+    _end_with_parent()
     _shared.update(landscape=landscape, frame=frame, blocks_done=blocks_done)
 
 
@@ -139,3 +139,18 @@ def _render_in_pool(
             if any(future.exception() for future in finished):
                 pool.shutdown(cancel_futures=True)
         return [future.result() for future in futures]
+
+
+def _end_with_parent() -> None:
+    """Leave when the main process is gone: idle workers would wait forever, busy ones go on."""
+    from multiprocessing import parent_process
+
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,142 @@
+"""How far two images of one place are apart: phase correlation over the detail that both have.
+
+Made for Sentinel-2, enlarged, against NAIP on the same tile, as a measure of how well the two
+collections lie on each other. It moves nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+MAX_SHIFT_GSD: Final = 4.0
+"""Longest shift looked for, in native pixels of the coarser image."""
+
+MIN_VALID: Final = 0.75
+"""Share of the pixels that both images must have."""
+
+MIN_CONTRAST: Final = 1e-6
+"""Least standard deviation of an image, of its mean level: below it there is nothing to see."""
+
+MIN_FREQUENCIES: Final = 30
+"""Fewer than this agree by chance, whatever the images show."""
+
+_COARSE_STEP: Final = 0.25
+"""Of a native pixel; the correlation's main lobe is two of them wide."""
+_REFINEMENTS: Final = 4
+_FINER: Final = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shift:
+    """Where the moving image's features lie, seen from the fixed image's."""
+
+    east_m: float
+    """Ground metres; NaN where nothing can be said."""
+    north_m: float
+    peak: float
+    """Share of the common detail that one shift explains, 0..1. Unrelated images reach 0.2 to 0.35
+    by chance on 256 m of 10 m pixels; below 0.4 there the shift means nothing."""
+
+
+NOTHING: Final = Shift(east_m=math.nan, north_m=math.nan, peak=0.0)
+
+
+def shift_m(moving: Floats, fixed: Floats, *, pixel_m: float, native_gsd_m: float) -> Shift:
+    """The shift of ``moving`` against ``fixed``.
+
+    The spectra's phases alone count, so gain, gamma and an inverted contrast matter little; only
+    frequencies below the coarser image's Nyquist limit are compared, so its enlargement does not.
+    On 256 m of real texture sampled at 10 m the error is about 0.4 m (median; 1.1 m at most).
+
+    Args:
+        moving: grey values, shape (rows, columns); NaN where missing.
+        fixed: likewise, on the same pixels.
+        pixel_m: ground metres per pixel of both.
+        native_gsd_m: native pixel of the coarser of the two, in metres.
+
+    Returns:
+        NaN and a peak of 0 where an image is flat, or too much of it is missing.
+
+    Source: Kuglin and Hines, "The phase correlation image alignment method" (1975); sub-pixel peak
+    by a matrix Fourier transform, Guizar-Sicairos et al., "Efficient subpixel image registration
+    algorithms", Optics Letters 33 (2008).
+    """
+    if moving.shape != fixed.shape:
+        raise ValueError(f"images of {moving.shape} and {fixed.shape} pixels; expected the same")
+    first = _measured(moving, fixed, pixel_m, native_gsd_m)
+    if math.isnan(first.east_m):
+        return first
+    # Both windows have to show the same ground: what only one of them shows pulls towards zero.
+    east_px, south_px = round(first.east_m / pixel_m), round(-first.north_m / pixel_m)
+    rest = _measured(
+        _ahead(moving, south_px, east_px), _ahead(fixed, -south_px, -east_px), pixel_m, native_gsd_m
+    )
+    return Shift(
+        east_m=rest.east_m + east_px * pixel_m,
+        north_m=rest.north_m - south_px * pixel_m,
+        peak=rest.peak,
+    )
+
+
+def _ahead(image: Floats, rows: int, columns: int) -> Floats:
+    """``image`` without its first rows and columns, or for negative numbers its last ones."""
+    upper = slice(rows, None) if rows >= 0 else slice(None, rows)
+    left = slice(columns, None) if columns >= 0 else slice(None, columns)
+    return image[upper, left]
+
+
+def _measured(moving: Floats, fixed: Floats, pixel_m: float, native_gsd_m: float) -> Shift:
+    valid = np.isfinite(moving) & np.isfinite(fixed)
+    if valid.mean() < MIN_VALID or _is_flat(moving[valid]) or _is_flat(fixed[valid]):
+        return NOTHING
+    row_hz, column_hz = (np.fft.fftfreq(num, d=pixel_m) for num in moving.shape)
+    common = np.hypot(row_hz[:, None], column_hz[None, :]) < 0.5 / native_gsd_m
+    common[0, 0] = False
+    if common.sum() < MIN_FREQUENCIES:
+        return NOTHING
+    cross = _spectrum(moving, valid) * _spectrum(fixed, valid).conj()
+    size = np.abs(cross)
+    phases = np.where(common, cross / np.maximum(size, np.finfo(float).tiny), 0)
+    used_rows, used_columns = common.any(axis=1), common.any(axis=0)
+    phases = phases[np.ix_(used_rows, used_columns)]
+    return _peak(phases, row_hz[used_rows], column_hz[used_columns], native_gsd_m)
+
+
+def _is_flat(values: Floats) -> bool:
+    return bool(values.std() <= MIN_CONTRAST * max(abs(float(values.mean())), 1e-30))
+
+
+def _spectrum(image: Floats, valid: NDArray[np.bool_]) -> NDArray[np.complex128]:
+    rows, columns = (np.hanning(num + 2)[1:-1] for num in image.shape)
+    weight = rows[:, None] * columns[None, :] * valid
+    level = np.sum(image * weight, where=valid) / weight.sum()
+    spectrum: NDArray[np.complex128] = np.fft.fft2(np.where(valid, image - level, 0) * weight)
+    return spectrum
+
+
+def _peak(phases: NDArray[np.complex128], row_hz: Floats, column_hz: Floats, gsd_m: float) -> Shift:
+    """The shift whose phase ramp explains most of ``phases``."""
+    south, east = 0.0, 0.0
+    reach, step = MAX_SHIFT_GSD * gsd_m, _COARSE_STEP * gsd_m
+    explained = 0.0
+    for _ in range(1 + _REFINEMENTS):
+        offsets = np.arange(-reach, reach + step / 2, step)
+        souths, easts = south + offsets, east + offsets
+        down = np.exp(2j * np.pi * np.outer(souths, row_hz))
+        across = np.exp(2j * np.pi * np.outer(column_hz, easts))
+        # An inverted contrast turns every phase by half a circle, hence the absolute value.
+        correlation = np.abs((down @ phases @ across).real)
+        row, column = np.unravel_index(int(correlation.argmax()), correlation.shape)
+        south, east = float(souths[row]), float(easts[column])
+        explained = float(correlation[row, column]) / int(np.count_nonzero(phases))
+        reach, step = step, step / _FINER
+    return Shift(east_m=east, north_m=-south, peak=min(1.0, explained))

@@ -1,0 +1,82 @@
+"""How far a build is: what is done, what failed and why, and how long the rest may take."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from salibi_data.blocks import blocks_of
+from salibi_data.errors import StoreError
+from salibi_data.plans import Plan
+from salibi_data.runlog import RunLog, speed
+from salibi_data.schema import MANIFEST_NAME
+from salibi_data.workshop import Failure, Workshop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """How far a build is."""
+
+    stage: str
+    """``plan``, ``samples`` or ``shards``."""
+    done: int
+    total: int
+    num_bytes: int = 0
+    """Bytes read from http(s) sources in this run."""
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """Blocks that failed in this run, by kind."""
+
+
+Progress = Callable[[Step], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildReport:
+    """What a build did."""
+
+    store: Path
+    num_samples: int
+    dropped: Mapping[str, int]
+    """Planned samples that are not in the store, by reason."""
+    failures: tuple[Failure, ...]
+    """Blocks that could not be made. Run again to try them again."""
+    warnings: tuple[str, ...] = ()
+    """What about the sources looked wrong."""
+    was_complete: bool = False
+    """The store was there already; nothing was done."""
+
+
+def status(store: str | Path) -> dict[str, Any]:
+    """How far a build is: planned, done and failed blocks, and whether the store is there.
+
+    Raises:
+        StoreError: neither a store nor a build of one is there.
+    """
+    store = Path(store)
+    workshop = Workshop.of(store)
+    finished = (store / MANIFEST_NAME).is_file()
+    if not workshop.plan.exists():
+        if not finished:
+            raise StoreError(f"neither a store nor a build of one is at {store}; check the path.")
+        return {"finished": True, "failures": [], "failures_by_kind": {}}
+    plan = Plan.read(workshop.plan)
+    sizes = {block.digest: len(block.choices) for block in blocks_of(plan)}
+    made = [digest for digest in sizes if workshop.part(digest).exists()]
+    failures = workshop.read_failures()
+    last_run = speed(RunLog.path_of(store))
+    left = plan.num_samples - sum(sizes[digest] for digest in made)
+    if last_run:
+        last_run["seconds_left"] = left / last_run["samples_per_s"]
+    return {
+        "finished": finished,
+        "planned_samples": plan.num_samples,
+        "samples_left": left,
+        "last_run": last_run,
+        "blocks": len(sizes),
+        "blocks_done": len(made),
+        "failures_by_kind": dict(Counter(failure.kind for failure in failures)),
+        "failures": [asdict(failure) for failure in failures],
+    }

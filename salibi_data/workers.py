@@ -105,7 +105,9 @@ class Crew:
             for task in suspects:  # each alone, so that no other is blamed for it
                 yield task[0], _result_or_lost(submit(task))
         except (CommClosedError, CancelledError, TimeoutError, OSError) as error:
-            if isinstance(error, OSError) and self._scheduler_answers():
+            # A comm that is closed is an OSError as well, but never a task's own.
+            may_be_a_task = isinstance(error, OSError) and not isinstance(error, CommClosedError)
+            if may_be_a_task and self._scheduler_answers():
                 raise
             raise SalibiError(
                 f"the Dask scheduler at {self._client.scheduler.address} is gone; what was "
@@ -125,7 +127,14 @@ class Crew:
         return (1 + TASKS_PER_THREAD) * max(1, threads)
 
     def _scheduler_answers(self) -> bool:
-        return bool(self._client.status == "running")
+        """Asked anew: the client may take a while to notice that its scheduler was killed."""
+        if self._client.status != "running":
+            return False
+        try:
+            _check_listening(self._client.scheduler.address)
+        except OSError:
+            return False
+        return True
 
     def _connect(self) -> Any:
         from salibi_data import pacing, tokens

@@ -14,6 +14,7 @@ import pytest
 import rasterio
 from rasterio.warp import transform_bounds
 from shapely.geometry import box, mapping
+from variants_toml import ALL_TRAIN, SAR
 
 REAL = Path(os.environ.get("SALIBI_REAL", Path(__file__).parents[2] / "shared" / "real"))
 needs_real = pytest.mark.skipif(
@@ -64,7 +65,8 @@ bands.swir16 = { asset = "B11" }
 bands.swir22 = { asset = "B12" }
 """
 
-PUNJAB_VARIANT = """
+PUNJAB_VARIANT = (
+    """
 name = "punjab"
 summary = "SAR and low resolution"
 base_zoom = 16
@@ -78,20 +80,10 @@ sensor = "sentinel-1"
 rank = ["time"]
 near = "sentinel-2"
 within_days = 7
-
-[split]
-split_zoom_offset = 0
-validation_share = 0.0
-test_share = 0.0
-
-[[modality]]
-name = "sar"
-sensor = "sentinel-1"
-product = "rtc"
-bands = ["vv", "vh"]
-units = "dB"
-range = [[-25.0, 0.0], [-32.0, -5.0]]
-
+"""
+    + ALL_TRAIN
+    + SAR
+    + """
 [[modality]]
 name = "lores"
 sensor = "sentinel-2"
@@ -100,6 +92,7 @@ bands = ["red", "green", "blue"]
 units = "reflectance"
 range = [[0.0, 0.3558], [0.0, 0.3558], [0.0, 0.3558]]
 """
+)
 
 PUNJAB_ASSETS = ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12")
 
@@ -144,7 +137,8 @@ bands.vv = { asset = "VV" }
 bands.vh = { asset = "VH" }
 """
 
-OPERA_VARIANT = """
+OPERA_VARIANT = (
+    """
 name = "opera"
 summary = "SAR alone"
 base_zoom = 15
@@ -152,20 +146,10 @@ base_zoom = 15
 [[selection]]
 sensor = "sentinel-1"
 rank = ["newest"]
-
-[split]
-split_zoom_offset = 0
-validation_share = 0.0
-test_share = 0.0
-
-[[modality]]
-name = "sar"
-sensor = "sentinel-1"
-product = "rtc"
-bands = ["vv", "vh"]
-units = "dB"
-range = [[-25.0, 0.0], [-32.0, -5.0]]
 """
+    + ALL_TRAIN
+    + SAR
+)
 
 NAIP_TOML = """
 name = "virginia"

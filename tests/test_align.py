@@ -14,9 +14,8 @@ import rasterio
 import real_catalogs
 from hypothesis import given
 from hypothesis import strategies as st
-from rasterio.enums import Resampling
+from oracle import warped
 from rasterio.transform import Affine
-from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform, transform_bounds
 from real_catalogs import needs_real
 from tiles import tiles_within
@@ -41,28 +40,6 @@ VV = ModalityRecipe(
     units="dB",
     range=((-25.0, 0.0),),
 )
-
-
-def gdal_tile(path: Path, bands: list[int], tile: TileXYZ, tile_px: int) -> NDArray[np.float32]:
-    """One tile as GDAL's warper gives it: bilinear, float, tight error."""
-    grid = PixelGrid.around([tile], tile_px=tile_px)
-    with (
-        rasterio.open(path) as dataset,
-        WarpedVRT(
-            dataset,
-            crs="EPSG:3857",
-            transform=Affine(*grid.transform),
-            width=tile_px,
-            height=tile_px,
-            resampling=Resampling.bilinear,
-            tolerance=0.001,
-            dtype="float32",
-            nodata=-9999,
-            src_nodata=None,
-            add_alpha=False,
-        ) as vrt,
-    ):
-        return vrt.read(bands).astype(np.float32)
 
 
 def plain_average(source: Source, grid: PixelGrid, samples: int = 60) -> NDArray[np.float64]:
@@ -101,7 +78,7 @@ def test_real_sentinel_pixels_equal_gdals_warp(
     apart = []
     for sample, (z, x, y) in enumerate(group["tile"][:].tolist()):
         for band, file in enumerate(files):
-            physical = gdal_tile(place / f"{file}.tif", [1], TileXYZ(x, y, z), 256)[0]
+            physical = warped(place / f"{file}.tif", [1], TileXYZ(x, y, z), 256)[0]
             # Punjab's SAR is in dB and is compared as it is: no logarithm was taken twice.
             if array == "lores":
                 physical = physical * 1e-4
@@ -170,7 +147,7 @@ def test_real_naip_enlarged_equals_gdals_warp(zoom: int, tile_px: int) -> None:
         grid = PixelGrid.around([tile], tile_px=tile_px)
         assert align.shrinking_factor(source, grid) <= 1
         ours = np.rint(align.warp(source, grid))
-        gdals = np.rint(gdal_tile(real_catalogs.NAIP, [1, 2, 3], tile, tile_px))
+        gdals = np.rint(warped(real_catalogs.NAIP, [1, 2, 3], tile, tile_px, all_valid=True))
         assert np.mean(np.abs(ours - gdals) <= 1) >= 0.999
 
 

@@ -11,6 +11,7 @@ import rasterio
 import samples
 from rasterio.transform import from_origin
 from servers import RangeServer, serve
+from variants_toml import ALL_TRAIN
 
 from salibi_data.blocks import Block, make_samples
 from salibi_data.catalog import Catalog, catalog_from_dict, load_catalog
@@ -33,17 +34,17 @@ TILES = Tiles(zoom=15, x=np.array([tile.x for tile in ROW]), y=np.array([tile.y 
 BOTH = np.arange(2)
 VEGETATION, CLOUD = 4, 9
 
-VARIANT = """
+VARIANT = (
+    """
 name = "optical"
 summary = "Sentinel-2 alone"
 base_zoom = 15
 [[selection]]
 sensor = "sentinel-2"
 rank = ["newest"]
-[split]
-split_zoom_offset = 0
-validation_share = 0.0
-test_share = 0.0
+"""
+    + ALL_TRAIN
+    + """
 [[modality]]
 name = "lores"
 sensor = "sentinel-2"
@@ -51,6 +52,7 @@ product = "visual"
 bands = ["red", "green", "blue"]
 units = "display"
 """
+)
 
 
 @pytest.fixture(params=["planetary-computer", "earth-search"])

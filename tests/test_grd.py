@@ -18,6 +18,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.warp import transform
 from shapely.geometry import shape
 from tiles import tiles_within
+from variants_toml import ALL_TRAIN, SAR
 
 from salibi_data import align, build
 from salibi_data.calibration import GammaTable, parse_gamma
@@ -311,25 +312,18 @@ def test_real_rtc_is_not_replaced_by_grd() -> None:
     assert with_grd(catalog) == catalog
 
 
-VARIANT = """
+VARIANT = (
+    """
 name = "radar"
 summary = "SAR alone"
 base_zoom = 14
 [[selection]]
 sensor = "sentinel-1"
 rank = ["newest"]
-[split]
-split_zoom_offset = 0
-validation_share = 0.0
-test_share = 0.0
-[[modality]]
-name = "sar"
-sensor = "sentinel-1"
-product = "rtc"
-bands = ["vv", "vh"]
-units = "dB"
-range = [[-25.0, 0.0], [-32.0, -5.0]]
 """
+    + ALL_TRAIN
+    + SAR
+)
 
 
 def test_a_whole_build_takes_grd_only_when_asked_to(scene: Scene, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import rasterio
 from rasterio.transform import from_origin
 from rasterio.warp import transform, transform_bounds
 from shapely.geometry import box, mapping
+from variants_toml import ALL_TRAIN, SAR
 
 from salibi_data import build
 from salibi_data.grid import PixelGrid, TileXYZ
@@ -136,7 +137,8 @@ bands.vv = { asset = "vv" }
 bands.vh = { asset = "vh" }
 """
 
-VARIANT = """
+VARIANT = (
+    """
 name = "two-zones"
 summary = "all three sensors"
 base_zoom = 14
@@ -153,19 +155,10 @@ sensor = "sentinel-1"
 rank = ["time"]
 near = "sentinel-2"
 within_days = 10
-
-[split]
-split_zoom_offset = 0
-validation_share = 0.0
-test_share = 0.0
-
-[[modality]]
-name = "sar"
-sensor = "sentinel-1"
-product = "rtc"
-bands = ["vv", "vh"]
-units = "dB"
-range = [[-25.0, 0.0], [-32.0, -5.0]]
+"""
+    + ALL_TRAIN
+    + SAR
+    + """
 [[modality]]
 name = "lores"
 sensor = "sentinel-2"
@@ -180,6 +173,7 @@ product = "image"
 bands = ["red"]
 units = "display"
 """
+)
 
 VH_BELOW_VV = 0.2
 

@@ -12,13 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import rasterio
-from rasterio.enums import Resampling
-from rasterio.transform import Affine
-from rasterio.vrt import WarpedVRT
+from oracle import warped
 
 from salibi_data import build
-from salibi_data.grid import PixelGrid, TileXYZ
+from salibi_data.grid import TileXYZ
 from salibi_data.variant import load_variant
 from salibi_data.verifying import open_store, verify
 
@@ -57,26 +54,6 @@ def items_of(folder: Path, collection: str) -> list[dict[str, Any]]:
             hrefs = {key: path.parent / asset["href"] for key, asset in item["assets"].items()}
             items.append({**item, "paths": hrefs})
     return items
-
-
-def warped(path: Path, bands: list[int], tile: TileXYZ, tile_px: int) -> NDArray[np.float32]:
-    """A tile as rasterio's warper gives it: bilinear, float, NaN outside."""
-    grid = PixelGrid.around([tile], tile_px=tile_px)
-    with (
-        rasterio.open(path) as dataset,
-        WarpedVRT(
-            dataset,
-            crs="EPSG:3857",
-            transform=Affine(*grid.transform),
-            width=tile_px,
-            height=tile_px,
-            resampling=Resampling.bilinear,
-            tolerance=0.001,
-            dtype="float32",
-            nodata=np.nan,
-        ) as vrt,
-    ):
-        return vrt.read(bands).astype(np.float32)
 
 
 def stored(values: NDArray[np.float32], modality: Modality) -> NDArray[np.float64]:

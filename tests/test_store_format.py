@@ -15,9 +15,10 @@ import rasterio
 import shapely
 import xarray as xr
 import zarr
+from oracle import warped
 from pmtiles.tile import zxy_to_tileid
 from samples import tree
-from test_align import gdal_tile, plain_average
+from test_align import plain_average
 
 from salibi_data.describe import figure_rows, info
 from salibi_data.errors import StoreError, VerificationError
@@ -132,7 +133,7 @@ def test_stored_pixels_equal_gdals_warp_of_the_sample(
                 continue
             physical = np.concatenate(
                 [
-                    gdal_tile(
+                    warped(
                         sample_catalog / scenes[0].hrefs[asset], bands, TileXYZ(x, y, z), tile_px
                     )
                     for asset, bands in assets

@@ -25,8 +25,9 @@ def one_way(*, keep: bool) -> float:
 
     from salibi_data.schema import Modality
     from salibi_model.allocator import keep_freed_memory
+    from salibi_model.config import SIZES, ModelConfig
     from salibi_model.masking import random_masks
-    from salibi_model.pretrain import SIZES, ModelConfig, ScaleAlibi
+    from salibi_model.pretrain import ScaleAlibi
 
     if keep:
         keep_freed_memory()

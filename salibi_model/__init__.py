@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from salibi_model.pretrain import ScaleAlibi
+    from salibi_model.interface import PretrainModel
 
 __all__ = ["load"]
 
 
-def load(path: str | Path, *, device: str = "cpu") -> ScaleAlibi:
-    """Load a trained model, ready for :meth:`~salibi_model.pretrain.ScaleAlibi.encode`.
+def load(path: str | Path, *, device: str = "cpu") -> PretrainModel:
+    """Load a trained model, ready for :meth:`~salibi_model.interface.PretrainModel.encode`.
 
     Args:
         path: a run's folder (as ``salibi-model train`` writes it), or its ``model/`` folder.

@@ -28,6 +28,8 @@ class Batch:
     """Per modality (B, C, H, W) in the store's units, all turned and flipped alike."""
     seeds: tuple[int, ...]
     """One per sample, from (seed, epoch, sample): for masks and whatever else is drawn."""
+    seed: int
+    """Of the batch as a whole, from (seed, epoch, batch): the same on all ranks."""
 
 
 class Batches:
@@ -123,12 +125,14 @@ class Batches:
     def _assemble(self, epoch: int, batch: int) -> Batch:
         first = batch * self.batch_size + self._rank * self._local_size
         chosen = self._order(epoch)[first : first + self._local_size]
-        seeds = tuple(self._sample_seed(epoch, int(row)) for row in chosen)
+        seeds = tuple(_drawn_seed(self._seed, epoch, int(row)) for row in chosen)
         images = {name: self._read(name, chosen) for name in self._names}
         if self._augment:
             images = {name: turn_and_flip(array, seeds) for name, array in images.items()}
         return Batch(
-            images={name: torch.from_numpy(array) for name, array in images.items()}, seeds=seeds
+            images={name: torch.from_numpy(array) for name, array in images.items()},
+            seeds=seeds,
+            seed=_drawn_seed(self._seed, epoch, batch),
         )
 
     def _order(self, epoch: int) -> np.ndarray:
@@ -137,10 +141,6 @@ class Batches:
         rng = np.random.default_rng((self._seed, epoch))
         order: np.ndarray = rng.permutation(len(self._rows))
         return order
-
-    def _sample_seed(self, epoch: int, row: int) -> int:
-        drawn = np.random.SeedSequence((self._seed, epoch, row)).generate_state(1, np.uint64)
-        return int(drawn[0] >> np.uint64(1))
 
     def _read(self, name: str, chosen: np.ndarray) -> np.ndarray:
         if self._cache is not None:
@@ -179,6 +179,11 @@ class Batches:
             )
             for name in self._names
         }
+
+
+def _drawn_seed(*numbers: int) -> int:
+    drawn = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
+    return int(drawn[0] >> np.uint64(1))
 
 
 def turn_and_flip(

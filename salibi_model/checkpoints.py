@@ -11,7 +11,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,23 @@ from safetensors.torch import load_file, save_file
 
 from salibi_data import __version__
 from salibi_data.schema import Modality, SchemaError
-from salibi_model.errors import CheckpointError
-from salibi_model.pretrain import ModelConfig, ScaleAlibi, Size
+from salibi_model.architectures import build_model
+from salibi_model.config import ModelConfig, Size
+from salibi_model.errors import CheckpointError, UsageError
+from salibi_model.interface import PretrainModel
 
-FORMAT_VERSION = 1
-"""Version of ``checkpoints/*.pt`` and ``model/config.json``; a newer one is refused."""
+FORMAT_VERSION = 2
+"""Version of ``checkpoints/*.pt`` and ``model/config.json``; any other is refused."""
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
+
+
+_DAMAGE = (
+    *(KeyError, TypeError, ValueError, RuntimeError, OSError),
+    *(SchemaError, SafetensorError, UsageError),
+)
+"""What reading a model raises where its two files are not what was written."""
 
 
 class RunFolder:
@@ -102,7 +111,7 @@ class RunFolder:
         return dict(state)
 
 
-def save_model(model: ScaleAlibi, folder: Path, *, training: Mapping[str, Any]) -> None:
+def save_model(model: PretrainModel, folder: Path, *, training: Mapping[str, Any]) -> None:
     """Write weights (safetensors) and everything needed to use them (``config.json``).
 
     Args:
@@ -113,11 +122,8 @@ def save_model(model: ScaleAlibi, folder: Path, *, training: Mapping[str, Any]) 
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "format_version": FORMAT_VERSION,
-        "architecture": "scale-alibi",
         "software_version": __version__,
-        "size": asdict(model.config.size),
-        "patch_px": model.config.patch_px,
-        "modalities": [asdict(modality) for modality in model.config.modalities],
+        **asdict(model.config),
         "training": dict(training),
     }
     with _whole(folder / WEIGHTS_NAME) as partial:
@@ -126,7 +132,7 @@ def save_model(model: ScaleAlibi, folder: Path, *, training: Mapping[str, Any]) 
         partial.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def load_model(path: str | Path, *, device: str = "cpu") -> ScaleAlibi:
+def load_model(path: str | Path, *, device: str = "cpu") -> PretrainModel:
     """Load the model of a run's folder, or of a ``model/`` folder, in evaluation mode.
 
     Raises:
@@ -135,15 +141,9 @@ def load_model(path: str | Path, *, device: str = "cpu") -> ScaleAlibi:
     config = describe(path)
     folder = _model_folder(path)
     try:
-        model = ScaleAlibi(
-            ModelConfig(
-                size=Size(**config["size"]),
-                modalities=tuple(_modality(fields) for fields in config["modalities"]),
-                patch_px=config["patch_px"],
-            )
-        )
+        model = build_model(_model_config(config))
         model.load_state_dict(load_file(folder / WEIGHTS_NAME, device=device))
-    except (KeyError, TypeError, SchemaError, RuntimeError, OSError, SafetensorError) as error:
+    except _DAMAGE as error:
         raise CheckpointError(
             f"{folder} is damaged: {CONFIG_NAME} and {WEIGHTS_NAME} do not make a model "
             f"({str(error).splitlines()[0]}). Copy it again from where it was trained."
@@ -178,16 +178,34 @@ def _model_folder(path: str | Path) -> Path:
 
 def _check_version(content: Any, path: Path) -> None:
     version = content.get("format_version") if isinstance(content, Mapping) else None
-    if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format version {version}; this software reads up to {FORMAT_VERSION}. "
-            "Upgrade salibi to read it."
-        )
+    if version == FORMAT_VERSION:
+        return
+    newer = isinstance(version, int) and version > FORMAT_VERSION
+    remedy = "Upgrade salibi to read it." if newer else "Train it again, or use the salibi of then."
+    raise CheckpointError(
+        f"{path} has format version {version}; this software reads version {FORMAT_VERSION}. "
+        f"{remedy}"
+    )
 
 
-def _modality(fields: Mapping[str, Any]) -> Modality:
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    return Modality(**values)
+def _model_config(content: Mapping[str, Any]) -> ModelConfig:
+    own = {field.name: content[field.name] for field in fields(ModelConfig)}
+    return ModelConfig(
+        **{name: _tuples(value) for name, value in own.items()}
+        | {
+            "size": Size(**own["size"]),
+            "modalities": tuple(_modality(described) for described in own["modalities"]),
+        }
+    )
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as tuples, nested ones as well."""
+    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value
+
+
+def _modality(described: Mapping[str, Any]) -> Modality:
+    return Modality(**{name: _tuples(value) for name, value in described.items()})
 
 
 def _toml(value: Any) -> str:

@@ -7,14 +7,15 @@ Source: Kage & Andreadis 2024 (arXiv 2604.10347); structure as in CROMA (Fuller 
 2023), with a third encoder for high-resolution images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from salibi_data.schema import Modality
-from salibi_model.alibi import scale_alibi_bias
+from salibi_model.attention import GroundBias
 from salibi_model.layers import Block, FeedForward, JointBlock
 
 
@@ -59,7 +60,7 @@ class Encoder(nn.Module):
             xy: their centres in the ground frame (base-zoom patches); one row of centres serves
                 all samples where they agree.
         """
-        bias = scale_alibi_bias(xy, xy, self.num_heads)
+        bias = GroundBias(query_xy=xy, key_xy=xy, num_heads=self.num_heads)
         x = self.embed(patches)
         for block in self.blocks:
             x = block(x, bias)
@@ -84,29 +85,65 @@ class Head(nn.Module):
 class JointEncoder(nn.Module):
     """Fuses modalities at the positions of the first one (SAR).
 
-    The first modality queries the second; the result queries the third, with the same weights.
-    After every step the tokens still sit at the first modality's positions, so the bias of self
-    attention is first x first and that of step k is first x (k+1)-th. The authors' code uses
-    the cross bias for self attention, and optical positions in the second step.
+    The first modality queries the second; the result queries the third. After every step the
+    tokens still sit at the first modality's positions, so the bias of self attention is first x
+    first and that of step k is first x (k+1)-th. The authors' code uses the cross bias for self
+    attention, and optical positions in the second step.
+
+    All steps share one stack of blocks, as in the authors' code, or each modality that is
+    queried has a stack of its own.
     """
 
-    def __init__(self, *, dim: int, depth: int, num_heads: int) -> None:
+    def __init__(
+        self, names: Sequence[str], *, dim: int, depth: int, num_heads: int, shared: bool = True
+    ) -> None:
+        """Build it.
+
+        Args:
+            names: the modalities, the anchor first.
+            dim: width of the tokens.
+            depth: blocks of a stack.
+            num_heads: attention heads of a block.
+            shared: whether all steps use the same stack.
+        """
         super().__init__()
         self.num_heads = num_heads
-        self.blocks = nn.ModuleList(JointBlock(dim, num_heads) for _ in range(depth))
+        stacks = ["shared"] if shared else list(names[1:])
+        self.stacks = nn.ModuleDict(
+            {
+                name: nn.ModuleList(JointBlock(dim, num_heads) for _ in range(depth))
+                for name in stacks
+            }
+        )
         self.norm = nn.LayerNorm(dim)
 
     def forward(
         self,
-        tokens: Sequence[Float[Tensor, "batch _ dim"]],
-        xy: Sequence[Float[Tensor, "#batch _ 2"]],
+        tokens: Mapping[str, Float[Tensor, "batch _ dim"]],
+        xy: Mapping[str, Float[Tensor, "#batch _ 2"]],
     ) -> Float[Tensor, "batch anchors dim"]:
-        """Fuse ``tokens`` of two modalities or more, in order, given their centres ``xy``."""
-        fused, anchor_xy = tokens[0], xy[0]
-        self_bias = scale_alibi_bias(anchor_xy, anchor_xy, self.num_heads)
-        for context, context_xy in zip(tokens[1:], xy[1:], strict=True):
-            cross_bias = scale_alibi_bias(anchor_xy, context_xy, self.num_heads)
-            for block in self.blocks:
-                fused = block(fused, context, self_bias, cross_bias)
+        """Fuse tokens by modality, in order, given their centres ``xy``.
+
+        A modality alone goes through the blocks without cross attention.
+        """
+        anchor, *contexts = tokens
+        fused = tokens[anchor]
+        self_bias = self._bias(xy[anchor], xy[anchor])
+        for name in contexts:
+            cross_bias = self._bias(xy[anchor], xy[name])
+            for block in self._stack(name):
+                fused = block(fused, tokens[name], self_bias, cross_bias)
+            fused = self.norm(fused)
+        if not contexts:
+            for block in self._stack(""):
+                fused = block(fused, None, self_bias, None)
             fused = self.norm(fused)
         return fused
+
+    def _bias(self, query_xy: Tensor, key_xy: Tensor) -> GroundBias:
+        return GroundBias(query_xy=query_xy, key_xy=key_xy, num_heads=self.num_heads)
+
+    def _stack(self, name: str) -> nn.ModuleList:
+        """The blocks of the step that queries ``name``; the first ones for any other name."""
+        stack = self.stacks[name] if name in self.stacks else next(iter(self.stacks.values()))
+        return cast("nn.ModuleList", stack)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import salibi_model
 from salibi_model.errors import StoreError
-from salibi_model.pretrain import ScaleAlibi
+from salibi_model.interface import PretrainModel
 from salibi_model.store import SampleStore
 
 RECALL_AT = (1, 5)
@@ -58,7 +58,7 @@ class RetrievalReport:
 
 
 def retrieval(
-    checkpoint: str | Path | ScaleAlibi,
+    checkpoint: str | Path | PretrainModel,
     store: str | Path | SampleStore,
     *,
     split: str = "validation",
@@ -88,7 +88,7 @@ def retrieval(
         UsageError: the store lacks a modality of the model.
     """
     model = checkpoint
-    if not isinstance(model, ScaleAlibi):
+    if not isinstance(model, PretrainModel):
         model = salibi_model.load(model, device=device)
     samples = store if isinstance(store, SampleStore) else SampleStore(store)
     indices = samples.split_indices(split)
@@ -150,7 +150,7 @@ def recalls(found: Int64[np.ndarray, " samples"], rng: np.random.Generator) -> t
 
 
 @torch.inference_mode()
-def _project(model: ScaleAlibi, modality: str, images: np.ndarray) -> Tensor:
+def _project(model: PretrainModel, modality: str, images: np.ndarray) -> Tensor:
     device = next(model.parameters()).device
     _, embedding = model.encode(torch.from_numpy(images).to(device), modality)
     return model.project(embedding, modality).cpu()

@@ -1,10 +1,10 @@
 """Transformer parts: attention with an additive bias, feed-forward, and pre-norm blocks."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from salibi_model.attention import Bias, attend, attention_weights
 from salibi_model.errors import UsageError
 
 
@@ -19,6 +19,7 @@ class Attention(nn.Module):
         if dim % num_heads:
             raise UsageError(f"width {dim} does not divide into {num_heads} attention heads.")
         self.num_heads = num_heads
+        self.backend = "auto"
         self.query = nn.Linear(dim, dim, bias=False)
         self.key_value = nn.Linear(dim, 2 * dim, bias=False)
         self.output = nn.Linear(dim, dim)
@@ -27,16 +28,27 @@ class Attention(nn.Module):
         self,
         x: Float[Tensor, "batch queries dim"],
         context: Float[Tensor, "batch keys dim"],
-        bias: Float[Tensor, "#batch heads queries keys"] | None,
+        bias: Bias | None,
     ) -> Float[Tensor, "batch queries dim"]:
         """Attend from ``x`` to ``context``: ``softmax(q k / sqrt(d) + bias) v``."""
-        query = self._split_heads(self.query(x))
-        key, value = map(self._split_heads, self.key_value(context).chunk(2, dim=-1))
-        if bias is not None:
-            bias = bias.to(query.dtype)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        query, key, value = self._projected(x, context)
+        mixed = attend(query, key, value, bias, backend=self.backend)
         output: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return output
+
+    def weights(
+        self,
+        x: Float[Tensor, "batch queries dim"],
+        context: Float[Tensor, "batch keys dim"],
+        bias: Bias | None,
+    ) -> Float[Tensor, "batch heads queries keys"]:
+        """Give what :meth:`forward` weighs the context with; for looking at, not for speed."""
+        query, key, _ = self._projected(x, context)
+        return attention_weights(query, key, bias)
+
+    def _projected(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        key, value = self.key_value(context).chunk(2, dim=-1)
+        return self._split_heads(self.query(x)), self._split_heads(key), self._split_heads(value)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         batch, num_tokens, _ = x.shape
@@ -63,7 +75,7 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch tokens dim"],
-        bias: Float[Tensor, "#batch heads tokens tokens"] | None,
+        bias: Bias | None,
     ) -> Float[Tensor, "batch tokens dim"]:
         """Transform tokens, ``bias`` added to their attention logits."""
         normed = self.attention_norm(x)
@@ -73,7 +85,10 @@ class Block(nn.Module):
 
 
 class JointBlock(nn.Module):
-    """Pre-norm block of the joint encoder: self attention, cross attention, feed-forward."""
+    """Pre-norm block of the joint encoder: self attention, cross attention, feed-forward.
+
+    One norm serves the queries and the context of cross attention, as in CROMA.
+    """
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -87,14 +102,16 @@ class JointBlock(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch queries dim"],
-        context: Float[Tensor, "batch keys dim"],
-        self_bias: Float[Tensor, "#batch heads queries queries"],
-        cross_bias: Float[Tensor, "#batch heads queries keys"],
+        context: Float[Tensor, "batch keys dim"] | None,
+        self_bias: Bias,
+        cross_bias: Bias | None,
     ) -> Float[Tensor, "batch queries dim"]:
-        """Transform ``x`` among itself, then with what it finds in ``context``."""
+        """Transform ``x`` among itself, then with what it finds in ``context``, if there is one."""
         normed = self.self_norm(x)
         x = x + self.self_attention(normed, normed, self_bias)
-        x = x + self.cross_attention(self.cross_norm(x), context, cross_bias)
+        if context is not None:
+            normed, context = self.cross_norm(x), self.cross_norm(context)
+            x = x + self.cross_attention(normed, context, cross_bias)
         updated: Tensor = x + self.feed_forward(self.feed_forward_norm(x))
         return updated
 

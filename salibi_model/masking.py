@@ -1,6 +1,6 @@
 """Which patches of each modality are hidden. Pure functions of the samples' seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -39,7 +39,11 @@ def num_removed(num_tokens: int, mask_ratio: float) -> int:
 
 
 def random_masks(
-    num_tokens: Mapping[str, int], mask_ratio: float, seeds: Sequence[int]
+    num_tokens: Mapping[str, int],
+    mask_ratio: float,
+    seeds: Sequence[int],
+    *,
+    hidden: Collection[str] = (),
 ) -> dict[str, Mask]:
     """Draw independent masks for each sample and modality.
 
@@ -51,6 +55,7 @@ def random_masks(
         mask_ratio: share of patches REMOVED, 0.75 in MAE (He et al. 2022) and CROMA (Fuller et
             al. 2023).
         seeds: one per sample.
+        hidden: modalities of which all patches are removed.
 
     Raises:
         UsageError: ``mask_ratio`` keeps, or removes, nothing.
@@ -61,10 +66,29 @@ def random_masks(
         generator.manual_seed(seed)
         for name, count in num_tokens.items():
             orders[name].append(torch.randperm(count, generator=generator))
-    return {
-        name: _split(torch.stack(order), num_removed(num_tokens[name], mask_ratio))
-        for name, order in orders.items()
+    counts = {
+        name: count if name in hidden else num_removed(count, mask_ratio)
+        for name, count in num_tokens.items()
     }
+    return {name: _split(torch.stack(order), counts[name]) for name, order in orders.items()}
+
+
+def hidden_modalities(names: Sequence[str], share: float, seed: int) -> frozenset[str]:
+    """Draw the modalities that a batch hides whole; one of them is always seen.
+
+    Args:
+        names: the modalities of the batch.
+        share: probability of each to be hidden.
+        seed: of the batch, the same in all processes.
+    """
+    if not share:
+        return frozenset()
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.rand(len(names), generator=generator)
+    drawn[drawn.argmax()] = 1.0
+    return frozenset(
+        name for name, value in zip(names, drawn.tolist(), strict=True) if value < share
+    )
 
 
 def _split(order: Tensor, removed: int) -> Mask:

@@ -1,132 +1,51 @@
-"""Scale-ALiBi: the tri-encoder, its configuration, and its pre-training loss.
+"""Scale-ALiBi: encoders of any number of modalities, and their pre-training loss.
 
 Source: Kage & Andreadis 2024 (arXiv 2604.10347): CROMA (Fuller et al., NeurIPS 2023) with a third
 encoder for high-resolution images and attention biases from ground distance. The loss is
-``L_contrastive + L_reconstruction``, unweighted; each is a sum over pairs or modalities.
+``L_contrastive + L_reconstruction``, unweighted; each is a sum over pairs or modalities. CROMA
+itself is this model on two modalities without GSD scaling.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import combinations, pairwise
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
-from salibi_data.schema import Modality
 from salibi_model import distributed
-from salibi_model.alibi import patch_centres
-from salibi_model.decoder import Decoder
+from salibi_model.config import ModelConfig
+from salibi_model.decoder import Decoder, anchor_cells
 from salibi_model.encoders import Encoder, Head, JointEncoder
 from salibi_model.errors import UsageError
+from salibi_model.interface import PretrainModel, Ratio, untouched
 from salibi_model.layers import initialise
 from salibi_model.losses import info_nce, masked_mse, normalised_target
 from salibi_model.masking import Mask
 from salibi_model.patches import patch_grid, patchify, take
-
-TRI_ENCODER = ("sar", "lores", "hires_4x")
-"""Modalities of the tri-encoder, in the order in which the joint encoder takes them."""
+from salibi_model.targets import hidden_pixels, shrink_patches
 
 MAX_SCALE = 100.0
 """Upper bound of the inverse temperature (CLIP, Radford et al. 2021; CROMA)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """Widths and depths of a model; the SAR and the joint encoder have half the depth."""
+class ScaleAlibi(PretrainModel):
+    """One encoder per modality, heads, the joint encoder, the decoder, and the loss.
 
-    dim: int
-    depth: int
-    num_heads: int
-    decoder_dim: int
-    decoder_depth: int = 1
-    decoder_heads: int = 8
-
-
-SIZES: Mapping[str, Size] = {
-    "tiny": Size(dim=128, depth=2, num_heads=8, decoder_dim=96, decoder_heads=4),
-    "small": Size(dim=384, depth=12, num_heads=8, decoder_dim=256),
-    "base": Size(dim=768, depth=12, num_heads=16, decoder_dim=512),
-    "large": Size(dim=1024, depth=24, num_heads=16, decoder_dim=512),
-}
-"""``base`` is that of the paper; ``tiny`` trains on two CPU cores in minutes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Everything needed to build a model: its size, and its modalities with their statistics."""
-
-    size: Size
-    modalities: tuple[Modality, ...]
-    """The first one is the anchor, at whose positions the others are fused."""
-    patch_px: int = 16
-
-    def __post_init__(self) -> None:
-        names = ", ".join(modality.name for modality in self.modalities) or "none"
-        if len(self.modalities) < 2:  # noqa: PLR2004
-            raise UsageError(
-                f"contrastive training needs two modalities or more of {', '.join(TRI_ENCODER)}; "
-                f"got {names}. Take a store that has them, or name two with --modalities."
-            )
-        anchor = self.modalities[0]
-        for modality in self.modalities:
-            if not (len(modality.mean) == len(modality.std) == len(modality.bands)):
-                raise UsageError(
-                    f"modality {modality.name!r} has no statistics (mean, std per band); "
-                    "finish the store with `salibi-data build`."
-                )
-            if anchor.gsd_ratio % modality.gsd_ratio:
-                raise UsageError(
-                    f"modality {modality.name!r} (GSD ratio {modality.gsd_ratio}) is coarser than "
-                    f"the first one, {anchor.name!r} ({anchor.gsd_ratio}); name it first."
-                )
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the modalities."""
-        return tuple(modality.name for modality in self.modalities)
-
-    @property
-    def pairs(self) -> tuple[tuple[str, str], ...]:
-        """Pairs of the contrastive loss: neighbours in order first, then the others."""
-        adjacent = tuple(pairwise(self.names))
-        return adjacent + tuple(
-            pair for pair in combinations(self.names, 2) if pair not in adjacent
-        )
-
-    def __getitem__(self, name: str) -> Modality:
-        for modality in self.modalities:
-            if modality.name == name:
-                return modality
-        raise UsageError(
-            f"the model has no modality {name!r}; it has {', '.join(map(repr, self.names))}."
-        )
-
-    def depth(self, modality: Modality) -> int:
-        """Depth of a modality's encoder: half for SAR, whose bands hold less."""
-        return self.half_depth if modality.sensor == "sentinel-1" else self.size.depth
-
-    @property
-    def half_depth(self) -> int:
-        """Depth of the SAR encoder and of the joint encoder."""
-        return max(1, self.size.depth // 2)
-
-
-class ScaleAlibi(nn.Module):
-    """One encoder and head per modality, the joint encoder, the decoder, and the loss."""
+    What serves no objective of the configuration is not built: heads and projections belong to
+    modalities of contrastive pairs, joint encoder and decoder to reconstruction.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        size, patch_px = config.size, config.patch_px
+        super().__init__(config)
+        size = config.size
         self.encoders = nn.ModuleDict(
             {
                 modality.name: Encoder(
                     modality,
-                    patch_px=patch_px,
+                    patch_px=config.patch_px,
                     dim=size.dim,
                     depth=config.depth(modality),
                     num_heads=size.num_heads,
@@ -134,28 +53,40 @@ class ScaleAlibi(nn.Module):
                 for modality in config.modalities
             }
         )
-        self.heads = nn.ModuleDict({name: Head(size.dim) for name in config.names})
-        self.projections = nn.ModuleDict(
-            {name: nn.Linear(size.dim, size.dim) for name in config.names}
-        )
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-        self.joint = JointEncoder(dim=size.dim, depth=config.half_depth, num_heads=size.num_heads)
-        anchor = config.modalities[0]
-        self.decoder = Decoder(
-            dim=size.dim,
-            decoder_dim=size.decoder_dim,
-            depth=size.decoder_depth,
-            num_heads=size.decoder_heads,
-            patch_values={m.name: len(m.bands) * patch_px**2 for m in config.modalities},
-            fineness={m.name: round(anchor.gsd_ratio / m.gsd_ratio) for m in config.modalities},
-        )
+        contrasted = [n for n in config.names if any(n in pair for pair in config.contrasted)]
+        self.heads = nn.ModuleDict({name: Head(size.dim) for name in contrasted})
+        projected = [] if "projections" in config.absent else contrasted
+        self.projections = nn.ModuleDict({n: nn.Linear(size.dim, size.dim) for n in projected})
+        if projected:
+            self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        if "reconstruction" in config.objectives:
+            self.joint = JointEncoder(
+                config.names,
+                dim=size.dim,
+                depth=config.half_depth,
+                num_heads=size.num_heads,
+                shared=config.fusion == "shared",
+            )
+        if self.has_decoder:
+            self.decoder = self._new_decoder()
         self.apply(initialise)
-        nn.init.normal_(self.decoder.mask_token, std=0.02)
+        if self.has_decoder:
+            nn.init.normal_(self.decoder.mask_token, std=0.02)
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether the model can predict patches."""
+        config = self.config
+        return "reconstruction" in config.objectives and "decoder" not in config.absent
 
     @property
     def scale(self) -> Tensor:
         """Inverse temperature of the contrastive loss, at most :data:`MAX_SCALE`."""
         return self.log_scale.exp().clamp(max=MAX_SCALE)
+
+    def monitors(self) -> dict[str, Float[Tensor, ""]]:
+        """Give the inverse temperature, where there is one."""
+        return {"scale": self.scale} if self.config.contrasted else {}
 
     def encoder(self, modality: str) -> Encoder:
         """Give a modality's encoder.
@@ -165,10 +96,9 @@ class ScaleAlibi(nn.Module):
         """
         return cast("Encoder", self.encoders[self.config[modality].name])
 
-    def num_tokens(self, images: Mapping[str, Tensor]) -> dict[str, int]:
-        """Count the patches of each modality, in the model's order."""
-        grids = {name: patch_grid(images[name], self.config.patch_px) for name in self.config.names}
-        return {name: rows * cols for name, (rows, cols) in grids.items()}
+    def fineness(self, modality: str) -> int:
+        """Give a modality's patches per anchor patch along an edge: 2 for ``hires_4x``."""
+        return round(self.config.anchor.gsd_ratio / self.config[modality].gsd_ratio)
 
     def forward(
         self,
@@ -178,92 +108,116 @@ class ScaleAlibi(nn.Module):
         """Give the pre-training loss and its parts.
 
         Args:
-            images: per modality (B, C, H, W) in the store's units (0..255, 0 = nodata).
-            masks: per modality, the patches kept and removed.
+            images: per modality (B, C, H, W) in the store's units (0..255, 0 = nodata). A batch
+                may lack modalities: they have no part in the loss.
+            masks: per modality of the batch, the patches kept and removed. One without kept
+                patches is not seen by any encoder, and is reconstructed from the others.
 
         Returns:
             ``loss`` (the sum to minimise), ``contrastive``, ``reconstruction``, and their parts
             ``contrastive_sar_lores``, ..., ``reconstruction_sar``, ...
-        """
-        patch_px, names = self.config.patch_px, self.config.names
-        patches = {name: patchify(images[name], patch_px) for name in names}
-        tokens, centres = self._encode_kept(images, patches, masks)
-        contrastive = self._contrastive(tokens)
-        wanted = {name: masks[name].removed for name in names}
-        predicted = self._decode(images, tokens, centres, masks, wanted)
-        reconstruction = {
-            f"reconstruction_{name}": self._reconstruction(
-                name, patches[name], predicted[name], masks[name]
-            )
-            for name in names
-        }
-        totals = {
-            "contrastive": torch.stack(list(contrastive.values())).sum(),
-            "reconstruction": torch.stack(list(reconstruction.values())).sum(),
-        }
-        loss = totals["contrastive"] + totals["reconstruction"]
-        return {"loss": loss, **totals, **contrastive, **reconstruction}
-
-    def predict_patches(
-        self, images: Mapping[str, Shaped[Tensor, "batch _ _ _"]], masks: Mapping[str, Mask]
-    ) -> dict[str, Float[Tensor, "batch _ _"]]:
-        """Predict every patch of every modality from the kept ones, row-major.
-
-        Values are relative to the patch's own mean and deviation, in units of the normalised
-        image: the quantity the reconstruction loss compares.
-        """
-        patches = {name: patchify(images[name], self.config.patch_px) for name in masks}
-        tokens, centres = self._encode_kept(images, patches, masks)
-        wanted = {name: torch.cat(mask, dim=1).sort(dim=1).values for name, mask in masks.items()}
-        return self._decode(images, tokens, centres, masks, wanted)
-
-    def encode(
-        self,
-        images: Shaped[Tensor, "batch bands height width"],
-        modality: str,
-        gsd_ratio: float | Float[Tensor, " batch"] | None = None,
-    ) -> tuple[Float[Tensor, "batch tokens dim"], Float[Tensor, "batch dim"]]:
-        """Encode whole images of one modality, of any size and ground sample distance.
-
-        Args:
-            images: values in the store's units (0..255, 0 = nodata); they are normalised here
-                with the checkpoint's statistics. Edges are multiples of the patch (16 px).
-            modality: name of the array: ``sar``, ``lores``, ``hires_4x``.
-            gsd_ratio: ground size of a pixel over that of a base-zoom pixel, one number or one
-                per image. ``None`` takes the modality's own, as in training: 1 for ``sar`` and
-                ``lores``, 0.5 for ``hires_4x``.
-
-        Returns:
-            Tokens (B, N, D), row-major, and the embedding (B, D): the output of the modality's
-            head. It describes an image; to compare modalities, :meth:`project` it first.
 
         Raises:
-            UsageError: no such modality, or images that do not fit it.
+            UsageError: the images do not show the same ground, or there is nothing to learn from.
         """
-        spec = self.config[modality]
-        if images.shape[1] != len(spec.bands):
+        if self.config.absent:
             raise UsageError(
-                f"modality {modality!r} has the bands {', '.join(spec.bands)}; got images of "
-                f"{images.shape[1]} bands."
+                f"a converted model without {' and '.join(self.config.absent)} cannot be trained."
             )
-        grid = patch_grid(images, self.config.patch_px)
-        encoder = self.encoder(modality)
-        values, _ = encoder.normalise(patchify(images, self.config.patch_px))
-        xy = patch_centres(grid, spec.gsd_ratio if gsd_ratio is None else gsd_ratio)
-        xy = xy.to(values.device).reshape(-1, grid[0] * grid[1], 2)
-        tokens: Tensor = encoder(values, xy)
-        return tokens, self.heads[modality](tokens)
+        names = [name for name in self.config.names if name in images]
+        patches = {name: patchify(images[name], self.config.patch_px) for name in names}
+        tokens, centres = self._encode_kept(images, patches, masks)
+        parts = {"contrastive": self._contrastive(tokens)} if self.config.contrasted else {}
+        if "reconstruction" in self.config.objectives:
+            grid = self.anchor_grid(images)
+            fused = self._decode_wanted(tokens, centres, masks, grid, names)
+            parts["reconstruction"] = {
+                f"reconstruction_{name}": self._reconstruction(
+                    name, patches[name], fused[name], masks[name], grid
+                )
+                for name in names
+            }
+        losses = [loss for group in parts.values() for loss in group.values()]
+        if not losses:
+            raise UsageError(
+                f"a batch of {', '.join(names) or 'no modality'} has no pair to contrast, and "
+                "nothing is reconstructed; give images of both modalities of a pair."
+            )
+        loss = torch.stack(losses).sum()
+        if set(tokens) != set(self.config.names):
+            loss = loss + untouched(self)
+        totals = {kind: _sum(group, like=loss) for kind, group in parts.items()}
+        named = {name: value for group in parts.values() for name, value in group.items()}
+        return {"loss": loss, **totals, **named}
+
+    def predict_patches(
+        self,
+        images: Mapping[str, Shaped[Tensor, "batch _ _ _"]],
+        masks: Mapping[str, Mask],
+        names: Sequence[str] | None = None,
+    ) -> dict[str, Float[Tensor, "batch _ _"]]:
+        """Predict every patch of modalities from the kept patches of ``images``, row-major.
+
+        Args:
+            images: what there is to see; of one modality or more.
+            masks: of each of those.
+            names: what to predict, also what is not in ``images``; by default all modalities.
+
+        Returns:
+            Values in units of the normalised image, relative to a patch's own mean and deviation
+            where the configuration has ``normalise_patches``: what the loss compares.
+
+        Raises:
+            UsageError: the model was not trained to reconstruct.
+        """
+        if not self.has_decoder:
+            raise UsageError(
+                "this model has no decoder: it was trained without reconstruction, or converted "
+                "from a file that holds none; train one with the objective reconstruction."
+            )
+        present = [name for name in self.config.names if name in images]
+        patches = {name: patchify(images[name], self.config.patch_px) for name in present}
+        tokens, centres = self._encode_kept(images, patches, masks)
+        grid = self.anchor_grid(images)
+        return self._decode(tokens, centres, masks, grid, self._all_cells(tokens, grid, names))
 
     def project(
         self, embedding: Float[Tensor, "batch dim"], modality: str
     ) -> Float[Tensor, "batch dim"]:
-        """Bring a head's output to the unit sphere where modalities are comparable.
+        """Bring an embedding to the unit sphere where modalities are comparable.
 
-        Retrieval uses this projection: the contrastive loss aligns it, and only it, between
-        modalities.
+        Retrieval uses this: the contrastive loss aligns it, and only it, between modalities. A
+        modality without contrastive pairs gives the embedding's direction.
+
+        Raises:
+            UsageError: no such modality, or the model was converted from a file that does not
+                hold the projections.
         """
-        projection = self.projections[self.config[modality].name]
-        return F.normalize(projection(embedding).float(), dim=-1)
+        name = self.config[modality].name
+        if "projections" in self.config.absent:
+            raise UsageError(
+                "this model's contrastive projections are not in the file that it was converted "
+                "from, so its modalities cannot be compared; use its embeddings, of one modality."
+            )
+        if name in self.projections:
+            embedding = self.projections[name](embedding)
+        return F.normalize(embedding.float(), dim=-1)
+
+    def _encode_whole(
+        self, images: Tensor, modality: str, gsd_ratio: Ratio
+    ) -> tuple[Tensor, Tensor]:
+        grid = patch_grid(images, self.config.patch_px)
+        encoder = self.encoder(modality)
+        values, _ = encoder.normalise(patchify(images, self.config.patch_px))
+        tokens: Tensor = encoder(values, self.centres(grid, gsd_ratio, values.device))
+        return tokens, self._represent(tokens, modality)
+
+    def _represent(self, tokens: Tensor, modality: str) -> Tensor:
+        """The head's output; the mean over tokens where no loss trained a head."""
+        if modality not in self.heads:
+            return tokens.mean(dim=1)
+        represented: Tensor = self.heads[modality](tokens)
+        return represented
 
     def _encode_kept(
         self,
@@ -274,18 +228,24 @@ class ScaleAlibi(nn.Module):
         """Encode each modality's kept patches; also give their centres in the ground frame."""
         tokens: dict[str, Tensor] = {}
         centres: dict[str, Tensor] = {}
-        for modality in self.config.modalities:
-            name = modality.name
-            grid = patch_grid(images[name], self.config.patch_px)
+        for name in patches:
             kept = masks[name].kept
-            centres[name] = patch_centres(grid, modality.gsd_ratio).to(kept.device)[kept]
+            if kept.shape[1] == 0:
+                continue
+            grid = patch_grid(images[name], self.config.patch_px)
+            whole = self.centres(grid, self.config[name].gsd_ratio, kept.device)
+            centres[name] = whole[0][kept]
             encoder = self.encoder(name)
             values, _ = encoder.normalise(take(patches[name], kept))
             tokens[name] = encoder(values, centres[name])
+        if not tokens:
+            raise UsageError("no patch of any modality is kept; the model has nothing to see.")
         return tokens, centres
 
     def _contrastive(self, tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        own = {name: self.project(self.heads[name](tokens[name]), name) for name in tokens}
+        pairs = [pair for pair in self.config.contrasted if all(name in tokens for name in pair)]
+        names = [name for name in tokens if any(name in pair for pair in pairs)]
+        own = {name: self.project(self._represent(tokens[name], name), name) for name in names}
         everyone = {name: distributed.gather_rows(rows) for name, rows in own.items()}
         return {
             f"contrastive_{left}_{right}": info_nce(
@@ -296,26 +256,133 @@ class ScaleAlibi(nn.Module):
                 scale=self.scale,
                 offset=distributed.rank() * len(own[left]),
             )
-            for left, right in self.config.pairs
+            for left, right in pairs
         }
 
-    def _decode(
+    def _new_decoder(self) -> Decoder:
+        config, size = self.config, self.config.size
+        native = config.fine_target == "native"
+        return Decoder(
+            dim=size.dim,
+            decoder_dim=size.decoder_dim,
+            depth=size.decoder_depth,
+            num_heads=size.decoder_heads,
+            patch_values={m.name: len(m.bands) * config.patch_px**2 for m in config.modalities},
+            fineness={name: self.fineness(name) if native else 1 for name in config.names},
+        )
+
+    def anchor_grid(self, images: Mapping[str, Tensor]) -> tuple[int, int]:
+        """Give the (rows, cols) of the anchor's patches.
+
+        Raises:
+            UsageError: the images of the batch do not agree on them.
+        """
+        grids = {}
+        for name in self.config.names:
+            if name in images:
+                fine = patch_grid(images[name], self.config.patch_px)
+                grids[name] = tuple(edge / self.fineness(name) for edge in fine)
+        if len(set(grids.values())) > 1 or any(edge % 1 for edge in next(iter(grids.values()))):
+            shown = ", ".join(f"{name} {tuple(images[name].shape[-2:])} px" for name in grids)
+            raise UsageError(
+                f"the images do not show the same whole patches of ground: {shown}; crop all "
+                "modalities alike, finer ones to as many pixels more."
+            )
+        rows, cols = next(iter(grids.values()))
+        return int(rows), int(cols)
+
+    def _decode_wanted(
         self,
-        images: Mapping[str, Tensor],
         tokens: Mapping[str, Tensor],
         centres: Mapping[str, Tensor],
         masks: Mapping[str, Mask],
+        grid: tuple[int, int],
+        names: Sequence[str],
+    ) -> dict[str, Tensor]:
+        """Predict what the loss compares: removed patches, or all of them on the anchor's grid."""
+        wanted = self._all_cells(tokens, grid, names)
+        if self.config.fine_target == "native":
+            wanted = {name: masks[name].removed for name in names}
+        else:
+            wanted |= {name: masks[name].removed for name in names if self.fineness(name) == 1}
+        return self._decode(tokens, centres, masks, grid, wanted)
+
+    def _decode(
+        self,
+        tokens: Mapping[str, Tensor],
+        centres: Mapping[str, Tensor],
+        masks: Mapping[str, Mask],
+        grid: tuple[int, int],
         wanted: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
-        anchor = self.config.modalities[0]
-        fused = self.joint(list(tokens.values()), list(centres.values()))
-        grid = patch_grid(images[anchor.name], self.config.patch_px)
+        fused = self.joint(tokens, centres)
+        placed = next(iter(tokens))
+        cells = anchor_cells(grid, self.fineness(placed)).to(fused.device)[masks[placed].kept]
         predicted: dict[str, Tensor] = self.decoder(
-            fused, masks[anchor.name].kept, grid, wanted=wanted, gsd_ratio=anchor.gsd_ratio
+            fused, cells, grid, wanted=wanted, gsd_ratio=self.config.anchor.gsd_ratio
         )
         return predicted
 
-    def _reconstruction(self, name: str, patches: Tensor, predicted: Tensor, mask: Mask) -> Tensor:
-        values, valid = self.encoder(name).normalise(take(patches, mask.removed))
-        target = normalised_target(values, valid)
-        return masked_mse(predicted.float(), target, valid)
+    def _all_cells(
+        self, tokens: Mapping[str, Tensor], grid: tuple[int, int], names: Sequence[str] | None
+    ) -> dict[str, Tensor]:
+        """Indices of all the patches that the decoder predicts, per modality."""
+        some = next(iter(tokens.values()))
+        index = {}
+        for name in self.config.names if names is None else names:
+            count = grid[0] * grid[1] * self.decoder.fineness[self.config[name].name] ** 2
+            index[name] = torch.arange(count, device=some.device).expand(len(some), -1)
+        return index
+
+    def _reconstruction(
+        self,
+        name: str,
+        patches: Tensor,
+        predicted: Tensor,
+        mask: Mask,
+        grid: tuple[int, int],
+    ) -> Tensor:
+        """Mean squared error on what was removed; nothing removed is no error."""
+        if self.decoder.fineness[name] == self.fineness(name):
+            values, valid = self.encoder(name).normalise(take(patches, mask.removed))
+            counted = valid
+        else:
+            values, valid, hidden = self.truth(name, patches, mask.removed, grid)
+            counted = valid & hidden
+        target = normalised_target(values, valid) if self.config.normalise_patches else values
+        return masked_mse(predicted.float(), target, counted)
+
+    def truth(
+        self,
+        name: str,
+        patches: Shaped[Tensor, "batch fine values"],
+        removed: Int64[Tensor, "batch removed"],
+        grid: tuple[int, int],
+    ) -> tuple[
+        Float[Tensor, "batch tokens values"],
+        Bool[Tensor, "batch tokens values"],
+        Bool[Tensor, "batch tokens values"],
+    ]:
+        """Give what the decoder is to predict of a whole image, at the decoder's resolution.
+
+        Args:
+            name: the modality.
+            patches: of its image, in the store's units.
+            removed: which of them the encoder did not see.
+            grid: (rows, cols) of the anchor's patches.
+
+        Returns:
+            Normalised values, 0 where not valid; where they are valid; where they were removed.
+        """
+        values, valid = self.encoder(name).normalise(patches)
+        fineness, patch_px = self.fineness(name), self.config.patch_px
+        if self.decoder.fineness[name] == fineness:
+            hidden = removed.new_zeros(values.shape[:2]).scatter(1, removed, 1).bool()
+            return values, valid, hidden[:, :, None].expand_as(valid)
+        values, valid = shrink_patches(values, valid, grid, fineness, patch_px)
+        pixels = hidden_pixels(removed, grid, fineness, patch_px)
+        return values, valid, pixels.repeat(1, 1, values.shape[2] // pixels.shape[2])
+
+
+def _sum(group: Mapping[str, Tensor], *, like: Tensor) -> Tensor:
+    return torch.stack(list(group.values())).sum() if group else torch.zeros_like(like)

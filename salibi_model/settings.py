@@ -1,17 +1,27 @@
 """How a run is set up: options, the defaults of each size, and agreement with an earlier run."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from salibi_model.attention import BACKENDS
 from salibi_model.checkpoints import RunFolder
+from salibi_model.config import OBJECTIVES, SIZES, TRI_ENCODER, ModelConfig
 from salibi_model.errors import UsageError
-from salibi_model.pretrain import SIZES, TRI_ENCODER
-from salibi_model.store import SampleStore
+from salibi_model.store import SampleStore, mean_gsd_m, shared_modalities
 
 DEFAULT_STORE = "data/micro.zarr"
+
+MODELS: Mapping[str, tuple[str, ...]] = {
+    "scale-alibi": TRI_ENCODER,
+    "croma": ("sar", "lores"),
+    "scale-mae": ("lores", "hires_4x"),
+}
+"""What can be trained, and the modalities it takes by default."""
+
+COMPATS = ("", "original")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +51,32 @@ class TrainingConfig:
 
     stores: tuple[str, ...] = (DEFAULT_STORE,)
     """Paths or URLs of stores, read as one."""
+    model: str = "scale-alibi"
+    """One of :data:`MODELS`; a baseline has the same trainer and the same budget."""
+    compat: str = ""
+    """``original`` trains Scale-ALiBi with the mistakes of its authors' code, to measure them."""
     size: str = "tiny"
     modalities: tuple[str, ...] = ()
-    """Names of arrays, the anchor first; empty: those of the tri-encoder that all stores have."""
+    """Names of arrays, the anchor first; empty: those of the model that all stores have, or all
+    that they have where these are too few."""
+    patch_px: int = 16
+    objectives: tuple[str, ...] = ()
+    """``contrastive``, ``reconstruction``; empty: both, for scale-mae the latter."""
+    pairs: tuple[str, ...] = ()
+    """Pairs of the contrastive loss, such as ``sar:lores``; empty: all."""
+    gsd_scaling: bool = True
+    """Whether attention counts distance on the ground; otherwise in each image's own patches.
+    CROMA never does."""
+    fusion: str = "shared"
+    """``shared`` or ``separate`` blocks for the steps of the joint encoder."""
+    fine_target: str = "native"
+    """Resolution at which finer modalities are reconstructed: their own, or ``base``."""
+    normalise_patches: bool = True
+    """Whether targets are relative to each patch's own mean and deviation."""
+    depths: tuple[str, ...] = ()
+    """Depths of encoders that are not the default, such as ``sar:6``."""
+    hide_share: float = 0.0
+    """Share of batches in which a modality is hidden whole, to be predicted from the others."""
     steps: int = 0
     epochs: int = 0
     """Passes over the training split, in place of ``steps``."""
@@ -60,6 +93,8 @@ class TrainingConfig:
     """Upper bound of the gradient's norm."""
     precision: str = "float32"
     """``float32``, or ``bf16`` for autocast."""
+    attention: str = "auto"
+    """Backend of the attention; it changes no result: see :mod:`salibi_model.attention`."""
     seed: int = 0
     checkpoint_every: int = 0
     """Steps between checkpoints."""
@@ -67,10 +102,13 @@ class TrainingConfig:
     """Plan digests of the stores; filled in."""
 
     def __post_init__(self) -> None:
-        if self.size not in SIZES:
-            raise UsageError(f"no size {self.size!r}; take one of {', '.join(SIZES)}.")
-        if self.precision not in ("float32", "bf16"):
-            raise UsageError(f"no precision {self.precision!r}; take float32 or bf16.")
+        _check_one_of("size", self.size, SIZES)
+        _check_one_of("precision", self.precision, ("float32", "bf16"))
+        _check_one_of("model", self.model, MODELS)
+        _check_one_of("attention backend", self.attention, BACKENDS)
+        _check_one_of("compatibility", self.compat, COMPATS)
+        if self.compat and self.model != "scale-alibi":
+            raise UsageError(f"compat {self.compat!r} is a mode of scale-alibi, not {self.model}.")
         if self.steps and self.epochs:
             raise UsageError("give --steps or --epochs, not both.")
         if not self.stores:
@@ -78,6 +116,8 @@ class TrainingConfig:
         for name in ("steps", "epochs", "batch_size", "lr", "checkpoint_every", "clip_norm"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected a positive number.")
+        if not 0 <= self.hide_share < 1:
+            raise UsageError(f"hide_share is {self.hide_share}; expected a share below 1.")
 
     @classmethod
     def from_mapping(cls, content: Mapping[str, Any], *, where: str) -> "TrainingConfig":
@@ -121,16 +161,38 @@ class TrainingConfig:
         steps_per_epoch = max(1, num_train // batch_size)
         steps = self.steps or self.epochs * steps_per_epoch
         steps = steps or max(defaults.min_steps, defaults.epochs * steps_per_epoch)
-        shared = set.intersection(*(set(store.attributes.modalities) for store in stores))
         return replace(
             self,
-            modalities=self.modalities or tuple(name for name in TRI_ENCODER if name in shared),
+            modalities=self.modalities or _default_modalities(self.model, stores),
+            objectives=self.objectives or _default_objectives(self.model),
+            gsd_scaling=self.gsd_scaling and self.model != "croma",
             steps=steps,
             epochs=0,
             batch_size=batch_size,
             lr=self.lr or defaults.lr,
             checkpoint_every=self.checkpoint_every or max(1, min(500, steps // 4)),
             store_digests=tuple(store.attributes.plan_digest for store in stores),
+        )
+
+    def model_config(self, stores: Sequence[SampleStore]) -> ModelConfig:
+        """Describe the model of this resolved configuration.
+
+        Raises:
+            UsageError: the stores lack a modality, or the choices do not fit together.
+        """
+        return ModelConfig(
+            architecture=self.compat or self.model,
+            size=SIZES[self.size],
+            modalities=shared_modalities(stores, self.modalities),
+            patch_px=self.patch_px,
+            objectives=self.objectives,
+            pairs=tuple(_pair(text) for text in self.pairs),
+            gsd_scaling=self.gsd_scaling,
+            fusion=self.fusion,
+            fine_target=self.fine_target,
+            normalise_patches=self.normalise_patches,
+            depths=tuple(_depth(text) for text in self.depths),
+            base_gsd_m=mean_gsd_m(stores),
         )
 
 
@@ -156,7 +218,7 @@ def check_same_run(config: TrainingConfig, folder: RunFolder, *, resume: bool) -
     if not (resume or folder.exists()):
         return
     before = TrainingConfig.from_mapping(folder.read_config(), where=str(folder.path))
-    free = {"steps", "epochs", "checkpoint_every", "stores"}
+    free = {"steps", "epochs", "checkpoint_every", "stores", "attention"}
     changed = [
         f"{name} {getattr(before, name)!r} -> {getattr(config, name)!r}"
         for name in (field.name for field in fields(config))
@@ -172,3 +234,36 @@ def check_same_run(config: TrainingConfig, folder: RunFolder, *, resume: bool) -
 def _fitting_batch(wanted: int, num_train: int, world_size: int) -> int:
     """The default batch, or the largest that the split fills and the ranks divide."""
     return max(min(wanted, num_train) // world_size, 1) * world_size
+
+
+def _default_modalities(model: str, stores: Sequence[SampleStore]) -> tuple[str, ...]:
+    """The model's own, or all that the stores share, coarse ones first."""
+    first = stores[0].attributes.modalities
+    shared = [n for n in first if all(n in store.attributes.modalities for store in stores)]
+    usual = tuple(name for name in MODELS[model] if name in shared)
+    if model != "scale-alibi" or len(usual) > 1:
+        return usual
+    return tuple(sorted(shared, key=lambda name: -first[name].gsd_ratio))
+
+
+def _default_objectives(model: str) -> tuple[str, ...]:
+    return ("reconstruction",) if model == "scale-mae" else OBJECTIVES
+
+
+def _pair(text: str) -> tuple[str, str]:
+    left, colon, right = text.partition(":")
+    if not (left and colon and right):
+        raise UsageError(f"{text!r} is no pair of modalities; write one as sar:lores.")
+    return left, right
+
+
+def _depth(text: str) -> tuple[str, int]:
+    name, _, depth = text.partition(":")
+    if not (name and depth.isdecimal()):
+        raise UsageError(f"{text!r} is no depth of an encoder; write one as sar:6.")
+    return name, int(depth)
+
+
+def _check_one_of(what: str, given: str, known: Collection[str]) -> None:
+    if given not in known:
+        raise UsageError(f"no {what} {given!r}; take one of {', '.join(filter(None, known))}.")

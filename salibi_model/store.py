@@ -129,6 +129,13 @@ def shared_modalities(stores: Sequence[SampleStore], names: Sequence[str]) -> tu
     return tuple(_pool(name, stores, weights) for name in names)
 
 
+def mean_gsd_m(stores: Sequence[SampleStore]) -> float | None:
+    """Give the metres per base pixel, the mean over all training samples; ``None`` without any."""
+    values = [store.read("gsd_m", store.split_indices("train")) for store in stores]
+    together = np.concatenate(values).astype(np.float64)
+    return float(together.mean()) if len(together) else None
+
+
 def _pool(name: str, stores: Sequence[SampleStore], weights: np.ndarray) -> Modality:
     found: list[Modality] = []
     for store in stores:

@@ -14,14 +14,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from salibi_model import distributed, optim
 from salibi_model.allocator import keep_freed_memory
+from salibi_model.architectures import build_model
 from salibi_model.batches import Batch, Batches
 from salibi_model.checkpoints import RunFolder, save_model
 from salibi_model.errors import TrainingError
-from salibi_model.masking import random_masks
+from salibi_model.interface import PretrainModel
+from salibi_model.masking import hidden_modalities, random_masks
 from salibi_model.metrics import MetricsLog
-from salibi_model.pretrain import SIZES, ModelConfig, ScaleAlibi
 from salibi_model.settings import TrainingConfig, check_same_run
-from salibi_model.store import SampleStore, shared_modalities
+from salibi_model.store import SampleStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +82,8 @@ def _train(
     stores = [SampleStore(location) for location in config.stores]
     config = config.resolve(stores, world_size=distributed.world_size())
     torch.manual_seed(config.seed)
-    model = ScaleAlibi(
-        ModelConfig(
-            size=SIZES[config.size], modalities=shared_modalities(stores, config.modalities)
-        )
-    ).to(device)
+    model = build_model(config.model_config(stores)).to(device)
+    model.use_attention(config.attention)
     optimizer = optim.adamw(model, weight_decay=config.weight_decay)
     batches = Batches(
         stores,
@@ -124,7 +122,7 @@ def _train(
                 "epoch": step / batches.steps_per_epoch,
                 "lr": rate,
                 "gradient_norm": norm.item(),
-                "scale": model.scale.item(),
+                **{name: value.item() for name, value in model.monitors().items()},
                 **mean_losses,
                 "seconds": time.perf_counter() - started,
             }
@@ -153,13 +151,15 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
 
 def _losses(
     wrapped: nn.Module,
-    model: ScaleAlibi,
+    model: PretrainModel,
     batch: Batch,
     config: TrainingConfig,
     device: torch.device,
 ) -> dict[str, Tensor]:
     """Move a batch to the device, mask it, and give the loss and its parts."""
-    masks = random_masks(model.num_tokens(batch.images), config.mask_ratio, batch.seeds)
+    num_tokens = model.num_tokens(batch.images)
+    hidden = hidden_modalities(list(num_tokens), config.hide_share, batch.seed)
+    masks = random_masks(num_tokens, config.mask_ratio, batch.seeds, hidden=hidden)
     images = {name: image.to(device, non_blocking=True) for name, image in batch.images.items()}
     on_device = {name: mask.to(device) for name, mask in masks.items()}
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
@@ -185,7 +185,7 @@ def _check_finite(name: str, value: float, step: int) -> None:
         )
 
 
-def _data_parallel(model: ScaleAlibi, device: torch.device) -> nn.Module:
+def _data_parallel(model: PretrainModel, device: torch.device) -> nn.Module:
     """Wrap the model so that gradients are averaged over ranks; itself when alone."""
     if distributed.world_size() == 1:
         return model
@@ -196,7 +196,7 @@ def _data_parallel(model: ScaleAlibi, device: torch.device) -> nn.Module:
 def _save(
     folder: RunFolder,
     step: int,
-    model: ScaleAlibi,
+    model: PretrainModel,
     optimizer: torch.optim.Optimizer,
     batches: Batches,
     config: TrainingConfig,
@@ -214,7 +214,7 @@ def _save(
 
 def _restore(
     state: Mapping[str, Any] | None,
-    model: ScaleAlibi,
+    model: PretrainModel,
     optimizer: torch.optim.Optimizer,
     batches: Batches,
 ) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from stores import describe
 
+from salibi_model.config import TRI_ENCODER, ModelConfig, Size
 from salibi_model.masking import Mask, random_masks
-from salibi_model.pretrain import TRI_ENCODER, ModelConfig, ScaleAlibi, Size
+from salibi_model.pretrain import ScaleAlibi
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,10 +19,10 @@ GRID = 4
 """Patches along an edge of a base-zoom image; the high-resolution image has twice as many."""
 
 
-def nano_model(names: Sequence[str] = TRI_ENCODER, *, seed: int = 0) -> ScaleAlibi:
-    """A model of the named modalities with weights from ``seed``."""
+def nano_model(names: Sequence[str] = TRI_ENCODER, *, seed: int = 0, **choices: Any) -> ScaleAlibi:
+    """A model of the named modalities with weights from ``seed``; ``choices`` of its configuration."""
     torch.manual_seed(seed)
-    return ScaleAlibi(ModelConfig(size=SIZE, modalities=tuple(map(describe, names))))
+    return ScaleAlibi(ModelConfig(size=SIZE, modalities=tuple(map(describe, names)), **choices))
 
 
 def nano_images(

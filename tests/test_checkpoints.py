@@ -12,7 +12,7 @@ from nano import SIZE, nano_images
 from safetensors.torch import load_file
 
 import salibi_model
-from salibi_model import pretrain
+from salibi_model import config as model_config
 from salibi_model.checkpoints import RunFolder, describe
 from salibi_model.errors import CheckpointError
 from salibi_model.settings import TrainingConfig, resumed_config
@@ -24,7 +24,7 @@ def finished(small_store, tmp_path_factory):
     """A run of three steps."""
     out = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(pretrain.SIZES, "tiny", SIZE)
+        patch.setitem(model_config.SIZES, "tiny", SIZE)
         config = TrainingConfig(
             stores=(str(small_store),), steps=3, batch_size=4, checkpoint_every=1
         )

@@ -9,14 +9,14 @@ from nano import SIZE
 from PIL import Image
 from typer.testing import CliRunner
 
-from salibi_cli import model
+from salibi_cli import model, training
 from salibi_cli.common import run
-from salibi_model import pretrain
+from salibi_model import config as model_config
 
 
 @pytest.fixture
 def nano_size(monkeypatch):
-    monkeypatch.setitem(pretrain.SIZES, "tiny", SIZE)
+    monkeypatch.setitem(model_config.SIZES, "tiny", SIZE)
 
 
 def call(*arguments):
@@ -97,6 +97,6 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(model, "_settings", interrupted)
+    monkeypatch.setattr(training, "_settings", interrupted)
     code, said = fails(monkeypatch, capsys, "train")
     assert (code, said) == (130, "error: interrupted; run the same command again to go on\n")

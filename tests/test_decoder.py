@@ -6,9 +6,9 @@ import pytest
 import torch
 from nano import nano_images, nano_masks, nano_model
 
+from salibi_model.config import TRI_ENCODER
 from salibi_model.decoder import anchor_order, sincos_positions
 from salibi_model.patches import patchify, take, unpatchify
-from salibi_model.pretrain import TRI_ENCODER
 
 
 def test_first_anchor_predicts_the_four_patches_it_covers():

@@ -8,9 +8,9 @@ from nano import GRID, nano_images, nano_masks, nano_model
 from stores import describe
 from test_alibi import bias_by_loop
 
+from salibi_model.config import TRI_ENCODER, ModelConfig
 from salibi_model.errors import UsageError
 from salibi_model.layers import JointBlock
-from salibi_model.pretrain import TRI_ENCODER, ModelConfig
 
 PAIRS = {
     "sar_lores": {"sar", "lores"},
@@ -24,7 +24,7 @@ def gradient_norms(module):
 
 
 def test_model_has_the_three_pairs():
-    assert nano_model().config.pairs == (
+    assert nano_model().config.contrasted == (
         ("sar", "lores"),
         ("lores", "hires_4x"),
         ("sar", "hires_4x"),
@@ -102,8 +102,8 @@ def test_joint_encoder_stays_at_sar_positions():
                 key_ratio=ratio,
                 **frame,
             )
-            torch.testing.assert_close(self_bias[i].double(), own, atol=1e-5, rtol=1e-5)
-            torch.testing.assert_close(cross_bias[i].double(), cross, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(self_bias.dense[i].double(), own, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(cross_bias.dense[i].double(), cross, atol=1e-5, rtol=1e-5)
 
 
 def test_place_enters_through_the_bias_alone():
@@ -172,7 +172,7 @@ def test_two_modalities_make_one_pair_and_one_fusion_step():
     model = nano_model(["sar", "lores"])
     images = nano_images(names=["sar", "lores"])
     seen = []
-    model.joint.blocks[0].register_forward_hook(lambda *_: seen.append(1))
+    model.joint.stacks["shared"][0].register_forward_hook(lambda *_: seen.append(1))
     losses = model(images, nano_masks(model, images))
     assert [name for name in losses if name.startswith("contrastive_")] == ["contrastive_sar_lores"]
     assert len(seen) == 1

@@ -53,7 +53,7 @@ def test_an_empty_split_is_explained(small_store):
 
 
 def test_panels_show_what_was_seen(small_store):
-    rows = reconstruct(nano_model(), small_store, num_samples=2)
+    rows = reconstruct(nano_model(), small_store, num_samples=2).shown
     assert [(row.sample, row.modality.name) for row in rows] == [
         (sample, name) for sample in (10, 15) for name in ("sar", "lores", "hires_4x")
     ]
@@ -75,12 +75,15 @@ def test_a_perfect_prediction_is_the_original(small_store, monkeypatch):
     from salibi_model.losses import normalised_target
     from salibi_model.pretrain import ScaleAlibi
 
-    def oracle(self, images, _masks):
+    def oracle(self, images, _masks, _names=None):
         return {
             name: normalised_target(*self.encoder(name).normalise(patchify(image, 16)))
             for name, image in images.items()
         }
 
     monkeypatch.setattr(ScaleAlibi, "predict_patches", oracle)
-    for row in reconstruct(nano_model(), small_store, num_samples=1):
+    report = reconstruct(nano_model(), small_store, num_samples=1)
+    for error in report.errors:
+        assert error.rmse < 1e-4 < error.flat_rmse
+    for row in report.shown:
         assert np.array_equal(row.predicted, row.original), row.modality.name

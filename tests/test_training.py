@@ -13,7 +13,8 @@ import torch
 from nano import SIZE
 from stores import write_store
 
-from salibi_model import optim, pretrain, trainer
+from salibi_model import config as model_config
+from salibi_model import optim, trainer
 from salibi_model.errors import CheckpointError, StoreError, TrainingError, UsageError
 from salibi_model.metrics import read_metrics
 from salibi_model.settings import TrainingConfig, resumed_config
@@ -26,7 +27,7 @@ TESTS = Path(__file__).parent
 @pytest.fixture
 def nano_size(monkeypatch):
     """Make ``tiny`` a model of 32 channels, so that a step takes a tenth of a second."""
-    monkeypatch.setitem(pretrain.SIZES, "tiny", SIZE)
+    monkeypatch.setitem(model_config.SIZES, "tiny", SIZE)
 
 
 def config(store, **changes):
@@ -163,7 +164,7 @@ def test_no_store_is_refused(tmp_path):
     [
         ({"size": "huge"}, "tiny, small, base, large"),
         ({"epochs": 3}, "not both"),
-        ({"precision": "fp8"}, "float32 or bf16"),
+        ({"precision": "fp8"}, "float32, bf16"),
         ({"lr": -1.0}, "positive"),
         ({"stores": ()}, "at least one store"),
     ],

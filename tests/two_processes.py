@@ -12,7 +12,8 @@ import torch
 from nano import SIZE, nano_images, nano_masks, nano_model
 from torch.nn.parallel import DistributedDataParallel
 
-from salibi_model import distributed, pretrain
+from salibi_model import config as model_config
+from salibi_model import distributed
 from salibi_model.settings import TrainingConfig
 from salibi_model.trainer import train
 
@@ -37,7 +38,7 @@ def main() -> None:
     """Do both."""
     store, out = sys.argv[1], Path(sys.argv[2])
     out.mkdir(parents=True, exist_ok=True)
-    pretrain.SIZES["tiny"] = SIZE
+    model_config.SIZES["tiny"] = SIZE
     config = TrainingConfig(stores=(store,), steps=2, batch_size=4, seed=1)
     with distributed.process_group(torch.device("cpu")):
         gradients(out)

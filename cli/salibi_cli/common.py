@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, NoReturn, Protocol, Self
+from typing import Annotated, Any, Final, NoReturn, Protocol, Self
 
 import typer
 
@@ -24,6 +24,9 @@ class Advance(Protocol):
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         """So much of so much is done; ``note`` is shown beside it."""
+
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 
 
 def app(*, help: str) -> typer.Typer:  # noqa: A002 - typer's own name
@@ -192,3 +195,8 @@ def human_bytes(count: int) -> str:
     from rich.filesize import decimal
 
     return decimal(count)
+
+
+def listed(text: str | None) -> tuple[str, ...] | None:
+    """Split an option such as ``sar,lores`` at its commas; ``None`` where it was not given."""
+    return tuple(part.strip() for part in text.split(",")) if text else None

@@ -1,0 +1,184 @@
+"""``salibi-model train``: its options, and what it says at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from salibi_cli import common
+
+if TYPE_CHECKING:
+    from salibi_model.settings import TrainingConfig
+    from salibi_model.trainer import TrainingResult
+
+
+def train(
+    stores: Annotated[
+        list[str] | None,
+        typer.Argument(help="Stores: folders or URLs.  [default: data/micro.zarr]"),
+    ] = None,
+    *,
+    model: Annotated[
+        str | None, typer.Option(help="scale-alibi, croma, scale-mae.  [default: scale-alibi]")
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="tiny, small, base, large.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the training split, not --steps.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder.  [default: runs/SIZE]")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out, as it was set up.")
+    ] = False,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Samples per step, of all processes together.")
+    ] = None,
+    mask_ratio: Annotated[
+        float | None, typer.Option(help="Share of patches removed.  [default: 0.75]")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="AdamW's, on matrices only.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32 or bf16.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order, masks and turns.")] = None,
+    modalities: Annotated[
+        str | None, typer.Option(help="Arrays to train on, the first is the anchor: sar,lores")
+    ] = None,
+    patch_px: Annotated[int | None, typer.Option(min=1, help="Edge of a patch.")] = None,
+    objectives: Annotated[
+        str | None, typer.Option(help="contrastive,reconstruction, or one of them.")
+    ] = None,
+    pairs: Annotated[
+        str | None, typer.Option(help="Pairs of the contrastive loss: sar:lores,lores:hires_4x")
+    ] = None,
+    gsd_scaling: Annotated[
+        bool | None,
+        typer.Option(
+            "--gsd-scaling/--no-gsd-scaling", help="Distances on the ground, or in patches."
+        ),
+    ] = None,
+    fusion: Annotated[
+        str | None, typer.Option(help="shared or separate blocks of the joint encoder's steps.")
+    ] = None,
+    fine_target: Annotated[
+        str | None, typer.Option(help="Reconstruct finer modalities at native or base resolution.")
+    ] = None,
+    absolute_targets: Annotated[
+        bool | None,
+        typer.Option(
+            "--absolute-targets/--relative-targets",
+            help="Targets as they are, or relative to each patch's own mean and deviation.",
+        ),
+    ] = None,
+    hide_share: Annotated[
+        float | None, typer.Option(help="Share of batches in which a modality is hidden whole.")
+    ] = None,
+    depths: Annotated[
+        str | None, typer.Option(help="Depths of encoders that differ: sar:6,s2:4")
+    ] = None,
+    compat: Annotated[
+        str | None,
+        typer.Option(help="original: train with the mistakes of the authors' code."),
+    ] = None,
+    attention: Annotated[
+        str | None, typer.Option(help="auto, dense, flex: the same results.")
+    ] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(min=1, help="Steps between checkpoints.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with these options; those given here win.")
+    ] = None,
+    device: common.Device = "auto",
+) -> None:
+    """Train on stores; run it again and it goes on where it was.
+
+    Example: `salibi-model train data/micro.zarr --size tiny --out runs/demo`
+
+    On several GPUs: `torchrun --nproc-per-node 8 -m salibi_cli.model train data/full.zarr
+    --size base --batch-size 1024 --precision bf16`
+    """
+    from salibi_model.trainer import train as run_training
+
+    given: dict[str, Any] = {
+        "stores": tuple(stores) if stores else None,
+        "model": model,
+        "size": size,
+        "steps": steps,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "mask_ratio": mask_ratio,
+        "lr": lr,
+        "weight_decay": weight_decay,
+        "precision": precision,
+        "seed": seed,
+        "modalities": common.listed(modalities),
+        "patch_px": patch_px,
+        "objectives": common.listed(objectives),
+        "pairs": common.listed(pairs),
+        "gsd_scaling": gsd_scaling,
+        "fusion": fusion,
+        "fine_target": fine_target,
+        "normalise_patches": None if absolute_targets is None else not absolute_targets,
+        "hide_share": hide_share,
+        "depths": common.listed(depths),
+        "compat": compat,
+        "attention": attention,
+        "checkpoint_every": checkpoint_every,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    folder = out or Path("runs") / (size or "tiny")
+    settings = _settings(folder, changes, config=config, resume=resume)
+    folder = out or Path("runs") / settings.size
+    with common.progress("training", unit="steps", enabled=_is_first_process()) as advance:
+        result = run_training(settings, out=folder, resume=resume, device=device, on_step=advance)
+    if _is_first_process():
+        _print_training(result)
+
+
+def _settings(
+    folder: Path, changes: dict[str, Any], *, config: Path | None, resume: bool
+) -> TrainingConfig:
+    """Defaults, then the file or the run that is there, then what was given."""
+    from salibi_model.settings import TrainingConfig, resumed_config
+
+    if resume:
+        return resumed_config(folder, **changes)
+    settings = TrainingConfig.from_toml(config) if config else TrainingConfig()
+    if "steps" in changes or "epochs" in changes:  # either one replaces the file's
+        settings = dataclasses.replace(settings, steps=0, epochs=0)
+    return dataclasses.replace(settings, **changes)
+
+
+def _is_first_process() -> bool:
+    import os
+
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _print_training(result: TrainingResult) -> None:
+    if not result.metrics:
+        typer.echo(
+            f"{result.out} is complete: {result.steps} steps. To go on, give --resume and more "
+            "--steps; to start again, another --out."
+        )
+        return
+    if result.first_step:
+        typer.echo(f"went on from step {result.first_step}")
+    losses = {
+        name: value
+        for name, value in result.metrics.items()
+        if name == "loss" or name.startswith(("contrastive", "reconstruction"))
+    }
+    common.print_table(
+        [
+            {"loss": name.replace("_", " ", 1), "last step": f"{value:.3f}"}
+            for name, value in losses.items()
+        ]
+    )
+    typer.echo(f"trained for {result.steps} steps: {result.out}")
+    typer.echo(f"next: salibi-model eval retrieval {result.out}")

@@ -1,0 +1,155 @@
+"""What every architecture offers: a loss to be trained on, and embeddings to be used."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from salibi_model.alibi import patch_centres
+from salibi_model.attention import BACKENDS
+from salibi_model.config import ModelConfig
+from salibi_model.errors import UsageError
+from salibi_model.layers import Attention
+from salibi_model.masking import Mask
+from salibi_model.patches import patch_grid
+
+Ratio = float | Float[Tensor, " batch"]
+
+
+class PretrainModel(nn.Module):
+    """Base of the architectures; a subclass encodes whole images and defines the loss."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(
+        self,
+        images: Mapping[str, Shaped[Tensor, "batch _ _ _"]],
+        masks: Mapping[str, Mask],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Give the pre-training loss and its parts.
+
+        Args:
+            images: per modality (B, C, H, W) in the store's units (0..255, 0 = nodata). A batch
+                may lack modalities.
+            masks: per modality of the batch, the patches kept and removed.
+
+        Returns:
+            ``loss``, the sum to minimise, and its parts by name.
+        """
+        raise NotImplementedError
+
+    def monitors(self) -> dict[str, Float[Tensor, ""]]:
+        """Give what is worth a column of ``metrics.csv`` besides the losses."""
+        return {}
+
+    def num_tokens(self, images: Mapping[str, Tensor]) -> dict[str, int]:
+        """Count the patches that are masked, per modality of the batch, in the model's order."""
+        grids = {
+            name: patch_grid(images[name], self.config.patch_px)
+            for name in self.config.names
+            if name in images
+        }
+        return {name: rows * cols for name, (rows, cols) in grids.items()}
+
+    def encode(
+        self,
+        images: Shaped[Tensor, "batch bands height width"],
+        modality: str,
+        gsd_ratio: Ratio | None = None,
+        *,
+        gsd_m: float | None = None,
+    ) -> tuple[Float[Tensor, "batch tokens dim"], Float[Tensor, "batch dim"]]:
+        """Encode whole images of one modality, of any size and ground sample distance.
+
+        Args:
+            images: values in the store's units (0..255, 0 = nodata); they are normalised here
+                with the checkpoint's statistics. Edges are multiples of the patch (16 px).
+            modality: name of the array: ``sar``, ``lores``, ``hires_4x``.
+            gsd_ratio: ground size of a pixel over that of a base-zoom pixel, one number or one
+                per image. ``None`` takes the modality's own, as in training: 1 for ``sar`` and
+                ``lores``, 0.5 for ``hires_4x``.
+            gsd_m: metres on the ground per pixel, in place of ``gsd_ratio``; of a georeferenced
+                raster, see :func:`salibi_model.ground.pixel_m`.
+
+        Returns:
+            Tokens (B, N, D), row-major, and the embedding (B, D). It describes an image; to
+            compare modalities, :meth:`project` it first.
+
+        Raises:
+            UsageError: no such modality, or images or distances that do not fit it.
+        """
+        spec = self.config[modality]
+        if images.ndim != 4 or images.shape[1] != len(spec.bands):  # noqa: PLR2004
+            raise UsageError(
+                f"modality {modality!r} has the bands {', '.join(spec.bands)}: expected images "
+                f"(batch, {len(spec.bands)}, height, width), got {tuple(images.shape)}."
+            )
+        if gsd_m is not None:
+            if gsd_ratio is not None:
+                raise UsageError("give gsd_ratio or gsd_m, not both.")
+            gsd_ratio = self.config.ground_ratio(gsd_m)
+        ratio = spec.gsd_ratio if gsd_ratio is None else gsd_ratio
+        _check_ratio(ratio, len(images))
+        return self._encode_whole(images, modality, ratio)
+
+    def project(
+        self, embedding: Float[Tensor, "batch dim"], modality: str
+    ) -> Float[Tensor, "batch dim"]:
+        """Bring an embedding to the unit sphere where modalities are comparable.
+
+        Retrieval uses this: the contrastive loss aligns it, and only it, between modalities. A
+        model without that loss gives the embedding's direction.
+        """
+        self.config[modality]
+        return F.normalize(embedding.float(), dim=-1)
+
+    def use_attention(self, backend: str) -> None:
+        """Choose the backend of all attention layers; see :mod:`salibi_model.attention`.
+
+        Raises:
+            UsageError: there is no such backend.
+        """
+        if backend not in BACKENDS:
+            raise UsageError(
+                f"no attention backend {backend!r}; take one of {', '.join(BACKENDS)}."
+            )
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.backend = backend
+
+    def centres(
+        self, grid: tuple[int, int], gsd_ratio: Ratio, device: torch.device
+    ) -> Float[Tensor, "#batch tokens 2"]:
+        """Place an image's patches in the ground frame, or in its own where GSDs are ignored."""
+        ratio = gsd_ratio if self.config.gsd_scaling else 1.0
+        return patch_centres(grid, ratio).to(device).reshape(-1, grid[0] * grid[1], 2)
+
+    def _encode_whole(
+        self, images: Tensor, modality: str, gsd_ratio: Ratio
+    ) -> tuple[Tensor, Tensor]:
+        """Give tokens (B, N, D) and embedding (B, D) of checked images."""
+        raise NotImplementedError
+
+
+def _check_ratio(ratio: Ratio, batch: int) -> None:
+    if isinstance(ratio, Tensor):
+        if ratio.shape != (batch,) or not bool((ratio > 0).all()):
+            raise UsageError(
+                f"gsd_ratio has the shape {tuple(ratio.shape)}; expected one positive ratio for "
+                f"each of the {batch} images, or a single number."
+            )
+    elif not ratio > 0:
+        raise UsageError(f"gsd_ratio is {ratio}; expected a number above 0.")
+
+
+def untouched(module: nn.Module) -> Float[Tensor, ""]:
+    """Give zero, as a function of all the module's parameters.
+
+    Added to a loss, it gives gradients of zero to parts that a batch did not use, so that the
+    processes of a group agree on which gradients there are.
+    """
+    return torch.stack([0.0 * parameter.sum() for parameter in module.parameters()]).sum()

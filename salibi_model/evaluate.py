@@ -1,4 +1,4 @@
-"""How good an embedding is: retrieval between modalities on a store's held-out samples."""
+"""How good an embedding is: retrieval between modalities, and scales, on held-out samples."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -12,6 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 import salibi_model
+from salibi_data.schema import Modality
 from salibi_model.errors import StoreError
 from salibi_model.interface import PretrainModel
 from salibi_model.store import SampleStore
@@ -62,6 +63,7 @@ def retrieval(
     store: str | Path | SampleStore,
     *,
     split: str = "validation",
+    scales: bool = False,
     device: str = "cpu",
     batch_size: int = 16,
     seed: int = 0,
@@ -77,6 +79,9 @@ def retrieval(
         checkpoint: a run's or model's folder, or a model.
         store: a store with the model's modalities.
         split: ``validation``, ``test`` or ``train``.
+        scales: take part also arrays that show what a modality of the model shows at another
+            ground sample distance, such as ``hires`` beside ``hires_4x``; that modality's encoder
+            sees them, at the array's own GSD ratio, though it was not trained on it.
         device: where to encode.
         batch_size: images at a time.
         seed: of the bootstrap.
@@ -94,13 +99,17 @@ def retrieval(
     indices = samples.split_indices(split)
     if not len(indices):
         raise StoreError(f"{samples.location} has no samples in the split {split!r}.")
-    total = len(indices) * len(model.config.names)
+    views = {name: name for name in model.config.names}
+    if scales:
+        views |= other_scales(model, samples)
+    total = len(indices) * len(views)
     vectors: dict[str, Tensor] = {}
-    for number, name in enumerate(model.config.names):
+    for number, (name, modality) in enumerate(views.items()):
+        ratio = samples.attributes.modalities[name].gsd_ratio if name != modality else None
         parts = []
         for first in range(0, len(indices), batch_size):
             chosen = indices[first : first + batch_size]
-            parts.append(_project(model, name, samples.read(name, chosen)))
+            parts.append(_project(model, modality, samples.read(name, chosen), ratio))
             if on_sample is not None:
                 on_sample(number * len(indices) + first + len(chosen), total)
         vectors[name] = torch.cat(parts)
@@ -114,9 +123,30 @@ def retrieval(
                 gallery=gallery,
                 recalls=recalls(ranks(vectors[query], vectors[gallery]), rng),
             )
-            for query, gallery in permutations(model.config.names, 2)
+            for query, gallery in permutations(views, 2)
         ),
     )
+
+
+def other_scales(model: PretrainModel, store: SampleStore) -> dict[str, str]:
+    """Give the store's arrays that show a modality of the model at another scale.
+
+    Returns:
+        Array to modality: the first of the model's with the same sensor, bands, units and scaling.
+    """
+    found: dict[str, str] = {}
+    for name, array in store.attributes.modalities.items():
+        if name not in model.config.names:
+            for known in model.config.modalities:
+                if _content(known) == _content(array):
+                    found.setdefault(name, known.name)
+    return found
+
+
+def _content(modality: Modality) -> tuple[object, ...]:
+    """What an image shows, apart from its size."""
+    described = ("sensor", "bands", "units", "scale", "offset", "nodata")
+    return tuple(getattr(modality, field) for field in described)
 
 
 def ranks(
@@ -150,7 +180,9 @@ def recalls(found: Int64[np.ndarray, " samples"], rng: np.random.Generator) -> t
 
 
 @torch.inference_mode()
-def _project(model: PretrainModel, modality: str, images: np.ndarray) -> Tensor:
+def _project(
+    model: PretrainModel, modality: str, images: np.ndarray, gsd_ratio: float | None = None
+) -> Tensor:
     device = next(model.parameters()).device
-    _, embedding = model.encode(torch.from_numpy(images).to(device), modality)
+    _, embedding = model.encode(torch.from_numpy(images).to(device), modality, gsd_ratio)
     return model.project(embedding, modality).cpu()

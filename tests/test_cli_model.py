@@ -61,7 +61,7 @@ def test_options_win_over_the_file(small_store, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", [["train"], ["reconstruct"], ["eval", "retrieval"], ["info"], []]
+    "command", [["train"], ["reconstruct"], ["attention"], ["eval", "retrieval"], ["info"], []]
 )
 def test_help_has_an_example(command):
     said = call(*command, "--help")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from salibi_cli import common, training
+from salibi_cli.attention import attention_figure
 
 if TYPE_CHECKING:
     from salibi_model.evaluate import RetrievalReport
@@ -17,6 +18,7 @@ application = common.app(help="Train the Scale-ALiBi tri-encoder on Salibi store
 evaluation = common.app(help="Measure a checkpoint.")
 application.add_typer(evaluation, name="eval")
 application.command()(training.train)
+application.command("attention")(attention_figure)
 
 Checkpoint = Annotated[
     Path, typer.Argument(help="A run's folder, or its model/ folder.", show_default=False)
@@ -79,6 +81,10 @@ def eval_retrieval(
     *,
     data: Annotated[str, typer.Option(help="A store: folder or URL.")] = "data/micro.zarr",
     split: Annotated[str, typer.Option(help="train, validation, test.")] = "validation",
+    scales: Annotated[
+        bool,
+        typer.Option("--scales", help="Also between scales: the store's other arrays of a sensor."),
+    ] = False,
     as_json: Json = False,
     device: common.Device = "auto",
 ) -> None:
@@ -91,7 +97,12 @@ def eval_retrieval(
 
     with common.progress("encoding", unit="images") as advance:
         report = retrieval(
-            checkpoint, data, split=split, device=str(choose_device(device)), on_sample=advance
+            checkpoint,
+            data,
+            split=split,
+            scales=scales,
+            device=str(choose_device(device)),
+            on_sample=advance,
         )
     if as_json:
         common.print_json(report.to_dict())

@@ -34,7 +34,7 @@ def main() -> None:
     store = folder / "scales.zarr"
     variant = str(Path(__file__).with_name("scales.toml"))
     build(store, variant=variant, catalog="sample", workers=2)
-    print(describe())
+    print(describe("torch"))
     print("| seed | GSD scaling | query > among | samples | recall@1 | recall@5 | chance @1 |")
     print("|---|---|---|---|---|---|---|")
     for seed in range(seeds):

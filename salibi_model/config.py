@@ -181,8 +181,17 @@ class ModelConfig:
                     f"{modality.name!r} has {fineness:g} pixels for one of {self.anchor.name!r}, "
                     f"which do not divide patches of {self.patch_px}; reconstruct it natively."
                 )
+        self._check_all_train()
+
+    def _check_all_train(self) -> None:
         if not self.objectives:
             raise UsageError(f"give at least one objective of {', '.join(OBJECTIVES)}.")
+        for name in self.names if "reconstruction" not in self.objectives else ():
+            if not any(name in pair for pair in self.contrasted):
+                raise UsageError(
+                    f"modality {name!r} has no part in any loss; leave it out of --modalities, or "
+                    "name a pair with it."
+                )
 
 
 def _check_one_of(what: str, given: Sequence[str], known: Sequence[str]) -> None:

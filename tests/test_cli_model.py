@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from nano import SIZE
 from PIL import Image
+from reference_models import croma_weights
 from typer.testing import CliRunner
 
 from salibi_cli import model, training
@@ -61,7 +63,8 @@ def test_options_win_over_the_file(small_store, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", [["train"], ["reconstruct"], ["attention"], ["eval", "retrieval"], ["info"], []]
+    "command",
+    [["train"], ["reconstruct"], ["attention"], ["convert"], ["eval", "retrieval"], ["info"], []],
 )
 def test_help_has_an_example(command):
     said = call(*command, "--help")
@@ -100,3 +103,52 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
     monkeypatch.setattr(training, "_settings", interrupted)
     code, said = fails(monkeypatch, capsys, "train")
     assert (code, said) == (130, "error: interrupted; run the same command again to go on\n")
+
+
+def test_a_published_checkpoint_is_converted_and_described(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "CROMA_base.pt"
+    torch.save(croma_weights(), file)
+    said = call("convert", file, "-o", tmp_path / "croma", "--num-heads", 4)
+    assert f"wrote {tmp_path / 'croma' / 'model'}" in said
+    described = call("info", tmp_path / "croma")
+    assert "croma" in described
+    assert "converted from CROMA_base.pt" in described
+    code, said = fails(monkeypatch, capsys, "convert", tmp_path / "absent.pt", "-o", tmp_path / "x")
+    assert (code, len(said.splitlines())) == (1, 1)
+
+
+@pytest.mark.usefixtures("nano_size")
+def test_ablations_and_inpainting_from_the_command_line(small_store, tmp_path):
+    out = tmp_path / "run"
+    call(
+        *("train", small_store, "--steps", 1, "--batch-size", 4, "--out", out),
+        *("--absolute-targets", "--hide-share", 0.3, "--no-gsd-scaling", "--fusion", "separate"),
+        *("--pairs", "sar:lores,sar:hires_4x", "--depths", "sar:2", "--patch-px", 32),
+        *("--fine-target", "base", "--attention", "dense"),
+    )
+    described = json.loads(call("info", out, "--json"))
+    assert described["pairs"] == [["sar", "lores"], ["sar", "hires_4x"]]
+    assert described["depths"] == [["sar", 2]]
+    assert (described["gsd_scaling"], described["fusion"]) == (False, "separate")
+    assert (described["fine_target"], described["normalise_patches"]) == ("base", False)
+    figure = tmp_path / "hidden.png"
+    hide = ("--hide", "lores,hires_4x", "-n", 1)
+    report = json.loads(call("reconstruct", out, small_store, "-o", figure, *hide, "--json"))
+    assert {error["modality"]: error["units"] for error in report["errors"]} == {
+        "sar": "dB",
+        "lores": "display",
+        "hires_4x": "display",
+    }
+    assert figure.is_file()
+    table = call("reconstruct", out, small_store, "-o", figure, "-n", 1)
+    assert "without content: predicting the modality's mean" in table
+    assert "6 samples" in table
+
+
+@pytest.mark.usefixtures("nano_size")
+def test_scales_are_looked_up_among_each_other(small_store, tmp_path):
+    out = tmp_path / "run"
+    call("train", small_store, "--steps", 1, "--batch-size", 4, "--out", out)
+    found = json.loads(call("eval", "retrieval", out, "--data", small_store, "--scales", "--json"))
+    assert ("hires", "hires_4x") in {(d["query"], d["gallery"]) for d in found["directions"]}
+    assert len(found["directions"]) == 12

@@ -111,6 +111,29 @@ def eval_retrieval(
 
 
 @application.command()
+def convert(
+    file: Annotated[
+        Path, typer.Argument(help="The authors' .pth, or CROMA's .pt.", show_default=False)
+    ],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new checkpoint.")],
+    num_heads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Attention heads; the file does not tell.  [default: 16]"),
+    ] = None,
+) -> None:
+    """Read a published checkpoint into one of ours, without unpickling objects.
+
+    Example: `salibi-model convert CROMA_base.pt -o runs/croma-base`
+    """
+    from salibi_model.converting import convert as read_and_write
+
+    folder = read_and_write(file, out, num_heads=num_heads)
+    typer.echo(f"wrote {folder}")
+    typer.echo(f"next: salibi-model info {out}")
+
+
+@application.command()
 def info(checkpoint: Checkpoint, *, as_json: Json = False) -> None:
     """Tell what a checkpoint is: size, modalities, and how it was trained.
 

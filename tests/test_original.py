@@ -1,0 +1,420 @@
+"""Each mistake of the authors' model code: ``--compat original`` makes it, Scale-ALiBi does not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from nano import GRID, SIZE, nano_images, nano_masks, nano_model
+from reference_models import grid_bias, picked_bias, removed_table, strided_bias
+from stores import describe
+
+from salibi_model import config as configuration
+from salibi_model import pretrain
+from salibi_model.checkpoints import describe as described
+from salibi_model.checkpoints import load_model
+from salibi_model.config import TRI_ENCODER, ModelConfig
+from salibi_model.errors import UsageError
+from salibi_model.inpaint import reconstruct
+from salibi_model.layers import JointBlock
+from salibi_model.masking import Mask, random_masks
+from salibi_model.original import (
+    OriginalScaleAlibi,
+    in_random_order,
+    pooled_mask,
+    stacked_target,
+)
+from salibi_model.patches import take
+from salibi_model.settings import TrainingConfig
+from salibi_model.trainer import train
+
+HEADS = SIZE.num_heads
+
+
+def original_config(names=TRI_ENCODER, **choices):
+    modalities = tuple(map(describe, names))
+    return ModelConfig(size=SIZE, modalities=modalities, architecture="original", **choices)
+
+
+def original(*, seed=0):
+    torch.manual_seed(seed)
+    return OriginalScaleAlibi(original_config())
+
+
+def same_masks(model, images):
+    """Masks that are the same for all samples of a batch."""
+    return {
+        name: Mask(*(index[:1].expand(len(index), -1).contiguous() for index in mask))
+        for name, mask in nano_masks(model, images).items()
+    }
+
+
+def gradients(module):
+    return [0.0 if p.grad is None else float(p.grad.abs().max()) for p in module.parameters()]
+
+
+def joint_biases(model, images, masks):
+    """The biases that each block of the joint encoder is given, step by step."""
+    seen = []
+    hooks = [
+        block.register_forward_pre_hook(lambda _, given: seen.append(given[2:]))
+        for block in model.modules()
+        if isinstance(block, JointBlock)
+    ]
+    losses = model.ordered_losses if isinstance(model, OriginalScaleAlibi) else model
+    losses(images, masks)
+    for hook in hooks:
+        hook.remove()
+    return [tuple(getattr(bias, "dense", bias) for bias in biases) for biases in seen]
+
+
+def shuffled(masks):
+    torch.manual_seed(1)
+    return {name: in_random_order(mask) for name, mask in masks.items()}
+
+
+# 1: hi-res is matched with itself.
+
+
+@torch.no_grad()
+def test_1_hires_of_other_places_cost_the_original_nothing():
+    images = nano_images(batch=4)
+    exchanged = {**images, "hires_4x": images["hires_4x"].flip(0)}
+    for model, alike in ((original(), True), (nano_model(), False)):
+        masks = same_masks(model, images)
+        losses = model.ordered_losses if alike else model
+        before, after = (losses(i, masks)["contrastive"] for i in (images, exchanged))
+        assert (abs(before - after) < 1e-5) == alike
+
+
+def test_1_the_loss_is_the_mean_of_three():
+    model, images = original(), nano_images(batch=4)
+    losses = model(images, nano_masks(model, images))
+    parts = [
+        losses[f"contrastive_{pair}"] for pair in ("lores_sar", "sar_lores", "hires_4x_hires_4x")
+    ]
+    assert torch.isclose(losses["contrastive"], sum(parts) / 3)
+    assert torch.isclose(losses["loss"], losses["contrastive"] + losses["reconstruction"])
+
+
+def test_1_no_gradient_reaches_the_columns():
+    for model, part, taught in (
+        (original(), "contrastive_lores_sar", {"lores"}),
+        (original(), "contrastive_sar_lores", {"sar"}),
+        (original(), "contrastive_hires_4x_hires_4x", {"hires_4x"}),
+        (nano_model(), "contrastive_sar_lores", {"sar", "lores"}),
+    ):
+        images = nano_images(batch=4)
+        model(images, nano_masks(model, images))[part].backward()
+        moved = {name for name in TRI_ENCODER if max(gradients(model.projections[name])) > 0}
+        assert moved == taught, part
+
+
+def test_1_the_scale_is_not_clamped():
+    for model, scale in ((original(), 1000), (nano_model(), pretrain.MAX_SCALE)):
+        model.log_scale.data.fill_(math.log(1000))
+        assert model.scale.item() == pytest.approx(scale)
+
+
+# 2: the hi-res head is never used.
+
+
+def test_2_the_optical_head_serves_hires():
+    for model, used in ((original(), "lores"), (nano_model(), "hires_4x")):
+        tokens, embedding = model.encode(nano_images()["hires_4x"], "hires_4x")
+        assert torch.equal(embedding, model.heads[used](tokens))
+
+
+def test_2_the_hires_head_learns_nothing():
+    for model, learns in ((original(), False), (nano_model(), True)):
+        images = nano_images()
+        model(images, nano_masks(model, images))["loss"].backward()
+        assert (max(gradients(model.heads["hires_4x"])) > 0) == learns
+        # Processes of a group wait for a gradient of every parameter.
+        assert all(p.grad is not None for p in model.parameters())
+
+
+# 3: the bias between grids is read at the wrong places.
+
+
+def test_3_the_bias_between_grids_is_misread():
+    model, images = original(), nano_images()
+    masks = shuffled(nano_masks(model, images))
+    kept = {name: mask.kept for name, mask in masks.items()}
+    _, (_, across) = joint_biases(model, images, masks)
+    expected = strided_bias(GRID, HEADS, kept["lores"], kept["hires_4x"])
+    assert torch.allclose(across.double(), expected, atol=1e-6)
+
+
+def test_3_scale_alibi_reads_ground_distances():
+    model, images = nano_model(), nano_images()
+    masks = nano_masks(model, images)
+    _, (_, across) = joint_biases(model, images, masks)
+    expected = ground_bias(masks["sar"].kept, masks["hires_4x"].kept)
+    assert torch.allclose(across.double(), expected, atol=1e-6)
+
+
+def ground_bias(base, fine):
+    """Distances between centres of base and fine patches in base-zoom patches, by loops."""
+    table = []
+    for queries, keys in zip(base.tolist(), fine.tolist(), strict=True):
+        rows = []
+        for q in queries:
+            centre = (q // GRID + 0.5, q % GRID + 0.5)
+            others = [((k // (2 * GRID) + 0.5) / 2, (k % (2 * GRID) + 0.5) / 2) for k in keys]
+            rows.append([math.dist(centre, other) for other in others])
+        table.append(
+            [[[-(2 ** (-8 * (h + 1) / HEADS)) * d for d in r] for r in rows] for h in range(HEADS)]
+        )
+    return torch.tensor(table, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(0.0, 0.05), (0.5, 0.04)])
+def test_3_the_misread_bias_says_nothing_of_distance(shift, expected):
+    """Its correlation with the right one at the published 16x16 and 32x32 patches.
+
+    It is 0.05 with distances between the patches' corners, 0.04 between their centres.
+    """
+    every = {"lores": torch.arange(256)[None], "hires_4x": torch.arange(1024)[None]}
+    misread = original()._cross_scale_bias(every, (16, 16))[0, 0]
+    base, fine = torch.arange(256)[:, None], torch.arange(1024)[None]
+    x = (base % 16 + shift) - (fine % 32 + shift) / 2
+    y = (base // 16 + shift) - (fine // 32 + shift) / 2
+    right = -torch.hypot(x, y)
+    correlation = torch.corrcoef(torch.stack([misread.flatten(), right.flatten()]))[0, 1]
+    assert correlation.item() == pytest.approx(expected, abs=0.002)
+
+
+# 4: optical positions in the joint encoder.
+
+
+def test_4_self_attention_has_the_bias_between_sar_and_optical():
+    images = nano_images()
+    for model in (original(), nano_model()):
+        masks = shuffled(nano_masks(model, images))
+        sar, lores = masks["sar"].kept, masks["lores"].kept
+        keys = lores if isinstance(model, OriginalScaleAlibi) else sar
+        expected = picked_bias(grid_bias(GRID, HEADS), sar, keys)
+        for self_bias, _ in joint_biases(model, images, masks):
+            assert torch.allclose(self_bias.double(), expected, atol=1e-6)
+
+
+def test_4_the_second_step_asks_from_optical_positions():
+    images = nano_images()
+    for model, moves in ((original(), True), (nano_model(), False)):
+        masks = shuffled(nano_masks(model, images))
+        moved = {**masks, "lores": Mask(masks["lores"].kept.flip(1), masks["lores"].removed)}
+        before, after = (joint_biases(model, images, m)[1][1] for m in (masks, moved))
+        assert torch.equal(before, after) != moves
+
+
+def test_4_kept_patches_are_in_random_order(monkeypatch):
+    model, images = original(), nano_images(batch=8)
+    masks = nano_masks(model, images)
+    orders = []
+    keep = model.ordered_losses
+    monkeypatch.setattr(model, "ordered_losses", lambda i, m: orders.append(m) or keep(i, m))
+    results = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        results.append(model(images, masks)["reconstruction"].item())
+    assert results[0] == results[1] != results[2]
+    for name, mask in orders[0].items():
+        assert not torch.equal(mask.kept, masks[name].kept)
+        assert torch.equal(mask.kept.sort(dim=1).values, masks[name].kept)
+        assert torch.equal(mask.removed, masks[name].removed)
+    gaps = orders[0]["sar"].kept - orders[0]["sar"].kept.flip(0)
+    assert gaps.any()  # an order of its own for each sample
+
+
+@torch.no_grad()
+def test_4_the_order_is_nothing_to_scale_alibi():
+    """The n-th SAR patch meets the n-th optical patch in the original alone."""
+    images = nano_images()
+    for model, matters in ((original(), True), (nano_model(), False)):
+        masks = random_masks(model.num_tokens(images), 0.5, range(3))
+        plain, mixed = (fused_by_place(model, images, m) for m in (masks, shuffled(masks)))
+        assert ((plain - mixed).abs().max() > 1e-3) == matters
+        assert matters or torch.allclose(plain, mixed, atol=1e-5)
+
+
+def fused_by_place(model, images, masks):
+    """What the joint encoder gives for the kept SAR patches, in order of place."""
+    seen = []
+    hook = model.joint.norm.register_forward_hook(lambda _, __, out: seen.append(out))
+    losses = model.ordered_losses if isinstance(model, OriginalScaleAlibi) else model
+    losses(images, masks)
+    hook.remove()
+    return take(seen[-1], masks["sar"].kept.argsort(dim=1))
+
+
+# 5: the hi-res target is decimated, its mask max-pooled.
+
+
+def test_5_three_pixels_of_four_are_no_target(monkeypatch):
+    images = nano_images()
+    odd = {**images, "hires_4x": images["hires_4x"].clone()}
+    odd["hires_4x"][:, :, 1::2] = 7
+    odd["hires_4x"][:, :, :, 1::2] = 7
+    assert torch.equal(stacked_target(images, 16), stacked_target(odd, 16))
+    before, after = (seen_by_the_loss(monkeypatch, i)["hires_4x"] for i in (images, odd))
+    assert not torch.equal(before, after)
+
+
+def seen_by_the_loss(monkeypatch, images):
+    """The targets that Scale-ALiBi's reconstruction loss is given, per modality."""
+    targets = []
+    keep = pretrain.masked_mse
+    model = nano_model()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            pretrain, "masked_mse", lambda p, t, *rest: targets.append(t) or keep(p, t, *rest)
+        )
+        model(images, nano_masks(model, images))
+    return dict(zip(TRI_ENCODER, targets, strict=True))
+
+
+def test_5_a_patch_counts_as_removed_if_any_of_its_four_is(monkeypatch):
+    model, images = original(), nano_images()
+    masks = nano_masks(model, images)
+    for name, fineness in (("sar", 1), ("lores", 1), ("hires_4x", 2)):
+        found = pooled_mask(masks[name].removed, (GRID, GRID), fineness)
+        assert torch.equal(found, removed_table(masks[name].kept, GRID, name))
+    # Scale-ALiBi compares what was removed, patch by patch of its own grid.
+    assert seen_by_the_loss(monkeypatch, images)["hires_4x"].shape[1] == 3 * (2 * GRID) ** 2 // 4
+
+
+def test_5_most_patches_count_as_removed():
+    """87 % at the published ratio of 0.4."""
+    removed = torch.stack([torch.randperm(1024)[:410] for _ in range(50)])
+    assert pooled_mask(removed, (16, 16), 2).float().mean().item() == pytest.approx(0.87, abs=0.01)
+
+
+# 6: raw inputs, targets normalised across sensors.
+
+
+def test_6_inputs_are_raw_nodata_included():
+    patches = torch.tensor([[[0, 1, 255, 128] * 128]], dtype=torch.uint8)
+    raw, _ = original().encoder("sar").normalise(patches)
+    normalised, valid = nano_model().encoder("sar").normalise(patches)
+    assert torch.equal(raw, patches.float())
+    assert normalised[0, 0, 1] == pytest.approx((1 - 120) / 50)
+    assert not valid[0, 0, 0]
+
+
+def test_6_what_the_store_says_of_its_values_is_ignored():
+    bright = tuple(replace(m, mean=(9.0,) * len(m.bands)) for m in map(describe, TRI_ENCODER))
+    other = OriginalScaleAlibi(replace(original_config(), modalities=bright))
+    assert other.config == original().config
+    assert {value for m in other.config.modalities for value in m.mean} == {0.0}
+
+
+def test_6_one_sensor_changes_the_target_of_another(monkeypatch):
+    images = nano_images()
+    dark = {**images, "lores": images["lores"] // 4 + 1}
+    pixels = 16 * 16
+    before, after = (stacked_target(i, 16)[:, :, 3 * pixels : 5 * pixels] for i in (images, dark))
+    assert not torch.allclose(before, after, atol=1e-2)
+    before, after = (seen_by_the_loss(monkeypatch, i)["sar"] for i in (images, dark))
+    assert torch.equal(before, after)
+
+
+def test_6_the_variance_is_unbiased_over_all_sensors():
+    images = nano_images(batch=1)
+    sensors = (images["lores"], images["sar"], images["hires_4x"][:, :, ::2, ::2])
+    stacked = torch.cat(sensors, dim=1)
+    first = stacked[0, :, :16, :16].flatten().double()
+    deviation = (((first - first.mean()) ** 2).sum() / (len(first) - 1) + 1e-6).sqrt()
+    expected = (first - first.mean()) / deviation
+    assert torch.allclose(stacked_target(images, 16)[0, 0].double(), expected, atol=1e-5)
+
+
+# What the mode refuses, and that it trains.
+
+
+@pytest.mark.parametrize(
+    ("names", "choices", "message"),
+    [
+        (("sar", "lores"), {}, r"takes sar \(2 bands\).*got sar \(2\), lores \(3\)"),
+        (("lores", "sar", "hires_4x"), {}, "in this order"),
+        (("sar", "lores", "hires"), {}, "in this order"),
+        (TRI_ENCODER, {"objectives": ("contrastive",)}, "no ablations"),
+        (TRI_ENCODER, {"pairs": (("sar", "lores"),)}, "no ablations"),
+        (TRI_ENCODER, {"fusion": "separate"}, "no ablations"),
+        (TRI_ENCODER, {"gsd_scaling": False}, "no ablations"),
+        (TRI_ENCODER, {"normalise_patches": False}, "no ablations"),
+    ],
+)
+def test_what_the_original_has_not_is_refused(names, choices, message):
+    with pytest.raises(UsageError, match=message):
+        OriginalScaleAlibi(original_config(names, **choices))
+
+
+def test_a_missing_or_hidden_modality_is_refused():
+    model, images = original(), nano_images()
+    masks = nano_masks(model, images)
+    with pytest.raises(UsageError, match="lores is missing or hidden"):
+        model({name: image for name, image in images.items() if name != "lores"}, masks)
+    hidden = Mask(masks["sar"].kept[:, :0], torch.arange(GRID**2).expand(3, -1))
+    with pytest.raises(UsageError, match="sar is missing or hidden"):
+        model(images, {**masks, "sar": hidden})
+
+
+def test_unequal_masks_are_refused():
+    model, images = original(), nano_images()
+    masks = nano_masks(model, images)
+    kept, removed = masks["sar"]
+    fewer = Mask(kept[:, 1:], torch.cat([removed, kept[:, :1]], dim=1))
+    with pytest.raises(UsageError, match="as many patches"):
+        model(images, {**masks, "sar": fewer})
+
+
+def test_figures_of_its_reconstruction_are_refused(small_store):
+    model, images = original(), nano_images()
+    with pytest.raises(UsageError, match="reconstruct with a scale-alibi model"):
+        model.predict_patches(images, nano_masks(model, images))
+    with pytest.raises(UsageError, match="reconstruct with a scale-alibi model"):
+        reconstruct(model, small_store, num_samples=1, max_samples=1)
+
+
+def test_encodings_are_those_of_scale_alibi_on_raw_values():
+    """The mistakes are in losses and fusion: an encoder's bias is the same."""
+    model = original()
+    plain = nano_model(fine_target="base")
+    encoders = {k: v for k, v in model.state_dict().items() if k.startswith("encoders.")}
+    plain.load_state_dict(encoders, strict=False)
+    for name, images in nano_images().items():
+        spec = plain.config[name]
+        stretched = images * spec.std[0] + spec.mean[0]
+        tokens, _ = plain.encode(stretched, name)
+        assert torch.allclose(model.encode(images, name)[0], tokens, atol=1e-4)
+
+
+def test_it_is_trained_and_loaded_like_any_other(small_store, tmp_path, monkeypatch):
+    monkeypatch.setitem(configuration.SIZES, "tiny", SIZE)
+    config = TrainingConfig(
+        stores=(str(small_store),), compat="original", steps=2, batch_size=4, checkpoint_every=1
+    )
+    train(config, out=tmp_path)
+    model = load_model(tmp_path)
+    assert isinstance(model, OriginalScaleAlibi)
+    assert described(tmp_path)["architecture"] == "original"
+    tokens, embedding = model.encode(nano_images()["lores"], "lores")
+    assert tokens.shape == (3, GRID**2, SIZE.dim)
+    assert torch.equal(embedding, model.heads["lores"](tokens))
+
+
+def test_it_can_be_trained():
+    model, images = original(), nano_images(batch=4)
+    masks = nano_masks(model, images)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss = model(images, masks)["loss"]
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[-5:]) < sum(losses[:5])

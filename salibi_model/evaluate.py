@@ -42,6 +42,8 @@ class Direction:
     query: str
     gallery: str
     recalls: tuple[Recall, ...]
+    ranks: Int64[np.ndarray, " samples"]
+    """Of each query's own sample, 0 is best: to compare two models query by query."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +56,11 @@ class RetrievalReport:
     directions: tuple[Direction, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        return asdict(self)
+        """JSON form, without the ranks."""
+        content = asdict(self)
+        for direction in content["directions"]:
+            del direction["ranks"]
+        return content
 
 
 def retrieval(
@@ -118,14 +123,14 @@ def retrieval(
         split=split,
         num_samples=len(indices),
         directions=tuple(
-            Direction(
-                query=query,
-                gallery=gallery,
-                recalls=recalls(ranks(vectors[query], vectors[gallery]), rng),
-            )
+            _direction(query, gallery, ranks(vectors[query], vectors[gallery]), rng)
             for query, gallery in permutations(views, 2)
         ),
     )
+
+
+def _direction(query: str, gallery: str, found: np.ndarray, rng: np.random.Generator) -> Direction:
+    return Direction(query=query, gallery=gallery, recalls=recalls(found, rng), ranks=found)
 
 
 def other_scales(model: PretrainModel, store: SampleStore) -> dict[str, str]:

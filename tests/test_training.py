@@ -14,10 +14,10 @@ from nano import SIZE
 from stores import write_store
 
 from salibi_model import config as model_config
-from salibi_model import optim, trainer
+from salibi_model import load, optim, trainer
 from salibi_model.errors import CheckpointError, StoreError, TrainingError, UsageError
 from salibi_model.metrics import read_metrics
-from salibi_model.settings import TrainingConfig, resumed_config
+from salibi_model.settings import DEFAULTS, TrainingConfig, resumed_config
 from salibi_model.store import SampleStore
 from salibi_model.trainer import train
 
@@ -208,6 +208,60 @@ def test_only_matrices_decay():
     assert [tuple(p.shape) for p in matrices["params"]] == [(4, 3)]
     assert (matrices["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
     assert len(others["params"]) == 3
+
+
+def test_default_rates_are_those_of_a_transformer():
+    for defaults in DEFAULTS.values():
+        assert 1e-5 < defaults.lr <= 1e-3
+
+
+@pytest.mark.usefixtures("nano_size")
+def test_gradients_are_clipped(small_store, tmp_path, monkeypatch):
+    """What the optimiser sees is no longer than the bound; the log has the norm before."""
+    norms = []
+    step = torch.optim.AdamW.step
+
+    def watched(self, *args, **kwargs):
+        gradients = [p.grad.norm() for group in self.param_groups for p in group["params"]]
+        norms.append(float(torch.stack(gradients).norm()))
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    train(config(small_store, steps=2, clip_norm=0.05), out=tmp_path)
+    assert norms == pytest.approx([0.05, 0.05], rel=1e-3)
+    assert all(row["gradient_norm"] > 0.05 for row in read_metrics(tmp_path / "metrics.csv"))
+
+
+@pytest.mark.usefixtures("nano_size")
+def test_trained_at_256_px_it_encodes_128_to_1024(small_store, tmp_path):
+    """Tokens of sizes that were never trained on stay in the range of those that were."""
+    train(config(small_store, steps=3), out=tmp_path)
+    model = load(tmp_path)
+    whole = torch.from_numpy(SampleStore(small_store).read("hires_4x", [11, 12]))
+    usual, _ = model.encode(whole[:, :, :256, :256], "lores")
+    for edge in (128, 256, 512, 1024):
+        images = whole if edge <= 512 else whole.repeat(1, 1, 2, 2)
+        for ratio in (1.0, 0.5, 0.25):
+            tokens, embedding = model.encode(images[:, :, :edge, :edge], "lores", ratio)
+            assert tokens.shape == (2, (edge // 16) ** 2, 32)
+            assert embedding.isfinite().all()
+            assert 0.5 < tokens.std() / usual.std() < 2
+
+
+@pytest.mark.usefixtures("nano_size")
+def test_metres_per_pixel_stand_for_the_ratio(small_store, tmp_path):
+    train(config(small_store, steps=1), out=tmp_path)
+    model = load(tmp_path)
+    image = torch.from_numpy(SampleStore(small_store).read("lores", [11]))
+    by_metres, _ = model.encode(image, "lores", gsd_m=3.7 / 2)
+    by_ratio, _ = model.encode(image, "lores", 0.5)
+    torch.testing.assert_close(by_metres, by_ratio)
+    with pytest.raises(UsageError, match="not both"):
+        model.encode(image, "lores", 0.5, gsd_m=1.0)
+    with pytest.raises(UsageError, match="above 0"):
+        model.encode(image, "lores", gsd_m=-1.0)
+    with pytest.raises(UsageError, match="expected a number above 0"):
+        model.encode(image, "lores", 0.0)
 
 
 def test_two_processes_learn_what_one_does(small_store, tmp_path):

@@ -48,7 +48,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	for script in allocator reading shrinking planning remote_reading; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in allocator bias reading shrinking planning remote_reading; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) $(DATA)/micro.zarr $(DATA)/micro.zarr.building $(DATA)/micro.zarr.log.jsonl $(RUN) figures

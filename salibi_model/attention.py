@@ -51,9 +51,12 @@ class GroundBias:
 
     def score_mod(self, batch: int) -> Callable[..., Tensor]:
         """The bias as a function of (score, sample, head, query, key), for FlexAttention."""
-        query_xy, key_xy = (xy.expand(batch, -1, -1) for xy in (self.query_xy, self.key_xy))
+        # Contiguous, for kernels that read them by plain strides; they are small.
+        query_xy, key_xy = (
+            xy.expand(batch, -1, -1).contiguous() for xy in (self.query_xy, self.key_xy)
+        )
         slope = slopes(self.num_heads).to(query_xy)
-        valid = None if self.key_valid is None else self.key_valid.expand(batch, -1)
+        valid = None if self.key_valid is None else self.key_valid.expand(batch, -1).contiguous()
 
         @no_type_check  # shape checks in the tests would break the kernel's compiler
         def with_bias(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:

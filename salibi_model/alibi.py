@@ -41,7 +41,10 @@ def _geometric_slopes(num_heads: int) -> list[float]:
 
 
 def patch_centres(
-    grid: tuple[int, int], gsd_ratio: float | Float[Tensor, " batch"]
+    grid: tuple[int, int],
+    gsd_ratio: float | Float[Tensor, " batch"],
+    *,
+    device: torch.device | None = None,
 ) -> Float[Tensor, "*batch tokens 2"]:
     """Place the patches of an image in the ground frame of its sample.
 
@@ -49,13 +52,16 @@ def patch_centres(
         grid: (rows, cols) of patches.
         gsd_ratio: ground size of a pixel over that of a base-zoom pixel,
             ``2 ** -(zoom - base_zoom)``; one number, or one per sample.
+        device: where the centres are wanted; by default that of ``gsd_ratio``.
 
     Returns:
         The (x, y) of each centre in base-zoom patches, ``(index + 0.5) * gsd_ratio``, row-major:
         (rows * cols, 2), or (B, rows * cols, 2) where ``gsd_ratio`` is a tensor.
     """
     rows, cols = grid
-    device = gsd_ratio.device if isinstance(gsd_ratio, Tensor) else None
+    if isinstance(gsd_ratio, Tensor):
+        device = device or gsd_ratio.device
+        gsd_ratio = gsd_ratio.to(device)
     y, x = torch.meshgrid(
         torch.arange(rows, device=device) + 0.5,
         torch.arange(cols, device=device) + 0.5,

@@ -12,6 +12,7 @@ documentation of ``torch.nn.attention.flex_attention``.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
+from importlib.util import find_spec
 from typing import Any, Final, no_type_check
 
 import torch
@@ -23,6 +24,10 @@ from salibi_model.alibi import scale_alibi_bias, slopes
 from salibi_model.errors import UsageError
 
 BACKENDS: Final = ("auto", "dense", "flex")
+AMPERE: Final = (8, 0)
+"""CUDA compute capability."""
+KERNELS: Final = 128
+"""Kernels that a process may compile."""
 MIN_FLEX_WIDTH: Final = 16
 """FlexAttention's kernels need heads of at least this width."""
 
@@ -49,21 +54,30 @@ class GroundBias:
             return bias
         return bias.masked_fill(~self.key_valid[:, None, None, :], -torch.inf)
 
-    def score_mod(self, batch: int) -> Callable[..., Tensor]:
+    @cached_property
+    def dense_bf16(self) -> Float[Tensor, "#batch heads queries keys"]:
+        """The same, rounded once for all the blocks that train in bf16."""
+        return self.dense.bfloat16()
+
+    @cached_property
+    def score_mod(self) -> Callable[..., Tensor]:
         """The bias as a function of (score, sample, head, query, key), for FlexAttention."""
         # Contiguous, for kernels that read them by plain strides; they are small.
-        query_xy, key_xy = (
-            xy.expand(batch, -1, -1).contiguous() for xy in (self.query_xy, self.key_xy)
-        )
+        query_xy, key_xy = self.query_xy.contiguous(), self.key_xy.contiguous()
         slope = slopes(self.num_heads).to(query_xy)
-        valid = None if self.key_valid is None else self.key_valid.expand(batch, -1).contiguous()
+        valid = None if self.key_valid is None else self.key_valid.contiguous()
+        own_query, own_key = len(query_xy) > 1, len(key_xy) > 1
+        own_valid = valid is not None and len(valid) > 1
 
         @no_type_check  # shape checks in the tests would break the kernel's compiler
         def with_bias(score: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-            x = query_xy[b, q, 0] - key_xy[b, k, 0]
-            y = query_xy[b, q, 1] - key_xy[b, k, 1]
+            b_query, b_key = b if own_query else b * 0, b if own_key else b * 0
+            x = query_xy[b_query, q, 0] - key_xy[b_key, k, 0]
+            y = query_xy[b_query, q, 1] - key_xy[b_key, k, 1]
             score = score - slope[h] * torch.sqrt(x * x + y * y)
-            return score if valid is None else torch.where(valid[b, k], score, -torch.inf)
+            if valid is None:
+                return score
+            return torch.where(valid[b if own_valid else b * 0, k], score, -torch.inf)
 
         modified: Callable[..., Tensor] = with_bias
         return modified
@@ -94,12 +108,11 @@ def attend(
         UsageError: ``flex`` cannot do this here.
     """
     if isinstance(bias, GroundBias) and choose_backend(query, backend) == "flex":
-        mixed: Tensor = _flex(query.device.type)(
-            query, key, value, score_mod=bias.score_mod(query.shape[0])
-        )
+        mixed: Tensor = _flex()(query, key, value, score_mod=bias.score_mod)
         return mixed
-    added = bias.dense if isinstance(bias, GroundBias) else bias
-    added = None if added is None else added.to(query.dtype)
+    if isinstance(bias, GroundBias):
+        bias = bias.dense_bf16 if query.dtype == torch.bfloat16 else bias.dense
+    added = None if bias is None else bias.to(query.dtype)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=added)
 
 
@@ -119,8 +132,8 @@ def attention_weights(
 def choose_backend(query: Tensor, wanted: str = "auto") -> str:
     """Give the backend for these queries: ``dense`` or ``flex``.
 
-    ``auto`` takes ``flex`` on GPUs, where it saves the memory of the bias, and ``dense``
-    elsewhere.
+    ``auto`` takes ``flex`` on GPUs that its kernels are made for (NVIDIA Ampere and later, with
+    Triton), where it saves the memory of the bias, and ``dense`` elsewhere.
 
     Raises:
         UsageError: no such backend, or ``flex`` is wanted for gradients on a CPU, or for heads
@@ -130,7 +143,7 @@ def choose_backend(query: Tensor, wanted: str = "auto") -> str:
         raise UsageError(f"no attention backend {wanted!r}; take one of {', '.join(BACKENDS)}.")
     fits = query.device.type == "cpu" or query.shape[-1] >= MIN_FLEX_WIDTH
     if wanted == "auto":
-        return "flex" if query.device.type == "cuda" and fits else "dense"
+        return "flex" if fits and _has_kernels(query.device) else "dense"
     if wanted == "flex" and not fits:
         raise UsageError(
             f"FlexAttention needs heads of width {MIN_FLEX_WIDTH} or more, these have "
@@ -138,17 +151,30 @@ def choose_backend(query: Tensor, wanted: str = "auto") -> str:
         )
     if wanted == "flex" and query.device.type == "cpu" and query.requires_grad:
         raise UsageError(
-            "FlexAttention has no backward pass on CPUs; train there with the backend dense."
+            "FlexAttention has no backward pass on CPUs: train there with the backend dense; encode "
+            "under torch.no_grad()."
         )
     return wanted
 
 
+def _has_kernels(device: torch.device) -> bool:
+    if device.type != "cuda" or find_spec("triton") is None:
+        return False
+    return torch.cuda.get_device_capability(device) >= AMPERE
+
+
 @cache
-def _flex(device_type: str) -> Callable[..., Any]:
-    """The compiled kernel: without compiling, FlexAttention makes the whole matrix of scores."""
+def _flex() -> Callable[..., Any]:
+    """The compiled kernel: without compiling, FlexAttention makes the whole matrix of scores.
+
+    Each combination of gradient, type and kind of bias is compiled once, for all sizes. By
+    default PyTorch stops compiling after eight of them and goes on without, silently; here there
+    is room for more, and one too many is an error.
+    """
     from torch.nn.attention.flex_attention import flex_attention
 
-    # One kernel for all sizes on a CPU, where compiling is slow and sizes are for looking at.
-    dynamic = True if device_type == "cpu" else None
-    compiled: Callable[..., Any] = torch.compile(flex_attention, dynamic=dynamic)
+    # The stubs of torch 2.13 lack this argument.
+    compiled: Callable[..., Any] = torch.compile(  # type: ignore[call-overload]
+        flex_attention, dynamic=True, fullgraph=True, recompile_limit=KERNELS
+    )
     return compiled

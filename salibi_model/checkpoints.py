@@ -60,7 +60,7 @@ class RunFolder:
         """Write the resolved configuration."""
         lines = [f"{name} = {_toml(value)}\n" for name, value in config.items()]
         self._checkpoints.mkdir(parents=True, exist_ok=True)
-        with _whole(self._config) as partial:
+        with whole_file(self._config) as partial:
             partial.write_text("".join(lines), encoding="utf-8")
 
     def read_config(self) -> dict[str, Any]:
@@ -83,9 +83,9 @@ class RunFolder:
         """Write all state after ``step`` steps, then point ``last`` at it; keep the newest few."""
         path = self._checkpoints / f"step-{step:08d}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _whole(path) as partial:
+        with whole_file(path) as partial:
             torch.save({"format_version": FORMAT_VERSION, "step": step, **state}, partial)
-        with _whole(self._last) as partial:
+        with whole_file(self._last) as partial:
             partial.write_text(f"{path.name}\n", encoding="utf-8")
         for old in sorted(self._checkpoints.glob("step-*.pt"))[:-keep]:
             old.unlink()
@@ -126,9 +126,9 @@ def save_model(model: PretrainModel, folder: Path, *, training: Mapping[str, Any
         **asdict(model.config),
         "training": dict(training),
     }
-    with _whole(folder / WEIGHTS_NAME) as partial:
+    with whole_file(folder / WEIGHTS_NAME) as partial:
         save_file({name: t.contiguous() for name, t in model.state_dict().items()}, partial)
-    with _whole(folder / CONFIG_NAME) as partial:
+    with whole_file(folder / CONFIG_NAME) as partial:
         partial.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
@@ -189,7 +189,7 @@ def _check_version(content: Any, path: Path) -> None:
 
 
 def _model_config(content: Mapping[str, Any]) -> ModelConfig:
-    own = {field.name: content[field.name] for field in fields(ModelConfig)}
+    own = {f.name: content[f.name] for f in fields(ModelConfig) if f.name in content}
     return ModelConfig(
         **{name: _tuples(value) for name, value in own.items()}
         | {
@@ -214,7 +214,7 @@ def _toml(value: Any) -> str:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
+def whole_file(path: Path) -> Iterator[Path]:
     """Give a path to write to; move it to ``path`` once it is on the disk, or remove it."""
     partial = path.with_name(f".{path.name}.partial")
     try:

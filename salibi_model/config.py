@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
+from jaxtyping import Float
+from torch import Tensor
+
 from salibi_data.schema import Modality
 from salibi_model.errors import UsageError
 
@@ -20,6 +23,9 @@ OBJECTIVES = ("contrastive", "reconstruction")
 FUSIONS = ("shared", "separate")
 FINE_TARGETS = ("native", "base")
 PARTS = ("projections", "decoder")
+
+MISTAKES = (1, 2, 3, 4, 5, 6)
+"""Those of the authors' code, as :mod:`salibi_model.original` numbers them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +81,9 @@ class ModelConfig:
     """(modality, depth of its encoder) where it is not the default."""
     absent: tuple[str, ...] = ()
     """Of :data:`PARTS`, what a converted checkpoint does not have; the model refuses to use it."""
+    mistakes: tuple[int, ...] = ()
+    """Which of :data:`MISTAKES` a model of the architecture ``original`` has: one or more, in
+    order; no other architecture has any."""
     base_gsd_m: float | None = None
     """Metres per pixel at the base zoom, the mean over the training samples; for images whose
     ground sample distance is known in metres."""
@@ -123,20 +132,17 @@ class ModelConfig:
         """Depth of the SAR encoder and of the joint encoder."""
         return max(1, self.size.depth // 2)
 
-    def ground_ratio(self, gsd_m: float) -> float:
-        """Give the GSD ratio of images of ``gsd_m`` metres per pixel.
+    def ground_ratio(self, gsd_m: float | Float[Tensor, " batch"]) -> float | Tensor:
+        """Give the GSD ratio of images of ``gsd_m`` metres per pixel, one number or one per image.
 
         Raises:
-            UsageError: the ground sample distance of the training samples is not known, or
-                ``gsd_m`` is not positive.
+            UsageError: the ground sample distance of the training samples is not known.
         """
         if not self.base_gsd_m:
             raise UsageError(
                 "this model does not know the metres per pixel that it was trained on (a "
                 "converted one does not say); give gsd_ratio instead of gsd_m."
             )
-        if not gsd_m > 0:
-            raise UsageError(f"gsd_m is {gsd_m}; expected metres per pixel, above 0.")
         return gsd_m / self.base_gsd_m
 
     def _check_modalities(self) -> None:
@@ -149,6 +155,8 @@ class ModelConfig:
                 if needed > 1
                 else "scale-mae needs one optical modality or more; got none."
             )
+        if len(set(self.names)) < len(self.names):
+            raise UsageError(f"each modality is named once; got {names}.")
         for modality in self.modalities:
             if not (len(modality.mean) == len(modality.std) == len(modality.bands)):
                 raise UsageError(
@@ -171,6 +179,8 @@ class ModelConfig:
             _check_one_of("modality of a pair", pair, self.names)
             if len(pair) != 2 or pair[0] == pair[1]:  # noqa: PLR2004
                 raise UsageError(f"{pair} is no pair; give two different modalities, as sar:lores.")
+        if len({frozenset(pair) for pair in self.pairs}) < len(self.pairs):
+            raise UsageError("each pair is named once, in either order.")
         _check_one_of("modality of a depth", [name for name, _ in self.depths], self.names)
         if any(depth < 1 for _, depth in self.depths):
             raise UsageError("an encoder's depth is one block or more.")
@@ -181,7 +191,22 @@ class ModelConfig:
                     f"{modality.name!r} has {fineness:g} pixels for one of {self.anchor.name!r}, "
                     f"which do not divide patches of {self.patch_px}; reconstruct it natively."
                 )
+        self._check_mistakes()
         self._check_all_train()
+
+    def _check_mistakes(self) -> None:
+        if self.architecture != "original" and self.mistakes:
+            raise UsageError(
+                f"{self.architecture} has none of the authors' mistakes; got "
+                f"{', '.join(map(str, self.mistakes))}. Only the architecture original has them."
+            )
+        known = tuple(number for number in MISTAKES if number in self.mistakes)
+        if self.architecture == "original" and (not known or known != self.mistakes):
+            raise UsageError(
+                f"the architecture original has one or more of the mistakes "
+                f"{', '.join(map(str, MISTAKES))}, each once, in order; got "
+                f"{', '.join(map(str, self.mistakes)) or 'none, which is scale-alibi'}."
+            )
 
     def _check_all_train(self) -> None:
         if not self.objectives:

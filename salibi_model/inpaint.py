@@ -148,14 +148,14 @@ def reconstruct(
         images = {name: torch.from_numpy(samples.read(name, part)).to(device) for name in there}
         predictions = _predict(model, images, mask_ratio, hide, seeds)
         for name, predicted in predictions.items():
-            sums[name].add(predicted)
+            sums[name].add(predicted, np.isin(part, measured))
         rows += _rows(model, predictions, part, shown)
         if on_sample is not None:
             on_sample(first + len(part), len(chosen))
     return ReconstructionReport(
         shown=tuple(rows),
         errors=tuple(total.error() for total in sums.values() if total.count.any()),
-        num_samples=len(chosen),
+        num_samples=len(measured),
         given_statistics=model.config.normalise_patches,
     )
 
@@ -181,8 +181,9 @@ class _Sums:
         self.squared, self.flat, self.absolute = (np.zeros(num_bands) for _ in range(3))
         self.count = np.zeros(num_bands, np.int64)
 
-    def add(self, images: _Predicted) -> None:
-        counted = (images.valid & images.hidden).double()
+    def add(self, images: _Predicted, measured: np.ndarray) -> None:
+        chosen = torch.from_numpy(measured).to(images.valid.device)[:, None, None, None]
+        counted = (images.valid & images.hidden & chosen).double()
         scale = counted.new_tensor(self.modality.scale)[:, None, None]
         error, flat = (
             (guess.double() - images.truth.double()) * scale * counted

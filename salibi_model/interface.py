@@ -1,12 +1,14 @@
 """What every architecture offers: a loss to be trained on, and embeddings to be used."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from salibi_data.schema import Modality
 from salibi_model.alibi import patch_centres
 from salibi_model.attention import BACKENDS
 from salibi_model.config import ModelConfig
@@ -61,7 +63,7 @@ class PretrainModel(nn.Module):
         modality: str,
         gsd_ratio: Ratio | None = None,
         *,
-        gsd_m: float | None = None,
+        gsd_m: Ratio | None = None,
     ) -> tuple[Float[Tensor, "batch tokens dim"], Float[Tensor, "batch dim"]]:
         """Encode whole images of one modality, of any size and ground sample distance.
 
@@ -72,8 +74,8 @@ class PretrainModel(nn.Module):
             gsd_ratio: ground size of a pixel over that of a base-zoom pixel, one number or one
                 per image. ``None`` takes the modality's own, as in training: 1 for ``sar`` and
                 ``lores``, 0.5 for ``hires_4x``.
-            gsd_m: metres on the ground per pixel, in place of ``gsd_ratio``; of a georeferenced
-                raster, see :func:`salibi_model.ground.pixel_m`.
+            gsd_m: metres on the ground per pixel, in place of ``gsd_ratio``, one number or one
+                per image; of a georeferenced raster, see :func:`salibi_model.ground.pixel_m`.
 
         Returns:
             Tokens (B, N, D), row-major, and the embedding (B, D). It describes an image; to
@@ -83,17 +85,13 @@ class PretrainModel(nn.Module):
             UsageError: no such modality, or images or distances that do not fit it.
         """
         spec = self.config[modality]
-        if images.ndim != 4 or images.shape[1] != len(spec.bands):  # noqa: PLR2004
-            raise UsageError(
-                f"modality {modality!r} has the bands {', '.join(spec.bands)}: expected images "
-                f"(batch, {len(spec.bands)}, height, width), got {tuple(images.shape)}."
-            )
+        images = self._checked_images(images, spec)
         if gsd_m is not None:
             if gsd_ratio is not None:
                 raise UsageError("give gsd_ratio or gsd_m, not both.")
-            gsd_ratio = self.config.ground_ratio(gsd_m)
+            gsd_ratio = self.config.ground_ratio(_positive("gsd_m", gsd_m, len(images)))
         ratio = spec.gsd_ratio if gsd_ratio is None else gsd_ratio
-        _check_ratio(ratio, len(images))
+        ratio = _positive("gsd_ratio", ratio, len(images))
         return self._encode_whole(images, modality, ratio)
 
     def project(
@@ -126,7 +124,26 @@ class PretrainModel(nn.Module):
     ) -> Float[Tensor, "#batch tokens 2"]:
         """Place an image's patches in the ground frame, or in its own where GSDs are ignored."""
         ratio = gsd_ratio if self.config.gsd_scaling else 1.0
-        return patch_centres(grid, ratio).to(device).reshape(-1, grid[0] * grid[1], 2)
+        return patch_centres(grid, ratio, device=device).reshape(-1, grid[0] * grid[1], 2)
+
+    def _checked_images(self, images: Tensor, spec: Modality) -> Tensor:
+        """Images that fit the modality, of a type that the weights can be multiplied with."""
+        fits = isinstance(images, Tensor) and images.ndim == 4 and images.numel()  # noqa: PLR2004
+        if not fits or images.shape[1] != len(spec.bands):
+            came = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+            raise UsageError(
+                f"modality {spec.name!r} has the bands {', '.join(spec.bands)}: expected a tensor "
+                f"(batch, {len(spec.bands)}, height, width), got {came}."
+            )
+        if images.is_complex() or images.dtype == torch.bool:
+            raise UsageError(f"images are {images.dtype}; expected numbers 0..255 as stored.")
+        if not images.is_floating_point():
+            return images
+        if not bool(images.isfinite().all()):
+            raise UsageError(
+                f"the images have values that are not finite; nodata is {spec.nodata} here."
+            )
+        return images.to(next(self.parameters()).dtype)
 
     def _encode_whole(
         self, images: Tensor, modality: str, gsd_ratio: Ratio
@@ -135,15 +152,19 @@ class PretrainModel(nn.Module):
         raise NotImplementedError
 
 
-def _check_ratio(ratio: Ratio, batch: int) -> None:
-    if isinstance(ratio, Tensor):
-        if ratio.shape != (batch,) or not bool((ratio > 0).all()):
-            raise UsageError(
-                f"gsd_ratio has the shape {tuple(ratio.shape)}; expected one positive ratio for "
-                f"each of the {batch} images, or a single number."
-            )
-    elif not ratio > 0:
-        raise UsageError(f"gsd_ratio is {ratio}; expected a number above 0.")
+def _positive(name: str, value: Any, batch: int) -> Ratio:
+    """Read a ratio or distance: one finite number above 0, or one for each image."""
+    try:
+        values = torch.as_tensor(value, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        values = torch.tensor(torch.nan)
+    each = values.ndim > 0
+    if values.shape not in ((), (batch,)) or not bool(((values > 0) & values.isfinite()).all()):
+        raise UsageError(
+            f"{name} is {value!r}; expected a finite number above 0, or one for each of the {batch} "
+            "images."
+        )
+    return values if each else float(value)
 
 
 def untouched(module: nn.Module) -> Float[Tensor, ""]:

@@ -1,5 +1,6 @@
 """Which patches of each modality are hidden. Pure functions of the samples' seeds."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from salibi_model.errors import UsageError
 
 
 class Mask(NamedTuple):
-    """Patch indices (row-major, ascending) of one modality: each patch is in one of the two."""
+    """Patch indices (row-major) of one modality, in random order: each patch is in one of the two."""
 
     kept: Int64[Tensor, "batch kept"]
     """Patches the encoder sees."""
@@ -29,7 +30,7 @@ def num_removed(num_tokens: int, mask_ratio: float) -> int:
     Raises:
         UsageError: no patch would be kept, or none removed.
     """
-    count = round(num_tokens * mask_ratio)
+    count = round(num_tokens * mask_ratio) if math.isfinite(mask_ratio) else 0
     if not 0 < count < num_tokens:
         raise UsageError(
             f"mask_ratio {mask_ratio} removes {count} of {num_tokens} patches; give the share to "
@@ -92,6 +93,4 @@ def hidden_modalities(names: Sequence[str], share: float, seed: int) -> frozense
 
 
 def _split(order: Tensor, removed: int) -> Mask:
-    return Mask(
-        kept=order[:, removed:].sort(dim=1).values, removed=order[:, :removed].sort(dim=1).values
-    )
+    return Mask(kept=order[:, removed:], removed=order[:, :removed])

@@ -1,11 +1,11 @@
 """The record of a run: ``metrics.csv``, and TensorBoard events where that is installed."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from salibi_model.checkpoints import RunFolder
+from salibi_model.checkpoints import RunFolder, whole_file
 
 
 class MetricsLog:
@@ -14,21 +14,33 @@ class MetricsLog:
     def __init__(self, folder: RunFolder, *, first_step: int) -> None:
         """Open the log of a run whose next step is ``first_step`` (steps count from 1)."""
         _drop_rows_from(folder.metrics, first_step)
+        self._path = folder.metrics
+        self._columns = _columns(folder.metrics)
         self._file = folder.metrics.open("a", newline="", encoding="utf-8")
-        self._empty = self._file.tell() == 0
         self._events = _summary_writer(folder.events, first_step)
 
     def write(self, row: Mapping[str, float]) -> None:
-        """Write a step's values; the first row's keys are the columns."""
-        writer = csv.DictWriter(self._file, fieldnames=list(row))
-        if self._empty:
-            writer.writeheader()
-            self._empty = False
-        writer.writerow({name: f"{value:.9g}" for name, value in row.items()})
+        """Write a step's values; one that a step lacks, as a hidden modality's, is left empty."""
+        if new := [name for name in row if name not in self._columns]:
+            self._widen(new)
+        values = {name: f"{value:.9g}" for name, value in row.items()}
+        csv.DictWriter(self._file, self._columns, restval="").writerow(values)
         self._file.flush()
         if self._events is not None:
             for name, value in row.items():
                 self._events.add_scalar(name, value, int(row["step"]))
+
+    def _widen(self, new: Sequence[str]) -> None:
+        """Give the file more columns; rows that are there already are empty in them."""
+        self._file.close()
+        with self._path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        self._columns = [*self._columns, *new]
+        with whole_file(self._path) as partial, partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+        self._file = self._path.open("a", newline="", encoding="utf-8")
 
     def close(self) -> None:
         """Close the files."""
@@ -38,14 +50,22 @@ class MetricsLog:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, float]]:
-    """Read a ``metrics.csv``: one row per step."""
+    """Read a ``metrics.csv``: one row per step, with the values that the step has."""
     with Path(path).open(newline="", encoding="utf-8") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        return [
+            {name: float(value) for name, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]
+
+
+def _columns(path: Path) -> list[str]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return next(csv.reader(file), [])
 
 
 def _drop_rows_from(path: Path, step: int) -> None:
     if not path.exists():
-        return
+        path.touch()
     header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
     # A row that a killed run cut short has no line end: its step is done again as well.
     whole = [row for row in rows if row.endswith("\n") and float(row.split(",", 1)[0]) < step]

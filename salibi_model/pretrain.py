@@ -82,7 +82,13 @@ class ScaleAlibi(PretrainModel):
     @property
     def scale(self) -> Tensor:
         """Inverse temperature of the contrastive loss, at most :data:`MAX_SCALE`."""
-        return self.log_scale.exp().clamp(max=MAX_SCALE)
+        return self.log_scale.clamp(max=math.log(MAX_SCALE)).exp()
+
+    @torch.no_grad()
+    def _bound_scale(self) -> None:
+        """Put a temperature that a step took beyond the bound back on it, where it has gradient."""
+        if self.training and self.config.contrasted:
+            self.log_scale.clamp_(max=math.log(MAX_SCALE))
 
     def monitors(self) -> dict[str, Float[Tensor, ""]]:
         """Give the inverse temperature, where there is one."""
@@ -124,10 +130,14 @@ class ScaleAlibi(PretrainModel):
             raise UsageError(
                 f"a converted model without {' and '.join(self.config.absent)} cannot be trained."
             )
+        self._bound_scale()
         names = [name for name in self.config.names if name in images]
         patches = {name: patchify(images[name], self.config.patch_px) for name in names}
         tokens, centres = self._encode_kept(images, patches, masks)
-        parts = {"contrastive": self._contrastive(tokens)} if self.config.contrasted else {}
+        parts = {}
+        if self.config.contrasted:
+            observed = {name: self._observed(name, patches[name], masks[name]) for name in tokens}
+            parts["contrastive"] = self._contrastive(tokens, observed)
         if "reconstruction" in self.config.objectives:
             grid = self.anchor_grid(images)
             fused = self._decode_wanted(tokens, centres, masks, grid, names)
@@ -242,7 +252,17 @@ class ScaleAlibi(PretrainModel):
             raise UsageError("no patch of any modality is kept; the model has nothing to see.")
         return tokens, centres
 
-    def _contrastive(self, tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _observed(self, name: str, patches: Tensor, mask: Mask) -> Bool[Tensor, " total"]:
+        """Tell of which samples, of all ranks, the encoder saw anything but nodata."""
+        seen = (patches != self.config[name].nodata).any(dim=2).gather(1, mask.kept).any(dim=1)
+        with torch.no_grad():
+            return distributed.gather_rows(seen.float()).bool()
+
+    def _contrastive(
+        self,
+        tokens: Mapping[str, Tensor],
+        observed: Mapping[str, Bool[Tensor, " total"]] | None = None,
+    ) -> dict[str, Tensor]:
         pairs = [pair for pair in self.config.contrasted if all(name in tokens for name in pair)]
         names = [name for name in tokens if any(name in pair for pair in pairs)]
         own = {name: self.project(self._represent(tokens[name], name), name) for name in names}
@@ -255,6 +275,7 @@ class ScaleAlibi(PretrainModel):
                 all_right=everyone[right],
                 scale=self.scale,
                 offset=distributed.rank() * len(own[left]),
+                all_counted=None if observed is None else observed[left] & observed[right],
             )
             for left, right in pairs
         }

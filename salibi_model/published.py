@@ -21,7 +21,7 @@ from torch import Tensor
 
 from salibi_data.schema import TILE_PX, Modality
 from salibi_model.alibi import patch_centres
-from salibi_model.config import ModelConfig, Size
+from salibi_model.config import MISTAKES, ModelConfig, Size
 from salibi_model.decoder import sincos_positions
 from salibi_model.errors import CheckpointError
 
@@ -120,6 +120,7 @@ def _authors_plan(tensors: Mapping[str, Tensor], file: Path, num_heads: int) -> 
         ),
         patch_px=_patch_px(tensors, file, encoders["lores"], 3),
         fine_target="base",
+        mistakes=MISTAKES,
         depths=_depths(tensors, file, encoders),
     )
     names = _named(_AUTHORS, tensors)

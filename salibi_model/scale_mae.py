@@ -59,6 +59,7 @@ class ScaleMae(PretrainModel):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         size, patch_px, num_bands = config.size, config.patch_px, _shared_bands(config)
+        _check_no_ablation(config)
         if patch_px % 4:
             raise UsageError(
                 f"scale-mae enlarges by four before it reaches pixels, so its patches are "
@@ -230,6 +231,26 @@ class Normaliser(nn.Module):
         valid = images != self.nodata
         values = (images - self.mean).div_(self.std)
         return values.masked_fill_(~valid, 0.0), valid
+
+
+def _check_no_ablation(config: ModelConfig) -> None:
+    """Refuse what has no meaning here, rather than record an ablation that never was.
+
+    Raises:
+        UsageError: the configuration asks for something of Scale-ALiBi's.
+    """
+    usual = ModelConfig(
+        architecture="scale-mae",
+        size=config.size,
+        modalities=config.modalities,
+        objectives=("reconstruction",),
+    )
+    fields = ("objectives", "pairs", "fusion", "fine_target", "normalise_patches", "depths")
+    if asked := [name for name in fields if getattr(config, name) != getattr(usual, name)]:
+        raise UsageError(
+            f"scale-mae reconstructs images of each modality alone; it has no {', '.join(asked)} to "
+            "choose. Leave these out, or take scale-alibi."
+        )
 
 
 def _shared_bands(config: ModelConfig) -> int:

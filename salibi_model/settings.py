@@ -1,5 +1,6 @@
 """How a run is set up: options, the defaults of each size, and agreement with an earlier run."""
 
+import math
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -8,7 +9,7 @@ from typing import Any
 
 from salibi_model.attention import BACKENDS
 from salibi_model.checkpoints import RunFolder
-from salibi_model.config import OBJECTIVES, SIZES, TRI_ENCODER, ModelConfig
+from salibi_model.config import MISTAKES, OBJECTIVES, SIZES, TRI_ENCODER, ModelConfig
 from salibi_model.errors import UsageError
 from salibi_model.store import SampleStore, mean_gsd_m, shared_modalities
 
@@ -20,8 +21,6 @@ MODELS: Mapping[str, tuple[str, ...]] = {
     "scale-mae": ("lores", "hires_4x"),
 }
 """What can be trained, and the modalities it takes by default."""
-
-COMPATS = ("", "original")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +41,19 @@ DEFAULTS: Mapping[str, SizeDefaults] = {
 }
 
 
+_RANGES: Mapping[str, tuple[float, float]] = {
+    **dict.fromkeys(("steps", "epochs", "batch_size", "checkpoint_every", "lr"), (0, math.inf)),
+    "patch_px": (2, math.inf),
+    "hide_share": (0, 0.9),
+    "mask_ratio": (0, 1),
+    "weight_decay": (0, math.inf),
+    "warmup_share": (0, 1),
+    "clip_norm": (1e-9, math.inf),
+    "seed": (0, 2**31 - 1),
+}
+"""Least and greatest value of each number."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """How to train. Fields that are 0 or empty are filled in by :meth:`resolve`.
@@ -54,7 +66,8 @@ class TrainingConfig:
     model: str = "scale-alibi"
     """One of :data:`MODELS`; a baseline has the same trainer and the same budget."""
     compat: str = ""
-    """``original`` trains Scale-ALiBi with the mistakes of its authors' code, to measure them."""
+    """``original`` trains Scale-ALiBi with the mistakes of its authors' code, to measure them;
+    ``original:1,4`` with these alone, as :mod:`salibi_model.original` numbers them."""
     size: str = "tiny"
     modalities: tuple[str, ...] = ()
     """Names of arrays, the anchor first; empty: those of the model that all stores have, or all
@@ -76,7 +89,8 @@ class TrainingConfig:
     depths: tuple[str, ...] = ()
     """Depths of encoders that are not the default, such as ``sar:6``."""
     hide_share: float = 0.0
-    """Share of batches in which a modality is hidden whole, to be predicted from the others."""
+    """Chance of each modality to be hidden whole in a batch, and predicted from the others. One is
+    always seen: where all would be hidden, the one drawn last is not."""
     steps: int = 0
     epochs: int = 0
     """Passes over the training split, in place of ``steps``."""
@@ -102,22 +116,32 @@ class TrainingConfig:
     """Plan digests of the stores; filled in."""
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            _check_type(field.name, field.type, getattr(self, field.name))
         _check_one_of("size", self.size, SIZES)
         _check_one_of("precision", self.precision, ("float32", "bf16"))
         _check_one_of("model", self.model, MODELS)
         _check_one_of("attention backend", self.attention, BACKENDS)
-        _check_one_of("compatibility", self.compat, COMPATS)
-        if self.compat and self.model != "scale-alibi":
-            raise UsageError(f"compat {self.compat!r} is a mode of scale-alibi, not {self.model}.")
+        for name, (low, high) in _RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                limits = f"from {low:g} to {high:g}" if high < math.inf else f"{low:g} or more"
+                raise UsageError(f"{name} is {getattr(self, name)}; expected {limits}.")
         if self.steps and self.epochs:
             raise UsageError("give --steps or --epochs, not both.")
         if not self.stores:
             raise UsageError("give at least one store.")
-        for name in ("steps", "epochs", "batch_size", "lr", "checkpoint_every", "clip_norm"):
-            if not getattr(self, name) >= 0:
-                raise UsageError(f"{name} is {getattr(self, name)}; expected a positive number.")
-        if not 0 <= self.hide_share < 1:
-            raise UsageError(f"hide_share is {self.hide_share}; expected a share below 1.")
+        self._check_mode()
+
+    def _check_mode(self) -> None:
+        _mistakes(self.compat)
+        if self.compat and self.model != "scale-alibi":
+            raise UsageError(f"compat {self.compat!r} is a mode of scale-alibi, not {self.model}.")
+        predicts = "reconstruction" in (self.objectives or OBJECTIVES)
+        if self.hide_share and (self.compat or self.model == "scale-mae" or not predicts):
+            raise UsageError(
+                "hide_share is for models that predict one modality from the others: scale-alibi or "
+                "croma, with reconstruction, and not with compat."
+            )
 
     @classmethod
     def from_mapping(cls, content: Mapping[str, Any], *, where: str) -> "TrainingConfig":
@@ -137,8 +161,8 @@ class TrainingConfig:
         }
         try:
             return cls(**values)
-        except TypeError as error:
-            raise UsageError(f"{where} has a value of the wrong type: {error}.") from error
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from error
 
     @classmethod
     def from_toml(cls, path: str | Path) -> "TrainingConfig":
@@ -149,7 +173,7 @@ class TrainingConfig:
         """
         try:
             content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, tomllib.TOMLDecodeError) as error:
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise UsageError(f"{path} cannot be read as TOML: {error}.") from error
         return cls.from_mapping(content, where=str(path))
 
@@ -181,7 +205,7 @@ class TrainingConfig:
             UsageError: the stores lack a modality, or the choices do not fit together.
         """
         return ModelConfig(
-            architecture=self.compat or self.model,
+            architecture="original" if self.compat else self.model,
             size=SIZES[self.size],
             modalities=shared_modalities(stores, self.modalities),
             patch_px=self.patch_px,
@@ -192,6 +216,7 @@ class TrainingConfig:
             fine_target=self.fine_target,
             normalise_patches=self.normalise_patches,
             depths=tuple(_depth(text) for text in self.depths),
+            mistakes=_mistakes(self.compat),
             base_gsd_m=mean_gsd_m(stores),
         )
 
@@ -236,6 +261,23 @@ def _fitting_batch(wanted: int, num_train: int, world_size: int) -> int:
     return max(min(wanted, num_train) // world_size, 1) * world_size
 
 
+def _check_type(name: str, kind: Any, value: Any) -> None:
+    """Refuse a value that a TOML file gives another type than the field has."""
+    expected = {
+        bool: ("true or false", isinstance(value, bool)),
+        int: ("a whole number", isinstance(value, int) and not isinstance(value, bool)),
+        float: (
+            "a finite number",
+            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value),
+        ),
+        str: ("a text", isinstance(value, str)),
+    }
+    names = isinstance(value, tuple) and all(isinstance(part, str) for part in value)
+    meaning, fits = expected.get(kind, ('a list of names, as ["sar", "lores"]', names))
+    if not fits:
+        raise UsageError(f"{name} is {value!r}; expected {meaning}.")
+
+
 def _default_modalities(model: str, stores: Sequence[SampleStore]) -> tuple[str, ...]:
     """The model's own, or all that the stores share, coarse ones first."""
     first = stores[0].attributes.modalities
@@ -255,6 +297,20 @@ def _pair(text: str) -> tuple[str, str]:
     if not (left and colon and right):
         raise UsageError(f"{text!r} is no pair of modalities; write one as sar:lores.")
     return left, right
+
+
+def _mistakes(compat: str) -> tuple[int, ...]:
+    """Read ``original`` (all mistakes) or ``original:1,4`` (these); without text there are none."""
+    if compat in ("", "original"):
+        return MISTAKES if compat else ()
+    name, _, listed = compat.partition(":")
+    chosen = tuple(number for number in MISTAKES if str(number) in listed.split(","))
+    if name != "original" or not chosen or listed != ",".join(map(str, chosen)):
+        raise UsageError(
+            f"no compatibility {compat!r}; write original, or original:1,4 for some of its "
+            f"mistakes ({', '.join(map(str, MISTAKES))}), in order."
+        )
+    return chosen
 
 
 def _depth(text: str) -> tuple[str, int]:

@@ -17,9 +17,9 @@ from salibi_model.allocator import keep_freed_memory
 from salibi_model.architectures import build_model
 from salibi_model.batches import Batch, Batches
 from salibi_model.checkpoints import RunFolder, save_model
-from salibi_model.errors import TrainingError
+from salibi_model.errors import CheckpointError, TrainingError, UsageError
 from salibi_model.interface import PretrainModel
-from salibi_model.masking import hidden_modalities, random_masks
+from salibi_model.masking import hidden_modalities, num_removed, random_masks
 from salibi_model.metrics import MetricsLog
 from salibi_model.settings import TrainingConfig, check_same_run
 from salibi_model.store import SampleStore
@@ -94,7 +94,13 @@ def _train(
         world_size=distributed.world_size(),
     )
     check_same_run(config, folder, resume=resume)
+    _check_shapes(model, config)
     first_step = _restore(folder.load_last(device), model, optimizer, batches)
+    if first_step > config.steps:
+        raise UsageError(
+            f"{folder.path} has been trained for {first_step} steps already, more than the "
+            f"{config.steps} asked for; give more --steps, or another --out."
+        )
     distributed.wait_for_all()  # nobody writes before everybody has read
     is_writer = distributed.rank() == 0
     if is_writer:
@@ -137,6 +143,16 @@ def _train(
     return TrainingResult(
         out=folder.path, steps=config.steps, first_step=first_step, metrics=metrics
     )
+
+
+def _check_shapes(model: PretrainModel, config: TrainingConfig) -> None:
+    """Find out before anything is written whether images of the stores' sizes can be masked."""
+    images = {
+        m.name: torch.empty(1, len(m.bands), m.size_px, m.size_px, device="meta")
+        for m in model.config.modalities
+    }
+    for count in model.num_tokens(images).values():
+        num_removed(count, config.mask_ratio)
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -208,6 +224,11 @@ def _save(
         "data": batches.state_dict(),
         "rng": torch.get_rng_state(),
     }
+    if not all(bool(value.isfinite().all()) for value in model.state_dict().values()):
+        raise TrainingError(
+            f"weights are not finite after step {step}; they were not kept. Lower --lr; --resume "
+            "goes on from the last checkpoint."
+        )
     folder.save(step, state)
     save_model(model, folder.model, training={**asdict(config), "step": step})
 
@@ -221,8 +242,14 @@ def _restore(
     """Put everything back as it was after a step; give that step, 0 without a state."""
     if state is None:
         return 0
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"the run's last checkpoint is not of this model ({str(error).splitlines()[0]}); write "
+            "the name of an older one into its file `last`, or start again with another --out."
+        ) from error
     batches.load_state_dict(state["data"])
     torch.set_rng_state(state["rng"].cpu())
     return int(state["step"])

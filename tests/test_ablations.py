@@ -10,6 +10,7 @@ from nano import SIZE, nano_images, nano_masks, nano_model
 from stores import describe, write_store
 
 from salibi_model import config as model_config
+from salibi_model.architectures import build_model
 from salibi_model.config import TRI_ENCODER, ModelConfig
 from salibi_model.errors import UsageError
 from salibi_model.losses import normalised_target
@@ -193,6 +194,7 @@ def test_depths_and_patches_come_from_configuration():
         ({"objectives": ()}, "at least one objective"),
         ({"pairs": (("sar", "thermal"),)}, "no modality of a pair 'thermal'"),
         ({"pairs": (("sar", "sar"),)}, "two different modalities"),
+        ({"pairs": (("sar", "lores"), ("lores", "sar"))}, "named once, in either order"),
         ({"fusion": "none"}, "shared, separate"),
         ({"fine_target": "half"}, "native, base"),
         ({"depths": (("sar", 0),)}, "one block or more"),
@@ -248,6 +250,26 @@ def test_unwritten_pairs_and_depths_are_explained(small_store):
             TrainingConfig(**changes).resolve(stores).model_config(stores)
     with pytest.raises(UsageError, match="is a mode of scale-alibi"):
         TrainingConfig(model="croma", compat="original")
+
+
+def test_a_modality_named_twice_is_refused():
+    with pytest.raises(UsageError, match="named once"):
+        ModelConfig(size=SIZE, modalities=tuple(map(describe, ["sar", "lores", "lores"])))
+
+
+@pytest.mark.parametrize(
+    "choices", [{"fusion": "separate"}, {"normalise_patches": False}, {"depths": (("lores", 1),)}]
+)
+def test_scale_mae_records_no_ablation_that_it_does_not_make(choices):
+    config = ModelConfig(
+        size=SIZE,
+        modalities=tuple(map(describe, ["lores", "hires_4x"])),
+        architecture="scale-mae",
+        objectives=("reconstruction",),
+        **choices,
+    )
+    with pytest.raises(UsageError, match=f"it has no {next(iter(choices))}"):
+        build_model(config)
 
 
 def test_a_store_of_other_names_is_taken_whole_coarse_first(tmp_path):

@@ -26,7 +26,7 @@ def eager_flex(monkeypatch):
     PyTorch refuses gradients there because the kernel has no backward pass; the reference
     implementation has one.
     """
-    monkeypatch.setattr(attention, "_flex", lambda _: flex.flex_attention)
+    monkeypatch.setattr(attention, "_flex", lambda: flex.flex_attention)
     monkeypatch.setattr(flex, "_validate_device", lambda *_: None)
     monkeypatch.setattr(flex, "_warn_once", lambda **_: None)
     monkeypatch.setattr(attention, "choose_backend", lambda _, wanted: wanted)
@@ -145,6 +145,8 @@ def test_cpus_train_densely():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # the compiler's own
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_the_compiled_kernel_equals_the_loop_on_a_cpu():
     """As a user would call it: compiled, without gradient; the compiler takes its time."""
     query, key, value, bias = random_case(masked=True)

@@ -89,7 +89,7 @@ def test_the_authors_losses_are_kept(tmp_path, patch_px):
 
 
 def shuffled_masks(model, images, ratio=0.5):
-    from salibi_model.original import in_random_order
+    from salibi_model.original_parts import in_random_order
 
     torch.manual_seed(0)
     masks = random_masks(model.num_tokens(images), ratio, range(len(images["sar"])))
@@ -142,6 +142,7 @@ def test_a_converted_model_says_what_it_is(authors, tmp_path):
     converted(authors, tmp_path)
     content = described(tmp_path / "out")
     assert content["training"]["converted_from"] == "file.pth"
+    assert content["mistakes"] == [1, 2, 3, 4, 5, 6]
     assert len(content["training"]["sha256"]) == 64
     for modality in content["modalities"]:
         assert set(modality["mean"]) == {0.0}

@@ -168,6 +168,30 @@ def test_encode_explains_what_does_not_fit():
         model.encode(torch.ones(1, 2, 60, 64), "sar")
 
 
+@pytest.mark.parametrize(
+    ("images", "options", "message"),
+    [
+        (torch.ones(0, 3, 64, 64), {}, "got \\(0, 3, 64, 64\\)"),
+        (torch.full((1, 3, 64, 64), torch.nan), {}, "not finite"),
+        (torch.ones(1, 3, 64, 64).bool(), {}, "0..255"),
+        (torch.ones(1, 3, 64, 64), {"gsd_ratio": torch.inf}, "finite number above 0"),
+        (torch.ones(1, 3, 64, 64), {"gsd_m": 1.0}, "does not know the metres"),
+    ],
+)
+def test_encode_refuses_what_would_come_out_as_nonsense(images, options, message):
+    with pytest.raises(UsageError, match=message):
+        nano_model().encode(images, "lores", **options)
+
+
+def test_encode_takes_metres_for_each_image_and_any_number_type():
+    model = nano_model(base_gsd_m=2.0).eval()
+    images = nano_images(batch=2, names=["lores"])["lores"]
+    together, _ = model.encode(images.double(), "lores", gsd_m=torch.tensor([2.0, 0.5]))
+    for i, ratio in enumerate((1.0, 0.25)):
+        alone, _ = model.encode(images[i : i + 1].to(torch.int16), "lores", ratio)
+        torch.testing.assert_close(together[i], alone[0])
+
+
 def test_two_modalities_make_one_pair_and_one_fusion_step():
     model = nano_model(["sar", "lores"])
     images = nano_images(names=["sar", "lores"])

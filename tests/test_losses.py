@@ -80,3 +80,46 @@ def test_a_sample_without_valid_values_adds_nothing():
     target, valid = torch.zeros(2, 3, 4), torch.ones(2, 3, 4, dtype=torch.bool)
     valid[1] = False
     assert masked_mse(target + 2, target, valid).item() == pytest.approx(2.0)  # (4 + 0) / 2
+
+
+def test_samples_that_were_not_observed_are_neither_asked_nor_an_answer():
+    left, right = unit(6, 8, 5), unit(6, 8, 6)
+    left[[1, 4]] = 0
+    counted = torch.tensor([True, False, True, True, False, True])
+    expected = alone(left[counted], right[counted], 10.0)
+    left.requires_grad_()
+    loss = info_nce(
+        left,
+        right,
+        all_left=left,
+        all_right=right,
+        scale=torch.tensor(10.0),
+        offset=0,
+        all_counted=counted,
+    )
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert not left.grad[~counted].any()
+    halves = [
+        info_nce(
+            left[i : i + 3],
+            right[i : i + 3],
+            all_left=left,
+            all_right=right,
+            scale=torch.tensor(10.0),
+            offset=i,
+            all_counted=counted,
+        )
+        for i in (0, 3)
+    ]
+    torch.testing.assert_close(sum(halves) / 2, expected)
+    nobody = info_nce(
+        left,
+        right,
+        all_left=left,
+        all_right=right,
+        scale=torch.tensor(10.0),
+        offset=0,
+        all_counted=torch.zeros(6, dtype=torch.bool),
+    )
+    assert nobody == 0

@@ -23,7 +23,13 @@ OPTICAL = ("lores", "hires_4x")
 
 def config(names=OPTICAL, **changes):
     modalities = tuple(map(describe, names))
-    return ModelConfig(size=SIZE, modalities=modalities, architecture="scale-mae", **changes)
+    return ModelConfig(
+        size=SIZE,
+        modalities=modalities,
+        architecture="scale-mae",
+        objectives=("reconstruction",),
+        **changes,
+    )
 
 
 def nano(names=OPTICAL, *, seed=0, **changes):

@@ -7,22 +7,41 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
-from nano import SIZE, nano_images, nano_masks, nano_model
+from nano import SIZE, nano_images
+from stores import describe
 from torch.nn.parallel import DistributedDataParallel
 
 from salibi_model import config as model_config
 from salibi_model import distributed
+from salibi_model.architectures import build_model
+from salibi_model.config import TRI_ENCODER, ModelConfig
+from salibi_model.masking import random_masks
 from salibi_model.settings import TrainingConfig
 from salibi_model.trainer import train
 
+CASES = {
+    "plain": ((), {}),
+    "one hidden": (("lores",), {}),
+    "two hidden": (("sar", "lores"), {}),
+    "contrastive": ((), {"objectives": ("contrastive",)}),
+    "base target": ((), {"fine_target": "base", "fusion": "separate"}),
+    "scale-mae": ((), {"architecture": "scale-mae", "objectives": ("reconstruction",)}),
+}
+"""Hidden modalities, and choices of the configuration."""
 
-def gradients(out: Path) -> None:
-    """Write the gradients of four samples, shared among the ranks."""
+
+def gradients(hidden: tuple[str, ...], choices: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Gradients of four samples, one of them without an observation, shared among the ranks."""
     rank, local = distributed.rank(), 4 // distributed.world_size()
-    model, images = nano_model(), nano_images(batch=4)
-    masks = nano_masks(model, images)
+    names = ("lores", "hires_4x") if "architecture" in choices else TRI_ENCODER
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(size=SIZE, modalities=tuple(map(describe, names)), **choices))
+    images = nano_images(batch=4, names=names)
+    images["lores"][1] = 0
+    masks = random_masks(model.num_tokens(images), 0.75, range(4), hidden=hidden)
     mine = slice(rank * local, (rank + 1) * local)
     wrapped = DistributedDataParallel(model) if distributed.world_size() > 1 else model
     losses = wrapped(
@@ -30,8 +49,7 @@ def gradients(out: Path) -> None:
         {name: type(m)(m.kept[mine], m.removed[mine]) for name, m in masks.items()},
     )
     losses["loss"].backward()
-    if rank == 0:
-        torch.save({name: p.grad for name, p in model.named_parameters()}, out / "gradients.pt")
+    return {name: p.grad for name, p in model.named_parameters()}
 
 
 def main() -> None:
@@ -41,7 +59,9 @@ def main() -> None:
     model_config.SIZES["tiny"] = SIZE
     config = TrainingConfig(stores=(store,), steps=2, batch_size=4, seed=1)
     with distributed.process_group(torch.device("cpu")):
-        gradients(out)
+        found = {case: gradients(*choices) for case, choices in CASES.items()}
+        if distributed.rank() == 0:
+            torch.save(found, out / "gradients.pt")
         train(config, out=out / "run", device="cpu")
 
 

@@ -146,8 +146,10 @@ def info(checkpoint: Checkpoint, *, as_json: Json = False) -> None:
         common.print_json(content)
         return
     size, training = content["size"], content["training"]
+    mistakes = ", ".join(map(str, content.get("mistakes", ())))
+    chosen = f" with mistakes {mistakes}" if mistakes else ""
     typer.echo(
-        f"{content['architecture']}, size {training.get('size', '-')}: width {size['dim']}, depth "
+        f"{content['architecture']}{chosen}, size {training.get('size', '-')}: width {size['dim']}, depth "
         f"{size['depth']}, {size['num_heads']} heads, patch {content['patch_px']} px"
     )
     common.print_table(

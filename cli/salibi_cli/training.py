@@ -75,14 +75,16 @@ def train(
         ),
     ] = None,
     hide_share: Annotated[
-        float | None, typer.Option(help="Share of batches in which a modality is hidden whole.")
+        float | None, typer.Option(help="Chance of a modality to be hidden whole in a batch.")
     ] = None,
     depths: Annotated[
         str | None, typer.Option(help="Depths of encoders that differ: sar:6,s2:4")
     ] = None,
     compat: Annotated[
         str | None,
-        typer.Option(help="original: train with the mistakes of the authors' code."),
+        typer.Option(
+            help="original: train with the mistakes of the authors' code; original:1,4: with these."
+        ),
     ] = None,
     attention: Annotated[
         str | None, typer.Option(help="auto, dense, flex: the same results.")

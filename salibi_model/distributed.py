@@ -75,7 +75,7 @@ class _Gather(torch.autograd.Function):
         return summed[first : first + ctx.num_rows]
 
 
-def gather_rows(rows: Float[Tensor, "local *dim"]) -> Float[Tensor, "total *dim"]:
+def gather_rows(rows: Float[Tensor, "local ..."]) -> Float[Tensor, "total ..."]:
     """Concatenate all ranks' rows, in rank order, with gradient; ``rows`` itself when alone.
 
     Every rank passes the same number of rows. ``torch.distributed.all_gather`` alone returns

@@ -22,7 +22,8 @@ GRID = 4
 def nano_model(names: Sequence[str] = TRI_ENCODER, *, seed: int = 0, **choices: Any) -> ScaleAlibi:
     """A model of the named modalities with weights from ``seed``; ``choices`` of its configuration."""
     torch.manual_seed(seed)
-    return ScaleAlibi(ModelConfig(size=SIZE, modalities=tuple(map(describe, names)), **choices))
+    fields = {"size": SIZE, "modalities": tuple(map(describe, names)), **choices}
+    return ScaleAlibi(ModelConfig(**fields))
 
 
 def nano_images(

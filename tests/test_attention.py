@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from nano import nano_images, nano_masks, nano_model
+from nano import SIZE, nano_images, nano_masks, nano_model
 from test_alibi import slopes_by_rule
 from torch.nn.attention import flex_attention as flex
 
@@ -54,7 +55,9 @@ def loop(query, key, value, bias):
     return torch.stack(rows).reshape(batch, heads, queries, width)
 
 
-def random_case(*, queries=(3, 4), keys=(4, 6), ratios=(1.0, 0.5), batch=2, masked=False, seed=0):
+def random_case(
+    *, queries=(3, 4), keys=(4, 6), ratios=(1.0, 0.5), batch=2, width=16, masked=False, seed=0
+):
     """Tensors of a rectangular case: query and key grids of different GSDs."""
     generator = torch.Generator().manual_seed(seed)
     xy = []
@@ -62,7 +65,7 @@ def random_case(*, queries=(3, 4), keys=(4, 6), ratios=(1.0, 0.5), batch=2, mask
         centres = patch_centres(grid, ratio)
         xy.append(centres if centres.ndim == 3 else centres[None])
     sizes = [len(centres[0]) for centres in xy]
-    shapes = [(batch, HEADS, sizes[0], 16), *[(batch, HEADS, sizes[1], 16)] * 2]
+    shapes = [(batch, HEADS, sizes[0], width), *[(batch, HEADS, sizes[1], width)] * 2]
     query, key, value = (torch.randn(shape, generator=generator) for shape in shapes)
     valid = None
     if masked:
@@ -70,6 +73,13 @@ def random_case(*, queries=(3, 4), keys=(4, 6), ratios=(1.0, 0.5), batch=2, mask
         valid[:, 0] = True
     bias = GroundBias(query_xy=xy[0], key_xy=xy[1], num_heads=HEADS, key_valid=valid)
     return query, key, value, bias
+
+
+def on_gpu(bias):
+    valid = None if bias.key_valid is None else bias.key_valid.cuda()
+    return GroundBias(
+        query_xy=bias.query_xy.cuda(), key_xy=bias.key_xy.cuda(), num_heads=HEADS, key_valid=valid
+    )
 
 
 CASES = {
@@ -155,25 +165,71 @@ def test_the_compiled_kernel_equals_the_loop_on_a_cpu():
     torch.testing.assert_close(result.double(), loop(query, key, value, bias), atol=1e-5, rtol=1e-5)
 
 
+GPU_CASES = {
+    **CASES,
+    "no multiple of a block": {"queries": (10, 20), "keys": (15, 20)},
+    "SAR among hires": {"queries": (8, 8), "keys": (16, 16)},
+    "one GSD for all": {"queries": (12, 12), "keys": (12, 12), "ratios": (1.0, 1.0), "batch": 5},
+}
+
+
 @needs_gpu
-@pytest.mark.parametrize("case", CASES)
-def test_gpu_kernels_equal_the_loop(case):
-    query, key, value, bias = random_case(**CASES[case])
-    there = GroundBias(
-        query_xy=bias.query_xy.cuda(),
-        key_xy=bias.key_xy.cuda(),
-        num_heads=HEADS,
-        key_valid=None if bias.key_valid is None else bias.key_valid.cuda(),
-    )
-    tensors = [t.requires_grad_() for t in (query, key, value)]
-    on_gpu = [t.detach().cuda().requires_grad_() for t in tensors]
-    assert choose_backend(on_gpu[0]) == "flex"
-    result, truth = attend(*on_gpu, there), loop(*tensors, bias)
-    torch.testing.assert_close(result.double().cpu(), truth, atol=5e-3, rtol=5e-3)
-    gradients = torch.autograd.grad(result.square().sum(), on_gpu)
-    true = torch.autograd.grad(truth.square().sum(), tensors)
-    for ours, expected in zip(gradients, true, strict=True):
-        torch.testing.assert_close(ours.cpu(), expected, atol=2e-2, rtol=2e-2)
+@pytest.mark.parametrize("width", [16, 48, 64])
+@pytest.mark.parametrize("case", GPU_CASES)
+def test_gpu_kernels_equal_the_dense_way(case, width):
+    """In float32, forward and in gradients; the dense way is proven by the loop."""
+    *tensors, bias = random_case(**GPU_CASES[case], width=width)
+    there = on_gpu(bias)
+    results, gradients = [], []
+    for backend in ("flex", "dense"):
+        leaves = [t.detach().cuda().requires_grad_() for t in tensors]
+        result = attend(*leaves, there, backend=backend)
+        results.append(result.detach())
+        gradients.append(torch.autograd.grad(result.square().sum(), leaves))
+    torch.testing.assert_close(*results, atol=3e-3, rtol=3e-3)
+    for ours, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-2, rtol=1e-2)
+
+
+@needs_gpu
+def test_gpu_kernels_stay_within_bf16():
+    *tensors, bias = random_case(queries=(10, 20), keys=(15, 20), width=64)
+    low = [t.cuda().bfloat16() for t in tensors]
+    result = attend(*low, on_gpu(bias), backend="flex")
+    truth = attend(*[t.float() for t in low], on_gpu(bias), backend="dense")
+    torch.testing.assert_close(result.float(), truth, atol=0.03, rtol=0.03)
+
+
+@needs_gpu
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_whole_model_trains_alike_on_a_gpu(precision):
+    losses = []
+    for backend in ("flex", "dense"):
+        model = nano_model(size=replace(SIZE, dim=64)).cuda()
+        model.use_attention(backend)
+        images = {name: image.cuda() for name, image in nano_images(batch=4).items()}
+        masks = {n: m.to(torch.device("cuda")) for n, m in nano_masks(model, images).items()}
+        with torch.autocast("cuda", precision, enabled=precision != torch.float32):
+            loss = model(images, masks)["loss"]
+        loss.backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters())
+        losses.append(loss.detach())
+    rtol = 1e-3 if precision == torch.float32 else 3e-2
+    torch.testing.assert_close(*losses, rtol=rtol, atol=0)
+
+
+@needs_gpu
+def test_many_shapes_never_fall_back_to_the_uncompiled_way():
+    """Training, then encoding at all sizes; with `fullgraph`, falling back would raise."""
+    for batch in (1, 3):
+        for edge in (2, 5, 9, 17):
+            for grad in (True, False):
+                for dtype in (torch.float32, torch.bfloat16):
+                    *tensors, bias = random_case(
+                        queries=(edge, edge), keys=(edge, edge + 1), batch=batch
+                    )
+                    leaves = [t.cuda().to(dtype).requires_grad_(grad) for t in tensors]
+                    assert attend(*leaves, on_gpu(bias), backend="flex").isfinite().all()
 
 
 @needs_gpu

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from salibi_cli import model as command_line
 from salibi_model import config as configuration
 from salibi_model import decoder as decoding
-from salibi_model import pretrain
+from salibi_model import contrast, pretrain
 from salibi_model.checkpoints import describe as described
 from salibi_model.checkpoints import load_model
 from salibi_model.config import MISTAKES, TRI_ENCODER, ModelConfig
@@ -117,7 +117,7 @@ def test_1_no_gradient_reaches_the_columns():
 
 
 def test_1_the_scale_is_not_clamped():
-    for model, scale in ((original(), 1000), (nano_model(), pretrain.MAX_SCALE)):
+    for model, scale in ((original(), 1000), (nano_model(), contrast.MAX_SCALE)):
         model.log_scale.data.fill_(math.log(1000))
         assert model.scale.item() == pytest.approx(scale)
 
@@ -544,7 +544,7 @@ def test_1_off_the_scale_is_clamped_and_pairs_are_summed():
     parts = [losses[name] for name in losses if name.startswith("contrastive_")]
     assert torch.isclose(losses["contrastive"], sum(parts))
     model.log_scale.data.fill_(math.log(1000))
-    assert model.scale.item() == pytest.approx(pretrain.MAX_SCALE)
+    assert model.scale.item() == pytest.approx(contrast.MAX_SCALE)
 
 
 def test_2_off_each_encoder_has_its_own_head():

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from salibi_cli import model as command_line
 from salibi_model import config as configuration
-from salibi_model import decoder as decoding
 from salibi_model import contrast, pretrain
+from salibi_model import decoder as decoding
 from salibi_model.checkpoints import describe as described
 from salibi_model.checkpoints import load_model
 from salibi_model.config import MISTAKES, TRI_ENCODER, ModelConfig

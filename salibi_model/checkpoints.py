@@ -8,34 +8,41 @@ but tensors and plain values (``weights_only=True``).
 
 import json
 import os
+import re
 import tomllib
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from salibi_data import __version__
-from salibi_data.schema import Modality, SchemaError
 from salibi_model.architectures import build_model
-from salibi_model.config import ModelConfig, Size
+from salibi_model.config import ModelConfig
+from salibi_model.described import (
+    COPY_AGAIN,
+    FORMAT_VERSION,
+    check_version,
+    first_line,
+    read_description,
+)
+from salibi_model.distributed import choose_device
 from salibi_model.errors import CheckpointError, UsageError
 from salibi_model.interface import PretrainModel
-
-FORMAT_VERSION = 2
-"""Version of ``checkpoints/*.pt`` and ``model/config.json``; any other is refused."""
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
 
 
 _DAMAGE = (
-    *(KeyError, TypeError, ValueError, RuntimeError, OSError),
-    *(SchemaError, SafetensorError, UsageError),
+    *(KeyError, TypeError, ValueError, RuntimeError, OSError, ArithmeticError),
+    *(SafetensorError, UsageError),
 )
 """What reading a model raises where its two files are not what was written."""
 
@@ -76,8 +83,11 @@ class RunFolder:
                 f"{self.path} holds no run (there is no {self._config.name}); start one without "
                 "--resume, or give the folder of one with --out."
             ) from error
-        except tomllib.TOMLDecodeError as error:
-            raise CheckpointError(f"{self._config} is damaged: {error}.") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(
+                f"{self._config} is damaged: {first_line(error)}. Copy it from where it is whole, "
+                "or start again with another --out."
+            ) from error
 
     def save(self, step: int, state: Mapping[str, Any], *, keep: int = 2) -> None:
         """Write all state after ``step`` steps, then point ``last`` at it; keep the newest few."""
@@ -94,21 +104,49 @@ class RunFolder:
         """Read the newest state, or ``None`` where the run was stopped before its first.
 
         Raises:
-            CheckpointError: it is missing, damaged, or of a newer version.
+            CheckpointError: it is missing, damaged, incomplete, or of another version.
         """
-        if not self._last.is_file():
+        if not self._last.exists():
             return None
-        path = self._checkpoints / self._last.read_text(encoding="utf-8").strip()
+        path = self._checkpoints / self._newest()
         try:
-            state = torch.load(path, map_location=device, weights_only=True)
+            state = read_tensors(path, device)
         except Exception as error:
             # torch.load raises a dozen types for a damaged file, none of them its own.
-            raise CheckpointError(
-                f"{path} cannot be read ({type(error).__name__}); write the name of an older "
-                f"checkpoint of that folder into {self._last}, or start again."
-            ) from error
-        _check_version(state, path)
+            raise self._unusable(path, f"cannot be read ({type(error).__name__})") from error
+        check_version(state, path)
+        lacking = _lacking(state)
+        if lacking:
+            raise self._unusable(path, f"is no whole checkpoint: {lacking}")
         return dict(state)
+
+    def _newest(self) -> str:
+        """Name of the newest state's file, as ``last`` has it."""
+        try:
+            name = self._last.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise self._unusable(self._last, f"cannot be read ({first_line(error)})") from error
+        if not re.fullmatch(r"[\w.-]+\.pt", name):
+            raise self._unusable(
+                self._last, "should hold the name of a checkpoint, as step-00000500.pt"
+            )
+        return name
+
+    def _unusable(self, path: Path, why: str) -> CheckpointError:
+        return CheckpointError(
+            f"{path} {why}. Write the name of an older checkpoint of {self._checkpoints} into "
+            f"{self._last}, or start again with another --out."
+        )
+
+
+def read_tensors(file: Path, device: torch.device) -> Any:
+    """Read what ``torch.save`` wrote: tensors and plain values, never objects.
+
+    Raises what ``torch.load`` raises, without its warnings: the error that follows says it all.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.load(file, map_location=device, weights_only=True)
 
 
 def save_model(model: PretrainModel, folder: Path, *, training: Mapping[str, Any]) -> None:
@@ -132,41 +170,44 @@ def save_model(model: PretrainModel, folder: Path, *, training: Mapping[str, Any
         partial.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def load_model(path: str | Path, *, device: str = "cpu") -> PretrainModel:
+def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> PretrainModel:
     """Load the model of a run's folder, or of a ``model/`` folder, in evaluation mode.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or of a newer version.
+        CheckpointError: there is none, it is damaged, or of another version.
+        UsageError: there is no such device.
     """
-    config = describe(path)
-    folder = _model_folder(path)
+    chosen = choose_device(str(device))
+    folder = model_folder(path)
+    _, config = read_description(folder / CONFIG_NAME)
     try:
-        model = build_model(_model_config(config))
-        model.load_state_dict(load_file(folder / WEIGHTS_NAME, device=device))
+        _check_weights(folder / WEIGHTS_NAME, config)
+        model = build_model(config)
+        model.load_state_dict(load_file(folder / WEIGHTS_NAME))
     except _DAMAGE as error:
         raise CheckpointError(
             f"{folder} is damaged: {CONFIG_NAME} and {WEIGHTS_NAME} do not make a model "
-            f"({str(error).splitlines()[0]}). Copy it again from where it was trained."
+            f"({first_line(error)}). {COPY_AGAIN}"
         ) from error
-    return model.to(device).eval()
+    return model.to(chosen).eval()
 
 
 def describe(path: str | Path) -> dict[str, Any]:
     """Read ``config.json`` of a run's or model's folder: size, modalities, training.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or of a newer version.
+        CheckpointError: there is none, it is damaged, or of another version.
     """
-    file = _model_folder(path) / CONFIG_NAME
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}.") from error
-    _check_version(config, file)
-    return dict(config)
+    content, _ = read_description(model_folder(path) / CONFIG_NAME)
+    return content
 
 
-def _model_folder(path: str | Path) -> Path:
+def model_folder(path: str | Path) -> Path:
+    """Find the folder with the two files of a model: ``path``, or ``model/`` in it.
+
+    Raises:
+        CheckpointError: there is none.
+    """
     for folder in (Path(path) / "model", Path(path)):
         if (folder / CONFIG_NAME).is_file():
             return folder
@@ -176,36 +217,58 @@ def _model_folder(path: str | Path) -> Path:
     )
 
 
-def _check_version(content: Any, path: Path) -> None:
-    version = content.get("format_version") if isinstance(content, Mapping) else None
-    if version == FORMAT_VERSION:
-        return
-    newer = isinstance(version, int) and version > FORMAT_VERSION
-    remedy = "Upgrade salibi to read it." if newer else "Train it again, or use the salibi of then."
-    raise CheckpointError(
-        f"{path} has format version {version}; this software reads version {FORMAT_VERSION}. "
-        f"{remedy}"
-    )
+def _check_weights(file: Path, config: ModelConfig) -> None:
+    """Compare names and shapes in the file's header with the model's, before either is made.
 
-
-def _model_config(content: Mapping[str, Any]) -> ModelConfig:
-    own = {f.name: content[f.name] for f in fields(ModelConfig) if f.name in content}
-    return ModelConfig(
-        **{name: _tuples(value) for name, value in own.items()}
-        | {
-            "size": Size(**own["size"]),
-            "modalities": tuple(_modality(described) for described in own["modalities"]),
+    Raises:
+        ValueError: they differ; says where first.
+    """
+    with safe_open(file, framework="pt") as opened:
+        found = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    deepest = max(config.size.depth, config.size.decoder_depth, *dict(config.depths).values(), 0)
+    if deepest > len(found):
+        raise ValueError(f"{deepest} blocks are described, but there are {len(found)} tensors")
+    with torch.device("meta"):
+        wanted = {
+            name: tuple(value.shape) for name, value in build_model(config).state_dict().items()
         }
-    )
+    for name in [*wanted, *found]:
+        if name not in wanted or name not in found:
+            there, absent = (WEIGHTS_NAME, "model") if name in found else ("model", WEIGHTS_NAME)
+            raise ValueError(f"the {there} has {name}, the {absent} does not")
+        if wanted[name] != found[name]:
+            raise ValueError(f"{name} is {found[name]}; the model described has {wanted[name]}")
 
 
-def _tuples(value: Any) -> Any:
-    """JSON's lists as tuples, nested ones as well."""
-    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value
+def _lacking(state: Mapping[str, Any]) -> str:
+    """What a run's state has not, or not as it should, in words; nothing for a whole one."""
+    expected = {"model": Mapping, "optimizer": Mapping, "data": Mapping, "rng": Tensor, "step": int}
+    for name, kind in expected.items():
+        if name not in state:
+            return f"it lacks {name!r}"
+        if not isinstance(state[name], kind):
+            return f"{name!r} is a {type(state[name]).__name__}"
+    data = state["data"]
+    checks = {
+        "'model' holds other than tensors": all(
+            isinstance(value, Tensor) for value in state["model"].values()
+        ),
+        "'optimizer' is not the state of one": {"state", "param_groups"} <= set(state["optimizer"]),
+        "'data' is no position in the data": all(
+            isinstance(data.get(name), int) for name in ("epoch", "batch")
+        ),
+        f"'step' is {state['step']}": state["step"] >= 0,
+        "'rng' is not the state of a random generator": _is_generator_state(state["rng"]),
+    }
+    return next((problem for problem, fits in checks.items() if not fits), "")
 
 
-def _modality(described: Mapping[str, Any]) -> Modality:
-    return Modality(**{name: _tuples(value) for name, value in described.items()})
+def _is_generator_state(state: Tensor) -> bool:
+    try:
+        torch.Generator().set_state(state.cpu())
+    except (RuntimeError, TypeError):
+        return False
+    return True
 
 
 def _toml(value: Any) -> str:

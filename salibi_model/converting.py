@@ -13,11 +13,15 @@ import torch
 from torch import Tensor
 
 from salibi_model.architectures import build_model
-from salibi_model.checkpoints import RunFolder, save_model
-from salibi_model.errors import CheckpointError
+from salibi_model.checkpoints import CONFIG_NAME, RunFolder, describe, read_tensors, save_model
+from salibi_model.errors import CheckpointError, UsageError
 from salibi_model.published import NUM_HEADS, Conversion, Source, plan_conversion, some_of
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
+_Seen = dict[int, Mapping[Any, Any]]
+"""Dictionaries by their identity; they are kept, so that it is not given to another."""
+_DEEPEST = 8
+"""Levels of nested names at most; the published files have two."""
 _PREFIXES = {"module", "_orig_mod"}
 """Components of names that DistributedDataParallel and ``torch.compile`` add."""
 
@@ -40,13 +44,19 @@ def convert(file: str | Path, out: str | Path, *, num_heads: int | None = None) 
 
     Raises:
         CheckpointError: the file is missing, damaged, holds objects, or does not hold the
-            parameters of either model; or ``out`` holds a training run.
+            parameters of either model; or ``out`` holds a training run, or a model of another
+            file.
         UsageError: ``num_heads`` does not fit the file's width.
     """
     file, out = Path(file), Path(out)
     if RunFolder(out).exists():
         raise CheckpointError(f"{out} holds a training run; convert into another folder.")
+    _check_file(file)
+    digest = _digest(file)
+    _check_free(out, digest)
     tensors = read_weights(file)
+    if num_heads is not None and num_heads < 1:
+        raise UsageError(f"num_heads is {num_heads}; expected one attention head or more.")
     conversion = plan_conversion(tensors, file, NUM_HEADS if num_heads is None else num_heads)
     with torch.device("meta"):
         model = build_model(conversion.config)
@@ -55,7 +65,7 @@ def convert(file: str | Path, out: str | Path, *, num_heads: int | None = None) 
     folder = out / "model"
     training = {
         "converted_from": file.name,
-        "sha256": _digest(file),
+        "sha256": digest,
         "layout": conversion.layout,
         "num_heads_given": num_heads is not None,
     }
@@ -71,10 +81,9 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: there is no such file, it is damaged, or it holds other than tensors.
     """
-    if not file.is_file():
-        raise CheckpointError(f"there is no file {file}; give a .pth or .pt of published weights.")
+    _check_file(file)
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        content = read_tensors(file, torch.device("cpu"))
     except Exception as error:
         # torch.load raises a dozen types for a damaged file, none of them its own.
         raise CheckpointError(
@@ -82,11 +91,39 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             "objects are never loaded, as they can run code. Download it again, or save its "
             "state_dict alone."
         ) from error
+    seen: _Seen = {}
     while isinstance(content, Mapping) and (inner := set(_WRAPPERS) & set(content)):
+        _check_new(content, seen, file)
         content = content[min(inner)]
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{file} holds a {type(content).__name__}, not named tensors.")
-    return dict(_flattened(content, (), file))
+    return dict(_flattened(content, (), seen, file))
+
+
+def _check_file(file: Path) -> None:
+    if not file.is_file():
+        raise CheckpointError(f"there is no file {file}; give a .pth or .pt of published weights.")
+
+
+def _check_free(out: Path, digest: str) -> None:
+    """Refuse a folder with a model that was not converted from the file of this SHA-256."""
+    if not any((folder / CONFIG_NAME).is_file() for folder in (out, out / "model")):
+        return
+    origin = describe(out)["training"]
+    if origin.get("sha256") != digest:
+        came = origin.get("converted_from", "training")
+        raise CheckpointError(
+            f"{out} holds a model already, of {came}, not of this file; convert into another folder."
+        )
+
+
+def _check_new(content: Mapping[Any, Any], seen: _Seen, file: Path) -> None:
+    """Refuse a dictionary met before: it holds itself, or is held twice."""
+    if id(content) in seen:
+        raise CheckpointError(
+            f"{file} holds a dictionary within itself, or twice; expected named tensors."
+        )
+    seen[id(content)] = content
 
 
 def _digest(file: Path) -> str:
@@ -95,18 +132,22 @@ def _digest(file: Path) -> str:
 
 
 def _flattened(
-    content: Mapping[Any, Any], prefix: tuple[str, ...], file: Path
+    content: Mapping[Any, Any], above: tuple[str, ...], seen: _Seen, file: Path
 ) -> Iterator[tuple[str, Tensor]]:
+    _check_new(content, seen, file)
+    if len(above) == _DEEPEST:
+        raise CheckpointError(f"{file} is nested more than {_DEEPEST} levels deep; expected 2.")
     for name, value in content.items():
-        parts = [part for part in str(name).split(".") if part not in _PREFIXES]
-        path = (*prefix, *parts)
+        path = (*above, str(name))
+        parts = ".".join(path).split(".")
+        joined = ".".join(part for part in parts if part not in _PREFIXES)
         if isinstance(value, Mapping):
-            yield from _flattened(value, path, file)
+            yield from _flattened(value, path, seen, file)
         elif isinstance(value, Tensor):
-            yield ".".join(path), value
+            yield joined, value
         else:
             raise CheckpointError(
-                f"{file} holds a {type(value).__name__} as {'.'.join(path)}; expected a tensor."
+                f"{file} holds a {type(value).__name__} as {joined}; expected a tensor."
             )
 
 

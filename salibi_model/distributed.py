@@ -34,7 +34,7 @@ def choose_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise UsageError(
             f"device {name!r} cannot be used ({str(error).splitlines()[0]}); "
             "take `auto`, `cpu`, or a GPU that is there."

@@ -13,9 +13,9 @@ from torch import Tensor
 
 import salibi_model
 from salibi_data.schema import Modality
-from salibi_model.errors import StoreError
+from salibi_model.errors import CheckpointError, StoreError, UsageError
 from salibi_model.interface import PretrainModel
-from salibi_model.store import SampleStore
+from salibi_model.store import SampleStore, check_agreement
 
 RECALL_AT = (1, 5)
 BOOTSTRAP_SAMPLES = 2000
@@ -69,7 +69,7 @@ def retrieval(
     *,
     split: str = "validation",
     scales: bool = False,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     batch_size: int = 16,
     seed: int = 0,
     on_sample: Callable[[int, int], None] | None = None,
@@ -93,9 +93,10 @@ def retrieval(
         on_sample: called with (done, total) images.
 
     Raises:
-        CheckpointError: there is no model.
+        CheckpointError: there is no model, or its embeddings are not finite.
         StoreError: there is no store, or its split has no samples.
-        UsageError: the store lacks a modality of the model.
+        UsageError: the store lacks a modality of the model, or its values mean something else; or
+            there are no two kinds of images to compare.
     """
     model = checkpoint
     if not isinstance(model, PretrainModel):
@@ -104,9 +105,8 @@ def retrieval(
     indices = samples.split_indices(split)
     if not len(indices):
         raise StoreError(f"{samples.location} has no samples in the split {split!r}.")
-    views = {name: name for name in model.config.names}
-    if scales:
-        views |= other_scales(model, samples)
+    check_agreement(samples, model.config.modalities)
+    views = _views(model, samples, scales=scales)
     total = len(indices) * len(views)
     vectors: dict[str, Tensor] = {}
     for number, (name, modality) in enumerate(views.items()):
@@ -115,6 +115,7 @@ def retrieval(
         for first in range(0, len(indices), batch_size):
             chosen = indices[first : first + batch_size]
             parts.append(_project(model, modality, samples.read(name, chosen), ratio))
+            _check_finite(f"embeddings of {name!r}", parts[-1])
             if on_sample is not None:
                 on_sample(number * len(indices) + first + len(chosen), total)
         vectors[name] = torch.cat(parts)
@@ -127,6 +128,25 @@ def retrieval(
             for query, gallery in permutations(views, 2)
         ),
     )
+
+
+def _views(model: PretrainModel, store: SampleStore, *, scales: bool) -> dict[str, str]:
+    """Arrays to compare, each with the modality whose encoder sees it."""
+    views = {name: name for name in model.config.names}
+    if scales:
+        views |= other_scales(model, store)
+    if len(views) == 1:
+        (only,) = views
+        remedy = (
+            f"{store.location} has no other array of its sensor, bands and units."
+            if scales
+            else "Add --scales where the store shows it at other scales, or take a model of more "
+            "modalities."
+        )
+        raise UsageError(
+            f"the model has {only!r} alone: there is nothing to look it up in. {remedy}"
+        )
+    return views
 
 
 def _direction(query: str, gallery: str, found: np.ndarray, rng: np.random.Generator) -> Direction:
@@ -157,10 +177,25 @@ def _content(modality: Modality) -> tuple[object, ...]:
 def ranks(
     queries: Float[Tensor, "samples dim"], gallery: Float[Tensor, "samples dim"]
 ) -> Int64[np.ndarray, " samples"]:
-    """Give the rank (0 is best) of each query's own sample in the gallery; ties count as worse."""
+    """Give the rank (0 is best) of each query's own sample in the gallery; ties count as worse.
+
+    Raises:
+        CheckpointError: some are not finite; nothing is near or far then.
+    """
+    _check_finite("embeddings of the queries", queries)
+    _check_finite("embeddings of the gallery", gallery)
     similarity = queries @ gallery.T
     own = similarity.diagonal()[:, None]
     return ((similarity >= own).sum(dim=1) - 1).numpy()
+
+
+def _check_finite(what: str, vectors: Tensor) -> None:
+    bad = int((~vectors.isfinite().all(dim=1)).sum())
+    if bad:
+        raise CheckpointError(
+            f"{what} are not finite, {bad} of {len(vectors)}: expected numbers to compare. The "
+            "model's weights are damaged, or it diverged; take another checkpoint."
+        )
 
 
 def recalls(found: Int64[np.ndarray, " samples"], rng: np.random.Generator) -> tuple[Recall, ...]:

@@ -18,7 +18,7 @@ from salibi_model.losses import patch_statistics
 from salibi_model.masking import random_masks
 from salibi_model.patches import patchify, unpatchify
 from salibi_model.pretrain import ScaleAlibi
-from salibi_model.store import SampleStore
+from salibi_model.store import SampleStore, check_agreement
 
 HIDDEN = 128
 """Value shown where a patch is masked."""
@@ -90,7 +90,7 @@ def reconstruct(
     mask_ratio: float = 0.75,
     hide: Sequence[str] = (),
     seed: int = 0,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     batch_size: int = 8,
     on_sample: Callable[[int, int], None] | None = None,
 ) -> ReconstructionReport:
@@ -118,8 +118,8 @@ def reconstruct(
     Raises:
         CheckpointError: there is no model.
         StoreError: there is no store, or its split has no samples.
-        UsageError: the store lacks a modality, the model has no decoder, ``mask_ratio`` does not
-            fit, or everything is hidden.
+        UsageError: the store lacks a modality, or its values mean something else; the model has
+            no decoder, ``mask_ratio`` does not fit, or everything is hidden.
     """
     model = checkpoint
     if not isinstance(model, PretrainModel):
@@ -132,6 +132,7 @@ def reconstruct(
     for name in hide:
         model.config[name]
     samples = store if isinstance(store, SampleStore) else SampleStore(store)
+    check_agreement(samples, model.config.modalities, all_needed=False)
     there = _modalities_there(model, samples)
     if set(hide) >= set(there):
         raise UsageError("every modality is hidden; leave one to predict the others from.")
@@ -142,6 +143,7 @@ def reconstruct(
     chosen = np.union1d(shown, measured)
     sums = {name: _Sums(model.config[name]) for name in model.config.names}
     rows: list[Reconstruction] = []
+    device = next(model.parameters()).device
     for first in range(0, len(chosen), batch_size):
         part = chosen[first : first + batch_size]
         seeds = [seed * 1_000_003 + int(index) for index in part]

@@ -24,6 +24,7 @@ from salibi_model.alibi import patch_centres
 from salibi_model.config import MISTAKES, ModelConfig, Size
 from salibi_model.decoder import sincos_positions
 from salibi_model.errors import CheckpointError
+from salibi_model.store import RAW_UNITS
 
 NUM_HEADS = 16
 """Attention heads of every published encoder."""
@@ -184,7 +185,7 @@ def _modality(
         gsd_ratio=gsd_ratio,
         size_px=round(TILE_PX / gsd_ratio),
         bands=bands,
-        units="display",
+        units=RAW_UNITS,
         scale=ones,
         offset=zeros,
         mean=zeros,
@@ -198,15 +199,23 @@ def _shape(tensors: Mapping[str, Tensor], file: Path, name: str) -> tuple[int, i
         found = "nothing" if name not in tensors else f"the shape {tuple(tensors[name].shape)}"
         raise CheckpointError(f"{file} should hold a matrix as {name}; found {found}.")
     rows, columns = tensors[name].shape
+    if not (rows and columns):
+        raise CheckpointError(f"{name} in {file} is {rows}x{columns}; expected a width above 0.")
     return rows, columns
 
 
 def _depth(tensors: Mapping[str, Tensor], file: Path, prefix: str) -> int:
-    pattern = re.compile(re.escape(prefix) + r"layers\.(\d+)\.")
+    pattern = re.compile(re.escape(prefix) + r"layers\.(\d{1,9})\.")
     found = [int(match[1]) for name in tensors if (match := pattern.match(name))]
     if not found:
         raise CheckpointError(f"{file} has no layers under {prefix}layers; it is not complete.")
-    return max(found) + 1
+    depth = max(found) + 1
+    if depth > len(tensors):
+        raise CheckpointError(
+            f"{file} counts {depth} layers under {prefix}layers, but holds {len(tensors)} tensors "
+            "in all; it is not complete."
+        )
+    return depth
 
 
 def _depths(

@@ -22,7 +22,7 @@ from salibi_model.errors import StoreError, UsageError
 from salibi_model.layers import Attention, JointBlock
 from salibi_model.patches import patch_grid
 from salibi_model.pretrain import ScaleAlibi
-from salibi_model.store import SampleStore
+from salibi_model.store import SampleStore, check_agreement
 
 MEASURED: Final = ("scale-alibi", "croma")
 """Architectures whose attention has a bias from distance."""
@@ -225,7 +225,7 @@ def attention_reach(
     *,
     split: str = "validation",
     num_samples: int = 4,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     on_sample: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> AttentionReport:
     """Measure how far each head of a model looks on the samples of a store.
@@ -241,10 +241,12 @@ def attention_reach(
     Raises:
         CheckpointError: there is no model.
         StoreError: there is no store, or its split has no samples.
-        UsageError: the model has no bias from distance, or the store lacks a modality.
+        UsageError: the model has no bias from distance; or the store lacks a modality, or its
+            values mean something else.
     """
     model = _measurable(checkpoint, device)
     samples = store if isinstance(store, SampleStore) else SampleStore(store)
+    check_agreement(samples, model.config.modalities)
     indices = samples.split_indices(split)
     if not len(indices):
         raise StoreError(f"{samples.location} has no samples in the split {split!r}.")
@@ -254,6 +256,7 @@ def attention_reach(
     # One by one: the weights of all heads of one fine image are large enough.
     found: list[dict[tuple[str, str, str], Tensor]] = []
     images: dict[str, Tensor] = {}
+    device = next(model.parameters()).device
     for number, (index, metres) in enumerate(zip(chosen, patch_m, strict=True), start=1):
         images = {
             name: torch.from_numpy(samples.read(name, [int(index)])).to(device)
@@ -273,7 +276,7 @@ def attention_reach(
     )
 
 
-def _measurable(checkpoint: str | Path | ScaleAlibi, device: str) -> ScaleAlibi:
+def _measurable(checkpoint: str | Path | ScaleAlibi, device: str | torch.device) -> ScaleAlibi:
     found: Any = checkpoint
     if isinstance(checkpoint, str | Path):
         found = salibi_model.load(checkpoint, device=device)

@@ -152,3 +152,42 @@ def test_scales_are_looked_up_among_each_other(small_store, tmp_path):
     found = json.loads(call("eval", "retrieval", out, "--data", small_store, "--scales", "--json"))
     assert ("hires", "hires_4x") in {(d["query"], d["gallery"]) for d in found["directions"]}
     assert len(found["directions"]) == 12
+
+
+@pytest.mark.usefixtures("nano_size")
+def test_what_does_not_work_is_one_line_before_the_work(small_store, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    optical = ("--model", "scale-mae", "--modalities", "lores")
+    call("train", small_store, "--steps", 1, "--batch-size", 4, "--out", out, *optical)
+    capsys.readouterr()
+    for arguments, code, words in (
+        (("eval", "retrieval", out, "--data", small_store), 2, "nothing to look it up in"),
+        (("reconstruct", out, small_store, "-o", tmp_path / "g.psd"), 2, "names no picture"),
+        (("info", out, "--json"), 1, "size.dim is 0"),
+        (("info", out), 1, "size.dim is 0"),
+    ):
+        if arguments[0] == "info":
+            file = out / "model/config.json"
+            content = json.loads(file.read_text())
+            content["size"]["dim"] = 0
+            file.write_text(json.dumps(content))
+        found, said = fails(monkeypatch, capsys, *arguments)
+        assert (found, said.count("\n")) == (code, 1)
+        assert words in said
+
+
+@pytest.mark.parametrize(
+    "training",
+    [{}, {"step": None, "stores": 3}, {"stores": ["a", 1], "store_digests": [None]}, {"size": [1]}],
+)
+def test_info_prints_what_is_there(tmp_path, training):
+    file = tmp_path / "CROMA_base.pt"
+    torch.save(croma_weights(), file)
+    call("convert", file, "-o", tmp_path / "croma", "--num-heads", 4)
+    described = tmp_path / "croma/model/config.json"
+    content = {**json.loads(described.read_text()), "training": training}
+    for name in ("mistakes", "pairs", "base_gsd_m"):
+        del content[name]
+    described.write_text(json.dumps(content))
+    assert "trained for" in call("info", tmp_path / "croma")
+    assert json.loads(call("info", tmp_path / "croma", "--json"))["mistakes"] == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import time
+import warnings
 
 import pytest
 import torch
@@ -25,6 +27,7 @@ from salibi_model.checkpoints import describe as described
 from salibi_model.config import TRI_ENCODER
 from salibi_model.converting import convert
 from salibi_model.errors import CheckpointError, UsageError
+from salibi_model.evaluate import retrieval
 from salibi_model.masking import random_masks
 
 HEADS = 4
@@ -319,3 +322,99 @@ def test_converting_again_gives_the_same_bytes(authors, tmp_path):
     for name in ("model.safetensors", "config.json"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
         assert (again / name).read_bytes() == (second / name).read_bytes()
+
+
+def of_itself(key):
+    content = {"weight": torch.ones(2)}
+    content[key] = content
+    return content
+
+
+def many_of_one(levels=6, width=40):
+    content = {"weight": torch.ones(2)}
+    for _ in range(levels):
+        content = {str(number): content for number in range(width)}
+    return content
+
+
+def nested(levels):
+    content = {"weight": torch.ones(2)}
+    for _ in range(levels):
+        content = {"part": content}
+    return content
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: of_itself("state_dict"), "within itself"),
+        (lambda: of_itself("model"), "within itself"),
+        (lambda: of_itself("part"), "within itself"),
+        (many_of_one, "within itself, or twice"),
+        (lambda: nested(400), "nested more than 8 levels"),
+    ],
+    ids=["state_dict", "model", "part", "many", "deep"],
+)
+def test_dictionaries_without_end_are_refused(tmp_path, make, message):
+    file = written(make(), tmp_path / "file.pth")
+    with pytest.raises(CheckpointError, match=message):
+        convert(file, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("encoder", ["optical", "radar", "hires"])
+@pytest.mark.parametrize("number", ["99999999", "9" * 5000])
+def test_a_layer_of_an_absurd_number_is_refused_at_once(authors, tmp_path, encoder, number):
+    name = f"{encoder}_encoder.transformer.layers.{number}.0.input_norm.weight"
+    file = written({**authors, name: torch.ones(32)}, tmp_path / "file.pth")
+    started = time.monotonic()
+    with pytest.raises(CheckpointError, match=r"100000000 layers under|holds, besides"):
+        convert(file, tmp_path / "out", num_heads=HEADS)
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("shape", [(0, 48), (32, 0)])
+def test_no_width_is_refused(authors, tmp_path, shape):
+    authors["optical_encoder.linear_input.weight"] = torch.ones(shape)
+    file = written(authors, tmp_path / "file.pth")
+    with pytest.raises(CheckpointError, match=f"is {shape[0]}x{shape[1]}; expected a width"):
+        convert(file, tmp_path / "out", num_heads=HEADS)
+
+
+@pytest.mark.parametrize("num_heads", [0, -4])
+def test_no_heads_are_refused(authors, tmp_path, num_heads):
+    file = written(authors, tmp_path / "file.pth")
+    with pytest.raises(UsageError, match="one attention head or more"):
+        convert(file, tmp_path / "out", num_heads=num_heads)
+
+
+def test_torch_does_not_speak_before_the_error(tmp_path):
+    file = tmp_path / "file.pth"
+    file.write_bytes(pickle.dumps(Payload(tmp_path / "executed"), protocol=4))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with pytest.raises(CheckpointError, match="objects are never loaded"):
+            convert(file, tmp_path / "out")
+    assert not said
+
+
+def test_a_model_of_another_file_is_not_overwritten(authors, tmp_path):
+    first = convert(written(authors, tmp_path / "first.pth"), tmp_path / "out", num_heads=HEADS)
+    before = {path.name: path.read_bytes() for path in first.iterdir()}
+    other = written(authors_weights(seed=5), tmp_path / "other.pth")
+    for out in (tmp_path / "out", first):
+        with pytest.raises(CheckpointError, match=r"holds a model already, of first\.pth"):
+            convert(other, out, num_heads=HEADS)
+    assert {path.name: path.read_bytes() for path in first.iterdir()} == before
+    assert convert(tmp_path / "first.pth", tmp_path / "out", num_heads=HEADS) == first
+
+
+def test_a_converted_model_looks_at_stores_of_its_bands(tmp_path, small_store):
+    """What its values were is not known; that its bands and ground sample distance fit, is."""
+    content = authors_weights(patch_px=16, num_patches=256)
+    model = converted(content, tmp_path)
+    report = retrieval(model, small_store)
+    assert report.num_samples == 6
+    croma = converted(croma_weights(), tmp_path / "croma")
+    with pytest.raises(UsageError, match=r"disagree on 'lores': bands"):
+        retrieval(croma, small_store)

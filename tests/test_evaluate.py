@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
-from nano import nano_model
+import zarr
+from nano import SIZE, nano_model
+from stores import describe, write_store
 
-from salibi_model.errors import StoreError
+from salibi_model.config import ModelConfig
+from salibi_model.errors import CheckpointError, StoreError, UsageError
 from salibi_model.evaluate import ranks, recalls, retrieval
 from salibi_model.inpaint import HIDDEN, reconstruct
 from salibi_model.patches import patchify
+from salibi_model.reach import attention_reach
+from salibi_model.scale_mae import ScaleMae
 
 
 def test_ranks_are_those_of_a_plain_sort():
@@ -87,3 +94,98 @@ def test_a_perfect_prediction_is_the_original(small_store, monkeypatch):
         assert error.rmse < 1e-4 < error.flat_rmse
     for row in report.shown:
         assert np.array_equal(row.predicted, row.original), row.modality.name
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_embeddings_that_are_not_finite_are_no_hits(bad):
+    good, spoilt = torch.randn(5, 4), torch.randn(5, 4)
+    spoilt[2, 1] = bad
+    with pytest.raises(CheckpointError, match="queries are not finite, 1 of 5"):
+        ranks(spoilt, good)
+    with pytest.raises(CheckpointError, match="gallery are not finite, 1 of 5"):
+        ranks(good, spoilt)
+
+
+def test_a_model_without_finite_weights_is_not_measured(small_store):
+    model = nano_model()
+    with torch.no_grad():
+        model.projections["lores"].weight.fill_(torch.nan)
+    with pytest.raises(CheckpointError, match="embeddings of 'lores' are not finite, 6 of 6"):
+        retrieval(model, small_store)
+
+
+def changed_store(source, path, name, **changes):
+    """A copy of a store that says something else of the array ``name``."""
+    shutil.copytree(source, path)
+    group = zarr.open_group(path, mode="r+")
+    attributes = group.attrs["salibi"]
+    attributes["modalities"][name] |= changes
+    group.attrs["salibi"] = attributes
+    return path
+
+
+USES = {
+    "retrieval": retrieval,
+    "reconstruct": reconstruct,
+    "attention": lambda model, store: attention_reach(model, store, num_samples=1),
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("lores", {"bands": ["blue", "green", "red"]}, "bands blue, green, red against red, green"),
+        ("lores", {"units": "reflectance"}, "units reflectance against display"),
+        ("sar", {"scale": [0.2, 0.15]}, "scale 0.2, 0.15 against 0.15, 0.15"),
+        ("sar", {"offset": [-30.0, -20.0]}, "offset"),
+        ("hires_4x", {"nodata": 255}, "nodata 255 against 0"),
+    ],
+    ids=["bands", "units", "scale", "offset", "nodata"],
+)
+def test_a_store_of_other_values_is_refused(small_store, tmp_path, use, name, changes, said):
+    store = changed_store(small_store, tmp_path / "other.zarr", name, **changes)
+    with pytest.raises(UsageError, match=f"disagree on '{name}': .*{said}") as caught:
+        use(nano_model().eval(), store)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [("hires_4x", "gsd_ratio 0.5 against 1.0"), ("sar", "bands vv, vh against red, green, blue")],
+)
+def test_an_array_of_another_sensor_is_refused(small_store, tmp_path, use, source, said):
+    """Of another resolution, or of another number of bands."""
+    path = shutil.copytree(small_store, tmp_path / "other.zarr")
+    shutil.rmtree(path / "lores")
+    shutil.copytree(path / source, path / "lores")
+    described = zarr.open_group(path).attrs["salibi"]["modalities"][source]
+    store = changed_store(path, tmp_path / "changed.zarr", "lores", **described)
+    with pytest.raises(UsageError, match=f"disagree on 'lores': .*{said}"):
+        use(nano_model(["sar", "lores"], normalise_patches=False).eval(), store)
+
+
+def test_what_the_model_does_not_use_may_differ(small_store, tmp_path):
+    store = changed_store(small_store, tmp_path / "other.zarr", "hires", units="reflectance")
+    assert retrieval(nano_model(["sar", "lores"]), store).num_samples == 6
+
+
+def test_one_modality_has_nothing_to_be_looked_up_in(small_store, tmp_path):
+    config = ModelConfig(
+        architecture="scale-mae",
+        size=SIZE,
+        modalities=(describe("hires_4x"),),
+        objectives=("reconstruction",),
+    )
+    model = ScaleMae(config).eval()
+    with pytest.raises(UsageError, match=r"'hires_4x' alone: there is nothing .*--scales"):
+        retrieval(model, small_store)
+    directions = retrieval(model, small_store, scales=True).directions
+    assert {(d.query, d.gallery) for d in directions} == {
+        ("hires", "hires_4x"),
+        ("hires_4x", "hires"),
+    }
+    alone = write_store(tmp_path / "one.zarr", num_samples=3, validation=2, modalities=["hires_4x"])
+    with pytest.raises(UsageError, match=r"nothing .* has no other array"):
+        retrieval(model, alone, scales=True)

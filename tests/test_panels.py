@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from salibi_cli.panels import GAP_PX, MARGIN_PX, FigureError, Panel, as_rgb, save_panels
+from salibi_cli.panels import (
+    GAP_PX,
+    MARGIN_PX,
+    FigureError,
+    Panel,
+    as_rgb,
+    check_path,
+    save_panels,
+)
 from salibi_data.schema import Modality
 
 
@@ -84,7 +92,9 @@ def modality(bands, units="display"):
     )
 
 
-@pytest.mark.parametrize("name", ["grid.xyz", "grid", ""])
+@pytest.mark.parametrize(
+    "name", ["grid.xyz", "grid", "", "grid.psd", "grid.fits", "grid.h5", "grid.xbm", "grid.PSD"]
+)
 def test_what_names_no_picture_is_refused(tmp_path, name):
     with pytest.raises(FigureError, match="names no picture"):
         save_panels([[Panel(title="x", image=image(256))]], tmp_path / name)
@@ -115,3 +125,11 @@ def test_a_finer_image_is_averaged_by_a_whole_factor(tmp_path):
         :, :256
     ]
     assert np.abs(found - halved).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "pdf", "gif", "BMP"])
+def test_what_is_accepted_is_written(tmp_path, suffix):
+    path = tmp_path / f"grid.{suffix}"
+    check_path(path)
+    save_panels([[Panel(title="x", image=image(256))]], path)
+    assert path.stat().st_size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import zarr
@@ -105,3 +107,54 @@ def test_stores_that_disagree_are_refused(tmp_path, small_store):
         shared_modalities(stores, ["sar"])
     with pytest.raises(UsageError, match="no modality 'lores'"):
         shared_modalities(stores, ["lores"])
+
+
+@pytest.mark.parametrize(
+    ("file", "kept", "message"),
+    [
+        ("lores/c/1/0/0/0", 0.5, r"array 'lores' cannot be read .*`salibi-data verify`"),
+        ("lores/c/1/0/0/0", 0.0, r"array 'lores' cannot be read .*`salibi-data verify`"),
+        ("gsd_m/c/0", 0.5, r"array 'gsd_m' cannot be read .*`salibi-data verify`"),
+        ("split/c/0", 0.5, r"array 'split' cannot be read .*`salibi-data verify`"),
+        ("lores/zarr.json", 0.5, r"array 'lores' cannot be read .*`salibi-data verify`"),
+        ("zarr.json", 0.5, r"cut\.zarr cannot be read .*`salibi-data verify`"),
+    ],
+)
+def test_a_truncated_file_is_explained(small_store, tmp_path, file, kept, message):
+    """The store, the array, and what tells more; by each way of reading."""
+    path = shutil.copytree(small_store, tmp_path / "cut.zarr")
+    content = (path / file).read_bytes()
+    (path / file).write_bytes(content[: int(kept * len(content))])
+    reads = (
+        lambda store: store[12],
+        lambda store: store.read(file.split("/")[0], [3, 12]),
+        lambda store: next(iter(store.batches(split="validation", batch_size=2))),
+    )
+    for read in reads[: 2 if file.startswith("gsd_m") else 3]:
+        with pytest.raises(StoreError, match=message) as caught:
+            read(SampleStore(path))
+        assert "cut.zarr" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_what_is_whole_of_a_damaged_store_is_read(small_store, tmp_path):
+    path = shutil.copytree(small_store, tmp_path / "cut.zarr")
+    (path / "lores/c/1/0/0/0").write_bytes(b"")
+    store = SampleStore(path)
+    assert np.array_equal(store.read("lores", [3]), SampleStore(small_store).read("lores", [3]))
+
+
+@pytest.mark.parametrize("index", [16, -1])
+def test_reading_a_sample_that_is_not_there_is_no_damage(small_store, index):
+    with pytest.raises(IndexError, match=f"16 samples; there is no {index}"):
+        SampleStore(small_store).read("sar", [0, index])
+
+
+def test_a_resolution_of_nothing_is_explained(tmp_path):
+    path = write_store(tmp_path / "zero.zarr", num_samples=1, validation=0, modalities=["sar"])
+    group = zarr.open_group(path, mode="r+")
+    attributes = group.attrs["salibi"]
+    attributes["modalities"]["sar"]["gsd_ratio"] = 0.0
+    group.attrs["salibi"] = attributes
+    with pytest.raises(StoreError, match="damaged attributes"):
+        SampleStore(path)

@@ -146,11 +146,12 @@ def info(checkpoint: Checkpoint, *, as_json: Json = False) -> None:
         common.print_json(content)
         return
     size, training = content["size"], content["training"]
-    mistakes = ", ".join(map(str, content.get("mistakes", ())))
+    mistakes = ", ".join(map(str, content["mistakes"]))
     chosen = f" with mistakes {mistakes}" if mistakes else ""
     typer.echo(
-        f"{content['architecture']}{chosen}, size {training.get('size', '-')}: width {size['dim']}, depth "
-        f"{size['depth']}, {size['num_heads']} heads, patch {content['patch_px']} px"
+        f"{content['architecture']}{chosen}, size {common.plain(training.get('size', '-'))}: width "
+        f"{size['dim']}, depth {size['depth']}, {size['num_heads']} heads, "
+        f"patch {content['patch_px']} px"
     )
     common.print_table(
         [
@@ -169,15 +170,21 @@ def info(checkpoint: Checkpoint, *, as_json: Json = False) -> None:
 
 
 def _print_origin(training: dict[str, Any]) -> None:
-    if "converted_from" in training:
-        typer.echo(f"converted from {training['converted_from']}")
+    """Print what there is; a model that was edited or made elsewhere may not say it all."""
+    said = {name: common.plain(value) for name, value in training.items()}
+    if "converted_from" in said:
+        typer.echo(f"converted from {said['converted_from']}")
         return
+    names = ("step", "steps", "batch_size", "mask_ratio", "seed")
+    step, steps, batch_size, mask_ratio, seed = (said.get(name, "?") for name in names)
     typer.echo(
-        f"trained for {training['step']} of {training['steps']} steps, batch "
-        f"{training['batch_size']}, mask ratio {training['mask_ratio']}, seed {training['seed']}"
+        f"trained for {step} of {steps} steps, batch {batch_size}, mask ratio {mask_ratio}, "
+        f"seed {seed}"
     )
-    for store, digest in zip(training["stores"], training["store_digests"], strict=True):
-        typer.echo(f"on {store} (plan {digest[:12]})")
+    stores, digests = (training.get(name) for name in ("stores", "store_digests"))
+    if isinstance(stores, list) and isinstance(digests, list):
+        for store, digest in zip(stores, digests, strict=False):
+            typer.echo(f"on {common.plain(store)} (plan {common.plain(digest)[:12]})")
 
 
 def main() -> None:

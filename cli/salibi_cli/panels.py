@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -41,11 +42,24 @@ def check_path(path: str | Path) -> None:
     """Tell before the work whether a figure can be written to ``path``.
 
     Raises:
-        FigureError: it is a folder, or its suffix names no picture format.
+        FigureError: it is a folder, or its suffix names no format that colours can be written in.
     """
     path = Path(path)
-    if path.is_dir() or path.suffix.lower() not in Image.registered_extensions():
-        raise FigureError(f"{path} names no picture; give a file such as grid.png or grid.jpg.")
+    if path.is_dir() or not _writable(path.suffix.lower()):
+        raise FigureError(f"{path} names no picture; give a file such as grid.png, .jpg or .pdf.")
+
+
+def _writable(suffix: str) -> bool:
+    """Whether Pillow writes colours in the format of ``suffix``, and not only reads them."""
+    name = Image.registered_extensions().get(suffix)
+    if name not in Image.SAVE:
+        return False
+    try:
+        # Some register a writer that always fails, or that takes black and white alone.
+        Image.new("RGB", (8, 8)).save(BytesIO(), name)
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
 
 
 def save_panels(

@@ -415,6 +415,7 @@ def test_a_converted_model_looks_at_stores_of_its_bands(tmp_path, small_store):
     model = converted(content, tmp_path)
     report = retrieval(model, small_store)
     assert report.num_samples == 6
+    (tmp_path / "croma").mkdir()
     croma = converted(croma_weights(), tmp_path / "croma")
     with pytest.raises(UsageError, match=r"disagree on 'lores': bands"):
         retrieval(croma, small_store)

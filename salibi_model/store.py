@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,12 +188,10 @@ def check_agreement(
                 f"{store.location} has no {expected.name!r}, which the model was trained on; it "
                 f"has {', '.join(there)}. Take a store of the kind it was trained on."
             )
-        if found is not None and expected.units == RAW_UNITS:
-            found = replace(found, units=RAW_UNITS, scale=expected.scale, offset=expected.offset)
-        if found is not None and _meaning(found) != _meaning(expected):
+        compared = ("bands", "gsd_ratio") if expected.units == RAW_UNITS else _MEANING
+        if found is not None and (apart := _differences(found, expected, compared)):
             raise UsageError(
-                f"store and checkpoint disagree on {expected.name!r}: "
-                f"{_differences(found, expected)}. Take a store of the kind that the model was "
+                f"store and checkpoint disagree on {expected.name!r}: {apart}. Take a store of the kind that the model was "
                 f"trained on, not {store.location}."
             )
 
@@ -240,10 +237,10 @@ def _meaning(modality: Modality) -> tuple[object, ...]:
     return tuple(getattr(modality, field) for field in _MEANING)
 
 
-def _differences(found: Modality, expected: Modality) -> str:
+def _differences(found: Modality, expected: Modality, compared: Sequence[str]) -> str:
     return "; ".join(
         f"{field} {_listed(getattr(found, field))} against {_listed(getattr(expected, field))}"
-        for field in _MEANING
+        for field in compared
         if getattr(found, field) != getattr(expected, field)
     )
 

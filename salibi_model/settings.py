@@ -70,8 +70,7 @@ class TrainingConfig:
     ``original:1,4`` with these alone, as :mod:`salibi_model.original` numbers them."""
     size: str = "tiny"
     modalities: tuple[str, ...] = ()
-    """Names of arrays, the anchor first; empty: those of the model that all stores have, or all
-    that they have where these are too few."""
+    """Names of arrays, the anchor first; empty: those of the model that all stores have."""
     patch_px: int = 16
     objectives: tuple[str, ...] = ()
     """``contrastive``, ``reconstruction``; empty: both, for scale-mae the latter."""
@@ -279,13 +278,9 @@ def _check_type(name: str, kind: Any, value: Any) -> None:
 
 
 def _default_modalities(model: str, stores: Sequence[SampleStore]) -> tuple[str, ...]:
-    """The model's own, or all that the stores share, coarse ones first."""
-    first = stores[0].attributes.modalities
-    shared = [n for n in first if all(n in store.attributes.modalities for store in stores)]
-    usual = tuple(name for name in MODELS[model] if name in shared)
-    if model != "scale-alibi" or len(usual) > 1:
-        return usual
-    return tuple(sorted(shared, key=lambda name: -first[name].gsd_ratio))
+    """Those of the model's own that all stores have."""
+    there = [store.attributes.modalities for store in stores]
+    return tuple(name for name in MODELS[model] if all(name in names for names in there))
 
 
 def _default_objectives(model: str) -> tuple[str, ...]:

@@ -272,10 +272,12 @@ def test_scale_mae_records_no_ablation_that_it_does_not_make(choices):
         build_model(config)
 
 
-def test_a_store_of_other_names_is_taken_whole_coarse_first(tmp_path):
+def test_modalities_of_other_names_are_taken_when_they_are_named(tmp_path):
     store = write_store(
         tmp_path / "x.zarr", num_samples=4, validation=1, modalities=["hires_4x", "hires"]
     )
     stores = [SampleStore(store)]
-    resolved = TrainingConfig(stores=(str(store),)).resolve(stores)
-    assert resolved.modalities == ("hires", "hires_4x")
+    with pytest.raises(UsageError, match=r"got hires_4x\. .* name two with --modalities"):
+        TrainingConfig(stores=(str(store),)).resolve(stores).model_config(stores)
+    named = TrainingConfig(stores=(str(store),), modalities=("hires", "hires_4x")).resolve(stores)
+    assert named.model_config(stores).names == ("hires", "hires_4x")

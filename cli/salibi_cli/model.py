@@ -248,14 +248,14 @@ def _print_retrieval(report: RetrievalReport) -> None:
         for recall in direction.recalls:
             low, value, high = (100 * share for share in (recall.low, recall.value, recall.high))
             row[f"recall@{recall.k} %"] = f"{value:.1f} ({low:.1f}-{high:.1f})"
-            row[f"of chance @{recall.k}"] = f"x {value / recall.chance / 100:.1f}"
+            row[f"x@{recall.k}"] = f"{value / recall.chance / 100:.1f}"
         rows.append(row)
     common.print_table(rows)
     chances = ", ".join(
         f"recall@{recall.k} {recall.chance:.1%}" for recall in report.directions[0].recalls
     )
     typer.echo(f"{report.num_samples} {report.split} samples, bootstrap 95 % intervals")
-    typer.echo(f"chance: {chances}")
+    typer.echo(f"x: times chance, which is {chances}")
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ tests; a configuration has all of them, or only some (``--compat original:1,4``)
 Where a mistake is not chosen, its part is that of Scale-ALiBi with ``fine_target="base"``; without
 any, the losses would be the same. The layout of the decoder is the original's in all cases.
 
-Kept patches are in random order where mistake 4 is chosen, as in the authors' masks, because it
-pairs the n-th SAR patch with the n-th optical patch: sorted masks would make the two nearly
-neighbours. The order has no effect otherwise.
+Mistake 4 pairs the n-th kept SAR patch with the n-th optical patch; sorted masks would make the two
+nearly neighbours. Masks are in random order here, as the authors' are: see
+:func:`salibi_model.masking.random_masks`.
 
 Source: the public code of Kage & Andreadis 2024 (arXiv 2604.10347). Departures: none of the
 mistakes outside the model (data, optimiser, process groups) is repeated; the decoder's loss
@@ -48,7 +48,6 @@ from salibi_model.original_parts import (
     Mistake,
     StackedDecoder,
     decimated,
-    in_random_order,
     misread_bias,
     normalised_across,
     original_config,
@@ -87,8 +86,8 @@ class OriginalScaleAlibi(ScaleAlibi):
 
         Args:
             images: per modality (B, C, H, W) in the store's units; all three.
-            masks: per modality, the patches kept and removed. With mistake 4, kept ones are put
-                in random order, drawn per sample from torch's CPU generator.
+            masks: per modality, the patches kept and removed; with mistake 4 the order of the
+                kept ones matters.
 
         Returns:
             ``loss`` (the sum to minimise), ``contrastive``, ``reconstruction`` (the sum of
@@ -106,16 +105,6 @@ class OriginalScaleAlibi(ScaleAlibi):
                 f"the original model sees all three modalities in every batch; "
                 f"{', '.join(unseen)} is missing or hidden. Take scale-alibi for such samples."
             )
-        if Mistake.OPTICAL_PLACES in self.mistakes:
-            masks = {name: in_random_order(mask) for name, mask in masks.items()}
-        return self.ordered_losses(images, masks)
-
-    def ordered_losses(
-        self,
-        images: Mapping[str, Shaped[Tensor, "batch _ _ _"]],
-        masks: Mapping[str, Mask],
-    ) -> dict[str, Float[Tensor, ""]]:
-        """Give what :meth:`forward` gives, for kept patches in the order given."""
         if Mistake.SELF_MATCHES not in self.mistakes:
             self._bound_scale()
         grid = self.anchor_grid(images)

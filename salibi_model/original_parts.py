@@ -17,7 +17,6 @@ from salibi_model.alibi import patch_centres, slopes
 from salibi_model.config import OBJECTIVES, TRI_ENCODER, ModelConfig
 from salibi_model.decoder import Decoder, sincos_positions
 from salibi_model.errors import UsageError
-from salibi_model.masking import Mask
 from salibi_model.patches import patchify, unpatchify
 
 NUM_BANDS = {"lores": 3, "sar": 2, "hires_4x": 3}
@@ -128,13 +127,6 @@ def misread_bias(
     distance = torch.linalg.vector_norm(centres[row] - centres[column], dim=-1)
     bias: Tensor = -slopes(num_heads).to(distance)[:, None, None] * distance[:, None]
     return bias
-
-
-def in_random_order(mask: Mask) -> Mask:
-    """Put each sample's kept patches in random order, by torch's CPU generator."""
-    batch, num_kept = mask.kept.shape
-    order = torch.stack([torch.randperm(num_kept) for _ in range(batch)])
-    return Mask(mask.kept.gather(1, order.to(mask.kept.device)), mask.removed)
 
 
 @torch.no_grad()

@@ -81,22 +81,14 @@ def test_the_authors_encodings_are_kept(authors, tmp_path, name):
 def test_the_authors_losses_are_kept(tmp_path, patch_px):
     authors = authors_weights(patch_px=patch_px, seed=1)
     model, images = converted(authors, tmp_path), raw_images(patch_px=patch_px)
-    masks = shuffled_masks(model, images)
+    masks = random_masks(model.num_tokens(images), 0.5, range(len(images["sar"])))
     kept = {name: mask.kept for name, mask in masks.items()}
     expected = authors_losses(authors, images, kept, heads=HEADS, patch_px=patch_px)
-    found = model.ordered_losses(images, masks)
+    found = model(images, masks)
     for name in ("contrastive", "reconstruction"):
         assert_close(found[name], expected[name])
     tokens = {name: expected[name].float() for name in TRI_ENCODER}
     assert_close(model.fuse(tokens, kept, (EDGE, EDGE)), expected["joint"])
-
-
-def shuffled_masks(model, images, ratio=0.5):
-    from salibi_model.original_parts import in_random_order
-
-    torch.manual_seed(0)
-    masks = random_masks(model.num_tokens(images), ratio, range(len(images["sar"])))
-    return {name: in_random_order(mask) for name, mask in masks.items()}
 
 
 def test_projections_are_the_authors(authors, tmp_path):

@@ -25,7 +25,7 @@ from salibi_model.inpaint import reconstruct
 from salibi_model.layers import JointBlock
 from salibi_model.masking import Mask, random_masks
 from salibi_model.original import OriginalScaleAlibi
-from salibi_model.original_parts import Mistake, in_random_order, pooled_mask
+from salibi_model.original_parts import Mistake, pooled_mask
 from salibi_model.patches import patchify, take
 from salibi_model.settings import TrainingConfig
 from salibi_model.store import SampleStore
@@ -67,16 +67,22 @@ def joint_biases(model, images, masks):
         for block in model.modules()
         if isinstance(block, JointBlock)
     ]
-    losses = model.ordered_losses if isinstance(model, OriginalScaleAlibi) else model
-    losses(images, masks)
+    model(images, masks)
     for hook in hooks:
         hook.remove()
     return [tuple(getattr(bias, "dense", bias) for bias in biases) for biases in seen]
 
 
 def shuffled(masks):
-    torch.manual_seed(1)
-    return {name: in_random_order(mask) for name, mask in masks.items()}
+    """The same patches, the kept ones in another order for each sample."""
+    generator = torch.Generator().manual_seed(1)
+    mixed = {}
+    for name, mask in masks.items():
+        order = torch.stack(
+            [torch.randperm(mask.kept.shape[1], generator=generator) for _ in mask.kept]
+        )
+        mixed[name] = Mask(mask.kept.gather(1, order), mask.removed)
+    return mixed
 
 
 # 1: hi-res is matched with itself.
@@ -88,8 +94,7 @@ def test_1_hires_of_other_places_cost_the_original_nothing():
     exchanged = {**images, "hires_4x": images["hires_4x"].flip(0)}
     for model, alike in ((original(), True), (nano_model(), False)):
         masks = same_masks(model, images)
-        losses = model.ordered_losses if alike else model
-        before, after = (losses(i, masks)["contrastive"] for i in (images, exchanged))
+        before, after = (model(i, masks)["contrastive"] for i in (images, exchanged))
         assert (abs(before - after) < 1e-5) == alike
 
 
@@ -214,23 +219,14 @@ def test_4_the_second_step_asks_from_optical_positions():
         assert torch.equal(before, after) != moves
 
 
-def test_4_kept_patches_are_in_random_order(monkeypatch):
-    model, images = original(), nano_images(batch=8)
+def test_4_the_order_of_kept_patches_matters_and_is_the_samples_own():
+    model, images = original(), nano_images(batch=4)
     masks = nano_masks(model, images)
-    orders = []
-    keep = model.ordered_losses
-    monkeypatch.setattr(model, "ordered_losses", lambda i, m: orders.append(m) or keep(i, m))
-    results = []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        results.append(model(images, masks)["reconstruction"].item())
-    assert results[0] == results[1] != results[2]
-    for name, mask in orders[0].items():
-        assert not torch.equal(mask.kept, masks[name].kept)
-        assert torch.equal(mask.kept.sort(dim=1).values, masks[name].kept.sort(dim=1).values)
-        assert torch.equal(mask.removed, masks[name].removed)
-    gaps = orders[0]["sar"].kept - orders[0]["sar"].kept.flip(0)
-    assert gaps.any()  # an order of its own for each sample
+    state = torch.get_rng_state()
+    losses = model(images, masks)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert losses["reconstruction"] == model(images, masks)["reconstruction"]
+    assert losses["reconstruction"] != model(images, shuffled(masks))["reconstruction"]
 
 
 @torch.no_grad()
@@ -248,8 +244,7 @@ def fused_by_place(model, images, masks):
     """What the joint encoder gives for the kept SAR patches, in order of place."""
     seen = []
     hook = model.joint.norm.register_forward_hook(lambda _, __, out: seen.append(out))
-    losses = model.ordered_losses if isinstance(model, OriginalScaleAlibi) else model
-    losses(images, masks)
+    model(images, masks)
     hook.remove()
     return take(seen[-1], masks["sar"].kept.argsort(dim=1))
 
@@ -576,7 +571,7 @@ def test_4_off_neither_order_nor_number_of_optical_patches_matters():
     state = torch.get_rng_state()
     losses = model(images, masks)
     assert torch.equal(torch.get_rng_state(), state)
-    mixed = model.ordered_losses(images, shuffled(masks))
+    mixed = model(images, shuffled(masks))
     assert torch.isclose(losses["loss"], mixed["loss"], rtol=1e-5)
     kept, removed = masks["lores"]
     fewer = Mask(kept[:, 1:], torch.cat([removed, kept[:, :1]], dim=1))

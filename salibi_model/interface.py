@@ -1,5 +1,6 @@
 """What every architecture offers: a loss to be trained on, and embeddings to be used."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,13 +21,14 @@ from salibi_model.patches import patch_grid
 Ratio = float | Float[Tensor, " batch"]
 
 
-class PretrainModel(nn.Module):
+class PretrainModel(nn.Module, ABC):
     """Base of the architectures; a subclass encodes whole images and defines the loss."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
 
+    @abstractmethod
     def forward(
         self,
         images: Mapping[str, Shaped[Tensor, "batch _ _ _"]],
@@ -42,7 +44,6 @@ class PretrainModel(nn.Module):
         Returns:
             ``loss``, the sum to minimise, and its parts by name.
         """
-        raise NotImplementedError
 
     def monitors(self) -> dict[str, Float[Tensor, ""]]:
         """Give what is worth a column of ``metrics.csv`` besides the losses."""
@@ -145,11 +146,11 @@ class PretrainModel(nn.Module):
             )
         return images.to(next(self.parameters()).dtype)
 
+    @abstractmethod
     def _encode_whole(
         self, images: Tensor, modality: str, gsd_ratio: Ratio
     ) -> tuple[Tensor, Tensor]:
         """Give tokens (B, N, D) and embedding (B, D) of checked images."""
-        raise NotImplementedError
 
 
 def _positive(name: str, value: Any, batch: int) -> Ratio:

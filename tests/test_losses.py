@@ -15,9 +15,16 @@ def unit(rows, dim, seed):
     return F.normalize(torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed)))
 
 
-def alone(left, right, scale):
+def alone(left, right, scale, rows=slice(None), counted=None):
+    """The loss of the samples in ``rows``, as a rank that has these has it."""
     return info_nce(
-        left, right, all_left=left, all_right=right, scale=torch.tensor(scale), offset=0
+        left[rows],
+        right[rows],
+        all_left=left,
+        all_right=right,
+        scale=torch.tensor(scale),
+        offset=rows.start or 0,
+        all_counted=counted,
     )
 
 
@@ -42,17 +49,7 @@ def test_info_nce_is_small_for_matches_and_log_n_for_equal_vectors():
 def test_ranks_together_have_the_loss_of_the_whole_batch():
     left, right = unit(6, 8, 3), unit(6, 8, 4)
     whole = alone(left, right, 10.0)
-    parts = [
-        info_nce(
-            left[i : i + 3],
-            right[i : i + 3],
-            all_left=left,
-            all_right=right,
-            scale=torch.tensor(10.0),
-            offset=i,
-        )
-        for i in (0, 3)
-    ]
+    parts = [alone(left, right, 10.0, slice(i, i + 3)) for i in (0, 3)]
     torch.testing.assert_close(torch.stack(parts).mean(), whole)
 
 
@@ -88,38 +85,11 @@ def test_samples_that_were_not_observed_are_neither_asked_nor_an_answer():
     counted = torch.tensor([True, False, True, True, False, True])
     expected = alone(left[counted], right[counted], 10.0)
     left.requires_grad_()
-    loss = info_nce(
-        left,
-        right,
-        all_left=left,
-        all_right=right,
-        scale=torch.tensor(10.0),
-        offset=0,
-        all_counted=counted,
-    )
+    loss = alone(left, right, 10.0, counted=counted)
     torch.testing.assert_close(loss, expected)
     loss.backward()
     assert not left.grad[~counted].any()
-    halves = [
-        info_nce(
-            left[i : i + 3],
-            right[i : i + 3],
-            all_left=left,
-            all_right=right,
-            scale=torch.tensor(10.0),
-            offset=i,
-            all_counted=counted,
-        )
-        for i in (0, 3)
-    ]
+    halves = [alone(left, right, 10.0, slice(i, i + 3), counted) for i in (0, 3)]
     torch.testing.assert_close(sum(halves) / 2, expected)
-    nobody = info_nce(
-        left,
-        right,
-        all_left=left,
-        all_right=right,
-        scale=torch.tensor(10.0),
-        offset=0,
-        all_counted=torch.zeros(6, dtype=torch.bool),
-    )
+    nobody = alone(left, right, 10.0, counted=torch.zeros(6, dtype=torch.bool))
     assert nobody == 0

@@ -101,17 +101,43 @@ def sample(
     ],
     *,
     seed: Annotated[int, typer.Option(help="Another seed, another landscape.")] = 0,
+    labelled: Annotated[
+        bool,
+        typer.Option(
+            "--labelled", help="Write labelled images of other landscapes, not the catalog."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write the offline sample catalog. Example: `salibi-data sample ~/salibi-sample`"""
+    """Write the offline sample catalog, or labelled images to evaluate models on.
+
+    Example: `salibi-data sample ~/salibi-sample`
+
+    Labelled images: `salibi-data sample ~/salibi-labelled --labelled`
+    """
+    if labelled:
+        _write_labelled(directory, seed, as_json=as_json)
+        return
     from salibi_data.sample import write_sample_catalog
 
     with common.progress("drawing the landscape", unit="files") as advance:
         summary = write_sample_catalog(directory, seed=seed, progress=advance)
     if as_json:
         common.print_json({"directory": str(directory), "items": summary.num_items})
-    else:
-        typer.echo(f"{sum(summary.num_items.values())} items in {directory / 'catalog.json'}")
+        return
+    typer.echo(f"{sum(summary.num_items.values())} items in {directory / 'catalog.json'}")
+
+
+def _write_labelled(directory: Path, seed: int, *, as_json: bool) -> None:
+    from salibi_data.sample.labelled import write_labelled_sample
+
+    with common.progress("photographing labelled ground", unit="landscapes") as advance:
+        found = write_labelled_sample(directory, seed=seed, progress=advance).num_images
+    if as_json:
+        common.print_json({"directory": str(directory), "images": found})
+        return
+    total = sum(sum(split.values()) for split in found.values())
+    typer.echo(f"{total} labelled images in {directory}")
 
 
 app.command()(building.plan)
@@ -204,8 +230,9 @@ def figure(
 
     Example: `salibi-data figure data/micro.zarr -o grid.png -n 8`
     """
-    from salibi_cli.panels import Panel, as_rgb, check_path, save_panels
+    from salibi_cli.panels import Panel, check_path, save_panels
     from salibi_data.describe import figure_rows
+    from salibi_model.colours import as_rgb
 
     check_path(output)
     attributes, samples = figure_rows(store, num_samples=num_samples)

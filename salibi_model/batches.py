@@ -1,23 +1,33 @@
-"""Batches of a store's samples: shuffled by seed, shared among ranks, resumable.
+"""Batches of stores' samples: shuffled by seed, shared among ranks, resumable.
 
 Which samples make up a batch depends on the seed, the epoch and the batch's number alone: not on
-the number of processes. Each rank reads and yields its own part of the global batch.
+the number of processes or threads. Each rank reads and yields its own part of the global batch.
 """
 
+import time
+from collections import deque
 from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import astuple, dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from salibi_model.errors import StoreError, UsageError
+from salibi_data.schema import Modality
+from salibi_model.crops import Crop
+from salibi_model.errors import CheckpointError, UsageError
+from salibi_model.samples import Samples
+from salibi_model.sampling import epoch_order, quotas
 from salibi_model.store import SampleStore
 
-READ_AHEAD = 64
-"""Samples per read while a split is loaded into memory."""
+MIN_AHEAD = 2
+"""Batches that are prepared while the model works on one; more if threads would have no work."""
+
+_SAMPLE, _BATCH = 1, 2
+"""Keep the seeds of samples apart from those of batches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,20 +35,29 @@ class Batch:
     """One rank's part of a global batch."""
 
     images: dict[str, UInt8[Tensor, "batch _ _ _"]]
-    """Per modality (B, C, H, W) in the store's units, all turned and flipped alike."""
+    """Per modality (B, C, H, W) in the store's units, all cut, turned and flipped alike; nodata
+    where a sample's store lacks the modality."""
     seeds: tuple[int, ...]
-    """One per sample, from (seed, epoch, sample): for masks and whatever else is drawn."""
+    """One per sample, from (seed, epoch, place in the epoch): for masks and whatever else is
+    drawn."""
     seed: int
     """Of the batch as a whole, from (seed, epoch, batch): the same on all ranks."""
+    gsd_scale: Float[Tensor, " batch"] | None = None
+    """Ground size of each sample's pixels over what its modalities' ``gsd_ratio`` says in the
+    first store; ``None``: 1 for all, as nothing is cropped and the base zooms agree."""
 
 
 class Batches:
     """An iterator of batches that never ends, and knows where it is.
 
-    A split no larger than ``cache_bytes`` is read once, in long runs, and kept in memory.
-    Otherwise each batch's samples are read on their own (a chunk is one sample), all at the same
-    time, one batch ahead.
+    Threads prepare the samples of the batches to come, in order: reading, decoding, cropping and
+    turning leave Python's lock alone for the most part. In memory are the batch in use, at
+    least :data:`MIN_AHEAD` more (as many as give each thread two samples), and a split no
+    larger than ``cache_bytes``, which is read once.
     """
+
+    waited_s: float = 0.0
+    """Seconds that the last batch was waited for."""
 
     def __init__(
         self,
@@ -53,132 +72,180 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
         cache_bytes: int = 2 << 30,
+        weights: Sequence[float] = (),
+        crop: Crop | None = None,
+        workers: int = 2,
     ) -> None:
         """Set up; the first samples are read when the first batch is asked for.
 
         Args:
-            stores: read as if they were one.
+            stores: read as if they were one. Base zooms may differ (``Batch.gsd_scale`` has
+                that), and a store may lack modalities that others have.
             modalities: names of the arrays to yield.
             batch_size: samples of all ranks together. The last, smaller batch of an epoch is
                 left out; the next epoch's order differs.
             split: ``train``, ``validation`` or ``test``.
             seed: of order and augmentation.
-            shuffle: whether each epoch has an order of its own.
+            shuffle: whether each epoch has an order of its own, across all shards.
             augment: whether samples are flipped and turned by quarters, all modalities alike.
             rank: this process among ``world_size``.
             world_size: number of processes.
             cache_bytes: how much of a split may be kept in memory, per process.
+            weights: share of each store in the samples, whatever they sum to; an epoch then has as
+                many samples as all stores together, and each store begins again only when all of
+                its own have been. Empty: each sample once per epoch.
+            crop: which squares are cut from samples, and their size; ``None``: whole samples.
+            workers: threads; they change no result. Buckets, where a sample takes a request per
+                modality, can use a dozen.
 
         Raises:
-            UsageError: the batch does not divide among the ranks, or is larger than the split.
+            UsageError: the batch does not divide among the ranks, or is larger than the split;
+                weights or crops that do not fit; a modality that no store has.
         """
-        self._stores = tuple(stores)
-        self._names = tuple(modalities)
-        self._rows = np.concatenate(
-            [
-                np.stack([np.full(len(found), number), found], axis=1)
-                for number, found in enumerate(store.split_indices(split) for store in stores)
-            ]
-        )
         if batch_size < 1 or batch_size % world_size:
             raise UsageError(
                 f"batch size {batch_size} does not divide among {world_size} processes; "
                 "it counts the samples of all processes together."
             )
-        if len(self._rows) < batch_size:
+        if workers < 1:
+            raise UsageError(f"there are {workers} workers; give 1 or more.")
+        self._samples = Samples(stores, modalities, split)
+        if len(self._samples) < batch_size:
             raise UsageError(
-                f"the split {split!r} has {len(self._rows)} samples, fewer than one batch of "
+                f"the split {split!r} has {len(self._samples)} samples, fewer than one batch of "
                 f"{batch_size}; lower the batch size or take a larger store."
             )
+        if crop is not None:
+            crop.check(self._samples.modalities)
         self.batch_size = batch_size
-        self.steps_per_epoch = len(self._rows) // batch_size
-        self._seed, self._shuffle, self._augment = seed, shuffle, augment
+        self.steps_per_epoch = len(self._samples) // batch_size
+        self._quotas = quotas(self._samples.counts, weights) if weights else ()
+        self._seed, self._shuffle, self._augment, self._crop = seed, shuffle, augment, crop
         self._rank, self._local_size = rank, batch_size // world_size
-        self._cache_bytes = cache_bytes
-        self._cache: dict[str, np.ndarray] | None = None
+        self._cache_bytes, self._cached, self._workers = cache_bytes, False, workers
+        self._scaled = crop is not None or any(scale != 1 for scale in self._samples.gsd_scales)
         self._epoch, self._batch = 0, 0
+        self._made_of = {
+            "split": split,
+            "samples": list(self._samples.counts),
+            "weights": [float(weight) for weight in weights],
+            "batch_size": batch_size,
+            "seed": seed,
+            "shuffle": shuffle,
+            "augment": augment,
+            "crop": list(astuple(crop)) if crop else [],
+        }
 
-    def state_dict(self) -> dict[str, int]:
-        """Give the position: epoch and number of the batch that comes next."""
-        return {"epoch": self._epoch, "batch": self._batch}
+    def state_dict(self) -> dict[str, Any]:
+        """Give the position: epoch and number of the batch that comes next, and of what batches."""
+        return {"epoch": self._epoch, "batch": self._batch, "made_of": dict(self._made_of)}
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go to a position from :meth:`state_dict`; takes effect with the next ``iter()``."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to a position from :meth:`state_dict`; takes effect with the next ``iter()``.
+
+        Raises:
+            CheckpointError: it is a position among other batches than these.
+        """
+        before = state.get("made_of", {})
+        apart = [
+            f"{name} {before[name]} -> {value}"
+            for name, value in self._made_of.items()
+            if name in before and before[name] != value
+        ]
+        if apart:
+            raise CheckpointError(
+                f"the position in the data is one among other batches: {'; '.join(apart)}. Go on with "
+                "the same, or start again with another --out."
+            )
         self._epoch, self._batch = int(state["epoch"]), int(state["batch"])
 
     def __iter__(self) -> Generator[Batch]:
-        if self._cache is None and self._split_bytes() <= self._cache_bytes:
-            self._cache = self._read_split()
-        # One thread reads and assembles the next batch while the model works on this one.
-        with ThreadPoolExecutor(max_workers=1) as reader:
-            position = (self._epoch, self._batch)
-            coming = reader.submit(self._assemble, *position)
-            while True:
-                ready, position = coming.result(), self._after(*position)
-                coming = reader.submit(self._assemble, *position)
-                self._epoch, self._batch = position
-                yield ready
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="salibi-batches")
+        try:
+            if not self._cached and self._samples.num_bytes <= self._cache_bytes:
+                self._samples.keep(pool)
+                self._cached = True
+            yield from self._in_order(pool)
+        finally:
+            # Whoever leaves does not wait for a server that does not answer.
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    def _after(self, epoch: int, batch: int) -> tuple[int, int]:
-        return (epoch, batch + 1) if batch + 1 < self.steps_per_epoch else (epoch + 1, 0)
-
-    def _assemble(self, epoch: int, batch: int) -> Batch:
-        first = batch * self.batch_size + self._rank * self._local_size
-        chosen = self._order(epoch)[first : first + self._local_size]
-        seeds = tuple(_drawn_seed(self._seed, epoch, int(row)) for row in chosen)
-        images = {name: self._read(name, chosen) for name in self._names}
-        if self._augment:
-            images = {name: turn_and_flip(array, seeds) for name, array in images.items()}
-        return Batch(
-            images={name: torch.from_numpy(array) for name, array in images.items()},
-            seeds=seeds,
-            seed=_drawn_seed(self._seed, epoch, batch),
-        )
-
-    def _order(self, epoch: int) -> np.ndarray:
-        if not self._shuffle:
-            return np.arange(len(self._rows))
-        rng = np.random.default_rng((self._seed, epoch))
-        order: np.ndarray = rng.permutation(len(self._rows))
-        return order
-
-    def _read(self, name: str, chosen: np.ndarray) -> np.ndarray:
-        if self._cache is not None:
-            cached: np.ndarray = self._cache[name][chosen]
-            return cached
-        rows = self._rows[chosen]
-        out: np.ndarray | None = None
-        for number, store in enumerate(self._stores):
-            mine = np.flatnonzero(rows[:, 0] == number)
-            if len(mine):
-                # Ascending reads: neighbours share a shard, and its index is read once.
-                mine = mine[np.argsort(rows[mine, 1])]
-                values = store.read(name, rows[mine, 1])
-                if out is None:
-                    out = np.empty((len(rows), *values.shape[1:]), values.dtype)
-                out[mine] = values
-        if out is None:
-            raise StoreError(f"nothing to read of {name!r}.")
-        return out
-
-    def _split_bytes(self) -> int:
-        per_sample = 0
-        for name in self._names:
-            modality = self._stores[0].attributes.modalities[name]
-            per_sample += len(modality.bands) * modality.size_px**2
-        return per_sample * len(self._rows)
-
-    def _read_split(self) -> dict[str, np.ndarray]:
-        rows = np.arange(len(self._rows))
-        return {
-            name: np.concatenate(
-                [
-                    self._read(name, rows[i : i + READ_AHEAD])
-                    for i in range(0, len(rows), READ_AHEAD)
-                ]
+    def _in_order(self, pool: Executor) -> Generator[Batch]:
+        num_ahead = max(MIN_AHEAD, -(-2 * self._workers // self._local_size))
+        coming = deque[tuple[Batch, list[Future[None]]]]()
+        positions = self._positions()
+        while True:
+            while len(coming) <= num_ahead:
+                coming.append(self._begin(pool, *next(positions)))
+            started = time.perf_counter()
+            batch, samples = coming.popleft()
+            for sample in samples:
+                sample.result()
+            self.waited_s = time.perf_counter() - started
+            last = self._batch + 1 == self.steps_per_epoch
+            self._epoch, self._batch = (
+                (self._epoch + 1, 0) if last else (self._epoch, self._batch + 1)
             )
-            for name in self._names
-        }
+            yield batch
+
+    def _positions(self) -> Generator[tuple[np.ndarray, int, int]]:
+        """Give (order of the epoch, epoch, batch), from the present position on, without end."""
+        epoch, first = self._epoch, self._batch
+        while True:
+            order = epoch_order(
+                self._samples.counts,
+                seed=self._seed,
+                epoch=epoch,
+                shuffle=self._shuffle,
+                quotas=self._quotas,
+            )
+            for batch in range(first, self.steps_per_epoch):
+                yield order, epoch, batch
+            epoch, first = epoch + 1, 0
+
+    def _begin(
+        self, pool: Executor, order: np.ndarray, epoch: int, number: int
+    ) -> tuple[Batch, list[Future[None]]]:
+        """Give a batch, and the work of filling in its samples."""
+        first = number * self.batch_size + self._rank * self._local_size
+        places = range(first, first + self._local_size)
+        batch = Batch(
+            images={
+                modality.name: torch.full(
+                    (self._local_size, len(modality.bands), *[self._edge_px(modality)] * 2),
+                    modality.nodata,
+                    dtype=torch.uint8,
+                )
+                for modality in self._samples.modalities
+            },
+            seeds=tuple(_drawn_seed(self._seed, epoch, place, _SAMPLE) for place in places),
+            seed=_drawn_seed(self._seed, epoch, number, _BATCH),
+            gsd_scale=torch.ones(self._local_size) if self._scaled else None,
+        )
+        rows = order[first : first + self._local_size].tolist()
+        return batch, [pool.submit(self._fill, batch, i, row) for i, row in enumerate(rows)]
+
+    def _edge_px(self, modality: Modality) -> int:
+        if self._crop is None:
+            return modality.size_px
+        return round(self._crop.size_px / modality.gsd_ratio)
+
+    def _fill(self, batch: Batch, place: int, row: int) -> None:
+        """Put sample ``row`` in its place in a batch."""
+        seed, modalities = batch.seeds[place], self._samples.modalities
+        window = self._crop.window(seed, modalities) if self._crop else None
+        for modality in modalities:
+            image = self._samples.image(row, modality.name)
+            if image is None:
+                continue
+            if window:
+                image = window.cut(image, modality)
+            if self._augment:
+                image = turn_and_flip(image, seed)
+            batch.images[modality.name].numpy()[place] = image
+        if batch.gsd_scale is not None:
+            scale = self._samples.gsd_scales[self._samples.store_of(row)]
+            batch.gsd_scale[place] = scale * (window.gsd_scale if window else 1.0)
 
 
 def _drawn_seed(*numbers: int) -> int:
@@ -187,15 +254,12 @@ def _drawn_seed(*numbers: int) -> int:
 
 
 def turn_and_flip(
-    images: UInt8[np.ndarray, "batch bands edge edge"], seeds: Sequence[int]
-) -> UInt8[np.ndarray, "batch bands edge edge"]:
-    """Put each image in one of the square's eight positions, drawn from its sample's seed.
+    image: UInt8[np.ndarray, "bands edge edge"], seed: int
+) -> UInt8[np.ndarray, "bands edge edge"]:
+    """Put an image in one of the square's eight positions, drawn from its sample's seed.
 
-    The same seeds give the same positions, so that modalities stay aligned.
+    The same seed gives the same position, so that modalities stay aligned.
     """
-    turned = np.empty_like(images)
-    for out, image, seed in zip(turned, images, seeds, strict=True):
-        quarter_turns, flipped = seed % 4, seed // 4 % 2
-        view = np.rot90(image, quarter_turns, axes=(1, 2))
-        out[...] = view[:, :, ::-1] if flipped else view
-    return turned
+    quarter_turns, flipped = seed % 4, seed // 4 % 2
+    view = np.rot90(image, quarter_turns, axes=(1, 2))
+    return view[:, :, ::-1] if flipped else view

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,12 @@ from salibi_data.schema import (
     Modality,
     SchemaError,
     StoreAttributes,
+    gsd_ratio,
 )
 from salibi_model.errors import StoreError, UsageError
+from salibi_model.locations import damaged, open_array, open_group
 
 if TYPE_CHECKING:
-    import zarr
-
     from salibi_model.batches import Batches
 
 
@@ -46,13 +47,17 @@ class SampleStore:
     """What the store says of itself: modalities, base zoom, plan digest."""
 
     def __init__(self, location: str | Path) -> None:
-        """Open the store at ``location``: a folder, or a URL (s3://, gs://, az://, file://).
+        """Open the store at ``location``: a folder, or a URL (s3://, gs://, az://, http(s)://, file://).
+
+        Credentials come from the environment: see :mod:`salibi_model.locations`.
 
         Raises:
-            StoreError: there is no store, it is damaged, or its schema is newer.
+            StoreError: there is no store, it cannot be reached, it is damaged, or its schema is
+                newer.
+            UsageError: the URL is of no kind that is read, or has a password or query in it.
         """
         self.location = str(location)
-        group = _open_group(self.location)
+        group = open_group(self.location)
         try:
             self.attributes = StoreAttributes.from_dict(dict(group.attrs), where=self.location)
         except SchemaError as error:
@@ -62,7 +67,7 @@ class SampleStore:
                 f"{self.location} has damaged attributes ({error}). Build or pull the store again."
             ) from error
         self._arrays = {
-            name: _open_array(group, name, where=self.location)
+            name: open_array(group, name, where=self.location)
             for name in (*self.attributes.modalities, *INDEX_ARRAYS)
         }
         self._check_shapes()
@@ -132,7 +137,7 @@ class SampleStore:
             raise
         except Exception as error:
             # Each codec, and each kind of storage, raises errors of its own.
-            raise StoreError(_damaged(f"{self.location}: array {name!r}", error)) from error
+            raise StoreError(damaged(f"{self.location}: array {name!r}", error)) from error
 
     def _no_sample(self, index: int) -> IndexError:
         return IndexError(f"{self.location} has {len(self)} samples; there is no {index}.")
@@ -151,16 +156,29 @@ class SampleStore:
                 )
 
 
-def shared_modalities(stores: Sequence[SampleStore], names: Sequence[str]) -> tuple[Modality, ...]:
+def shared_modalities(
+    stores: Sequence[SampleStore], names: Sequence[str], weights: Sequence[float] = ()
+) -> tuple[Modality, ...]:
     """Give the modalities ``names`` with statistics pooled over the stores' training splits.
 
+    Base zooms may differ; zooms are given relative to the first store's. Of several stores some
+    may lack a modality: it is pooled over the others.
+
+    Args:
+        stores: one or more.
+        names: of arrays.
+        weights: how much of what is drawn comes from each store; empty: as they have samples.
+
     Raises:
-        UsageError: a store lacks one of them, or two stores disagree on bands, units, scale or
-            ground sample distance, so that equal values would mean different things.
+        UsageError: no store has one of them, a store has fewer than two of them (or than one
+            where one is asked for), or two stores disagree on bands, units, scale or ground sample
+            distance, so that equal values would mean different things.
         StoreError: a store has no statistics.
     """
-    weights = np.array([len(store.split_indices("train")) for store in stores], dtype=np.float64)
-    return tuple(_pool(name, stores, weights) for name in names)
+    for store in stores:
+        _check_enough(store, names, alone=len(stores) == 1)
+    shares = _shares(stores, weights)
+    return tuple(_pool(name, stores, shares) for name in names)
 
 
 def check_agreement(
@@ -196,45 +214,82 @@ def check_agreement(
             )
 
 
-def mean_gsd_m(stores: Sequence[SampleStore]) -> float | None:
-    """Give the metres per base pixel, the mean over all training samples; ``None`` without any."""
+def gsd_scales(stores: Sequence[SampleStore]) -> tuple[float, ...]:
+    """Give the ground size of each store's base pixels over that of the first store's."""
+    reference = stores[0].attributes.base_zoom
+    return tuple(gsd_ratio(store.attributes.base_zoom, reference) for store in stores)
+
+
+def mean_gsd_m(stores: Sequence[SampleStore], weights: Sequence[float] = ()) -> float | None:
+    """Give the metres per base pixel of the first store's zoom; ``None`` without any sample.
+
+    The mean over the training samples of all stores, each store's counted by its weight where
+    there are weights.
+    """
     values = [store.read("gsd_m", store.split_indices("train")) for store in stores]
-    together = np.concatenate(values).astype(np.float64)
-    return float(together.mean()) if len(together) else None
+    shares = _shares(stores, weights) * [len(found) > 0 for found in values]
+    if not shares.any():
+        return None
+    means = [
+        found.astype(np.float64).mean() / scale if len(found) else 0.0
+        for found, scale in zip(values, gsd_scales(stores), strict=True)
+    ]
+    return float(np.average(means, weights=shares))
 
 
-def _pool(name: str, stores: Sequence[SampleStore], weights: np.ndarray) -> Modality:
-    found: list[Modality] = []
-    for store in stores:
-        modality = store.attributes.modalities.get(name)
-        if modality is None:
-            raise UsageError(
-                f"{store.location} has no modality {name!r}; it has "
-                f"{', '.join(store.attributes.modalities)}. Name those to use with --modalities."
-            )
+def _shares(stores: Sequence[SampleStore], weights: Sequence[float]) -> np.ndarray:
+    """The weights of the stores; without any, their numbers of training samples."""
+    if weights and len(weights) != len(stores):
+        raise UsageError(
+            f"there are {len(weights)} weights for {len(stores)} stores; give one for each."
+        )
+    counts = [len(store.split_indices("train")) for store in stores]
+    return np.array(weights or counts, dtype=np.float64)
+
+
+def _check_enough(store: SampleStore, names: Sequence[str], *, alone: bool) -> None:
+    """Refuse a store that lacks what a lone one needs, or has too little to learn from."""
+    there = store.attributes.modalities
+    missing = [name for name in names if name not in there]
+    if missing and (alone or len(names) - len(missing) < min(2, len(names))):
+        needed = "Name those" if alone else "Name two at least that it has, or those"
+        raise UsageError(
+            f"{store.location} has no modality {missing[0]!r}; it has {', '.join(there)}. {needed} "
+            "to use with --modalities."
+        )
+
+
+def _pool(name: str, stores: Sequence[SampleStore], shares: np.ndarray) -> Modality:
+    having = [i for i, store in enumerate(stores) if name in store.attributes.modalities]
+    if not having:
+        raise UsageError(f"none of the {len(stores)} stores has a modality {name!r}.")
+    found = [stores[i].attributes.modalities[name] for i in having]
+    for i, modality in zip(having, found, strict=True):
+        where = stores[i].location
         if not (modality.mean and modality.std):
             raise StoreError(
-                f"{store.location} has no statistics of {name!r}; finish it with "
-                "`salibi-data build`."
+                f"{where} has no statistics of {name!r}; finish it with `salibi-data build`."
             )
-        found.append(modality)
-        if _meaning(modality) != _meaning(found[0]):
+        if apart := _differences(modality, found[0], _MEANING):
             raise UsageError(
-                f"{store.location} and {stores[0].location} disagree on {name!r}: "
-                f"{_meaning(modality)} against {_meaning(found[0])}. Train on them apart."
+                f"{where} and {stores[having[0]].location} disagree on {name!r}: {apart}. Train on "
+                "them apart."
             )
+    first = _at_zoom(found[0], stores[having[0]], stores[0])
     if len(found) == 1:
-        return found[0]
-    share = weights / max(weights.sum(), 1.0)
+        return first
+    share = shares[having] / max(shares[having].sum(), np.finfo(np.float64).tiny)
     means = np.array([modality.mean for modality in found])
     second = np.array([modality.std for modality in found]) ** 2 + means**2
     mean = share @ means
     std = np.sqrt(np.maximum(share @ second - mean**2, 0.0))
-    return found[0].with_statistics(tuple(map(float, mean)), tuple(map(float, std)))
+    return first.with_statistics(tuple(map(float, mean)), tuple(map(float, std)))
 
 
-def _meaning(modality: Modality) -> tuple[object, ...]:
-    return tuple(getattr(modality, field) for field in _MEANING)
+def _at_zoom(modality: Modality, store: SampleStore, reference: SampleStore) -> Modality:
+    """A store's modality as it would be called in a store of another base zoom."""
+    zooms = reference.attributes.base_zoom - store.attributes.base_zoom
+    return replace(modality, zoom=modality.zoom + zooms)
 
 
 def _differences(found: Modality, expected: Modality, compared: Sequence[str]) -> str:
@@ -247,48 +302,3 @@ def _differences(found: Modality, expected: Modality, compared: Sequence[str]) -
 
 def _listed(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _open_group(location: str) -> zarr.Group:
-    import zarr
-    from zarr.errors import GroupNotFoundError
-
-    local = location.removeprefix("file://")
-    try:
-        return zarr.open_group(local, mode="r")
-    except (GroupNotFoundError, FileNotFoundError, NotADirectoryError) as error:
-        raise StoreError(
-            f"{location} is not a Zarr group. Build a store with `salibi-data build`, or give "
-            "the path or URL of one."
-        ) from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise StoreError(_damaged(location, error)) from error
-    except ImportError as error:
-        raise StoreError(
-            f"{location} needs a package that is not installed ({error}); install it, or "
-            "`salibi-data pull` the store to a folder."
-        ) from error
-
-
-def _open_array(group: zarr.Group, name: str, *, where: str) -> zarr.Array[Any]:
-    import zarr
-
-    try:
-        array = group[name]
-    except KeyError:
-        array = None
-    except (ValueError, TypeError) as error:
-        raise StoreError(_damaged(f"{where}: array {name!r}", error)) from error
-    if not isinstance(array, zarr.Array):
-        raise StoreError(
-            f"{where} has no array {name!r}, though a Salibi store must. Build or pull it again."
-        )
-    return array
-
-
-def _damaged(what: str, error: Exception) -> str:
-    said = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-    return (
-        f"{what} cannot be read ({said}). `salibi-data verify` tells which of a store's files are "
-        "damaged; pull or build it again."
-    )

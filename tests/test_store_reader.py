@@ -158,3 +158,24 @@ def test_a_resolution_of_nothing_is_explained(tmp_path):
     group.attrs["salibi"] = attributes
     with pytest.raises(StoreError, match="damaged attributes"):
         SampleStore(path)
+
+
+def test_a_file_url_may_have_escapes(small_store, tmp_path):
+    path = shutil.copytree(small_store, tmp_path / "with space.zarr")
+    store = SampleStore(f"file://{tmp_path}/with%20space.zarr")
+    assert np.array_equal(store.read("sar", [1]), SampleStore(path).read("sar", [1]))
+
+
+def test_an_index_array_of_zeros_need_not_be_written(small_store):
+    """Zarr leaves out chunks that are all fill value; only shards of images must be there."""
+    assert not (small_store / "cloud_fraction/c").exists()
+    assert not SampleStore(small_store).read("cloud_fraction", range(16)).any()
+
+
+def test_a_missing_shard_is_an_error(small_store, tmp_path):
+    path = shutil.copytree(small_store, tmp_path / "gone.zarr")
+    (path / "hires/c/1/0/0/0").unlink()
+    store = SampleStore(path)
+    assert store.read("hires", [7]).any()
+    with pytest.raises(StoreError, match=r"'hires' cannot be read \(its file hires/c/1/0/0/0 is"):
+        store[8]

@@ -14,14 +14,16 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[model,dev]'
 	touch $@
 
-## The whole road: sample catalog, store, figure, training, reconstruction, retrieval
+## The whole road: sample catalog, store, figure, training, reconstruction, retrieval, comparison
 demo: $(STAMP)
 	$(BIN)/salibi-data build --variant micro --catalog sample -o $(DATA)/micro.zarr --workers $(WORKERS)
 	$(BIN)/salibi-data info $(DATA)/micro.zarr
 	$(BIN)/salibi-data figure $(DATA)/micro.zarr -o figures/micro.png -n 4
-	$(BIN)/salibi-model train $(DATA)/micro.zarr --size tiny --out $(RUN)
-	$(BIN)/salibi-model reconstruct $(RUN) $(DATA)/micro.zarr -o figures/reconstruction.png -n 4
-	$(BIN)/salibi-model eval retrieval $(RUN) --data $(DATA)/micro.zarr
+	$(BIN)/salibi-model train $(DATA)/micro.zarr --size tiny --out $(RUN)/scale-alibi
+	$(BIN)/salibi-model reconstruct $(RUN)/scale-alibi $(DATA)/micro.zarr -o figures/reconstruction.png -n 4
+	$(BIN)/salibi-model eval retrieval $(RUN)/scale-alibi --data $(DATA)/micro.zarr
+	$(BIN)/salibi-data sample $(DATA)/labelled --labelled
+	$(BIN)/salibi-model compare $(DATA)/micro.zarr --size tiny --data $(DATA)/labelled --scales 1,2,4 -o $(RUN)
 
 test: $(STAMP)
 	$(BIN)/pytest -n 2
@@ -32,7 +34,7 @@ test-slow: $(STAMP)
 
 ## Tests against servers that are not Python packages: installs them, where this user may
 test-integration: $(STAMP)
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[model,dev,integration]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[model,dev,integration,wandb,mlflow]'
 	tests/integration/install.sh $(VENV)
 	$(BIN)/pytest -m integration tests/integration
 
@@ -48,7 +50,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	for script in allocator bias reading shrinking planning remote_reading; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in allocator bias reading shrinking planning remote_reading loading; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean:
-	rm -rf $(VENV) $(DATA)/micro.zarr $(DATA)/micro.zarr.building $(DATA)/micro.zarr.log.jsonl $(RUN) figures
+	rm -rf $(VENV) $(DATA)/micro.zarr $(DATA)/micro.zarr.building $(DATA)/micro.zarr.log.jsonl $(DATA)/labelled $(RUN) figures

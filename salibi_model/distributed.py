@@ -1,8 +1,12 @@
-"""One process or many: the same calls work with and without a process group."""
+"""One process or many: the same calls work with and without a process group.
+
+Many are started by ``torchrun``, or by Slurm's ``srun`` with one task per device.
+"""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +15,59 @@ from torch import Tensor
 from torch import distributed as dist
 
 from salibi_model.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """What this process was started as."""
+
+    rank: int = 0
+    local_rank: int = 0
+    """Index among the processes on this machine."""
+    world_size: int = 1
+
+
+def launched() -> Launch:
+    """Read from the environment which of how many processes this is; no group is needed yet.
+
+    ``WORLD_SIZE``, ``RANK`` and ``LOCAL_RANK``, as torchrun sets them, come first. Otherwise tasks
+    of one ``srun`` (``SLURM_STEP_NUM_TASKS``: unlike ``SLURM_NTASKS``, it is not there in a batch
+    script or in ``salloc``'s shell) belong together where ``MASTER_ADDR`` says where they meet.
+    https://slurm.schedmd.com/srun.html#SECTION_OUTPUT-ENVIRONMENT-VARIABLES
+
+    Raises:
+        UsageError: srun started several tasks, and it is not said whether they belong together.
+    """
+    if "WORLD_SIZE" in os.environ:
+        return Launch(
+            rank=_number("RANK"),
+            local_rank=_number("LOCAL_RANK"),
+            world_size=_number("WORLD_SIZE", default=1),
+        )
+    num_tasks = _num_step_tasks()
+    if num_tasks == 1:
+        return Launch()
+    if not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        raise UsageError(
+            f"srun started {num_tasks} tasks. To train one model with them, set MASTER_ADDR and "
+            "MASTER_PORT, as docs/examples/train.sbatch does; to train one with each, set "
+            "WORLD_SIZE=1."
+        )
+    return Launch(
+        rank=_number("SLURM_PROCID"), local_rank=_number("SLURM_LOCALID"), world_size=num_tasks
+    )
+
+
+def _num_step_tasks() -> int:
+    """Number of tasks that ``srun`` started together with this one."""
+    return _number("SLURM_STEP_NUM_TASKS", default=1)
+
+
+def _number(variable: str, *, default: int = 0) -> int:
+    text = os.environ.get(variable, str(default))
+    if not text.isdecimal():
+        raise UsageError(f"{variable} is {text!r} in the environment; expected a whole number.")
+    return int(text)
 
 
 def rank() -> int:
@@ -30,7 +87,7 @@ def choose_device(name: str = "auto") -> torch.device:
         UsageError: no such device.
     """
     if name == "auto":
-        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+        name = f"cuda:{_gpu_index()}" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -42,15 +99,33 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def _gpu_index() -> int:
+    """Index of this process's own GPU among those that it sees."""
+    if "LOCAL_RANK" in os.environ or _num_step_tasks() == 1:
+        return _number("LOCAL_RANK")
+    # With --gpus-per-task, Slurm shows each task its own GPU alone.
+    return _number("SLURM_LOCALID") if torch.cuda.device_count() > 1 else 0
+
+
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the processes that ``torchrun`` started; nothing to do when there is only one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+    """Join the processes that were started with this one; nothing to do when there is only one.
+
+    GPUs talk through NCCL, CPUs through gloo.
+
+    Raises:
+        UsageError: as :func:`launched`.
+    """
+    if dist.is_initialized() or (launch := launched()).world_size == 1:
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        rank=launch.rank,
+        world_size=launch.world_size,
+    )
     try:
         yield
     finally:

@@ -1,20 +1,54 @@
-"""The record of a run: ``metrics.csv``, and TensorBoard events where that is installed."""
+"""The record of a run: ``metrics.csv``, images, and copies at TensorBoard and other trackers."""
 
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import UInt8
 
 from salibi_model.checkpoints import RunFolder, whole_file
+from salibi_model.tracked_run import TrackedRun, public
+from salibi_model.trackers import open_trackers
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class MetricsLog:
-    """Appends one row per step. On resuming, rows of steps that are done again are dropped."""
+    """Appends one row per step. On resuming, rows of steps that are done again are dropped.
 
-    def __init__(self, folder: RunFolder, *, first_step: int) -> None:
-        """Open the log of a run whose next step is ``first_step`` (steps count from 1)."""
+    The same goes to TensorBoard where that is installed, and to the trackers asked for.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        first_step: int,
+        trackers: Sequence[str] = (),
+        config: Mapping[str, Any] = _NOTHING,
+        run_name: str = "",
+    ) -> None:
+        """Open the log of a run.
+
+        Args:
+            folder: of the run.
+            first_step: the next step; steps count from 1.
+            trackers: some of :data:`~salibi_model.trackers.TRACKERS`.
+            config: what trackers are told of how the run was set up; URLs lose their queries.
+            run_name: what trackers call the run; by default as its folder.
+
+        Raises:
+            UsageError: a tracker cannot be used; nothing was changed then.
+        """
+        name = run_name or folder.path.resolve().name
+        tracked = TrackedRun(folder=folder, name=name, config=public(config))
+        self._trackers = open_trackers(trackers, tracked)
         _drop_rows_from(folder.metrics, first_step)
         self._path = folder.metrics
+        self._samples = folder.path / "samples"
         self._columns = _columns(folder.metrics)
         self._file = folder.metrics.open("a", newline="", encoding="utf-8")
         self._events = _summary_writer(folder.events, first_step)
@@ -29,6 +63,21 @@ class MetricsLog:
         if self._events is not None:
             for name, value in row.items():
                 self._events.add_scalar(name, value, int(row["step"]))
+        for tracker in self._trackers:
+            tracker.log(row)
+
+    def write_image(self, name: str, step: int, image: UInt8[np.ndarray, "rows cols 3"]) -> None:
+        """Write an RGB image that shows the state after a step, as ``samples/NAME-STEP.png``."""
+        from PIL import Image
+
+        self._samples.mkdir(exist_ok=True)
+        path = self._samples / f"{name}-{step:08d}.png"
+        with whole_file(path) as partial:
+            Image.fromarray(image).save(partial, format="PNG")
+        if self._events is not None:
+            self._events.add_image(name, image, step, dataformats="HWC")
+        for tracker in self._trackers:
+            tracker.log_image(name, step, path)
 
     def _widen(self, new: Sequence[str]) -> None:
         """Give the file more columns; rows that are there already are empty in them."""
@@ -43,10 +92,12 @@ class MetricsLog:
         self._file = self._path.open("a", newline="", encoding="utf-8")
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files, and wait up to a minute for each tracker to take what is left."""
         self._file.close()
         if self._events is not None:
             self._events.close()
+        for tracker in self._trackers:
+            tracker.close()
 
 
 def read_metrics(path: str | Path) -> list[dict[str, float]]:

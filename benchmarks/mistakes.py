@@ -33,7 +33,7 @@ import numpy as np
 from machine import describe
 
 if TYPE_CHECKING:
-    from salibi_model.evaluate import RetrievalReport
+    from salibi_model.retrieval import RetrievalReport
 
 WAYS = {
     "none": "",
@@ -52,7 +52,7 @@ DRAWS = 2000
 def main() -> None:
     """Build the store, train every way for each seed, look places up, print the table."""
     from salibi_data import build
-    from salibi_model.evaluate import RECALL_AT
+    from salibi_model.recall import RECALL_AT
 
     given = _arguments()
     store = given.folder / "micro.zarr"
@@ -87,7 +87,7 @@ def _arguments() -> argparse.Namespace:
 
 def _trained(folder: Path, store: Path, compat: str, *, seed: int, steps: int) -> RetrievalReport:
     """Train, or take the run that is there, and look its images up."""
-    from salibi_model.evaluate import retrieval
+    from salibi_model.retrieval import retrieval
     from salibi_model.settings import TrainingConfig
     from salibi_model.trainer import train
 

@@ -24,7 +24,7 @@ import numpy as np
 from machine import describe
 
 if TYPE_CHECKING:
-    from salibi_model.evaluate import RetrievalReport
+    from salibi_model.retrieval import RetrievalReport
 
 FINE = ("hires_4x", "hires", "hires_16x")
 """The scale of training, then the others."""
@@ -54,7 +54,7 @@ def main() -> None:
 def one_run(folder: Path, seed: int, *, scaling: bool) -> RetrievalReport:
     """Train one way, unless that is done, and look the validation samples up."""
     from salibi_data import build
-    from salibi_model.evaluate import retrieval
+    from salibi_model.retrieval import retrieval
     from salibi_model.settings import TrainingConfig
     from salibi_model.trainer import train
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import torch
@@ -14,24 +15,36 @@ if TYPE_CHECKING:
 __all__ = ["load"]
 
 
-def load(path: str | Path, *, device: str | torch.device = "cpu") -> PretrainModel:
+def load(
+    path: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    expect: Mapping[str, Mapping[str, Any]] | None = None,
+) -> PretrainModel:
     """Load a trained model, ready for :meth:`~salibi_model.interface.PretrainModel.encode`.
 
     Args:
         path: a run's folder (as ``salibi-model train`` writes it), or its ``model/`` folder.
         device: where the weights go: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for a GPU where there
             is one.
+        expect: by modality, what the images that will be encoded are: ``{"lores": {"bands": ("red",
+            "green", "blue"), "units": "display", "gsd_m": 10.0}}``, each of these if known. A model
+            that was trained on something else is refused.
 
     Returns:
         The model in evaluation mode.
 
     Raises:
         CheckpointError: there is no model at ``path``, or it is damaged.
-        UsageError: there is no such device.
+        UsageError: there is no such device, or the model was trained on other bands or units, or
+            far from this ground sample distance.
 
     Example:
         >>> tokens, embedding = salibi_model.load("runs/tiny").encode(images, "sar")
     """
+    from salibi_model.agreement import check_expected
     from salibi_model.checkpoints import load_model
 
-    return load_model(path, device=device)
+    model = load_model(path, device=device)
+    check_expected(model.config, expect or {})
+    return model

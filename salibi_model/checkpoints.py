@@ -47,6 +47,10 @@ _DAMAGE = (
 """What reading a model raises where its two files are not what was written."""
 
 
+class DamagedCheckpointWarning(UserWarning):
+    """The newest checkpoint of a run is damaged, and an older one was taken."""
+
+
 class RunFolder:
     """The folder of one training run."""
 
@@ -89,8 +93,12 @@ class RunFolder:
                 "or start again with another --out."
             ) from error
 
-    def save(self, step: int, state: Mapping[str, Any], *, keep: int = 2) -> None:
-        """Write all state after ``step`` steps, then point ``last`` at it; keep the newest few."""
+    def save(self, step: int, state: Mapping[str, Any], *, keep: int = 3) -> Path:
+        """Write all state after ``step`` steps, then point ``last`` at it; keep the newest few.
+
+        Returns:
+            The state's file.
+        """
         path = self._checkpoints / f"step-{step:08d}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as partial:
@@ -99,44 +107,64 @@ class RunFolder:
             partial.write_text(f"{path.name}\n", encoding="utf-8")
         for old in sorted(self._checkpoints.glob("step-*.pt"))[:-keep]:
             old.unlink()
+        return path
 
     def load_last(self, device: torch.device) -> dict[str, Any] | None:
-        """Read the newest state, or ``None`` where the run was stopped before its first.
+        """Read the newest whole state, or ``None`` where the run was stopped before its first.
+
+        The newest is the one that ``last`` names. Where it is missing or damaged, the one before
+        it is taken, with a :class:`DamagedCheckpointWarning`.
 
         Raises:
-            CheckpointError: it is missing, damaged, incomplete, or of another version.
+            CheckpointError: all are damaged, or the newest is of another version.
         """
         if not self._last.exists():
             return None
-        path = self._checkpoints / self._newest()
-        try:
-            state = read_tensors(path, device)
-        except Exception as error:
-            # torch.load raises a dozen types for a damaged file, none of them its own.
-            raise self._unusable(path, f"cannot be read ({type(error).__name__})") from error
-        check_version(state, path)
-        lacking = _lacking(state)
-        if lacking:
-            raise self._unusable(path, f"is no whole checkpoint: {lacking}")
-        return dict(state)
+        newest = self._newest()
+        older = [path.name for path in self._checkpoints.glob("step-*.pt") if path.name < newest]
+        damage: list[str] = []
+        for path in map(self._checkpoints.joinpath, (newest, *sorted(older, reverse=True))):
+            state, problem = _read_state(path, device)
+            if not problem:
+                for said in damage:
+                    warning = f"{said}. It was skipped; going on from {path.name}."
+                    warnings.warn(warning, DamagedCheckpointWarning, stacklevel=2)
+                return state
+            damage.append(f"{path} {problem}")
+        raise self._unusable(damage[0])
 
     def _newest(self) -> str:
         """Name of the newest state's file, as ``last`` has it."""
         try:
             name = self._last.read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
-            raise self._unusable(self._last, f"cannot be read ({first_line(error)})") from error
+            raise self._unusable(f"{self._last} cannot be read ({first_line(error)})") from error
         if not re.fullmatch(r"[\w.-]+\.pt", name):
             raise self._unusable(
-                self._last, "should hold the name of a checkpoint, as step-00000500.pt"
+                f"{self._last} should hold the name of a checkpoint, as step-00000500.pt"
             )
         return name
 
-    def _unusable(self, path: Path, why: str) -> CheckpointError:
+    def _unusable(self, problem: str) -> CheckpointError:
         return CheckpointError(
-            f"{path} {why}. Write the name of an older checkpoint of {self._checkpoints} into "
+            f"{problem}. Write the name of an older checkpoint of {self._checkpoints} into "
             f"{self._last}, or start again with another --out."
         )
+
+
+def _read_state(path: Path, device: torch.device) -> tuple[dict[str, Any], str]:
+    """Read a run's state; else tell what is wrong with it.
+
+    Raises:
+        CheckpointError: it is of another version.
+    """
+    try:
+        state = read_tensors(path, device)
+    except Exception as error:  # noqa: BLE001 - torch.load raises a dozen types, none its own
+        return {}, f"cannot be read ({type(error).__name__})"
+    check_version(state, path)
+    lacking = _lacking(state)
+    return dict(state), f"is no whole checkpoint: {lacking}" if lacking else ""
 
 
 def read_tensors(file: Path, device: torch.device) -> Any:

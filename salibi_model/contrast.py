@@ -4,19 +4,19 @@ Source: Kage & Andreadis 2024 (arXiv 2604.10347); CROMA (Fuller et al., NeurIPS 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from salibi_model import distributed
 from salibi_model.config import ModelConfig
 from salibi_model.encoders import Encoder, Head
 from salibi_model.errors import UsageError
-from salibi_model.interface import PretrainModel, Ratio
+from salibi_model.interface import PretrainModel, Ratio, Rows
 from salibi_model.losses import info_nce
 from salibi_model.masking import Mask
 from salibi_model.patches import patch_grid, patchify, take
@@ -116,6 +116,7 @@ class ContrastedEncoders(PretrainModel):
         images: Mapping[str, Tensor],
         patches: Mapping[str, Tensor],
         masks: Mapping[str, Mask],
+        gsd_scale: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Encode each modality's kept patches; also give their centres in the ground frame."""
         tokens: dict[str, Tensor] = {}
@@ -125,8 +126,8 @@ class ContrastedEncoders(PretrainModel):
             if kept.shape[1] == 0:
                 continue
             grid = patch_grid(images[name], self.config.patch_px)
-            whole = self.centres(grid, self.config[name].gsd_ratio, kept.device)
-            centres[name] = whole[0][kept]
+            whole = self.centres(grid, self._scaled_ratio(name, gsd_scale), kept.device)
+            centres[name] = take(whole, kept) if len(whole) == len(kept) else whole[0][kept]
             encoder = self.encoder(name)
             values, _ = encoder.normalise(take(patches[name], kept))
             tokens[name] = encoder(values, centres[name])
@@ -134,30 +135,73 @@ class ContrastedEncoders(PretrainModel):
             raise UsageError("no patch of any modality is kept; the model has nothing to see.")
         return tokens, centres
 
-    def _observed(self, name: str, patches: Tensor, mask: Mask) -> Bool[Tensor, " total"]:
-        """Tell of which samples, of all ranks, the encoder saw anything but nodata."""
-        seen = (patches != self.config[name].nodata).any(dim=2).gather(1, mask.kept).any(dim=1)
-        with torch.no_grad():
-            return distributed.gather_rows(seen.float()).bool()
+    def contrasted_rows(
+        self,
+        images: Mapping[str, Shaped[Tensor, "batch _ _ _"]],
+        masks: Mapping[str, Mask],
+        gsd_scale: Float[Tensor, " batch"] | None = None,
+    ) -> dict[str, Rows]:
+        """Give the unit vectors of the contrastive loss, per modality of its pairs."""
+        if not self.config.contrasted:
+            return {}
+        self._bound_scale()
+        names = [name for name in self.config.names if name in images]
+        patches = {name: patchify(images[name], self.config.patch_px) for name in names}
+        tokens, _ = self._encode_kept(images, patches, masks, gsd_scale)
+        return self._rows(tokens, patches, masks)
 
-    def _contrastive(
+    def _rows(
         self,
         tokens: Mapping[str, Tensor],
-        observed: Mapping[str, Bool[Tensor, " total"]] | None = None,
-    ) -> dict[str, Tensor]:
-        pairs = [pair for pair in self.config.contrasted if all(name in tokens for name in pair)]
-        names = [name for name in tokens if any(name in pair for pair in pairs)]
-        own = {name: self.project(self._represent(tokens[name], name), name) for name in names}
-        everyone = {name: distributed.gather_rows(rows) for name, rows in own.items()}
+        patches: Mapping[str, Tensor],
+        masks: Mapping[str, Mask],
+    ) -> dict[str, Rows]:
+        """Project the tokens of modalities that have something to be compared with."""
+        return {
+            name: Rows(
+                vectors=self.project(self._represent(tokens[name], name), name),
+                observed=self._observed(name, patches[name], masks[name]),
+            )
+            for name in tokens
+            if any(name in pair for pair in self._pairs(tokens))
+        }
+
+    def contrast(self, rows: Mapping[str, Rows]) -> dict[str, Float[Tensor, ""]]:
+        """Give InfoNCE of each pair of modalities over the rows of all processes."""
+        everyone = {name: distributed.gather_rows(own.vectors) for name, own in rows.items()}
+        with torch.no_grad():
+            observed = {
+                name: distributed.gather_rows(own.observed.float()).bool()
+                for name, own in rows.items()
+            }
         return {
             f"contrastive_{left}_{right}": info_nce(
-                own[left],
-                own[right],
+                rows[left].vectors,
+                rows[right].vectors,
                 all_left=everyone[left],
                 all_right=everyone[right],
                 scale=self.scale,
-                offset=distributed.rank() * len(own[left]),
-                all_counted=None if observed is None else observed[left] & observed[right],
+                offset=distributed.rank() * len(rows[left].vectors),
+                all_counted=observed[left] & observed[right],
             )
-            for left, right in pairs
+            for left, right in self._pairs(rows)
         }
+
+    def _pairs(self, seen: Container[str]) -> list[tuple[str, str]]:
+        """Pairs of the contrastive loss of which both modalities were seen."""
+        return [pair for pair in self.config.contrasted if all(name in seen for name in pair)]
+
+    def _observed(self, name: str, patches: Tensor, mask: Mask) -> Tensor:
+        """Tell of which samples the encoder saw anything but nodata."""
+        seen = (patches != self.config[name].nodata).any(dim=2)
+        return seen.gather(1, mask.kept).any(dim=1)
+
+    def _surrogate(self, rows: Mapping[str, Rows], gradients: Mapping[str, Tensor]) -> Tensor:
+        """Give the function of the weights whose gradient is this part's of the whole batch.
+
+        Source: Gao et al. 2021 (arXiv 2101.06983), section 3.2: the gradient of a contrastive
+        loss reaches the encoder through the representations alone.
+        """
+        parts = [(own.vectors * gradients[name]).sum() for name, own in rows.items()]
+        # The temperature has its gradient already; processes expect one of every parameter.
+        return torch.stack([*parts, 0.0 * self.log_scale]).sum()

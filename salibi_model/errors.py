@@ -6,19 +6,17 @@ line and exits with :attr:`ModelError.exit_code`; nothing else is printed.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class ModelError(Exception):
     """Base of all errors the model half raises on purpose."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
 
 class UsageError(ModelError):
     """The caller asked for something that does not exist or cannot be combined."""
 
-    exit_code: ClassVar[int] = 2
+    exit_code: int = 2
 
 
 class StoreError(ModelError):
@@ -31,3 +29,11 @@ class CheckpointError(ModelError):
 
 class TrainingError(ModelError):
     """Training cannot go on: the loss is not finite, or the run has nothing to train on."""
+
+
+class StoppedError(TrainingError):
+    """A signal asked the run to stop; what it had learned was kept."""
+
+    def __init__(self, message: str, *, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

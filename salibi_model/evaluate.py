@@ -1,228 +1,266 @@
-"""How good an embedding is: retrieval between modalities, and scales, on held-out samples."""
+"""How good frozen features are: each data set, encoder and scale gives rows of results.
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from itertools import permutations
+Retrieval has its own module, :mod:`salibi_model.retrieval`.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int64
-from torch import Tensor
 
 import salibi_model
-from salibi_data.schema import Modality
-from salibi_model.errors import CheckpointError, StoreError, UsageError
+from salibi_model.errors import StoreError, UsageError
+from salibi_model.features import Frozen, FrozenModel, MeanColour, untrained
 from salibi_model.interface import PretrainModel
-from salibi_model.store import SampleStore, check_agreement
+from salibi_model.knn import KnnOptions
+from salibi_model.labelled import LabelledImages, open_all
+from salibi_model.outcomes import Options, Progress, method_of, outcomes_of
+from salibi_model.results import Results
+from salibi_model.scores import Score, interval, key, measure
+from salibi_model.segmentation import SegmentOptions
+from salibi_model.shown import UnfitError, bands_for, modalities_for
 
-RECALL_AT = (1, 5)
-BOOTSTRAP_SAMPLES = 2000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recall:
-    """Share of queries whose own sample is among the ``k`` nearest of the gallery."""
-
-    k: int
-    hits: int
-    value: float
-    low: float
-    high: float
-    """``low`` and ``high``: bootstrap 95 % interval over queries."""
-    chance: float
-    """Recall of a random order: ``k`` over the size of the gallery."""
+METRICS: Mapping[str, tuple[str, ...]] = {
+    "classification": ("accuracy",),
+    "multilabel": ("f1-micro", "f1-macro"),
+    "segmentation": ("miou",),
+}
+"""What is measured, by the task's kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Direction:
-    """One modality's images looked up among another's."""
+class Showing:
+    """How images are shown, and to what.
 
-    query: str
-    gallery: str
-    recalls: tuple[Recall, ...]
-    ranks: Int64[np.ndarray, " samples"]
-    """Of each query's own sample, 0 is best: to compare two models query by query."""
+    Raises:
+        UsageError: there is no scale.
+    """
 
+    modality: str | None = None
+    """Whose encoder sees them; ``None``: every modality of the model whose bands the data has."""
+    scales: tuple[float, ...] = (1.0,)
+    """How much coarser than they are: 2 halves the edge and doubles the ground sample distance."""
+    image_px: int | None = None
+    """Longer edge to which images are brought before that; ``None``: their own."""
+    floors: bool = False
+    """Whether to measure, too, what needs no training: mean colours, and random weights."""
+    seed: int = 0
+    """Of the random weights."""
 
-@dataclass(frozen=True, kw_only=True)
-class RetrievalReport:
-    """Retrieval in every direction between the model's modalities."""
-
-    split: str
-    num_samples: int
-    """Queries, and images of the gallery, of each direction."""
-    directions: tuple[Direction, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON form, without the ranks."""
-        content = asdict(self)
-        for direction in content["directions"]:
-            del direction["ranks"]
-        return content
+    def __post_init__(self) -> None:
+        if not self.scales:
+            raise UsageError("give one scale or more, such as 1,2,4.")
 
 
-def retrieval(
+def evaluate(
     checkpoint: str | Path | PretrainModel,
-    store: str | Path | SampleStore,
+    data: Sequence[LabelledImages],
+    options: Options,
     *,
-    split: str = "validation",
-    scales: bool = False,
+    name: str,
+    showing: Showing | None = None,
+    results: Results | None = None,
+    recorded: Mapping[str, Any] | None = None,
     device: str | torch.device = "cpu",
-    batch_size: int = 16,
-    seed: int = 0,
-    on_sample: Callable[[int, int], None] | None = None,
-) -> RetrievalReport:
-    """Look up each image of a split among the images of every other modality.
-
-    Images are encoded whole (unmasked), and compared by the cosine of their contrastive
-    projections. A tie counts against the model: one that gives all images the same embedding
-    scores zero.
+    batch_size: int = 32,
+    on_progress: Progress = lambda _done, _total, _note: None,
+    on_skip: Callable[[str], None] = lambda _why: None,
+) -> list[Score]:
+    """Measure a model's frozen features by one method.
 
     Args:
         checkpoint: a run's or model's folder, or a model.
-        store: a store with the model's modalities.
-        split: ``validation``, ``test`` or ``train``.
-        scales: take part also arrays that show what a modality of the model shows at another
-            ground sample distance, such as ``hires`` beside ``hires_4x``; that modality's encoder
-            sees them, at the array's own GSD ratio, though it was not trained on it.
-        device: where to encode.
-        batch_size: images at a time.
-        seed: of the bootstrap.
-        on_sample: called with (done, total) images.
+        data: labelled images; where there are several, those that do not fit are skipped.
+        options: of the method, and which method it is.
+        name: of the model, in the rows.
+        showing: how images are shown, and to which encoders.
+        results: where rows go, and are taken from if they are there already.
+        recorded: what else is to be written among a row's settings.
+        device: where to compute, for a checkpoint's folder.
+        batch_size: images encoded at a time.
+        on_progress: told about images encoded and steps of training.
+        on_skip: told in words what was skipped, and why.
+
+    Returns:
+        The rows asked for, new or not.
 
     Raises:
-        CheckpointError: there is no model, or its embeddings are not finite.
-        StoreError: there is no store, or its split has no samples.
-        UsageError: the store lacks a modality of the model, or its values mean something else; or
-            there are no two kinds of images to compare.
+        UsageError: nothing fits.
+        CheckpointError: there is no model, or its features are not finite.
+        StoreError: a split is empty, or an image cannot be read.
     """
     model = checkpoint
     if not isinstance(model, PretrainModel):
         model = salibi_model.load(model, device=device)
-    samples = store if isinstance(store, SampleStore) else SampleStore(store)
-    indices = samples.split_indices(split)
-    if not len(indices):
-        raise StoreError(f"{samples.location} has no samples in the split {split!r}.")
-    check_agreement(samples, model.config.modalities)
-    views = _views(model, samples, scales=scales)
-    total = len(indices) * len(views)
-    vectors: dict[str, Tensor] = {}
-    for number, (name, modality) in enumerate(views.items()):
-        ratio = samples.attributes.modalities[name].gsd_ratio if name != modality else None
-        parts = []
-        for first in range(0, len(indices), batch_size):
-            chosen = indices[first : first + batch_size]
-            parts.append(_project(model, modality, samples.read(name, chosen), ratio))
-            _check_finite(f"embeddings of {name!r}", parts[-1])
-            if on_sample is not None:
-                on_sample(number * len(indices) + first + len(chosen), total)
-        vectors[name] = torch.cat(parts)
-    rng = np.random.default_rng(seed)
-    return RetrievalReport(
-        split=split,
-        num_samples=len(indices),
-        directions=tuple(
-            _direction(query, gallery, ranks(vectors[query], vectors[gallery]), rng)
-            for query, gallery in permutations(views, 2)
-        ),
-    )
-
-
-def _views(model: PretrainModel, store: SampleStore, *, scales: bool) -> dict[str, str]:
-    """Arrays to compare, each with the modality whose encoder sees it."""
-    views = {name: name for name in model.config.names}
-    if scales:
-        views |= other_scales(model, store)
-    if len(views) == 1:
-        (only,) = views
-        remedy = (
-            f"{store.location} has no other array of its sensor, bands and units."
-            if scales
-            else "Add --scales where the store shows it at other scales, or take a model of more "
-            "modalities."
-        )
+    showing = showing or Showing()
+    run = _Run(model, options, name, showing, results, dict(recorded or {}), batch_size)
+    found: list[Score] = []
+    several = len(data) * len(showing.scales) > 1
+    for one in data:
+        try:
+            check_task(options, one)
+            sources = list(run.sources(one, on_skip))
+        except UnfitError as error:
+            if not several:
+                raise
+            on_skip(str(error))
+            continue
+        for label, frozen, scale in sources:
+            try:
+                shown = frozen.at(scale=scale, image_px=showing.image_px)
+            except UnfitError as error:
+                if not several:
+                    raise
+                on_skip(str(error))
+            else:
+                found += run.rows(label, shown, scale, on_progress, on_skip)
+    if not found:
         raise UsageError(
-            f"the model has {only!r} alone: there is nothing to look it up in. {remedy}"
+            f"none of {', '.join(one.name for one in data) or 'no data'} fits {method_of(options)} "
+            "and the model; take other data, another modality or scale."
         )
-    return views
-
-
-def _direction(query: str, gallery: str, found: np.ndarray, rng: np.random.Generator) -> Direction:
-    return Direction(query=query, gallery=gallery, recalls=recalls(found, rng), ranks=found)
-
-
-def other_scales(model: PretrainModel, store: SampleStore) -> dict[str, str]:
-    """Give the store's arrays that show a modality of the model at another scale.
-
-    Returns:
-        Array to modality: the first of the model's with the same sensor, bands, units and scaling.
-    """
-    found: dict[str, str] = {}
-    for name, array in store.attributes.modalities.items():
-        if name not in model.config.names:
-            for known in model.config.modalities:
-                if _content(known) == _content(array):
-                    found.setdefault(name, known.name)
     return found
 
 
-def _content(modality: Modality) -> tuple[object, ...]:
-    """What an image shows, apart from its size."""
-    described = ("sensor", "bands", "units", "scale", "offset", "nodata")
-    return tuple(getattr(modality, field) for field in described)
-
-
-def ranks(
-    queries: Float[Tensor, "samples dim"], gallery: Float[Tensor, "samples dim"]
-) -> Int64[np.ndarray, " samples"]:
-    """Give the rank (0 is best) of each query's own sample in the gallery; ties count as worse.
+def open_data(
+    paths: Sequence[str], *, gsd_m: float | None = None, partition: str = "default"
+) -> list[LabelledImages]:
+    """Open labelled data: GEO-Bench tasks or roots of them, and folders of images per class.
 
     Raises:
-        CheckpointError: some are not finite; nothing is near or far then.
+        UsageError: one is a Salibi store, which has no labels, or no labelled data at all.
+        StoreError: one is damaged.
     """
-    _check_finite("embeddings of the queries", queries)
-    _check_finite("embeddings of the gallery", gallery)
-    similarity = queries @ gallery.T
-    own = similarity.diagonal()[:, None]
-    return ((similarity >= own).sum(dim=1) - 1).numpy()
-
-
-def _check_finite(what: str, vectors: Tensor) -> None:
-    bad = int((~vectors.isfinite().all(dim=1)).sum())
-    if bad:
-        raise CheckpointError(
-            f"{what} are not finite, {bad} of {len(vectors)}: expected numbers to compare. The "
-            "model's weights are damaged, or it diverged; take another checkpoint."
-        )
-
-
-def recalls(found: Int64[np.ndarray, " samples"], rng: np.random.Generator) -> tuple[Recall, ...]:
-    """Count ranks below each k of :data:`RECALL_AT`, with bootstrap intervals over queries."""
-    count = len(found)
-    drawn = rng.integers(0, count, (BOOTSTRAP_SAMPLES, count))
-    result = []
-    for k in RECALL_AT:
-        hit = found < k
-        low, high = np.percentile(hit[drawn].mean(axis=1), (2.5, 97.5))
-        result.append(
-            Recall(
-                k=k,
-                hits=int(hit.sum()),
-                value=float(hit.mean()),
-                low=float(low),
-                high=float(high),
-                chance=min(1.0, k / count),
+    found: list[LabelledImages] = []
+    for path in paths:
+        if "://" in path or (Path(path) / "zarr.json").is_file():
+            raise UsageError(
+                f"{path} is a store: its samples have no labels. Give a GEO-Bench folder or one "
+                "with a folder of images per class, or take `salibi-model eval retrieval`."
             )
+        found += open_all(path, gsd_m=gsd_m, partition=partition)
+    return found
+
+
+def check_task(options: Options, data: LabelledImages) -> None:
+    """Refuse data whose labels are not of the kind that the method predicts.
+
+    Raises:
+        UnfitError: they are not.
+    """
+    segments = isinstance(options, SegmentOptions)
+    if segments != (data.task == "segmentation"):
+        fitting = "eval knn or eval linear" if segments else "eval segment"
+        raise UnfitError(
+            f"{data.name} is a {data.task} task, which {method_of(options)} does not measure; take "
+            f"`salibi-model {fitting}`."
         )
-    return tuple(result)
 
 
-@torch.inference_mode()
-def _project(
-    model: PretrainModel, modality: str, images: np.ndarray, gsd_ratio: float | None = None
-) -> Tensor:
-    device = next(model.parameters()).device
-    _, embedding = model.encode(torch.from_numpy(images).to(device), modality, gsd_ratio)
-    return model.project(embedding, modality).cpu()
+@dataclass(frozen=True)
+class _Run:
+    """What all rows of one evaluation share."""
+
+    model: PretrainModel
+    options: Options
+    name: str
+    showing: Showing
+    results: Results | None
+    recorded: Mapping[str, Any]
+    batch_size: int
+
+    def sources(
+        self, data: LabelledImages, on_skip: Callable[[str], None]
+    ) -> Iterator[tuple[str, Frozen, float]]:
+        """Give what sees the images, by the model's name in the rows, at each scale."""
+        config = self.model.config
+        if self.showing.modality is None:
+            chosen = modalities_for(config, data)
+            for name in config.names:
+                if name not in chosen:
+                    on_skip(f"{data.name} lacks bands that modality {name!r} sees")
+        else:
+            chosen = (self.showing.modality,)
+        # Once for all of them.
+        statistics = functools.cache(data.statistics)
+        shown = {name: bands_for(config, name, data) for name in chosen}
+        found: list[tuple[str, Frozen]] = [
+            (self.name, FrozenModel(self.model, data, name, statistics=statistics))
+            for name in chosen
+        ]
+        if self.showing.floors:
+            floor = untrained(self.model, seed=self.showing.seed)
+            found += [
+                (f"{self.name}, untrained", FrozenModel(floor, data, name, statistics=statistics))
+                for name in chosen
+            ]
+            colours = dict.fromkeys(shown.values())
+            found += [
+                ("mean colour", MeanColour(data, bands, statistics=statistics)) for bands in colours
+            ]
+        for label, frozen in found:
+            for scale in self.showing.scales:
+                yield label, frozen, scale
+
+    def rows(
+        self,
+        label: str,
+        frozen: Frozen,
+        scale: float,
+        on_progress: Progress,
+        on_skip: Callable[[str], None],
+    ) -> list[Score]:
+        """Give the rows of one encoder on one data set at one scale, computed if need be."""
+        data = frozen.data
+        counts = {split: len(data.split_indices(split)) for split in ("train", "test")}
+        for split, count in counts.items():
+            if not count:
+                raise StoreError(f"{data.name} has no images in the split {split!r}.")
+        identity: dict[str, Any] = {
+            "model": label,
+            "encoder": frozen.encoder,
+            "dataset": data.name,
+            "method": method_of(self.options),
+            "num_train": counts["train"],
+            "num_test": counts["test"],
+            "gsd_m": frozen.gsd_m,
+            "settings": self._settings(frozen, scale, counts["train"]),
+            "weights_digest": frozen.weights_digest,
+            "data_digest": data.digest,
+        }
+        metrics = METRICS[data.task]
+        if self.results is not None:
+            known = [self.results.find(key(metric=metric, **identity)) for metric in metrics]
+            there = [row for row in known if row is not None]
+            if len(there) == len(metrics):
+                on_skip(f"{data.name} by {label} ({frozen.encoder}) is in {self.results.folder}")
+                return there
+        outcomes, chosen = outcomes_of(frozen, self.options, self.batch_size, on_progress)
+        rows = []
+        for metric in metrics:
+            low, high = interval(metric, outcomes)
+            value = measure(metric, outcomes)
+            row = Score(metric=metric, value=value, low=low, high=high, chosen=chosen, **identity)
+            rows.append(row)
+            if self.results is not None:
+                self.results.add(row, outcomes)
+        return rows
+
+    def _settings(self, frozen: Frozen, scale: float, num_train: int) -> dict[str, Any]:
+        options = self.options
+        if isinstance(options, KnnOptions):
+            options = replace(options, k=min(options.k, num_train))
+        settings = {
+            **asdict(options),
+            "image_px": list(frozen.shape),
+            "scale": scale,
+            "gsd": frozen.gsd_use,
+            **self.recorded,
+        }
+        if isinstance(frozen, FrozenModel) and frozen.model is not self.model:
+            settings["weights_seed"] = self.showing.seed
+        # As JSON gives it back: a tuple would be another value than the list that is read.
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in settings.items()}

@@ -2,11 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from salibi_data.schema import Modality
@@ -21,6 +22,16 @@ from salibi_model.patches import patch_grid
 Ratio = float | Float[Tensor, " batch"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """What the contrastive loss compares, of one modality."""
+
+    vectors: Float[Tensor, "batch dim"]
+    """On the unit sphere, one per sample."""
+    observed: Bool[Tensor, " batch"]
+    """Of which samples the encoder saw anything but nodata; the others are not compared."""
+
+
 class PretrainModel(nn.Module, ABC):
     """Base of the architectures; a subclass encodes whole images and defines the loss."""
 
@@ -33,6 +44,8 @@ class PretrainModel(nn.Module, ABC):
         self,
         images: Mapping[str, Shaped[Tensor, "batch _ _ _"]],
         masks: Mapping[str, Mask],
+        gsd_scale: Float[Tensor, " batch"] | None = None,
+        row_gradients: Mapping[str, Float[Tensor, "batch dim"]] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
         """Give the pre-training loss and its parts.
 
@@ -40,10 +53,33 @@ class PretrainModel(nn.Module, ABC):
             images: per modality (B, C, H, W) in the store's units (0..255, 0 = nodata). A batch
                 may lack modalities.
             masks: per modality of the batch, the patches kept and removed.
+            gsd_scale: per sample, the ground size of its pixels over what the modalities' GSD
+                ratios say, as of images that were cropped and enlarged; ``None``: 1.
+            row_gradients: where these images are part of a larger contrastive batch, the gradient
+                of its loss by :meth:`contrasted_rows`. The contrastive loss is then left out, and
+                ``surrogate`` stands for it: its gradient by the weights is what these images add.
 
         Returns:
             ``loss``, the sum to minimise, and its parts by name.
         """
+
+    def contrasted_rows(
+        self,
+        images: Mapping[str, Shaped[Tensor, "batch _ _ _"]],
+        masks: Mapping[str, Mask],
+        gsd_scale: Float[Tensor, " batch"] | None = None,
+    ) -> dict[str, Rows]:
+        """Give what the contrastive loss compares, per modality; nothing where there is none."""
+        del images, masks, gsd_scale
+        return {}
+
+    def contrast(self, rows: Mapping[str, Rows]) -> dict[str, Float[Tensor, ""]]:
+        """Give the parts of the contrastive loss, by name, of this process's ``rows``.
+
+        All processes' rows take part in it; each gives as many.
+        """
+        del rows
+        return {}
 
     def monitors(self) -> dict[str, Float[Tensor, ""]]:
         """Give what is worth a column of ``metrics.csv`` besides the losses."""
@@ -119,6 +155,11 @@ class PretrainModel(nn.Module, ABC):
         for module in self.modules():
             if isinstance(module, Attention):
                 module.backend = backend
+
+    def _scaled_ratio(self, modality: str, gsd_scale: Tensor | None) -> Ratio:
+        """A modality's own GSD ratio, or one per sample where images were cropped and enlarged."""
+        ratio = self.config[modality].gsd_ratio
+        return ratio if gsd_scale is None else ratio * gsd_scale
 
     def centres(
         self, grid: tuple[int, int], gsd_ratio: Ratio, device: torch.device

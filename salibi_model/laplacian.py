@@ -116,7 +116,7 @@ class LaplacianDecoder(nn.Module):
         tokens: Float[Tensor, "batch kept dim"],
         kept: Int64[Tensor, "batch kept"],
         grid: tuple[int, int],
-        xy: Float[Tensor, "{grid[0]*grid[1]} 2"],
+        xy: Float[Tensor, "#batch {grid[0]*grid[1]} 2"],
     ) -> Frequencies:
         """Predict the two images.
 
@@ -124,7 +124,7 @@ class LaplacianDecoder(nn.Module):
             tokens: from the encoder.
             kept: their indices on the input's grid.
             grid: (rows, cols) of the input's patches.
-            xy: centres of all of them, in the ground frame.
+            xy: centres of all of them, in the ground frame; one row where samples agree.
         """
         shown = self.embed(tokens)
         x = self.mask_token.to(shown.dtype).expand(len(shown), grid[0] * grid[1], -1)

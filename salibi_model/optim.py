@@ -1,22 +1,58 @@
-"""The optimiser and its schedule."""
+"""The optimiser, its schedule, and the moving average of the weights."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from salibi_model.errors import UsageError
 
 
-def adamw(model: nn.Module, *, weight_decay: float) -> torch.optim.AdamW:
+def adamw(
+    model: nn.Module, *, weight_decay: float, lr_scales: Mapping[str, float] | None = None
+) -> torch.optim.AdamW:
     """Make AdamW that decays matrices only: not biases, norms, the mask token or temperature.
 
+    Args:
+        model: what is trained.
+        weight_decay: of the matrices.
+        lr_scales: factors on the learning rate, by the beginning of parameters' names, such as
+            ``decoder`` or ``encoders.sar``; the longest that fits counts.
+
     Source: Loshchilov & Hutter 2019; betas (0.9, 0.95) as in MAE (He et al. 2022).
+
+    Raises:
+        UsageError: no parameter's name begins so.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.95))
+    scales = dict(lr_scales or {})
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    used = set()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            part = _part(name, scales)
+            used.add(part)
+            decay = weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((scales.get(part, 1.0), decay), []).append(parameter)
+    if unused := sorted(set(scales) - used):
+        parts = sorted({name.split(".")[0] for name, _ in model.named_parameters()})
+        raise UsageError(
+            f"no part of the model is called {', '.join(unused)}; it has {', '.join(parts)}, and parts "
+            "of these, such as encoders.sar."
+        )
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": decay, "scale": scale}
+            for (scale, decay), parameters in groups.items()
+        ],
+        betas=(0.9, 0.95),
+    )
+
+
+def _part(name: str, scales: Mapping[str, float]) -> str:
+    fitting = [part for part in scales if f"{name}.".startswith(f"{part}.")]
+    return max(fitting, key=len, default="")
 
 
 def learning_rate(step: int, *, steps: int, warmup_steps: int, peak: float) -> float:
@@ -28,6 +64,17 @@ def learning_rate(step: int, *, steps: int, warmup_steps: int, peak: float) -> f
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the rate of all parameter groups."""
+    """Set the rate of all parameter groups, each times its own factor."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["scale"]
+
+
+def moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
+    """Start the exponential moving average of a model's weights; ``None`` for a decay of 0.
+
+    ``average = decay * average + (1 - decay) * weights`` after each step (Polyak & Juditsky 1992,
+    with exponential weights).
+    """
+    if not decay:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]

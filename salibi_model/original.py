@@ -39,7 +39,7 @@ from salibi_model import distributed
 from salibi_model.attention import Bias, GroundBias
 from salibi_model.config import ModelConfig
 from salibi_model.errors import UsageError
-from salibi_model.interface import untouched
+from salibi_model.interface import Rows, untouched
 from salibi_model.losses import masked_mse, normalised_target
 from salibi_model.masking import Mask
 from salibi_model.original_parts import (
@@ -81,6 +81,8 @@ class OriginalScaleAlibi(ScaleAlibi):
         self,
         images: Mapping[str, Shaped[Tensor, "batch _ _ _"]],
         masks: Mapping[str, Mask],
+        gsd_scale: Float[Tensor, " batch"] | None = None,
+        row_gradients: Mapping[str, Float[Tensor, "batch dim"]] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
         """Give the original's loss and its parts.
 
@@ -88,6 +90,8 @@ class OriginalScaleAlibi(ScaleAlibi):
             images: per modality (B, C, H, W) in the store's units; all three.
             masks: per modality, the patches kept and removed; with mistake 4 the order of the
                 kept ones matters.
+            gsd_scale: must be left out; the original knows whole tiles alone.
+            row_gradients: must be left out; its batch is not divided.
 
         Returns:
             ``loss`` (the sum to minimise), ``contrastive``, ``reconstruction`` (the sum of
@@ -97,8 +101,14 @@ class OriginalScaleAlibi(ScaleAlibi):
             ``contrastive_hires_4x_hires_4x``; otherwise the sum of Scale-ALiBi's.
 
         Raises:
-            UsageError: a modality is missing, or shows other ground than the others.
+            UsageError: a modality is missing, or shows other ground than the others; or an
+                argument that must be left out was given.
         """
+        if gsd_scale is not None or row_gradients is not None:
+            raise UsageError(
+                "the original model takes whole tiles of one variant, in undivided batches; leave "
+                "out crops, stores of other zooms and accumulation, or take scale-alibi."
+            )
         unseen = [n for n in self.config.names if n not in images or not masks[n].kept.shape[1]]
         if unseen:
             raise UsageError(
@@ -111,7 +121,7 @@ class OriginalScaleAlibi(ScaleAlibi):
         patches = {name: patchify(images[name], self.config.patch_px) for name in self.config.names}
         tokens, _ = self._encode_kept(images, patches, masks)
         kept = {name: mask.kept for name, mask in masks.items()}
-        contrastive = self._contrastive(tokens, self._counted(patches, masks))
+        contrastive = self.contrast(self._rows(tokens, patches, masks))
         predicted = cast("StackedDecoder", self.decoder).stacked(
             self.fuse(tokens, kept, grid), kept["sar"], grid
         )
@@ -200,27 +210,21 @@ class OriginalScaleAlibi(ScaleAlibi):
         pixels = hidden_pixels(removed, grid, fineness, patch_px)
         return values, valid, pixels.repeat(1, 1, NUM_BANDS[name])
 
-    def _counted(
-        self, patches: Mapping[str, Tensor], masks: Mapping[str, Mask]
-    ) -> dict[str, Bool[Tensor, " total"]] | None:
-        """Which samples were observed; mistakes 1 and 6: all count, as nodata is a value."""
+    def _observed(self, name: str, patches: Tensor, mask: Mask) -> Tensor:
+        """Mistakes 1 and 6: all samples count, as nodata is a value."""
         if self.mistakes & {Mistake.SELF_MATCHES, Mistake.RAW_VALUES}:
-            return None
-        return {name: self._observed(name, patches[name], masks[name]) for name in patches}
+            return torch.ones(len(patches), dtype=torch.bool, device=patches.device)
+        return super()._observed(name, patches, mask)
 
-    def _contrastive(
-        self,
-        tokens: Mapping[str, Tensor],
-        observed: Mapping[str, Bool[Tensor, " total"]] | None = None,
-    ) -> dict[str, Tensor]:
+    def contrast(self, rows: Mapping[str, Rows]) -> dict[str, Float[Tensor, ""]]:
         """Mistake 1: optical with SAR, SAR with optical, and high resolution with itself.
 
         No gradient reaches what the rows are compared with.
         """
         if Mistake.SELF_MATCHES not in self.mistakes:
-            return super()._contrastive(tokens, observed)
-        own = {name: self.project(self._represent(tokens[name], name), name) for name in tokens}
-        everyone = {name: distributed.gather_rows(rows.detach()) for name, rows in own.items()}
+            return super().contrast(rows)
+        own = {name: modality.vectors for name, modality in rows.items()}
+        everyone = {name: distributed.gather_rows(each.detach()) for name, each in own.items()}
         first = distributed.rank() * len(own["sar"])
         labels = first + torch.arange(len(own["sar"]), device=own["sar"].device)
         with torch.autocast(labels.device.type, enabled=False):

@@ -63,6 +63,8 @@ class ScaleAlibi(ContrastedEncoders):
         self,
         images: Mapping[str, Shaped[Tensor, "batch _ _ _"]],
         masks: Mapping[str, Mask],
+        gsd_scale: Float[Tensor, " batch"] | None = None,
+        row_gradients: Mapping[str, Float[Tensor, "batch dim"]] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
         """Give the pre-training loss and its parts.
 
@@ -71,6 +73,8 @@ class ScaleAlibi(ContrastedEncoders):
                 may lack modalities: they have no part in the loss.
             masks: per modality of the batch, the patches kept and removed. One without kept
                 patches is not seen by any encoder, and is reconstructed from the others.
+            gsd_scale: per sample, as for :meth:`PretrainModel.forward`.
+            row_gradients: of a larger contrastive batch, as for :meth:`PretrainModel.forward`.
 
         Returns:
             ``loss`` (the sum to minimise), ``contrastive``, ``reconstruction``, and their parts
@@ -86,11 +90,11 @@ class ScaleAlibi(ContrastedEncoders):
         self._bound_scale()
         names = [name for name in self.config.names if name in images]
         patches = {name: patchify(images[name], self.config.patch_px) for name in names}
-        tokens, centres = self._encode_kept(images, patches, masks)
-        parts = {}
+        tokens, centres = self._encode_kept(images, patches, masks, gsd_scale)
+        parts: dict[str, dict[str, Tensor]] = {}
+        rows = self._rows(tokens, patches, masks)
         if self.config.contrasted:
-            observed = {name: self._observed(name, patches[name], masks[name]) for name in tokens}
-            parts["contrastive"] = self._contrastive(tokens, observed)
+            parts["contrastive"] = self.contrast(rows) if row_gradients is None else {}
         if "reconstruction" in self.config.objectives:
             grid = self.anchor_grid(images)
             fused = self._decode_wanted(tokens, centres, masks, grid, names)
@@ -101,17 +105,20 @@ class ScaleAlibi(ContrastedEncoders):
                 for name in names
             }
         losses = [loss for group in parts.values() for loss in group.values()]
-        if not losses:
+        stand_in = {}
+        if row_gradients:
+            stand_in["surrogate"] = self._surrogate(rows, row_gradients)
+        elif not losses:
             raise UsageError(
                 f"a batch of {', '.join(names) or 'no modality'} has no pair to contrast, and "
                 "nothing is reconstructed; give images of both modalities of a pair."
             )
-        loss = torch.stack(losses).sum()
+        loss = torch.stack(losses).sum() if losses else self.log_scale.new_zeros(())
         if set(tokens) != set(self.config.names):
             loss = loss + untouched(self)
         totals = {kind: _sum(group, like=loss) for kind, group in parts.items()}
         named = {name: value for group in parts.values() for name, value in group.items()}
-        return {"loss": loss, **totals, **named}
+        return {"loss": loss, **totals, **named, **stand_in}
 
     def predict_patches(
         self,

@@ -88,6 +88,8 @@ class ScaleMae(PretrainModel):
         self,
         images: Mapping[str, Shaped[Tensor, "batch _ _ _"]],
         masks: Mapping[str, Mask],
+        gsd_scale: Float[Tensor, " batch"] | None = None,
+        row_gradients: Mapping[str, Float[Tensor, "batch dim"]] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
         """Give the pre-training loss and its parts.
 
@@ -103,6 +105,8 @@ class ScaleMae(PretrainModel):
             images: per modality (B, C, H, W) in the store's units (0..255, 0 = nodata); edges
                 are multiples of twice the patch. A batch may lack modalities, but not all.
             masks: per modality of the batch, patches of the input kept and removed.
+            gsd_scale: per sample, as for :meth:`PretrainModel.forward`.
+            row_gradients: nothing is contrasted; there are none.
 
         Returns:
             ``loss`` = ``reconstruction``, the sum of ``reconstruction_low_lores``,
@@ -111,11 +115,12 @@ class ScaleMae(PretrainModel):
         Raises:
             UsageError: the batch has none of the model's modalities.
         """
+        del row_gradients
         parts: dict[str, Tensor] = {}
         for name in self._present(images):
             values, valid = self.pixels[name](images[name])
             seen, seen_valid = shrink(values, valid, HALF)
-            predicted = self._predict(name, seen, masks[name])
+            predicted = self._predict(name, seen, masks[name], gsd_scale)
             target = frequency_targets(values, valid, self.config.patch_px)
             low, high = self._losses(
                 predicted, target, Frequencies(seen_valid, valid), masks[name].removed
@@ -168,15 +173,19 @@ class ScaleMae(PretrainModel):
         return tokens
 
     def _predict(
-        self, name: str, seen: Float[Tensor, "batch bands rows cols"], mask: Mask
+        self,
+        name: str,
+        seen: Float[Tensor, "batch bands rows cols"],
+        mask: Mask,
+        gsd_scale: Float[Tensor, " batch"] | None = None,
     ) -> Frequencies:
         """Predict both frequency images from a modality's normalised input."""
         grid = patch_grid(seen, self.config.patch_px)
-        ratio = HALF * self.config[name].gsd_ratio
-        xy = self.centres(grid, ratio, seen.device)[0]
+        ratio = HALF * self._scaled_ratio(name, gsd_scale)
+        xy = self.centres(grid, ratio, seen.device)
         kept = take(patchify(seen, self.config.patch_px), mask.kept)
         predicted: Frequencies = self.decoder(
-            self._encode(kept, xy[mask.kept]), mask.kept, grid, xy
+            self._encode(kept, take(xy.expand(len(kept), -1, -1), mask.kept)), mask.kept, grid, xy
         )
         return predicted
 

@@ -2,16 +2,26 @@
 
 import math
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from salibi_model.attention import BACKENDS
-from salibi_model.checkpoints import RunFolder
-from salibi_model.config import MISTAKES, OBJECTIVES, SIZES, TRI_ENCODER, ModelConfig
+from salibi_model.config import OBJECTIVES, SIZES, TRI_ENCODER, ModelConfig
+from salibi_model.crops import Crop
 from salibi_model.errors import UsageError
+from salibi_model.options import (
+    check_one_of,
+    check_range,
+    check_type,
+    read_depth,
+    read_factor,
+    read_mistakes,
+    read_pair,
+)
 from salibi_model.store import SampleStore, mean_gsd_m, shared_modalities
+from salibi_model.trackers import TRACKERS
 
 DEFAULT_STORE = "data/micro.zarr"
 
@@ -43,6 +53,10 @@ DEFAULTS: Mapping[str, SizeDefaults] = {
 
 _RANGES: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("steps", "epochs", "batch_size", "checkpoint_every", "lr"), (0, math.inf)),
+    **dict.fromkeys(("validate_every", "probe_every", "probe_gsd_m", "crop_px"), (0, math.inf)),
+    **dict.fromkeys(("accumulate", "workers", "keep_checkpoints"), (1, math.inf)),
+    "validation_samples": (0, math.inf),
+    "ema": (0, 0.99999999),
     "patch_px": (2, math.inf),
     "hide_share": (0, 0.9),
     "mask_ratio": (0, 1),
@@ -94,7 +108,20 @@ class TrainingConfig:
     epochs: int = 0
     """Passes over the training split, in place of ``steps``."""
     batch_size: int = 0
-    """Samples of all processes together; by default the size's, or all that there are."""
+    """Samples of all processes together; by default the size's, or all that there are. The
+    contrastive loss compares all of them, however they are divided."""
+    accumulate: int = 1
+    """Parts in which each process takes its share of a batch, one after the other, where it does
+    not fit into memory as a whole. The loss is that of the whole batch."""
+    weights: tuple[float, ...] = ()
+    """Share of each store in the samples, where there are several; empty: each sample once."""
+    crop_px: int = 0
+    """Edge, in base-zoom pixels, to which a random square of each sample is brought; 0: whole
+    tiles. Ground sample distances follow."""
+    crop_share: tuple[float, ...] = (0.25, 1.0)
+    """Smallest and largest edge of that square, as a share of the tile's."""
+    workers: int = 2
+    """Threads that read ahead, per process; they change no result."""
     mask_ratio: float = 0.75
     """Share of patches REMOVED, per modality."""
     lr: float = 0.0
@@ -104,37 +131,85 @@ class TrainingConfig:
     """Share of the steps in which the rate rises."""
     clip_norm: float = 1.0
     """Upper bound of the gradient's norm."""
+    lr_scales: tuple[str, ...] = ()
+    """Factors on the learning rate of parts of the model, such as ``decoder:2``, by the
+    beginning of their parameters' names."""
+    ema: float = 0.0
+    """Decay per step of the moving average of the weights that is then kept as the model and
+    validated, such as 0.999; 0: the weights themselves."""
     precision: str = "float32"
     """``float32``, or ``bf16`` for autocast."""
+    compile: bool = False
+    """Whether ``torch.compile`` makes kernels of the model first."""
     attention: str = "auto"
     """Backend of the attention; it changes no result: see :mod:`salibi_model.attention`."""
     seed: int = 0
     checkpoint_every: int = 0
     """Steps between checkpoints."""
+    keep_checkpoints: int = 3
+    """How many of the newest are kept."""
+    validate_every: int = 0
+    """Steps between validations; by default as for checkpoints."""
+    validation_samples: int = 256
+    """Samples of the validation split to validate on, at most; 0: no validation."""
+    probe: str = ""
+    """Labelled images (a GEO-Bench task, or a folder per class) to classify by nearest
+    neighbours while training."""
+    probe_every: int = 0
+    """Steps between probes; by default as for validations."""
+    probe_gsd_m: float = 0.0
+    """Metres per pixel of the labelled images, where they do not say."""
+    stop_on_collapse: bool = True
+    """Whether to stop where all samples have come to the same embedding."""
+    trackers: tuple[str, ...] = ()
+    """Where metrics go besides ``metrics.csv`` and TensorBoard: ``wandb``, ``mlflow``."""
     store_digests: tuple[str, ...] = ()
     """Plan digests of the stores; filled in."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            _check_type(field.name, field.type, getattr(self, field.name))
-        _check_one_of("size", self.size, SIZES)
-        _check_one_of("precision", self.precision, ("float32", "bf16"))
-        _check_one_of("model", self.model, MODELS)
-        _check_one_of("attention backend", self.attention, BACKENDS)
-        for name, (low, high) in _RANGES.items():
-            if not low <= getattr(self, name) <= high:
-                limits = f"from {low:g} to {high:g}" if high < math.inf else f"{low:g} or more"
-                raise UsageError(f"{name} is {getattr(self, name)}; expected {limits}.")
+            check_type(field.name, field.type, getattr(self, field.name))
+        self._check_values()
         if self.steps and self.epochs:
             raise UsageError("give --steps or --epochs, not both.")
         if not self.stores:
             raise UsageError("give at least one store.")
+        if self.weights and len(self.weights) != len(self.stores):
+            raise UsageError(
+                f"there are {len(self.weights)} weights for {len(self.stores)} stores; give one each."
+            )
+        if len(self.crop_share) != 2:  # noqa: PLR2004
+            raise UsageError(
+                f"crop_share is {', '.join(map(str, self.crop_share))}; expected the smallest and the "
+                "largest share of the edge, as 0.25,1."
+            )
+        if self.crop_px:
+            self.crop  # noqa: B018 - it checks itself
         self._check_mode()
 
+    def _check_values(self) -> None:
+        check_one_of("size", self.size, SIZES)
+        check_one_of("precision", self.precision, ("float32", "bf16"))
+        check_one_of("model", self.model, MODELS)
+        check_one_of("attention backend", self.attention, BACKENDS)
+        for name, (low, high) in _RANGES.items():
+            check_range(name, getattr(self, name), low, high)
+        for weight in self.weights:
+            check_range("a weight of a store", weight, 1e-9, math.inf)
+        for text in self.lr_scales:
+            read_factor(text)
+        for tracker in self.trackers:
+            check_one_of("tracker", tracker, TRACKERS)
+
     def _check_mode(self) -> None:
-        _mistakes(self.compat)
+        read_mistakes(self.compat)
         if self.compat and self.model != "scale-alibi":
             raise UsageError(f"compat {self.compat!r} is a mode of scale-alibi, not {self.model}.")
+        if self.compat and (self.accumulate > 1 or self.crop_px):
+            raise UsageError(
+                "the original model takes whole tiles in undivided batches: leave out accumulate and "
+                "crop_px with compat."
+            )
         predicts = "reconstruction" in (self.objectives or OBJECTIVES)
         if self.hide_share and (self.compat or self.model == "scale-mae" or not predicts):
             raise UsageError(
@@ -179,11 +254,18 @@ class TrainingConfig:
     def resolve(self, stores: Sequence[SampleStore], *, world_size: int = 1) -> "TrainingConfig":
         """Fill in everything that was left open, from the stores and the size's defaults."""
         defaults = DEFAULTS[self.size]
+        parts = world_size * self.accumulate
         num_train = sum(len(store.split_indices("train")) for store in stores)
-        batch_size = self.batch_size or _fitting_batch(defaults.batch_size, num_train, world_size)
+        batch_size = self.batch_size or _fitting_batch(defaults.batch_size, num_train, parts)
+        if batch_size % parts:
+            raise UsageError(
+                f"batch size {batch_size} does not divide among {world_size} processes of "
+                f"{self.accumulate} parts each; it counts the samples of all together."
+            )
         steps_per_epoch = max(1, num_train // batch_size)
         steps = self.steps or self.epochs * steps_per_epoch
         steps = steps or max(defaults.min_steps, defaults.epochs * steps_per_epoch)
+        every = self.checkpoint_every or max(1, min(500, steps // 4))
         return replace(
             self,
             modalities=self.modalities or _default_modalities(self.model, stores),
@@ -193,9 +275,24 @@ class TrainingConfig:
             epochs=0,
             batch_size=batch_size,
             lr=self.lr or defaults.lr,
-            checkpoint_every=self.checkpoint_every or max(1, min(500, steps // 4)),
+            checkpoint_every=every,
+            validate_every=self.validate_every or every,
+            probe_every=self.probe_every or self.validate_every or every,
             store_digests=tuple(store.attributes.plan_digest for store in stores),
         )
+
+    @property
+    def crop(self) -> Crop | None:
+        """The random squares to train on; ``None``: whole tiles."""
+        if not self.crop_px:
+            return None
+        smallest, largest = self.crop_share
+        return Crop(min_share=smallest, max_share=largest, size_px=self.crop_px)
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps in which the rate rises, of a resolved configuration."""
+        return max(1, round(self.warmup_share * self.steps))
 
     def model_config(self, stores: Sequence[SampleStore]) -> ModelConfig:
         """Describe the model of this resolved configuration.
@@ -206,75 +303,23 @@ class TrainingConfig:
         return ModelConfig(
             architecture="original" if self.compat else self.model,
             size=SIZES[self.size],
-            modalities=shared_modalities(stores, self.modalities),
+            modalities=shared_modalities(stores, self.modalities, self.weights),
             patch_px=self.patch_px,
             objectives=self.objectives,
-            pairs=tuple(_pair(text) for text in self.pairs),
+            pairs=tuple(read_pair(text) for text in self.pairs),
             gsd_scaling=self.gsd_scaling,
             fusion=self.fusion,
             fine_target=self.fine_target,
             normalise_patches=self.normalise_patches,
-            depths=tuple(_depth(text) for text in self.depths),
-            mistakes=_mistakes(self.compat),
-            base_gsd_m=mean_gsd_m(stores),
+            depths=tuple(read_depth(text) for text in self.depths),
+            mistakes=read_mistakes(self.compat),
+            base_gsd_m=mean_gsd_m(stores, self.weights),
         )
 
 
-def resumed_config(out: str | Path, **changes: Any) -> TrainingConfig:
-    """Read the configuration of the run in ``out``, with ``changes``.
-
-    Raises:
-        CheckpointError: there is no run.
-    """
-    config = TrainingConfig.from_mapping(RunFolder(out).read_config(), where=str(out))
-    if "epochs" in changes:
-        config = replace(config, steps=0)
-    return replace(config, **changes)
-
-
-def check_same_run(config: TrainingConfig, folder: RunFolder, *, resume: bool) -> None:
-    """Refuse to go on with a run that was set up in another way.
-
-    Raises:
-        CheckpointError: there is no run to ``resume``.
-        UsageError: the run in ``folder`` has another configuration.
-    """
-    if not (resume or folder.exists()):
-        return
-    before = TrainingConfig.from_mapping(folder.read_config(), where=str(folder.path))
-    free = {"steps", "epochs", "checkpoint_every", "stores", "attention"}
-    changed = [
-        f"{name} {getattr(before, name)!r} -> {getattr(config, name)!r}"
-        for name in (field.name for field in fields(config))
-        if name not in free and getattr(before, name) != getattr(config, name)
-    ]
-    if changed:
-        raise UsageError(
-            f"{folder.path} holds a run of another configuration ({'; '.join(changed)}). Give "
-            "another --out, or --resume alone to go on with its own configuration."
-        )
-
-
-def _fitting_batch(wanted: int, num_train: int, world_size: int) -> int:
-    """The default batch, or the largest that the split fills and the ranks divide."""
-    return max(min(wanted, num_train) // world_size, 1) * world_size
-
-
-def _check_type(name: str, kind: Any, value: Any) -> None:
-    """Refuse a value that a TOML file gives another type than the field has."""
-    expected = {
-        bool: ("true or false", isinstance(value, bool)),
-        int: ("a whole number", isinstance(value, int) and not isinstance(value, bool)),
-        float: (
-            "a finite number",
-            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value),
-        ),
-        str: ("a text", isinstance(value, str)),
-    }
-    names = isinstance(value, tuple) and all(isinstance(part, str) for part in value)
-    meaning, fits = expected.get(kind, ('a list of names, as ["sar", "lores"]', names))
-    if not fits:
-        raise UsageError(f"{name} is {value!r}; expected {meaning}.")
+def _fitting_batch(wanted: int, num_train: int, parts: int) -> int:
+    """The default batch, or the largest that the split fills and its parts divide."""
+    return max(min(wanted, num_train) // parts, 1) * parts
 
 
 def _default_modalities(model: str, stores: Sequence[SampleStore]) -> tuple[str, ...]:
@@ -285,36 +330,3 @@ def _default_modalities(model: str, stores: Sequence[SampleStore]) -> tuple[str,
 
 def _default_objectives(model: str) -> tuple[str, ...]:
     return ("reconstruction",) if model == "scale-mae" else OBJECTIVES
-
-
-def _pair(text: str) -> tuple[str, str]:
-    left, colon, right = text.partition(":")
-    if not (left and colon and right):
-        raise UsageError(f"{text!r} is no pair of modalities; write one as sar:lores.")
-    return left, right
-
-
-def _mistakes(compat: str) -> tuple[int, ...]:
-    """Read ``original`` (all mistakes) or ``original:1,4`` (these); without text there are none."""
-    if compat in ("", "original"):
-        return MISTAKES if compat else ()
-    name, _, listed = compat.partition(":")
-    chosen = tuple(number for number in MISTAKES if str(number) in listed.split(","))
-    if name != "original" or not chosen or listed != ",".join(map(str, chosen)):
-        raise UsageError(
-            f"no compatibility {compat!r}; write original, or original:1,4 for some of its "
-            f"mistakes ({', '.join(map(str, MISTAKES))}), in order."
-        )
-    return chosen
-
-
-def _depth(text: str) -> tuple[str, int]:
-    name, _, depth = text.partition(":")
-    if not (name and depth.isdecimal()):
-        raise UsageError(f"{text!r} is no depth of an encoder; write one as sar:6.")
-    return name, int(depth)
-
-
-def _check_one_of(what: str, given: str, known: Collection[str]) -> None:
-    if given not in known:
-        raise UsageError(f"no {what} {given!r}; take one of {', '.join(filter(None, known))}.")

@@ -2,27 +2,33 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from salibi_model import distributed, optim
 from salibi_model.allocator import keep_freed_memory
-from salibi_model.architectures import build_model
-from salibi_model.batches import Batch, Batches
-from salibi_model.checkpoints import RunFolder, save_model
-from salibi_model.errors import CheckpointError, TrainingError, UsageError
+from salibi_model.batches import Batches
+from salibi_model.checkpoints import RunFolder
+from salibi_model.errors import CheckpointError, StoppedError, TrainingError, UsageError
 from salibi_model.interface import PretrainModel
-from salibi_model.masking import hidden_modalities, num_removed, random_masks
+from salibi_model.masking import num_removed
 from salibi_model.metrics import MetricsLog
-from salibi_model.settings import TrainingConfig, check_same_run
+from salibi_model.resuming import check_same_run
+from salibi_model.settings import TrainingConfig
+from salibi_model.state import RunState
+from salibi_model.steps import MaskedBatch, add_gradients, mask_batch
+from salibi_model.stopping import STOP_SIGNALS, StopSignals
 from salibi_model.store import SampleStore
+from salibi_model.trackers import check_trackers
+from salibi_model.watching import Watch, Watched
+
+OnStep = Callable[[int, int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +49,7 @@ def train(
     out: str | Path,
     resume: bool = False,
     device: str = "auto",
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> TrainingResult:
     """Train a model on stores; a run that is there already goes on from its last checkpoint.
 
@@ -53,16 +59,21 @@ def train(
         out: the run's folder.
         resume: insist that there is a run to go on with.
         device: ``auto``, ``cpu``, ``cuda``, ...
-        on_step: called with (done, total) after each step.
+        on_step: called with (done, total, the step's row of ``metrics.csv``) after each step.
 
     Under ``torchrun`` each process takes its part of every batch. Batches, masks and turns are
     drawn per sample from the seed, so that their number does not change what is learned.
+
+    SIGTERM and SIGUSR1, by which clusters announce that a job's time is over, let the step under
+    way end, and a checkpoint be written.
 
     Raises:
         UsageError: the stores, the configuration and the run in ``out`` do not fit together.
         StoreError: a store cannot be read.
         CheckpointError: there is nothing to resume, or it is damaged.
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is not finite, or all embeddings are alike. What was learned
+            before is kept as a checkpoint.
+        StoppedError: a signal asked for it; likewise.
     """
     chosen = distributed.choose_device(device)
     if chosen.type == "cpu":
@@ -77,82 +88,139 @@ def _train(
     *,
     resume: bool,
     device: torch.device,
-    on_step: Callable[[int, int], None] | None,
+    on_step: OnStep | None,
 ) -> TrainingResult:
     stores = [SampleStore(location) for location in config.stores]
     config = config.resolve(stores, world_size=distributed.world_size())
-    torch.manual_seed(config.seed)
-    model = build_model(config.model_config(stores)).to(device)
-    model.use_attention(config.attention)
-    optimizer = optim.adamw(model, weight_decay=config.weight_decay)
-    batches = Batches(
-        stores,
-        modalities=config.modalities,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
-    )
     check_same_run(config, folder, resume=resume)
+    check_trackers(config.trackers)
+    state = RunState.start(config, stores, _batches(config, stores), device)
+    model, batches, optimizer = state.model, state.batches, state.optimizer
+    watch = Watch(stores, config, device)
+    first_step = state.restore(folder.load_last(device))
     _check_shapes(model, config)
-    first_step = _restore(folder.load_last(device), model, optimizer, batches)
-    if first_step > config.steps:
-        raise UsageError(
-            f"{folder.path} has been trained for {first_step} steps already, more than the "
-            f"{config.steps} asked for; give more --steps, or another --out."
-        )
-    distributed.wait_for_all()  # nobody writes before everybody has read
+    _check_start(folder, config, first_step, device)
     is_writer = distributed.rank() == 0
     if is_writer:
         folder.write_config(asdict(config))
     wrapped = _data_parallel(model, device)
     metrics: dict[str, float] = {}
-    log_context = (
-        closing(MetricsLog(folder, first_step=first_step + 1)) if is_writer else nullcontext()
-    )
-    with log_context as log:
-        reader = iter(batches)
+    with (
+        _metrics_log(folder, config, first_step) as log,
+        StopSignals() as signals,
+        closing(iter(batches)) as reader,
+    ):
         for step in range(first_step, config.steps):
-            started = time.perf_counter()
+            started, position = time.perf_counter(), batches.state_dict()
             rate = learning_rate(config, step)
             optim.set_learning_rate(optimizer, rate)
-            losses = _losses(wrapped, model, next(reader), config, device)
-            mean_losses = _checked(losses, step + 1)
             optimizer.zero_grad(set_to_none=True)
-            losses["loss"].backward()  # type: ignore[no-untyped-call]
-            norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-            _check_finite("the gradient's norm", norm.item(), step + 1)
+            batch = mask_batch(
+                model,
+                next(reader),
+                mask_ratio=config.mask_ratio,
+                hide_share=config.hide_share,
+                device=device,
+            )
+            with _keeping_what_was_before(state, folder, step, position):
+                losses = _gradients(wrapped, model, batch, config, step + 1)
+                norm = _clip(model, config.clip_norm, step + 1)
             optimizer.step()
+            if state.average is not None:
+                state.average.update_parameters(model)
+            seconds = time.perf_counter() - started
             metrics = {
                 "step": float(step + 1),
                 "epoch": step / batches.steps_per_epoch,
                 "lr": rate,
-                "gradient_norm": norm.item(),
+                "gradient_norm": norm,
                 **{name: value.item() for name, value in model.monitors().items()},
-                **mean_losses,
-                "seconds": time.perf_counter() - started,
+                **losses,
+                "seconds": seconds,
+                "images_per_second": config.batch_size * len(batch.images) / seconds,
+                "data_wait_share": min(1.0, batches.waited_s / seconds),
             }
-            if log is not None:
-                log.write(metrics)
-                if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-                    _save(folder, step + 1, model, optimizer, batches, config)
+            due = _is_due(config, step + 1)
+            if due:
+                state.check_finite(step + 1)
+            watched = watch(step + 1, state.product)
+            metrics |= watched.metrics
+            _record(log, metrics, watched)
+            stop = _agreed(signals.requested, device)
+            if is_writer and (due or stop or watched.collapsed):
+                state.save(folder, step + 1)
             if on_step is not None:
-                on_step(step + 1, config.steps)
-        reader.close()
+                on_step(step + 1, config.steps, metrics)
+            if stop or watched.collapsed:
+                distributed.wait_for_all()
+            _check_goes_on(folder, watched, stop, step + 1, config.steps)
     distributed.wait_for_all()
     return TrainingResult(
         out=folder.path, steps=config.steps, first_step=first_step, metrics=metrics
     )
 
 
+def _batches(config: TrainingConfig, stores: list[SampleStore]) -> Batches:
+    return Batches(
+        stores,
+        modalities=config.modalities,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        weights=config.weights,
+        crop=config.crop,
+        workers=config.workers,
+    )
+
+
 def _check_shapes(model: PretrainModel, config: TrainingConfig) -> None:
     """Find out before anything is written whether images of the stores' sizes can be masked."""
-    images = {
-        m.name: torch.empty(1, len(m.bands), m.size_px, m.size_px, device="meta")
-        for m in model.config.modalities
-    }
+    images = {}
+    for m in model.config.modalities:
+        edge = round(config.crop_px / m.gsd_ratio) or m.size_px
+        images[m.name] = torch.empty(1, len(m.bands), edge, edge, device="meta")
     for count in model.num_tokens(images).values():
         num_removed(count, config.mask_ratio)
+
+
+def _check_start(
+    folder: RunFolder, config: TrainingConfig, first_step: int, device: torch.device
+) -> None:
+    """Let processes agree on where they are; nobody writes before everybody has read.
+
+    Raises:
+        UsageError: the run has more steps already than it is asked for.
+        CheckpointError: processes read different checkpoints.
+    """
+    if first_step > config.steps:
+        raise UsageError(
+            f"{folder.path} has been trained for {first_step} steps already, more than the "
+            f"{config.steps} asked for; give more --steps, or another --out."
+        )
+    own = torch.tensor([float(first_step)], device=device)
+    mean = distributed.mean_over_ranks(own).item()
+    if mean != first_step:
+        raise CheckpointError(
+            f"process {distributed.rank()} read the checkpoint of step {first_step} from "
+            f"{folder.path}, others that of another step; give a folder that all processes share."
+        )
+
+
+@contextmanager
+def _metrics_log(
+    folder: RunFolder, config: TrainingConfig, first_step: int
+) -> Iterator[MetricsLog | None]:
+    """The run's log, in the process that writes it."""
+    if distributed.rank():
+        yield None
+        return
+    with closing(
+        MetricsLog(
+            folder, first_step=first_step + 1, trackers=config.trackers, config=asdict(config)
+        )
+    ) as log:
+        yield log
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -160,36 +228,41 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     return optim.learning_rate(
         step,
         steps=config.steps,
-        warmup_steps=max(1, round(config.warmup_share * config.steps)),
+        warmup_steps=config.warmup_steps,
         peak=config.lr,
     )
 
 
-def _losses(
+def _gradients(
     wrapped: nn.Module,
     model: PretrainModel,
-    batch: Batch,
+    batch: MaskedBatch,
     config: TrainingConfig,
-    device: torch.device,
-) -> dict[str, Tensor]:
-    """Move a batch to the device, mask it, and give the loss and its parts."""
-    num_tokens = model.num_tokens(batch.images)
-    hidden = hidden_modalities(list(num_tokens), config.hide_share, batch.seed)
-    masks = random_masks(num_tokens, config.mask_ratio, batch.seeds, hidden=hidden)
-    images = {name: image.to(device, non_blocking=True) for name, image in batch.images.items()}
-    on_device = {name: mask.to(device) for name, mask in masks.items()}
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        losses: dict[str, Tensor] = wrapped(images, on_device)
-    return losses
+    step: int,
+) -> dict[str, float]:
+    """Fill in the weights' gradients; give the losses, averaged over processes.
 
-
-def _checked(losses: Mapping[str, Tensor], step: int) -> dict[str, float]:
-    """Average the losses over ranks, so that all ranks stop alike when one is not finite."""
+    All processes stop alike where one of the losses is not finite.
+    """
+    losses = add_gradients(
+        wrapped,
+        model,
+        batch,
+        num_parts=config.accumulate,
+        bf16=config.precision == "bf16",
+    )
     means = distributed.mean_over_ranks(torch.stack(list(losses.values())).float()).tolist()
     named = dict(zip(losses, means, strict=True))
     for name, value in named.items():
         _check_finite(name, value, step)
     return named
+
+
+def _clip(model: PretrainModel, bound: float, step: int) -> float:
+    """Bring the gradient's norm down to ``bound``; give what it was."""
+    norm = nn.utils.clip_grad_norm_(model.parameters(), bound).item()
+    _check_finite("the gradient's norm", norm, step)
+    return norm
 
 
 def _check_finite(name: str, value: float, step: int) -> None:
@@ -201,55 +274,64 @@ def _check_finite(name: str, value: float, step: int) -> None:
         )
 
 
+@contextmanager
+def _keeping_what_was_before(
+    state: RunState, folder: RunFolder, step: int, position: Mapping[str, int]
+) -> Iterator[None]:
+    """Where a step fails, keep the state before it: hours may lie since the last checkpoint."""
+    try:
+        yield
+    except TrainingError:
+        if distributed.rank() == 0 and state.is_finite:
+            state.save(folder, step, position=position)
+        distributed.wait_for_all()  # a launcher ends all processes when the first one ends
+        raise
+
+
+def _agreed(requested: int | None, device: torch.device) -> int:
+    """Give the signal that asked any of the processes to stop; 0: none did."""
+    asked = torch.tensor([float(requested == number) for number in STOP_SIGNALS], device=device)
+    found = distributed.mean_over_ranks(asked).tolist()
+    return next((int(n) for n, share in zip(STOP_SIGNALS, found, strict=True) if share), 0)
+
+
+def _is_due(config: TrainingConfig, step: int) -> bool:
+    return step % config.checkpoint_every == 0 or step == config.steps
+
+
+def _record(log: MetricsLog | None, metrics: Mapping[str, float], watched: Watched) -> None:
+    """Write a step's row and pictures, in the process that does."""
+    if log is not None:
+        log.write(metrics)
+        for name, image in watched.images.items():
+            log.write_image(name, int(metrics["step"]), image)
+
+
+def _check_goes_on(folder: RunFolder, watched: Watched, stop: int, step: int, steps: int) -> None:
+    """End a run that has collapsed, or was asked to stop; its state has been kept.
+
+    Raises:
+        TrainingError: it has collapsed.
+        StoppedError: a signal asked for it.
+    """
+    if watched.collapsed:
+        raise TrainingError(
+            f"embeddings of {', '.join(watched.collapsed)} are alike for all samples at step {step}: "
+            f"the model has collapsed. The checkpoint of this step is in {folder.path}. Lower --lr, "
+            "raise the batch size or take both objectives; --no-stop-on-collapse goes on all the "
+            "same."
+        )
+    if stop:
+        raise StoppedError(
+            f"stopped by signal {stop} after step {step} of {steps}; the checkpoint is in "
+            f"{folder.path}. Run the same command again to go on.",
+            signal_number=stop,
+        )
+
+
 def _data_parallel(model: PretrainModel, device: torch.device) -> nn.Module:
     """Wrap the model so that gradients are averaged over ranks; itself when alone."""
     if distributed.world_size() == 1:
         return model
     device_ids = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=device_ids)
-
-
-def _save(
-    folder: RunFolder,
-    step: int,
-    model: PretrainModel,
-    optimizer: torch.optim.Optimizer,
-    batches: Batches,
-    config: TrainingConfig,
-) -> None:
-    state = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "schedule": {"steps": config.steps, "lr": config.lr, "warmup_share": config.warmup_share},
-        "data": batches.state_dict(),
-        "rng": torch.get_rng_state(),
-    }
-    if not all(bool(value.isfinite().all()) for value in model.state_dict().values()):
-        raise TrainingError(
-            f"weights are not finite after step {step}; they were not kept. Lower --lr; --resume "
-            "goes on from the last checkpoint."
-        )
-    folder.save(step, state)
-    save_model(model, folder.model, training={**asdict(config), "step": step})
-
-
-def _restore(
-    state: Mapping[str, Any] | None,
-    model: PretrainModel,
-    optimizer: torch.optim.Optimizer,
-    batches: Batches,
-) -> int:
-    """Put everything back as it was after a step; give that step, 0 without a state."""
-    if state is None:
-        return 0
-    try:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"the run's last checkpoint is not of this model ({str(error).splitlines()[0]}); write "
-            "the name of an older one into its file `last`, or start again with another --out."
-        ) from error
-    batches.load_state_dict(state["data"])
-    torch.set_rng_state(state["rng"].cpu())
-    return int(state["step"])

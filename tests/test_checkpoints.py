@@ -16,7 +16,8 @@ import salibi_model
 from salibi_model import config as model_config
 from salibi_model.checkpoints import RunFolder, describe
 from salibi_model.errors import CheckpointError, UsageError
-from salibi_model.settings import TrainingConfig, resumed_config
+from salibi_model.resuming import resumed_config
+from salibi_model.settings import TrainingConfig
 from salibi_model.trainer import train
 
 

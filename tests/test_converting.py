@@ -27,8 +27,8 @@ from salibi_model.checkpoints import describe as described
 from salibi_model.config import TRI_ENCODER
 from salibi_model.converting import convert
 from salibi_model.errors import CheckpointError, UsageError
-from salibi_model.evaluate import retrieval
 from salibi_model.masking import random_masks
+from salibi_model.retrieval import retrieval
 
 HEADS = 4
 PATCH = 4

@@ -15,9 +15,9 @@ from salibi_model import config as model_config
 from salibi_model.config import TRI_ENCODER
 from salibi_model.decoder import anchor_cells
 from salibi_model.errors import UsageError
-from salibi_model.evaluate import retrieval
 from salibi_model.inpaint import reconstruct
 from salibi_model.masking import hidden_modalities, random_masks
+from salibi_model.retrieval import retrieval
 from salibi_model.settings import TrainingConfig
 from salibi_model.trainer import train
 

@@ -11,11 +11,11 @@ from salibi_cli.panels import (
     MARGIN_PX,
     FigureError,
     Panel,
-    as_rgb,
     check_path,
     save_panels,
 )
 from salibi_data.schema import Modality
+from salibi_model.colours import as_rgb
 
 
 def image(edge, seed=0):

@@ -13,11 +13,14 @@ from stores import describe, write_store
 
 from salibi_model.config import ModelConfig
 from salibi_model.errors import CheckpointError, StoreError, UsageError
-from salibi_model.evaluate import ranks, recalls, retrieval
 from salibi_model.inpaint import HIDDEN, reconstruct
 from salibi_model.patches import patchify
 from salibi_model.reach import attention_reach
+from salibi_model.recall import ranks, recalls
+from salibi_model.results import Results
+from salibi_model.retrieval import record, retrieval, same_tiles
 from salibi_model.scale_mae import ScaleMae
+from salibi_model.store import SampleStore
 
 
 def test_ranks_are_those_of_a_plain_sort():
@@ -189,3 +192,76 @@ def test_one_modality_has_nothing_to_be_looked_up_in(small_store, tmp_path):
     alone = write_store(tmp_path / "one.zarr", num_samples=3, validation=2, modalities=["hires_4x"])
     with pytest.raises(UsageError, match=r"nothing .* has no other array"):
         retrieval(model, alone, scales=True)
+
+
+def moved_store(path, order, *, seed=0, validation=6):
+    """The store of a year: the landscapes of ``seed``, its tiles renumbered by ``order``."""
+    write_store(path, num_samples=len(order), validation=validation, seed=seed)
+    group = zarr.open_group(path, mode="r+")
+    tiles = group["tile"][:]
+    group["tile"][:] = tiles[np.array(order)]
+    return path
+
+
+def test_another_year_is_looked_up_by_tile(small_store, tmp_path):
+    """The same images under the same tiles, in another order, and some tiles that are not there."""
+    order = [15, 3, 12, 0, 10, 7, 11, 5]
+    other = tmp_path / "other.zarr"
+    shutil.copytree(small_store, other)
+    group = zarr.open_group(other, mode="r+")
+    for name in ("sar", "lores", "hires_4x", "tile"):
+        group[name][: len(order)] = group[name][:][order]
+    tiles = group["tile"][:]
+    tiles[len(order) :, 1] += 1000
+    group["tile"][:] = tiles
+    one = SampleStore(small_store)
+    ours, theirs = same_tiles(one, one.split_indices("validation"), SampleStore(other))
+    assert ours.tolist() == [10, 11, 12, 15]
+    assert theirs.tolist() == [order.index(number) for number in ours]
+    seen = []
+    report = retrieval(
+        nano_model(), small_store, against=other, on_sample=lambda *counts: seen.append(counts)
+    )
+    assert (report.num_samples, report.against, seen[-1]) == (4, str(other), (24, 24))
+    assert len(report.directions) == 9
+    for direction in report.directions:
+        if direction.query == direction.gallery:
+            assert direction.ranks.tolist() == [0, 0, 0, 0]
+    within = {
+        (d.query, d.gallery): d.ranks for d in retrieval(nano_model(), small_store).directions
+    }
+    across = {(d.query, d.gallery): d.ranks for d in report.directions}
+    assert all((across[pair] <= within[pair][[0, 1, 2, 5]]).all() for pair in within)
+
+
+def test_another_year_is_enough_for_one_modality(small_store, tmp_path):
+    config = ModelConfig(
+        architecture="scale-mae",
+        size=SIZE,
+        modalities=(describe("hires_4x"),),
+        objectives=("reconstruction",),
+    )
+    other = moved_store(tmp_path / "other.zarr", range(16), seed=1)
+    report = retrieval(ScaleMae(config).eval(), small_store, against=other)
+    assert [(d.query, d.gallery) for d in report.directions] == [("hires_4x", "hires_4x")]
+
+
+def test_stores_of_other_places_are_refused(small_store, tmp_path):
+    other = moved_store(tmp_path / "other.zarr", range(16))
+    group = zarr.open_group(other, mode="r+")
+    group["tile"][:] = group["tile"][:] + 1
+    with pytest.raises(UsageError, match=r"small.zarr and .*other.zarr share no tile"):
+        retrieval(nano_model(), small_store, against=other)
+
+
+def test_recalls_are_rows_of_results(small_store, tmp_path):
+    report = retrieval(nano_model(), small_store)
+    for _ in range(2):
+        record(report, Results(tmp_path), name="nano")
+    rows = Results(tmp_path).scores
+    assert len(rows) == 12
+    (row,) = [r for r in rows if (r.encoder, r.metric) == ("sar > hires_4x", "recall@5")]
+    (direction,) = [d for d in report.directions if (d.query, d.gallery) == ("sar", "hires_4x")]
+    assert (row.value, row.low) == (direction.recalls[1].value, direction.recalls[1].low)
+    assert (row.dataset, row.num_test, row.gsd_m) == ("small.zarr", 6, pytest.approx(3.7))
+    assert Results(tmp_path).outcomes(row).tolist() == (direction.ranks < 5).tolist()

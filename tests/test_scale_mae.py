@@ -99,9 +99,9 @@ def test_training_sees_half_the_pixels_at_twice_the_gsd():
     places = []
     model.decoder.register_forward_pre_hook(lambda _, inputs: places.append(inputs[3]))
     model(images, masks)
-    assert [tuple(xy.shape) for xy in places] == [(4, 2), (16, 2)]
-    assert places[0].tolist() == [[1, 1], [3, 1], [1, 3], [3, 3]]
-    assert places[1][:5].tolist() == [[0.5, 0.5], [1.5, 0.5], [2.5, 0.5], [3.5, 0.5], [0.5, 1.5]]
+    assert [tuple(xy.shape) for xy in places] == [(1, 4, 2), (1, 16, 2)]
+    assert places[0][0].tolist() == [[1, 1], [3, 1], [1, 3], [3, 3]]
+    assert places[1][0, :5].tolist() == [[0.5, 0.5], [1.5, 0.5], [2.5, 0.5], [3.5, 0.5], [0.5, 1.5]]
 
 
 def test_tokens_stand_at_their_own_places():

@@ -19,7 +19,8 @@ from salibi_model import config as model_config
 from salibi_model import load, optim, trainer
 from salibi_model.errors import CheckpointError, StoreError, TrainingError, UsageError
 from salibi_model.metrics import read_metrics
-from salibi_model.settings import DEFAULTS, TrainingConfig, resumed_config
+from salibi_model.resuming import resumed_config
+from salibi_model.settings import DEFAULTS, TrainingConfig
 from salibi_model.store import SampleStore
 from salibi_model.trainer import train
 
@@ -41,9 +42,12 @@ def weights(run):
     return state["model"]
 
 
+TIMES = ("seconds", "images_per_second", "data_wait_share")
+
+
 def rows_without_time(run):
     return [
-        {name: value for name, value in row.items() if name != "seconds"}
+        {name: value for name, value in row.items() if name not in TIMES}
         for row in read_metrics(run / "metrics.csv")
     ]
 
@@ -53,7 +57,7 @@ class Stopped(Exception):  # noqa: N818
 
 
 def stop_at(step):
-    def on_step(done, _total):
+    def on_step(done, _total, _metrics):
         if done == step:
             raise Stopped
 

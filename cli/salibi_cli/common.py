@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -54,6 +55,7 @@ def run(application: typer.Typer) -> None:
     (SIGTERM). Deliberate errors carry ``exit_code``; an ``OSError`` (a full disk, a missing
     permission) is the run's failure.
     """
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     with _Stops() as stops:
         try:
             # Typer's own way to end would print boxes, and nothing for an interrupt.
@@ -200,3 +202,15 @@ def human_bytes(count: int) -> str:
 def listed(text: str | None) -> tuple[str, ...] | None:
     """Split an option such as ``sar,lores`` at its commas; ``None`` where it was not given."""
     return tuple(part.strip() for part in text.split(",")) if text else None
+
+
+def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Read an option such as ``2,1``; ``None`` where it was not given."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{option} is {text!r}; give numbers with commas, as 2,1."
+        ) from error

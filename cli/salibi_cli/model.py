@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from salibi_cli import common, training
+from salibi_cli import common, comparing, embedding, evaluating, training
 from salibi_cli.attention import attention_figure
 
 if TYPE_CHECKING:
-    from salibi_model.evaluate import RetrievalReport
     from salibi_model.inpaint import ReconstructionReport
 
 application = common.app(help="Train the Scale-ALiBi tri-encoder on Salibi stores, and use it.")
-evaluation = common.app(help="Measure a checkpoint.")
-application.add_typer(evaluation, name="eval")
+application.add_typer(evaluating.evaluation, name="eval")
 application.command()(training.train)
+application.command()(comparing.compare)
 application.command("attention")(attention_figure)
+application.command()(embedding.embed)
+application.command()(embedding.export)
 
 Checkpoint = Annotated[
     Path, typer.Argument(help="A run's folder, or its model/ folder.", show_default=False)
@@ -73,41 +74,6 @@ def reconstruct(
         return
     _print_errors(report)
     typer.echo(f"wrote {out}")
-
-
-@evaluation.command("retrieval")
-def eval_retrieval(
-    checkpoint: Checkpoint,
-    *,
-    data: Annotated[str, typer.Option(help="A store: folder or URL.")] = "data/micro.zarr",
-    split: Annotated[str, typer.Option(help="train, validation, test.")] = "validation",
-    scales: Annotated[
-        bool,
-        typer.Option("--scales", help="Also between scales: the store's other arrays of a sensor."),
-    ] = False,
-    as_json: Json = False,
-    device: common.Device = "auto",
-) -> None:
-    """Look up each image among those of the other sensors; recall against chance.
-
-    Example: `salibi-model eval retrieval runs/tiny --data data/micro.zarr --json`
-    """
-    from salibi_model.distributed import choose_device
-    from salibi_model.evaluate import retrieval
-
-    with common.progress("encoding", unit="images") as advance:
-        report = retrieval(
-            checkpoint,
-            data,
-            split=split,
-            scales=scales,
-            device=str(choose_device(device)),
-            on_sample=advance,
-        )
-    if as_json:
-        common.print_json(report.to_dict())
-    else:
-        _print_retrieval(report)
 
 
 @application.command()
@@ -193,7 +159,8 @@ def main() -> None:
 
 
 def _draw_reconstruction(report: ReconstructionReport, out: Path) -> None:
-    from salibi_cli.panels import Panel, as_rgb, save_panels
+    from salibi_cli.panels import Panel, save_panels
+    from salibi_model.colours import as_rgb
 
     titles = {
         "original": "original",
@@ -239,23 +206,6 @@ def _print_errors(report: ReconstructionReport) -> None:
         else "the modality's mean"
     )
     typer.echo(f"{report.num_samples} samples; without content: predicting {flat}")
-
-
-def _print_retrieval(report: RetrievalReport) -> None:
-    rows = []
-    for direction in report.directions:
-        row = {"query > among": f"{direction.query} > {direction.gallery}"}
-        for recall in direction.recalls:
-            low, value, high = (100 * share for share in (recall.low, recall.value, recall.high))
-            row[f"recall@{recall.k} %"] = f"{value:.1f} ({low:.1f}-{high:.1f})"
-            row[f"x@{recall.k}"] = f"{value / recall.chance / 100:.1f}"
-        rows.append(row)
-    common.print_table(rows)
-    chances = ", ".join(
-        f"recall@{recall.k} {recall.chance:.1%}" for recall in report.directions[0].recalls
-    )
-    typer.echo(f"{report.num_samples} {report.split} samples, bootstrap 95 % intervals")
-    typer.echo(f"x: times chance, which is {chances}")
 
 
 if __name__ == "__main__":

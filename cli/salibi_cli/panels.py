@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-
-if TYPE_CHECKING:
-    from salibi_data.schema import Modality
 
 GAP_PX = 12
 MARGIN_PX = 24
@@ -20,7 +17,6 @@ TITLE_PT = 22
 HEADING_PT = 28
 INK = (30, 30, 30)
 PAPER = (255, 255, 255)
-STRETCH_STD = 2.5
 
 
 class FigureError(ValueError):
@@ -117,36 +113,6 @@ def save_panels(
             canvas.paste(_at_edge(panel, edge_px), (x, y))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     canvas.save(path)
-
-
-def as_rgb(image: np.ndarray, modality: Modality) -> np.ndarray:
-    """Turn one stored image into colours for the eye.
-
-    Bands named red, green and blue are shown as such; else three are. Two are VV and VH in dB: VV in red and blue, VH in green, so
-    that what scatters in its volume, as forest does, turns green; each is stretched over its mean
-    and 2.5 standard deviations. Nodata stays black.
-
-    Args:
-        image: (bands, rows, columns) uint8 as stored.
-        modality: its description in the store or the model.
-
-    Returns:
-        uint8 (rows, columns, 3).
-    """
-    if modality.units == "dB":
-        image = _stretched(image, modality)
-    colours = ("red", "green", "blue")
-    channels: tuple[int, ...] = {1: (0, 0, 0), 2: (0, 1, 0)}.get(len(image), (0, 1, 2))
-    if set(colours) <= set(modality.bands):
-        channels = tuple(modality.bands.index(colour) for colour in colours)
-    return np.ascontiguousarray(image[list(channels)].transpose(1, 2, 0))
-
-
-def _stretched(image: np.ndarray, modality: Modality) -> np.ndarray:
-    mean = np.array(modality.mean, np.float32)[:, None, None]
-    std = np.array(modality.std, np.float32)[:, None, None]
-    share = np.clip(0.5 + (image - mean) / (2 * STRETCH_STD * std), 0, 1)
-    return np.where(image == modality.nodata, 0, np.round(255 * share)).astype(np.uint8)
 
 
 def _width(rows: Sequence[Sequence[Panel]], left: int, edge_px: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,8 @@ from salibi_cli import common
 if TYPE_CHECKING:
     from salibi_model.settings import TrainingConfig
     from salibi_model.trainer import TrainingResult
+
+_MUCH_WAITING = 0.1
 
 
 def train(
@@ -43,6 +46,28 @@ def train(
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="AdamW's, on matrices only.")] = None,
+    lr_scales: Annotated[
+        str | None, typer.Option(help="Factors on the rate of parts: decoder:2,encoders.sar:0.5")
+    ] = None,
+    ema: Annotated[
+        float | None, typer.Option(help="Decay of the averaged weights kept as model, as 0.999.")
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(min=1, help="Parts per step and process, to save memory.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Share of each store in the samples: 2,1")
+    ] = None,
+    crop_px: Annotated[
+        int | None, typer.Option(min=0, help="Train on random squares brought to this edge.")
+    ] = None,
+    crop_share: Annotated[
+        str | None, typer.Option(help="Smallest and largest such square: 0.25,1")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads that read ahead.")] = None,
+    compile: Annotated[  # noqa: A002 - torch's own name
+        bool | None, typer.Option("--compile/--no-compile", help="torch.compile the model.")
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="float32 or bf16.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order, masks and turns.")] = None,
     modalities: Annotated[
@@ -92,6 +117,31 @@ def train(
     checkpoint_every: Annotated[
         int | None, typer.Option(min=1, help="Steps between checkpoints.")
     ] = None,
+    keep_checkpoints: Annotated[
+        int | None, typer.Option(min=1, help="How many of the newest to keep.  [default: 3]")
+    ] = None,
+    validate_every: Annotated[
+        int | None, typer.Option(min=1, help="Steps between validations.")
+    ] = None,
+    validation_samples: Annotated[
+        int | None, typer.Option(min=0, help="Samples to validate on; 0: none.  [default: 256]")
+    ] = None,
+    probe: Annotated[
+        str | None, typer.Option(help="Labelled images to classify while training.")
+    ] = None,
+    probe_every: Annotated[int | None, typer.Option(min=1, help="Steps between probes.")] = None,
+    probe_gsd_m: Annotated[
+        float | None, typer.Option(help="Metres per pixel of these, where they do not say.")
+    ] = None,
+    stop_on_collapse: Annotated[
+        bool | None,
+        typer.Option(
+            "--stop-on-collapse/--no-stop-on-collapse", help="Stop where embeddings are all alike."
+        ),
+    ] = None,
+    trackers: Annotated[
+        str | None, typer.Option(help="wandb,mlflow: besides metrics.csv and TensorBoard.")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with these options; those given here win.")
     ] = None,
@@ -116,6 +166,14 @@ def train(
         "mask_ratio": mask_ratio,
         "lr": lr,
         "weight_decay": weight_decay,
+        "lr_scales": common.listed(lr_scales),
+        "ema": ema,
+        "accumulate": accumulate,
+        "weights": common.numbers("--weights", weights),
+        "crop_px": crop_px,
+        "crop_share": common.numbers("--crop-share", crop_share),
+        "workers": workers,
+        "compile": compile,
         "precision": precision,
         "seed": seed,
         "modalities": common.listed(modalities),
@@ -131,13 +189,25 @@ def train(
         "compat": compat,
         "attention": attention,
         "checkpoint_every": checkpoint_every,
+        "keep_checkpoints": keep_checkpoints,
+        "validate_every": validate_every,
+        "validation_samples": validation_samples,
+        "probe": probe,
+        "probe_every": probe_every,
+        "probe_gsd_m": probe_gsd_m,
+        "stop_on_collapse": stop_on_collapse,
+        "trackers": common.listed(trackers),
     }
     changes = {name: value for name, value in given.items() if value is not None}
     folder = out or Path("runs") / (size or "tiny")
     settings = _settings(folder, changes, config=config, resume=resume)
     folder = out or Path("runs") / settings.size
     with common.progress("training", unit="steps", enabled=_is_first_process()) as advance:
-        result = run_training(settings, out=folder, resume=resume, device=device, on_step=advance)
+
+        def on_step(done: int, total: int, metrics: Mapping[str, float]) -> None:
+            advance(done, total, _progress_note(metrics))
+
+        result = run_training(settings, out=folder, resume=resume, device=device, on_step=on_step)
     if _is_first_process():
         _print_training(result)
 
@@ -146,7 +216,8 @@ def _settings(
     folder: Path, changes: dict[str, Any], *, config: Path | None, resume: bool
 ) -> TrainingConfig:
     """Defaults, then the file or the run that is there, then what was given."""
-    from salibi_model.settings import TrainingConfig, resumed_config
+    from salibi_model.resuming import resumed_config
+    from salibi_model.settings import TrainingConfig
 
     if resume:
         return resumed_config(folder, **changes)
@@ -156,10 +227,21 @@ def _settings(
     return dataclasses.replace(settings, **changes)
 
 
-def _is_first_process() -> bool:
-    import os
+def _progress_note(metrics: Mapping[str, float]) -> str:
+    """Losses, speed and waiting, beside the progress bar."""
+    totals = [name for name in ("contrastive", "reconstruction") if name in metrics]
+    shown = ", ".join(f"{name} {metrics[name]:.3f}" for name in totals)
+    waiting = metrics["data_wait_share"]
+    return (
+        f": {shown}, {metrics['images_per_second']:.0f} images/s"
+        f"{f', {waiting:.0%} waiting for data' if waiting > _MUCH_WAITING else ''}"
+    )
 
-    return os.environ.get("RANK", "0") == "0"
+
+def _is_first_process() -> bool:
+    from salibi_model.distributed import launched
+
+    return launched().rank == 0
 
 
 def _print_training(result: TrainingResult) -> None:

@@ -1,0 +1,135 @@
+"""Outlines of windows in longitude and latitude, also across the antimeridian and over the poles.
+
+In GeoParquet and GeoJSON (RFC 7946, section 3.1.9) longitudes lie within 180 degrees of Greenwich,
+and what crosses the antimeridian is cut there into two polygons.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from salibi_model.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from affine import Affine
+    from shapely.geometry.base import BaseGeometry
+
+_LONG_M: Final = 100_000.0
+"""Edges from here on are bent by half a pixel or more against a straight line in degrees: with
+256 px, ``edge ** 2 / (8 * 6371 km)``."""
+
+_POINTS: Final = 32
+"""Points of a long edge; between two of them no longitude differs by 180 degrees, other than at
+a pole."""
+
+_FULL_TURN, _HALF_TURN, _POLE = 360.0, 180.0, 90.0
+
+
+def outlines(
+    windows: Sequence[tuple[int, int, int, int]], transform: Affine, crs: Any, *, pixel_m: float
+) -> list[BaseGeometry]:
+    """Give the polygons of windows of a raster.
+
+    Args:
+        windows: (row, column, rows, columns) of each.
+        transform: from pixel (column, row) to the coordinates of ``crs``; rotation is in it.
+        crs: anything rasterio knows.
+        pixel_m: metres per pixel, about.
+
+    Returns:
+        Polygons, or multipolygons where the antimeridian cuts one.
+
+    Raises:
+        UsageError: a window has no place on Earth.
+    """
+    longest_px = max(max(window[2:]) for window in windows)
+    points = _POINTS if longest_px * pixel_m >= _LONG_M else 1
+    cols, rows = np.concatenate([_ring(window, points) for window in windows], axis=1)
+    x = transform.a * cols + transform.b * rows + transform.c
+    y = transform.d * cols + transform.e * rows + transform.f
+    lon, lat = (np.split(part, len(windows)) for part in _lon_lat(crs, x, y))
+    return [outline(*ring) for ring in zip(lon, lat, strict=True)]
+
+
+def outline(lon: np.ndarray, lat: np.ndarray) -> BaseGeometry:
+    """Close a ring of points to a polygon between longitudes -180 and 180.
+
+    Neighbouring points are taken to be less than half a turn apart. A ring that goes round the
+    Earth encloses the nearer pole.
+
+    Args:
+        lon: degrees, of any turn.
+        lat: degrees.
+    """
+    import shapely
+
+    unrolled = np.unwrap(np.append(lon, lon[0]), period=_FULL_TURN)
+    heights = np.append(lat, lat[0])
+    if abs(unrolled[-1] - unrolled[0]) > _HALF_TURN:
+        pole = np.copysign(_POLE, lat.mean())
+        unrolled = np.append(unrolled, unrolled[[-1, 0]])
+        heights = np.append(heights, [pole, pole])
+    polygon = shapely.Polygon(np.stack([unrolled, heights], axis=1))
+    west, _, east, _ = polygon.bounds
+    first, last = (int((edge + _HALF_TURN) // _FULL_TURN) for edge in (west, east))
+    if first == last:
+        return _moved(polygon, first)
+    parts = [
+        _moved(shapely.intersection(polygon, _turn(number)), number)
+        for number in range(first, last + 1)
+    ]
+    return shapely.union_all([part for part in parts if part.area > 0])
+
+
+def tile_outlines(tiles: np.ndarray) -> list[BaseGeometry]:
+    """Give the boxes of XYZ tiles, an array (N, 3) of zoom, column and row."""
+    import mercantile
+    import shapely
+
+    return [shapely.box(*mercantile.bounds(int(x), int(y), int(z))) for z, x, y in tiles]
+
+
+def _ring(window: tuple[int, int, int, int], points: int) -> np.ndarray:
+    """Columns and rows (2, 4 * points) along a window's edges, once round."""
+    row, col, rows, cols = window
+    share = np.arange(points) / points
+    across, down = np.zeros(points), np.ones(points)
+    x = np.concatenate([share, down, 1 - share, across])
+    y = np.concatenate([across, share, down, 1 - share])
+    return np.stack([col + cols * x, row + rows * y])
+
+
+def _turn(number: int) -> BaseGeometry:
+    import shapely
+
+    middle = number * _FULL_TURN
+    return shapely.box(middle - _HALF_TURN, -_POLE, middle + _HALF_TURN, _POLE)
+
+
+def _moved(polygon: BaseGeometry, turns: int) -> BaseGeometry:
+    import shapely
+
+    if not turns:
+        return polygon
+    return shapely.transform(polygon, lambda points: points - (turns * _FULL_TURN, 0))
+
+
+def _lon_lat(crs: Any, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    from rasterio._err import CPLE_BaseError
+    from rasterio.errors import CRSError
+    from rasterio.warp import transform as to_crs
+
+    try:
+        lon, lat = map(np.array, to_crs(crs, "OGC:CRS84", x, y))
+    except (CRSError, CPLE_BaseError):
+        lon = lat = np.array([np.nan])
+    if not (np.isfinite(lon) & (np.abs(lat) <= _POLE + 1e-9)).all():
+        raise UsageError(
+            "some of its windows reach beyond where its coordinate reference system is defined; "
+            "cut it to what is on Earth (gdalwarp -t_srs EPSG:4326 -te ...)."
+        )
+    return lon, np.clip(lat, -_POLE, _POLE)

@@ -1,0 +1,91 @@
+"""When what is watched while a model trains, and what is made of it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from salibi_model import distributed
+from salibi_model.errors import TrainingError
+from salibi_model.interface import PretrainModel
+from salibi_model.monitors import Validator, collapsed, sample_images
+from salibi_model.probe import Probe
+from salibi_model.settings import TrainingConfig
+from salibi_model.store import SampleStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """What was seen after a step; nothing on most steps."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    images: Mapping[str, UInt8[np.ndarray, "rows columns 3"]] = field(default_factory=dict)
+    collapsed: tuple[str, ...] = ()
+    """Modalities whose embeddings have been alike twice in succession."""
+
+
+class Watch:
+    """Looks at a model on the cadences of a run's configuration."""
+
+    def __init__(
+        self, stores: Sequence[SampleStore], config: TrainingConfig, device: torch.device
+    ) -> None:
+        """Set up.
+
+        Raises:
+            UsageError: there are no labelled images to probe with, or they do not fit.
+        """
+        self._config, self._stores = config, tuple(stores)
+        self._validate = Validator(stores, config, device)
+        self._probe = Probe(config, device) if config.probe else None
+        self._alike: set[str] = set()
+
+    def __call__(self, step: int, model: PretrainModel) -> Watched:
+        """Look at ``model`` after ``step`` steps; all processes call it.
+
+        Raises:
+            TrainingError: a loss on held-out samples is not finite.
+        """
+        config = self._config
+        metrics: dict[str, float] = {}
+        images: dict[str, np.ndarray] = {}
+        gone: tuple[str, ...] = ()
+        if _is_due(step, config.validate_every, config.steps):
+            metrics |= self._validate(model)
+            _check_finite(metrics, step)
+            gone = self._collapsed(metrics, step)
+            if distributed.rank() == 0:
+                images = self._images(model)
+        if self._probe is not None and _is_due(step, config.probe_every, config.steps):
+            metrics |= self._probe(model)
+        return Watched(metrics=metrics, images=images, collapsed=gone)
+
+    def _collapsed(self, metrics: Mapping[str, float], step: int) -> tuple[str, ...]:
+        """Modalities alike now and the time before; none during warm-up, where much is alike."""
+        if not self._config.stop_on_collapse or step <= self._config.warmup_steps:
+            return ()
+        now = set(collapsed(metrics))
+        both, self._alike = now & self._alike, now
+        return tuple(sorted(both))
+
+    def _images(self, model: PretrainModel) -> dict[str, np.ndarray]:
+        if not self._config.validation_samples:
+            return {}
+        drawn = sample_images(model, self._stores[0], mask_ratio=self._config.mask_ratio)
+        return {} if drawn is None else {"reconstruction": drawn}
+
+
+def _is_due(step: int, every: int, steps: int) -> bool:
+    return step % every == 0 or step == steps
+
+
+def _check_finite(metrics: Mapping[str, float], step: int) -> None:
+    for name, value in metrics.items():
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"{name} is {value} after step {step}: the model makes no numbers of held-out "
+                "samples. Lower --lr; --resume goes on from the last checkpoint."
+            )

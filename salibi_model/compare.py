@@ -4,18 +4,24 @@ Source of the table's form: Kage & Andreadis 2024 (arXiv 2604.10347), where Scal
 beside a CROMA that was trained identically, in k-NN accuracy on GEO-Bench tasks.
 """
 
-import os
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+import torch
+
+from salibi_model.architectures import build_model
+from salibi_model.checkpoints import RunFolder
+from salibi_model.distributed import launched
 from salibi_model.errors import UsageError
 from salibi_model.evaluate import Showing, check_task, evaluate
 from salibi_model.labelled import LabelledImages
 from salibi_model.outcomes import Options, Progress
 from salibi_model.results import Results
+from salibi_model.resuming import check_same_run
 from salibi_model.scores import Score
 from salibi_model.settings import TrainingConfig
 from salibi_model.shown import UnfitError
@@ -50,6 +56,17 @@ and of low resolution, and CROMA trained identically. No intervals were given.""
 
 _METHOD_SETTINGS: Final = ("k", "distance", "temperature")
 """Settings that two rows of one method may differ in, apart from what the model is."""
+
+_SHARED: Final = frozenset(
+    {
+        *("stores", "weights", "seed", "steps", "epochs", "batch_size", "lr", "warmup_share"),
+        *("crop_px", "crop_share", "mask_ratio", "weight_decay", "size", "ema"),
+    }
+)
+"""What all models have in common: a comparison of models is not one of these."""
+
+_OWN: Final = ("modalities", "objectives", "pairs", "fusion", "fine_target", "depths")
+"""What belongs to the model that a configuration was made for, and to no other."""
 
 OnStep = Callable[[str, int, int, Mapping[str, float]], None]
 """Called with (model, steps done, total, the step's metrics)."""
@@ -113,15 +130,16 @@ def compare(
 ) -> Comparison:
     """Train models with one budget on one order of samples, and measure all by the same methods.
 
-    Steps, batch size, learning rate, schedule, masks, seed and the samples of every batch are the
-    same for all; each takes the modalities that are its own. Random weights of the first model
+    Steps, batch size, learning rate, schedule, seeds and the samples of every batch are the same
+    for all; each takes the modalities that are its own. Masks have the same seeds: they agree
+    where models divide an image into the same patches, which Scale-MAE does not. Random weights of the first model
     and mean colours are measured as floors.
 
     Args:
         config: what the models share. The number of steps that it comes to for the first model
             is that of all.
-        models: names of :data:`ENTRANTS`, the reference first; or TOML files of options, each
-            named for its file.
+        models: names of :data:`ENTRANTS`, the reference first; or TOML files of options in which
+            a model differs from ``config``, each named for its file.
         data: labelled images.
         methods: of evaluation, and their options.
         out: a folder with a run for each model, and the results. Runs that are there go on, or
@@ -136,7 +154,7 @@ def compare(
         UsageError: a model is not known or named twice, a run in ``out`` was trained otherwise,
             or nothing can be measured.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if launched().world_size > 1:
         raise UsageError(
             "compare runs in one process. Train the models with torchrun and `salibi-model train`, "
             f"each into its folder below {out}; compare then measures them."
@@ -144,6 +162,7 @@ def compare(
     folder = Path(out)
     entrants = shared_budget(config, models)
     pairs = _fitting(methods, data)
+    _check_all(entrants, folder)
     runs = {}
     for name, entrant in entrants.items():
         runs[name] = train(
@@ -224,17 +243,50 @@ def _fits(options: Options, data: LabelledImages) -> bool:
 
 
 def _entrant(config: TrainingConfig, model: str) -> TrainingConfig:
-    if model in ENTRANTS:
-        return replace(config, **ENTRANTS[model])
+    changes = dict(ENTRANTS[model]) if model in ENTRANTS else _from_file(model)
+    if changes.get("model", config.model) != config.model:
+        plain = TrainingConfig()
+        changes = {name: getattr(plain, name) for name in _OWN} | changes
+    return replace(config, **changes)
+
+
+def _from_file(model: str) -> dict[str, Any]:
+    """Read the options in which a model differs from the others.
+
+    Raises:
+        UsageError: it is no file of options, or sets what all models share.
+    """
     if not model.endswith(".toml"):
         raise UsageError(
             f"no model {model!r} to compare; take some of {', '.join(ENTRANTS)}, or TOML files of "
             "options as for `salibi-model train --config`."
         )
-    own = TrainingConfig.from_toml(model)
-    plain = TrainingConfig()
-    changes = {name: value for name, value in asdict(own).items() if value != getattr(plain, name)}
-    return replace(config, **changes)
+    own = asdict(TrainingConfig.from_toml(model))
+    with Path(model).open("rb") as file:
+        named = tomllib.load(file)
+    if shared := sorted(_SHARED & set(named)):
+        raise UsageError(
+            f"{model} sets {', '.join(shared)}, which all models share; leave it out there, and "
+            "give it to `compare`, by an option or --config."
+        )
+    return {name: own[name] for name in named}
+
+
+def _check_all(entrants: Mapping[str, TrainingConfig], folder: Path) -> None:
+    """Find out before the first model is trained whether the last one can be.
+
+    Raises:
+        UsageError: a model cannot be built from the stores, or its run was trained otherwise.
+    """
+    for name, entrant in entrants.items():
+        stores = [SampleStore(location) for location in entrant.stores]
+        resolved = entrant.resolve(stores)
+        try:
+            with torch.device("meta"):
+                build_model(resolved.model_config(stores))
+        except UsageError as error:
+            raise UsageError(f"{name}: {error}") from error
+        check_same_run(resolved, RunFolder(folder / name), resume=False)
 
 
 def _name(model: str) -> str:

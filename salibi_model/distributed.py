@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,9 @@ from torch import Tensor
 from torch import distributed as dist
 
 from salibi_model.errors import UsageError
+
+LONGEST_WAIT: Final = timedelta(hours=1)
+"""How long processes wait for the first one, which alone writes checkpoints and probes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +85,15 @@ def world_size() -> int:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Give the device called ``name``; ``auto`` takes this process's GPU where there is one.
+    """Give the device called ``name``; ``cuda`` is this process's own GPU, ``auto`` if there is one.
 
     Raises:
         UsageError: no such device.
     """
-    if name == "auto":
-        name = f"cuda:{_gpu_index()}" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
+        name = f"cuda:{_gpu_index()}"
+    elif name == "auto":
+        name = "cpu"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -125,6 +131,7 @@ def process_group(device: torch.device) -> Iterator[None]:
         "nccl" if device.type == "cuda" else "gloo",
         rank=launch.rank,
         world_size=launch.world_size,
+        timeout=LONGEST_WAIT,
     )
     try:
         yield

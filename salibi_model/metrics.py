@@ -120,7 +120,8 @@ def _drop_rows_from(path: Path, step: int) -> None:
     header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
     # A row that a killed run cut short has no line end: its step is done again as well.
     whole = [row for row in rows if row.endswith("\n") and float(row.split(",", 1)[0]) < step]
-    path.write_text("".join([header, *whole]), encoding="utf-8")
+    with whole_file(path) as partial:
+        partial.write_text("".join([header, *whole]), encoding="utf-8")
 
 
 def _summary_writer(path: Path, first_step: int) -> Any:

@@ -12,12 +12,12 @@ from salibi_model import distributed
 from salibi_model.batches import Batch, Batches
 from salibi_model.collapse import SMALLEST_STD, effective_rank, feature_std
 from salibi_model.colours import as_rgb
-from salibi_model.errors import UsageError
 from salibi_model.inpaint import Reconstruction, reconstruct
 from salibi_model.interface import PretrainModel
+from salibi_model.pretrain import ScaleAlibi
 from salibi_model.recall import ranks
 from salibi_model.settings import TrainingConfig
-from salibi_model.steps import losses_of, mask_batch
+from salibi_model.steps import autocast, losses_of, mask_batch
 from salibi_model.store import SampleStore
 
 FEWEST = 4
@@ -45,7 +45,8 @@ class Validator:
         self.num_batches = wanted // batch_size if batch_size else 0
         self._config, self._device = config, device
         self._stores = tuple(stores)
-        self._batch_size = batch_size
+        if self.num_batches:
+            self._batches = self._same_batches(batch_size)
 
     def __call__(self, model: PretrainModel) -> dict[str, float]:
         """Give losses, recall, and collapse meters; nothing where there is nothing to see.
@@ -68,7 +69,8 @@ class Validator:
     def _measure(self, model: PretrainModel) -> dict[str, float]:
         losses: list[dict[str, Tensor]] = []
         embeddings: dict[str, list[Tensor]] = {name: [] for name in model.config.names}
-        batches = iter(self._batches())
+        self._batches.load_state_dict({"epoch": 0, "batch": 0})
+        batches = iter(self._batches)
         for _ in range(self.num_batches):
             batch = next(batches)
             masked = mask_batch(
@@ -92,12 +94,14 @@ class Validator:
             **{f"effective_rank_{name}": effective_rank(v) for name, v in seen.items()},
         }
 
-    def _batches(self) -> Batches:
-        """The same batches each time: those of the first epoch."""
+    def _same_batches(self, batch_size: int) -> Batches:
+        """Batches of which those of the first epoch are taken each time."""
         return Batches(
             self._stores,
             modalities=self._config.modalities,
-            batch_size=self._batch_size,
+            batch_size=batch_size,
+            workers=self._config.workers,
+            cache_bytes=0,
             split="validation",
             seed=self._config.seed,
             augment=False,
@@ -106,15 +110,22 @@ class Validator:
         )
 
     def _embed(self, model: PretrainModel, batch: Batch) -> dict[str, Tensor]:
-        """Encode whole images; those without an observation are NaN."""
+        """Encode whole images, in as many parts as a step has; unobserved ones are NaN."""
+        scale: float | Tensor = 1.0 if batch.gsd_scale is None else batch.gsd_scale
+        if isinstance(scale, Tensor) and bool((scale == scale[0]).all()):
+            scale = float(scale[0])  # one place of each patch, and one bias, for all
         found = {}
         for name in model.config.names:
-            images = batch.images[name].to(self._device)
-            scale = 1.0 if batch.gsd_scale is None else batch.gsd_scale
             ratio = model.config[name].gsd_ratio * scale
-            _, embedding = model.encode(images, name, ratio)
-            observed = (images != model.config[name].nodata).flatten(1).any(dim=1)
-            found[name] = embedding.float().masked_fill(~observed[:, None], torch.nan)
+            parts = []
+            for chosen in torch.arange(len(batch.seeds)).chunk(self._config.accumulate):
+                images = batch.images[name][chosen].to(self._device)
+                each = ratio[chosen] if isinstance(ratio, Tensor) else ratio
+                with autocast(self._device, bf16=self._config.precision == "bf16"):
+                    _, embedding = model.encode(images, name, each)
+                observed = (images != model.config[name].nodata).flatten(1).any(dim=1)
+                parts.append(embedding.float().masked_fill(~observed[:, None], torch.nan))
+            found[name] = torch.cat(parts)
         return found
 
 
@@ -137,19 +148,17 @@ def sample_images(
         Rows of four images, a row for each modality of each sample; ``None`` where the model
         predicts no images, or the store has no samples to show.
     """
-    if not len(store.split_indices("validation")):
+    predicts = isinstance(model, ScaleAlibi) and model.has_decoder
+    if model.config.mistakes or not predicts or not len(store.split_indices("validation")):
         return None
-    try:
-        report = reconstruct(
-            model,
-            store,
-            num_samples=num_samples,
-            max_samples=num_samples,
-            mask_ratio=mask_ratio,
-            device=next(model.parameters()).device,
-        )
-    except UsageError:
-        return None
+    report = reconstruct(
+        model,
+        store,
+        num_samples=num_samples,
+        max_samples=num_samples,
+        mask_ratio=mask_ratio,
+        device=next(model.parameters()).device,
+    )
     edge = max(row.modality.size_px for row in report.shown)
     return np.concatenate([_row(shown, edge) for shown in report.shown])
 

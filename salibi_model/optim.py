@@ -66,14 +66,14 @@ def learning_rate(step: int, *, steps: int, warmup_steps: int, peak: float) -> f
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the rate of all parameter groups, each times its own factor."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["scale"]
+        group["lr"] = rate * group.get("scale", 1.0)
 
 
 def moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
     """Start the exponential moving average of a model's weights; ``None`` for a decay of 0.
 
-    ``average = decay * average + (1 - decay) * weights`` after each step (Polyak & Juditsky 1992,
-    with exponential weights).
+    ``average = decay * average + (1 - decay) * weights`` after each step but the first, which it
+    starts from (Polyak & Juditsky 1992, with exponential weights).
     """
     if not decay:
         return None

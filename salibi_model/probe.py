@@ -1,10 +1,13 @@
 """A small look at labelled images while a model trains: nearest neighbours in its features."""
 
+import functools
+
 import numpy as np
 import torch
 
 from salibi_model import distributed
-from salibi_model.errors import UsageError
+from salibi_model.config import ModelConfig
+from salibi_model.errors import StoreError, UsageError
 from salibi_model.features import FrozenModel, features
 from salibi_model.interface import PretrainModel
 from salibi_model.knn import KnnOptions, knn_predict
@@ -19,12 +22,15 @@ class Probe:
     The test images are left for evaluation.
     """
 
-    def __init__(self, config: TrainingConfig, device: torch.device) -> None:
+    def __init__(
+        self, config: TrainingConfig, model_config: ModelConfig, device: torch.device
+    ) -> None:
         """Open the data set ``config.probe``.
 
         Raises:
-            UsageError: its images are not sorted into classes, one each.
-            StoreError: it cannot be read.
+            UsageError: its images are not sorted into classes, one each; or no encoder of the
+                model sees their bands.
+            StoreError: it cannot be read, or has no images to learn from or to ask about.
         """
         self._data = open_labelled(config.probe, gsd_m=config.probe_gsd_m or None)
         self._device = device
@@ -33,22 +39,30 @@ class Probe:
                 f"{config.probe} is for {self._data.task}; a probe needs images of one class each. "
                 "Name a classification task."
             )
+        for split in ("train", "validation"):
+            if not len(self._data.split_indices(split)):
+                raise StoreError(
+                    f"{config.probe} has no images in the split {split!r}, which a probe needs; take "
+                    "other labelled images."
+                )
+        self._encoders = modalities_for(model_config, self._data)
+        self._statistics = functools.cache(self._data.statistics)
 
     def __call__(self, model: PretrainModel) -> dict[str, float]:
         """Give the accuracy by each encoder that can see the images, ``probe_lores`` and so on.
 
         The first process measures; the others wait.
-
-        Raises:
-            UsageError: no encoder of the model sees the bands of the images.
         """
         found: dict[str, float] = {}
         if distributed.rank() == 0:
             was_training = model.training
             model.eval()
-            for name in modalities_for(model.config, self._data):
-                found[f"probe_{name}"] = self._accuracy(FrozenModel(model, self._data, name))
-            model.train(was_training)
+            try:
+                for name in self._encoders:
+                    frozen = FrozenModel(model, self._data, name, statistics=self._statistics)
+                    found[f"probe_{name}"] = self._accuracy(frozen)
+            finally:
+                model.train(was_training)
         distributed.wait_for_all()
         return found
 

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 from salibi_model import optim
 from salibi_model.architectures import build_model
 from salibi_model.batches import Batches
-from salibi_model.checkpoints import RunFolder, save_model
+from salibi_model.checkpoints import RunFolder, describe, save_model
 from salibi_model.errors import CheckpointError, TrainingError
 from salibi_model.interface import PretrainModel
 from salibi_model.options import read_factor
@@ -108,8 +108,23 @@ class RunState:
         if self.average is not None:
             content["average"] = self.average.state_dict()
         path = folder.save(step, content, keep=config.keep_checkpoints)
-        save_model(self.product, folder.model, training={**asdict(config), "step": step})
+        self._save_product(folder, step)
         return path
+
+    def renew_product(self, folder: RunFolder, step: int) -> None:
+        """Write the model for others to use, where it is not that of ``step``.
+
+        A run may have been killed between a checkpoint and its model.
+        """
+        try:
+            there = describe(folder.path)["training"].get("step")
+        except CheckpointError:
+            there = None
+        if step and there != step:
+            self._save_product(folder, step)
+
+    def _save_product(self, folder: RunFolder, step: int) -> None:
+        save_model(self.product, folder.model, training={**asdict(self.config), "step": step})
 
     def restore(self, state: Mapping[str, Any] | None) -> int:
         """Put everything back as it was after a step; give that step, 0 without a state.

@@ -23,6 +23,11 @@ class MaskedBatch:
     masks: dict[str, Mask]
     gsd_scale: Float[Tensor, " batch"] | None
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return next(iter(self.images.values())).device
+
     def parts(self, count: int) -> Iterator["MaskedBatch"]:
         """Divide it into ``count`` equal runs of samples."""
         length = len(next(iter(self.images.values()))) // count
@@ -59,7 +64,7 @@ def mask_batch(
 
 def losses_of(wrapped: nn.Module, batch: MaskedBatch, *, bf16: bool) -> dict[str, Tensor]:
     """Give the loss of a batch and its parts, by ``wrapped``, which may be DDP's."""
-    with _autocast(batch, bf16=bf16):
+    with autocast(batch.device, bf16=bf16):
         losses: dict[str, Tensor] = wrapped(batch.images, batch.masks, batch.gsd_scale)
     return losses
 
@@ -87,7 +92,7 @@ def add_gradients(
     total: dict[str, Tensor] = {}
     for number, (part, row_gradients) in enumerate(zip(parts, gradients, strict=True)):
         with _synchronised(wrapped, last=number == num_parts - 1):
-            with _autocast(part, bf16=bf16):
+            with autocast(part.device, bf16=bf16):
                 losses = wrapped(part.images, part.masks, part.gsd_scale, row_gradients)
             surrogate = losses.pop("surrogate", 0.0)
             (losses["loss"] / num_parts + surrogate).backward()
@@ -107,7 +112,7 @@ def _contrast_parts(
 
     The temperature's gradient is added to it here.
     """
-    with torch.no_grad(), _autocast(parts[0], bf16=bf16):
+    with torch.no_grad(), autocast(parts[0].device, bf16=bf16):
         found = [model.contrasted_rows(p.images, p.masks, p.gsd_scale) for p in parts]
     rows = {
         name: Rows(
@@ -136,6 +141,6 @@ def _synchronised(wrapped: nn.Module, *, last: bool) -> AbstractContextManager[N
     return wrapped.no_sync()
 
 
-def _autocast(batch: MaskedBatch, *, bf16: bool) -> torch.autocast:
-    device = next(iter(batch.images.values())).device
+def autocast(device: torch.device, *, bf16: bool) -> torch.autocast:
+    """Compute in bfloat16 where that is safe, or leave everything as it is."""
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)

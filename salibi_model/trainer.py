@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,7 +27,7 @@ from salibi_model.steps import MaskedBatch, add_gradients, mask_batch
 from salibi_model.stopping import STOP_SIGNALS, StopSignals
 from salibi_model.store import SampleStore
 from salibi_model.trackers import check_trackers
-from salibi_model.watching import Watch, Watched
+from salibi_model.watching import Watch, Watched, is_due
 
 OnStep = Callable[[int, int, Mapping[str, float]], None]
 
@@ -96,13 +97,16 @@ def _train(
     check_trackers(config.trackers)
     state = RunState.start(config, stores, _batches(config, stores), device)
     model, batches, optimizer = state.model, state.batches, state.optimizer
-    watch = Watch(stores, config, device)
+    watch = Watch(stores, config, model.config, device)
     first_step = state.restore(folder.load_last(device))
     _check_shapes(model, config)
     _check_start(folder, config, first_step, device)
     is_writer = distributed.rank() == 0
     if is_writer:
         folder.write_config(asdict(config))
+        state.renew_product(folder, first_step)
+    if config.compile:
+        model.compile()
     wrapped = _data_parallel(model, device)
     metrics: dict[str, float] = {}
     with (
@@ -115,14 +119,14 @@ def _train(
             rate = learning_rate(config, step)
             optim.set_learning_rate(optimizer, rate)
             optimizer.zero_grad(set_to_none=True)
-            batch = mask_batch(
-                model,
-                next(reader),
-                mask_ratio=config.mask_ratio,
-                hide_share=config.hide_share,
-                device=device,
-            )
-            with _keeping_what_was_before(state, folder, step, position):
+            with _kept(state, folder, step, position):
+                batch = mask_batch(
+                    model,
+                    next(reader),
+                    mask_ratio=config.mask_ratio,
+                    hide_share=config.hide_share,
+                    device=device,
+                )
                 losses = _gradients(wrapped, model, batch, config, step + 1)
                 norm = _clip(model, config.clip_norm, step + 1)
             optimizer.step()
@@ -140,10 +144,11 @@ def _train(
                 "images_per_second": config.batch_size * len(batch.images) / seconds,
                 "data_wait_share": min(1.0, batches.waited_s / seconds),
             }
-            due = _is_due(config, step + 1)
+            due = is_due(step + 1, config.checkpoint_every, config.steps)
             if due:
                 state.check_finite(step + 1)
-            watched = watch(step + 1, state.product)
+            with _kept(state, folder, step + 1, batches.state_dict()):
+                watched = watch(step + 1, state.product)
             metrics |= watched.metrics
             _record(log, metrics, watched)
             stop = _agreed(signals.requested, device)
@@ -275,16 +280,18 @@ def _check_finite(name: str, value: float, step: int) -> None:
 
 
 @contextmanager
-def _keeping_what_was_before(
-    state: RunState, folder: RunFolder, step: int, position: Mapping[str, int]
+def _kept(
+    state: RunState, folder: RunFolder, step: int, position: Mapping[str, Any]
 ) -> Iterator[None]:
-    """Where a step fails, keep the state before it: hours may lie since the last checkpoint."""
+    """Where something fails, keep the last whole step: hours may lie since the last checkpoint."""
     try:
         yield
-    except TrainingError:
+    except Exception as error:  # whatever it is, a bucket that is away or memory that is full
         if distributed.rank() == 0 and state.is_finite:
             state.save(folder, step, position=position)
-        distributed.wait_for_all()  # a launcher ends all processes when the first one ends
+        if isinstance(error, TrainingError):
+            # All processes have it, and a launcher ends all when the first one ends.
+            distributed.wait_for_all()
         raise
 
 
@@ -293,10 +300,6 @@ def _agreed(requested: int | None, device: torch.device) -> int:
     asked = torch.tensor([float(requested == number) for number in STOP_SIGNALS], device=device)
     found = distributed.mean_over_ranks(asked).tolist()
     return next((int(n) for n, share in zip(STOP_SIGNALS, found, strict=True) if share), 0)
-
-
-def _is_due(config: TrainingConfig, step: int) -> bool:
-    return step % config.checkpoint_every == 0 or step == config.steps
 
 
 def _record(log: MetricsLog | None, metrics: Mapping[str, float], watched: Watched) -> None:

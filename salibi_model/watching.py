@@ -9,6 +9,7 @@ import torch
 from jaxtyping import UInt8
 
 from salibi_model import distributed
+from salibi_model.config import ModelConfig
 from salibi_model.errors import TrainingError
 from salibi_model.interface import PretrainModel
 from salibi_model.monitors import Validator, collapsed, sample_images
@@ -31,16 +32,20 @@ class Watch:
     """Looks at a model on the cadences of a run's configuration."""
 
     def __init__(
-        self, stores: Sequence[SampleStore], config: TrainingConfig, device: torch.device
+        self,
+        stores: Sequence[SampleStore],
+        config: TrainingConfig,
+        model_config: ModelConfig,
+        device: torch.device,
     ) -> None:
         """Set up.
 
         Raises:
             UsageError: there are no labelled images to probe with, or they do not fit.
         """
-        self._config, self._stores = config, tuple(stores)
+        self._config, self._stores, self._device = config, tuple(stores), device
         self._validate = Validator(stores, config, device)
-        self._probe = Probe(config, device) if config.probe else None
+        self._probe = Probe(config, model_config, device) if config.probe else None
         self._alike: set[str] = set()
 
     def __call__(self, step: int, model: PretrainModel) -> Watched:
@@ -53,13 +58,13 @@ class Watch:
         metrics: dict[str, float] = {}
         images: dict[str, np.ndarray] = {}
         gone: tuple[str, ...] = ()
-        if _is_due(step, config.validate_every, config.steps):
+        if is_due(step, config.validate_every, config.steps):
             metrics |= self._validate(model)
             _check_finite(metrics, step)
             gone = self._collapsed(metrics, step)
             if distributed.rank() == 0:
                 images = self._images(model)
-        if self._probe is not None and _is_due(step, config.probe_every, config.steps):
+        if self._probe is not None and is_due(step, config.probe_every, config.steps):
             metrics |= self._probe(model)
         return Watched(metrics=metrics, images=images, collapsed=gone)
 
@@ -67,7 +72,11 @@ class Watch:
         """Modalities alike now and the time before; none during warm-up, where much is alike."""
         if not self._config.stop_on_collapse or step <= self._config.warmup_steps:
             return ()
-        now = set(collapsed(metrics))
+        names = self._config.modalities
+        alike = torch.tensor([float(name in collapsed(metrics)) for name in names])
+        # Processes must agree, or some would go on without the others.
+        shares = distributed.mean_over_ranks(alike.to(self._device)).tolist()
+        now = {name for name, share in zip(names, shares, strict=True) if share}
         both, self._alike = now & self._alike, now
         return tuple(sorted(both))
 
@@ -78,7 +87,8 @@ class Watch:
         return {} if drawn is None else {"reconstruction": drawn}
 
 
-def _is_due(step: int, every: int, steps: int) -> bool:
+def is_due(step: int, every: int, steps: int) -> bool:
+    """Tell whether something is to be done after ``step``: every so often, and at the end."""
     return step % every == 0 or step == steps
 
 

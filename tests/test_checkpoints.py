@@ -36,19 +36,23 @@ def finished(small_store, tmp_path_factory):
 
 @pytest.fixture
 def run(finished, tmp_path):
-    """A copy of it, to be damaged."""
-    return shutil.copytree(finished, tmp_path / "run")
+    """A copy of it with its newest checkpoint alone, to be damaged."""
+    copy = shutil.copytree(finished, tmp_path / "run")
+    for older in sorted((copy / "checkpoints").iterdir())[:-1]:
+        older.unlink()
+    return copy
 
 
 def test_a_run_has_the_files_of_the_contract(finished):
     names = {path.name for path in finished.iterdir()}
-    assert names == {"config.toml", "metrics.csv", "events", "checkpoints", "last", "model"}
+    files = {"config.toml", "metrics.csv", "last"}
+    assert names == files | {"events", "checkpoints", "model", "samples"}
     assert {path.name for path in (finished / "model").iterdir()} == {
         "config.json",
         "model.safetensors",
     }
     kept = sorted(path.name for path in (finished / "checkpoints").iterdir())
-    assert kept == ["step-00000002.pt", "step-00000003.pt"]
+    assert kept == ["step-00000001.pt", "step-00000002.pt", "step-00000003.pt"]
     assert (finished / "last").read_text() == "step-00000003.pt\n"
 
 
@@ -82,7 +86,8 @@ def test_a_loaded_model_encodes(finished):
 def test_all_state_is_kept(finished):
     state = RunFolder(finished).load_last(torch.device("cpu"))
     assert {"model", "optimizer", "schedule", "rng", "data", "step"} <= set(state)
-    assert state["data"] == {"epoch": 1, "batch": 1}  # two batches per epoch, three taken
+    position = {name: state["data"][name] for name in ("epoch", "batch")}
+    assert position == {"epoch": 1, "batch": 1}  # two batches per epoch, three taken
 
 
 def test_the_resolved_configuration_is_read_back(finished):
@@ -390,13 +395,15 @@ def test_a_damaged_pointer_is_explained(run, content):
 
 def test_a_pointer_to_nothing_is_explained(run):
     (run / "last").write_text("step-00000009.pt\n")
+    (run / "checkpoints/step-00000003.pt").unlink()
     with pytest.raises(CheckpointError, match=r"step-00000009\.pt cannot be read .*older check"):
         RunFolder(run).load_last(torch.device("cpu"))
 
 
-def test_pointing_to_an_older_checkpoint_goes_on_from_there(run, monkeypatch):
+def test_pointing_to_an_older_checkpoint_goes_on_from_there(finished, tmp_path, monkeypatch):
     """What the errors advise."""
     monkeypatch.setitem(model_config.SIZES, "tiny", SIZE)
+    run = shutil.copytree(finished, tmp_path / "run")
     (run / "checkpoints/step-00000003.pt").write_bytes(b"")
     (run / "last").write_text("step-00000002.pt\n")
     assert train(resumed_config(run), out=run, resume=True).first_step == 2

@@ -10,6 +10,7 @@ import torch
 from labelled_arrays import coloured
 from nano import SIZE
 from PIL import Image
+from stores import write_store
 from typer.testing import CliRunner
 
 from salibi_cli import model as commands
@@ -18,6 +19,7 @@ from salibi_model.batches import Batches
 from salibi_model.compare import ENTRANTS, compare, shared_budget
 from salibi_model.errors import UsageError
 from salibi_model.knn import KnnOptions
+from salibi_model.masking import random_masks
 from salibi_model.metrics import read_metrics
 from salibi_model.results import Results
 from salibi_model.segmentation import SegmentOptions
@@ -77,7 +79,7 @@ def test_every_model_and_floor_has_rows_at_every_scale(compared):
 
 
 def test_all_are_trained_on_one_budget_and_one_order(compared, small_store):
-    """Batches of fewer modalities are the same samples, with the same masks and turns."""
+    """Batches of fewer modalities are the same samples, with the same turns and masks."""
     _, out, _ = compared
     logs = [read_metrics(out / name / "metrics.csv") for name in MODELS]
     assert {tuple((row["step"], row["lr"]) for row in log) for log in logs} == {
@@ -92,6 +94,10 @@ def test_all_are_trained_on_one_budget_and_one_order(compared, small_store):
         three, two = (next(each) for each in batches)
         assert three.seeds == two.seeds
         assert torch.equal(three.images["sar"], two.images["sar"])
+        tokens = {"sar": 256, "lores": 256}
+        masks = random_masks({**tokens, "hires_4x": 1024}, 0.75, three.seeds)
+        for name, mask in random_masks(tokens, 0.75, two.seeds).items():
+            assert torch.equal(mask.kept, masks[name].kept)
     for each in batches:
         each.close()
 
@@ -158,10 +164,46 @@ def test_run_again_nothing_is_done_twice(compared, small_store):
 
 def test_options_in_a_file_are_a_model(small_store, tmp_path):
     file = tmp_path / "steep.toml"
-    file.write_text('gsd_scaling = false\nfusion = "separate"\n')
-    budget = shared_budget(config(small_store), ["croma", str(file)])
-    assert budget["steep"].fusion == "separate"
+    file.write_text('gsd_scaling = true\nfusion = "separate"\n')
+    base = config(small_store, gsd_scaling=False)
+    budget = shared_budget(base, ["croma", str(file)])
+    assert (budget["steep"].fusion, budget["steep"].gsd_scaling) == ("separate", True)
     assert (budget["steep"].model, budget["croma"].model) == ("scale-alibi", "croma")
+
+
+def test_a_file_cannot_have_a_budget_of_its_own(small_store, tmp_path):
+    file = tmp_path / "greedy.toml"
+    file.write_text("steps = 1000\nseed = 1\n")
+    with pytest.raises(UsageError, match="sets seed, steps, which all models share"):
+        shared_budget(config(small_store), ["croma", str(file)])
+
+
+def test_modalities_of_one_model_are_not_those_of_another(small_store):
+    """As where the configuration is the resolved one of a Scale-ALiBi run."""
+    resolved = config(small_store).resolve([SampleStore(small_store)])
+    budget = shared_budget(resolved, ["scale-alibi", "croma", "scale-mae"])
+    stores = [SampleStore(small_store)]
+    built = {name: entrant.resolve(stores).modalities for name, entrant in budget.items()}
+    assert built["croma"] == ("sar", "lores")
+    assert built["scale-mae"] == ("lores", "hires_4x")
+
+
+def test_a_model_that_cannot_be_built_is_found_before_training(tmp_path):
+    store = write_store(
+        tmp_path / "two.zarr", num_samples=8, validation=2, modalities=["sar", "lores"]
+    )
+    file = tmp_path / "wrong.toml"
+    file.write_text('pairs = ["sar:hires_4x"]\n')
+    with pytest.raises(UsageError, match="wrong: "):
+        compare(
+            config(store),
+            models=("croma", str(file)),
+            data=[coloured()],
+            methods=[KnnOptions(k=3)],
+            out=tmp_path / "out",
+            device="cpu",
+        )
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -191,6 +233,7 @@ def test_methods_that_fit_no_data_are_refused_before_training(small_store, tmp_p
 
 def test_many_processes_are_sent_away(small_store, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
     with pytest.raises(UsageError, match="one process"):
         compare(config(small_store), models=("croma",), data=[], methods=[], out=tmp_path)
 

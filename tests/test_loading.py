@@ -168,8 +168,11 @@ def test_stores_with_too_little_in_common_are_refused(coarse, fine):
 
 
 def test_crops_are_of_one_ground_in_all_modalities(coarse):
-    """The base image is the mean of 2x2 fine pixels; so it is after a crop, a shrink and a turn."""
-    crop = Crop(min_share=0.5, max_share=1.0, size_px=96)
+    """The base image is the mean of 2x2 fine pixels; so it is after a crop, a shrink and a turn.
+
+    To half the size, as parts of a base pixel are not the mean of the fine ones.
+    """
+    crop = Crop(min_share=0.75, max_share=0.75, size_px=96)
     options = {"split": "validation", "batch_size": 6, "crop": crop}  # none of it is nodata
     batches = coarse.batches(modalities=("hires", "hires_4x"), **options)
     for batch in take(batches, 2):
@@ -178,10 +181,16 @@ def test_crops_are_of_one_ground_in_all_modalities(coarse):
         halved = torch.nn.functional.avg_pool2d(batch.images["hires_4x"].float(), 2)
         apart = (halved - batch.images["hires"].float()).abs()
         assert apart.max() <= 1.5  # each of the three is rounded
-        edges = batch.gsd_scale * 96
+        assert batch.gsd_scale.tolist() == [2.0] * 6
+
+
+def test_each_sample_has_a_crop_of_its_own(coarse):
+    crop = Crop(min_share=0.5, max_share=1.0, size_px=64)
+    for batch in take(coarse.batches(modalities=["sar"], batch_size=10, crop=crop), 2):
+        edges = batch.gsd_scale * 64
         assert torch.equal(edges, edges.round())
         assert ((edges >= 128) & (edges <= 256)).all()
-        assert len(edges.unique()) > 3
+        assert len(edges.unique()) > 5
 
 
 def test_crops_and_variants_multiply(coarse, fine):

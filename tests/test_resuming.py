@@ -47,8 +47,8 @@ def start(store, out, *, processes=1, **settings):
     )
 
 
-def finish(process):
-    out, err = process.communicate(timeout=200)
+def finish(process, timeout_s=200):
+    out, err = process.communicate(timeout=timeout_s)
     return process.returncode, out, err
 
 
@@ -166,3 +166,18 @@ def test_only_the_newest_checkpoints_are_kept(trained):
     _, run = trained
     names = sorted(file.name for file in (run / "checkpoints").iterdir())
     assert names == [f"step-0000000{step}.pt" for step in (2, 3, 4)]
+
+
+@pytest.mark.slow
+def test_compiled_it_learns_the_same(small_store, tmp_path):
+    """In a process without the tests' shape checks, which no compiler can follow."""
+    for name, compiled in {"plain": False, "compiled": True}.items():
+        run = start(small_store, tmp_path / name, compile=compiled, steps=2, validation_samples=0)
+        code, _, said = finish(run, timeout_s=800)
+        assert code == 0, said
+    plain, compiled = (
+        read_metrics(tmp_path / name / "metrics.csv") for name in ("plain", "compiled")
+    )
+    for a, b in zip(plain, compiled, strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-3)
+    assert state(tmp_path / "compiled")["model"].keys() == state(tmp_path / "plain")["model"].keys()

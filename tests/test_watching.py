@@ -11,8 +11,9 @@ from stores import write_store
 
 from salibi_model import config as model_config
 from salibi_model import load
+from salibi_model.architectures import build_model
 from salibi_model.collapse import effective_rank, feature_std
-from salibi_model.errors import TrainingError
+from salibi_model.errors import StoreError, TrainingError, UsageError
 from salibi_model.metrics import read_metrics
 from salibi_model.monitors import Validator, sample_images
 from salibi_model.optim import moving_average
@@ -176,19 +177,26 @@ def test_the_average_is_what_is_kept_as_the_model(small_store, tmp_path):
 
 
 def test_factors_on_learning_rates(small_store, tmp_path):
-    train(config(small_store, steps=2), out=tmp_path / "plain")
-    frozen = config(small_store, steps=2, lr_scales=("encoders.sar:0", "decoder:0.5"))
-    train(frozen, out=tmp_path / "frozen")
+    """The first step of Adam is the rate itself: half the rate moves half as far."""
+    scales = ("encoders.sar:0", "decoder:0.5")
+    plain = config(small_store, steps=1, weight_decay=0.0)
+    train(plain, out=tmp_path / "plain")
+    train(config(small_store, steps=1, weight_decay=0.0, lr_scales=scales), out=tmp_path / "scaled")
     torch.manual_seed(0)
-    first = config(small_store).resolve([SampleStore(small_store)])
-    from salibi_model.architectures import build_model
+    stores = [SampleStore(small_store)]
+    start = build_model(plain.resolve(stores).model_config(stores)).state_dict()
+    whole, scaled = (load(tmp_path / name).state_dict() for name in ("plain", "scaled"))
+    factors = {"encoders.sar.": 0.0, "decoder.": 0.5}
+    for name, value in start.items():
+        factor = next((f for part, f in factors.items() if name.startswith(part)), 1.0)
+        moved, expected = scaled[name] - value, factor * (whole[name] - value)
+        torch.testing.assert_close(moved, expected, rtol=1e-3, atol=1e-6)
+    assert any(bool((whole[n] != start[n]).any()) for n in start if n.startswith("decoder."))
 
-    start = build_model(first.model_config([SampleStore(small_store)])).state_dict()
-    end = load(tmp_path / "frozen").state_dict()
-    for name, value in end.items():
-        if name.startswith("encoders.sar."):
-            assert torch.equal(value, start[name])
-    assert any(not torch.equal(end[n], start[n]) for n in end if n.startswith("decoder."))
+
+def test_a_part_that_is_not_there_is_refused(small_store, tmp_path):
+    with pytest.raises(UsageError, match=r"no part of the model is called decode; it has decoder"):
+        train(config(small_store, lr_scales=("decode:2",)), out=tmp_path)
 
 
 def test_images_a_second_and_waiting_are_logged(small_store, tmp_path):
@@ -196,3 +204,42 @@ def test_images_a_second_and_waiting_are_logged(small_store, tmp_path):
     for row in rows(tmp_path):
         assert row["images_per_second"] == pytest.approx(12 / row["seconds"], rel=1e-6)
         assert 0 <= row["data_wait_share"] <= 1
+
+
+def test_what_was_learned_is_kept_where_validation_fails(small_store, tmp_path, monkeypatch):
+    """A bucket that is away, say, at the first checkpoint of all."""
+
+    def away(*_):
+        raise StoreError("the bucket is away")
+
+    monkeypatch.setattr(Validator, "_measure", away)
+    with pytest.raises(StoreError, match="the bucket is away"):
+        train(config(small_store, validate_every=3), out=tmp_path)
+    assert (tmp_path / "last").read_text() == "step-00000003.pt\n"
+    monkeypatch.undo()
+    monkeypatch.setitem(model_config.SIZES, "tiny", SIZE)
+    assert train(config(small_store), out=tmp_path).first_step == 3
+
+
+def test_a_model_older_than_its_checkpoint_is_written_again(small_store, tmp_path):
+    """As where a run was killed between the two."""
+    train(config(small_store, steps=2, checkpoint_every=1), out=tmp_path / "run")
+    model = tmp_path / "run/model"
+    newest = {file.name: file.read_bytes() for file in model.iterdir()}
+    train(config(small_store, steps=1), out=tmp_path / "short")
+    for file in (tmp_path / "short/model").iterdir():
+        (model / file.name).write_bytes(file.read_bytes())
+    again = train(config(small_store, steps=2, checkpoint_every=1), out=tmp_path / "run")
+    assert again.metrics == {}
+    assert {file.name: file.read_bytes() for file in model.iterdir()} == newest
+
+
+def test_the_validation_batch_is_that_of_training_whole(small_store, tmp_path):
+    """In parts, losses and meters are the same."""
+    train(config(small_store, steps=1), out=tmp_path / "whole")
+    train(config(small_store, steps=1, accumulate=2), out=tmp_path / "parts")
+    whole, parts = (rows(tmp_path / name)[0] for name in ("whole", "parts"))
+    seen = [n for n in whole if n.startswith(("val_", "feature_", "effective_"))]
+    assert {name: parts[name] for name in seen} == pytest.approx(
+        {name: whole[name] for name in seen}, rel=1e-2
+    )

@@ -20,6 +20,7 @@ from salibi_model.architectures import build_model
 from salibi_model.config import TRI_ENCODER, ModelConfig
 from salibi_model.masking import random_masks
 from salibi_model.settings import TrainingConfig
+from salibi_model.steps import MaskedBatch, add_gradients
 from salibi_model.trainer import train
 
 CASES = {
@@ -29,13 +30,17 @@ CASES = {
     "contrastive": ((), {"objectives": ("contrastive",)}),
     "base target": ((), {"fine_target": "base", "fusion": "separate"}),
     "scale-mae": ((), {"architecture": "scale-mae", "objectives": ("reconstruction",)}),
+    "in parts": ((), {}, 2),
+    "one hidden, in parts": (("lores",), {}, 2),
     # With mistake 5 its loss is a mean over the patches of a rank: it depends on their number.
     "original": ((), {"architecture": "original", "mistakes": (1, 2, 3, 4, 6)}),
 }
-"""Hidden modalities, and choices of the configuration."""
+"""Hidden modalities, choices of the configuration, and parts of each rank's batch."""
 
 
-def gradients(hidden: tuple[str, ...], choices: dict[str, Any]) -> dict[str, torch.Tensor]:
+def gradients(
+    hidden: tuple[str, ...], choices: dict[str, Any], num_parts: int = 1
+) -> dict[str, torch.Tensor]:
     """Gradients of four samples, one of them without an observation, shared among the ranks."""
     rank, local = distributed.rank(), 4 // distributed.world_size()
     names = ("lores", "hires_4x") if choices.get("architecture") == "scale-mae" else TRI_ENCODER
@@ -47,11 +52,15 @@ def gradients(hidden: tuple[str, ...], choices: dict[str, Any]) -> dict[str, tor
     masks = random_masks(model.num_tokens(images), 0.75, range(4), hidden=hidden)
     mine = slice(rank * local, (rank + 1) * local)
     wrapped = DistributedDataParallel(model) if distributed.world_size() > 1 else model
-    losses = wrapped(
-        {name: image[mine] for name, image in images.items()},
-        {name: type(m)(m.kept[mine], m.removed[mine]) for name, m in masks.items()},
+    batch = MaskedBatch(
+        images={name: image[mine] for name, image in images.items()},
+        masks={name: type(m)(m.kept[mine], m.removed[mine]) for name, m in masks.items()},
+        gsd_scale=torch.tensor([0.5, 1.0, 2.0, 1.0])[mine] if num_parts > 1 else None,
     )
-    losses["loss"].backward()
+    # A step before, for what the gradients' synchronisation may keep from one to the next.
+    for _ in range(num_parts):
+        model.zero_grad(set_to_none=True)
+        add_gradients(wrapped, model, batch, num_parts=num_parts, bf16=False)
     return {name: p.grad for name, p in model.named_parameters()}
 
 

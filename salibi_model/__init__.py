@@ -46,5 +46,5 @@ def load(
     from salibi_model.checkpoints import load_model
 
     model = load_model(path, device=device)
-    check_expected(model.config, expect or {})
+    check_expected(model.config, {} if expect is None else expect)
     return model

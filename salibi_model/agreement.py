@@ -67,6 +67,13 @@ def check_expected(config: ModelConfig, expect: Mapping[str, Mapping[str, Any]])
     Raises:
         UsageError: as :func:`check_input`; or something else is said of the images.
     """
+    if not isinstance(expect, Mapping) or not all(
+        isinstance(fields, Mapping) for fields in expect.values()
+    ):
+        raise UsageError(
+            f"expect is {expect!r}; give a mapping by modality, as "
+            '{"lores": {"bands": ("red", "green", "blue")}}.'
+        )
     for modality, fields in expect.items():
         unknown = [name for name in fields if name not in _DESCRIBED]
         if unknown:

@@ -112,18 +112,19 @@ class RunFolder:
     def load_last(self, device: torch.device) -> dict[str, Any] | None:
         """Read the newest whole state, or ``None`` where the run was stopped before its first.
 
-        The newest is the one that ``last`` names. Where it is missing or damaged, the one before
-        it is taken, with a :class:`DamagedCheckpointWarning`.
+        The newest is the one that ``last`` names, or the last there is where ``last`` is missing.
+        Where it is missing or damaged, the one before it is taken, with a :class:`DamagedCheckpointWarning`.
 
         Raises:
             CheckpointError: all are damaged, or the newest is of another version.
         """
-        if not self._last.exists():
+        there = sorted((path.name for path in self._checkpoints.glob("step-*.pt")), reverse=True)
+        if not self._last.exists() and not there:
             return None
-        newest = self._newest()
-        older = [path.name for path in self._checkpoints.glob("step-*.pt") if path.name < newest]
+        newest = self._newest() if self._last.exists() else there[0]
+        older = [name for name in there if name < newest]
         damage: list[str] = []
-        for path in map(self._checkpoints.joinpath, (newest, *sorted(older, reverse=True))):
+        for path in map(self._checkpoints.joinpath, (newest, *older)):
             state, problem = _read_state(path, device)
             if not problem:
                 for said in damage:

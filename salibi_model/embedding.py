@@ -34,6 +34,7 @@ from salibi_model.embed_store import (
 from salibi_model.embed_table import write_table
 from salibi_model.errors import UsageError
 from salibi_model.interface import PretrainModel
+from salibi_model.locking import alone_in
 
 FORMAT_VERSION: Final = 1
 """Version of the layout that is written."""
@@ -109,13 +110,16 @@ def embed(
             "inputs": found.facts,
             "choices": chosen.to_dict(),
         }
+        if not Path(out).name:
+            raise UsageError(f"{str(out)!r} is no name for embeddings; give another --out.")
         folder = EmbeddingFolder(Path(out), origin)
         complete = folder.is_complete
         if not complete:
             pace = _Pace(batch_size, workers, found.num_images, on_image)
-            for name in found.sources:
-                _embed_modality(model, name, found, folder, origin, pace)
-            _finish(folder, found, origin)
+            with alone_in(folder.building, "embedding"):
+                for name in found.sources:
+                    _embed_modality(model, name, found, folder, origin, pace)
+                _finish(folder, found, origin)
     return _result(folder.out, found, already_complete=complete)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import salibi_model
+from salibi_model.addresses import bare
 from salibi_model.errors import StoreError, UsageError
 from salibi_model.features import Frozen, FrozenModel, MeanColour, untrained
 from salibi_model.interface import PretrainModel
@@ -138,7 +139,7 @@ def open_data(
     for path in paths:
         if "://" in path or (Path(path) / "zarr.json").is_file():
             raise UsageError(
-                f"{path} is a store: its samples have no labels. Give a GEO-Bench folder or one "
+                f"{bare(path)} is a store: its samples have no labels. Give a GEO-Bench folder or one "
                 "with a folder of images per class, or take `salibi-model eval retrieval`."
             )
         found += open_all(path, gsd_m=gsd_m, partition=partition)

@@ -171,8 +171,9 @@ class ClassFolders(LabelledImages):
 
     def _digest(self) -> str:
         names = [path.relative_to(self.path).as_posix() for path in self._paths]
-        sizes = [path.stat().st_size for path in self._paths]
-        identity = [names, sizes, self._ends, self.bands, self.gsd_m]
+        files = [path.stat() for path in self._paths]
+        stamps = [(file.st_size, file.st_mtime_ns) for file in files]
+        identity = [names, stamps, self._ends, self.bands, self.gsd_m]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 

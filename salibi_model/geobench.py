@@ -89,7 +89,10 @@ class GeoBenchTask(LabelledImages):
         self._splits = self._read_partition(partition)
         self._samples = [name for split in SPLITS for name in self._splits[split]]
         self._check_samples()
-        identity = [self.name, self.classes, self._splits, self._stats]
+        # Files by size and time: labels that were mended are another data set.
+        files = [self._file(number).stat() for number in range(len(self._samples))]
+        stamps = [(file.st_size, file.st_mtime_ns) for file in files]
+        identity = [self.name, self.classes, self._splits, self._stats, stamps]
         self.digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     def split_indices(self, split: Split) -> Int64[np.ndarray, " images"]:
@@ -131,7 +134,7 @@ class GeoBenchTask(LabelledImages):
             return None
         try:
             mean, std = (float(self._stats[source.name][key]) for key in ("mean", "std"))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise StoreError(
                 f"{self.path / _STATS_NAME} has no mean and std of {source.name!r}. {DOWNLOAD_AGAIN}"
             ) from error
@@ -204,6 +207,10 @@ class GeoBenchTask(LabelledImages):
         return self.path / f"{self._samples[int(index)]}.hdf5"
 
     def _stacked(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
+        if not arrays:
+            raise StoreError(
+                f"{self.path} has no images in a split of the partition; take another partition."
+            )
         shapes = {array.shape for array in arrays}
         if len(shapes) > 1:
             raise StoreError(

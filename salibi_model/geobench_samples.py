@@ -1,11 +1,12 @@
 """One sample of GEO-Bench v1: an HDF5 file with a data set per band, and its label."""
 
 import ast
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import h5py
 import numpy as np
@@ -22,6 +23,9 @@ _DATE: Final = re.compile(r"_\d{4}-\d{2}-\d{2}.*$")
 """What forestnet, cashew and cattle append to a band's name."""
 
 _LABEL: Final = BandSource(name="label")
+_AXES: Final = (2, 3)
+_MOST_VALUES: Final = 1 << 28
+"""Of one band; the largest of GEO-Bench v1 has 400 x 400 x 369."""
 _NUM_AXES_WITH_PLANES: Final = 3
 
 
@@ -62,7 +66,10 @@ def read_label(path: Path, spec: GeoBenchSpec) -> Int64[np.ndarray, " *shape"]:
         return _checked(label, shape, spec.num_classes, path)
     content = unpickle_inert(_description(path), f"the description in {path}")
     value = content.get(_LABEL.name) if isinstance(content, dict) else None
-    label = np.asarray(value.values if isinstance(value, PickledArray) else value)
+    try:
+        label = np.asarray(value.values if isinstance(value, PickledArray) else value)
+    except ValueError as error:  # rows of several lengths
+        raise StoreError(f"the label of {path} is no array. {DOWNLOAD_AGAIN}") from error
     if spec.kind == "multilabel":
         return _checked(label, (spec.num_classes,), 2, path)
     return _checked(label, (), spec.num_classes, path)
@@ -112,7 +119,21 @@ def _find(found: Mapping[str, h5py.Dataset], source: BandSource, path: Path) -> 
         raise StoreError(
             f"{path} has no band {source.name!r}; it has {', '.join(found)}. {DOWNLOAD_AGAIN}"
         )
+    _check_band(found[source.name], source.name, path)
     return found[source.name]
+
+
+def _check_band(band: Any, name: str, path: Path) -> None:
+    """Refuse what is no image: a group, a dangling link, texts, an axis too few."""
+    shape = getattr(band, "shape", None) or ()
+    kind = getattr(getattr(band, "dtype", None), "kind", "")
+    pixels = math.prod(shape)
+    fits = kind in set("biuf") and len(shape) in _AXES and 0 < pixels <= _MOST_VALUES
+    if not fits:
+        raise StoreError(
+            f"{path}: {name!r} is no image of real numbers (shape {shape}, kind {kind or 'none'!r}). "
+            f"{DOWNLOAD_AGAIN}"
+        )
 
 
 def _grid(found: Mapping[str, h5py.Dataset], spec: GeoBenchSpec, path: Path) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 from numpy.typing import NDArray
 
+from salibi_model.addresses import bare
 from salibi_model.errors import StoreError, UsageError
 from salibi_model.geobench_tasks import Kind
 
@@ -148,6 +149,10 @@ def open_labelled(
     from salibi_model.folders import ClassFolders
     from salibi_model.geobench import GeoBenchTask, is_task, task_folders
 
+    if "://" in str(path):
+        raise UsageError(
+            f"{bare(str(path))} is an address; labelled images are read from folders: copy them first."
+        )
     folder = Path(path)
     if not folder.is_dir():
         raise UsageError(

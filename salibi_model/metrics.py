@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from salibi_model.checkpoints import RunFolder, whole_file
+from salibi_model.errors import CheckpointError
 from salibi_model.tracked_run import TrackedRun, public
 from salibi_model.trackers import open_trackers
 
@@ -117,7 +118,12 @@ def _columns(path: Path) -> list[str]:
 def _drop_rows_from(path: Path, step: int) -> None:
     if not path.exists():
         path.touch()
-    header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+    try:
+        header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+    except UnicodeDecodeError as error:
+        raise CheckpointError(
+            f"{path} is damaged: it is no text. Move it away to go on without its rows."
+        ) from error
     # A row that a killed run cut short has no line end: its step is done again as well.
     whole = [row for row in rows if row.endswith("\n") and float(row.split(",", 1)[0]) < step]
     with whole_file(path) as partial:

@@ -174,6 +174,8 @@ class TrainingConfig:
             raise UsageError("give --steps or --epochs, not both.")
         if not self.stores:
             raise UsageError("give at least one store.")
+        if len(set(self.stores)) < len(self.stores):
+            raise UsageError("a store is named twice; name each once, and give --weights instead.")
         if self.weights and len(self.weights) != len(self.stores):
             raise UsageError(
                 f"there are {len(self.weights)} weights for {len(self.stores)} stores; give one each."

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from salibi_model.batches import Batches
 from salibi_model.checkpoints import RunFolder
 from salibi_model.errors import CheckpointError, StoppedError, TrainingError, UsageError
 from salibi_model.interface import PretrainModel
+from salibi_model.locking import alone_in
 from salibi_model.masking import num_removed
 from salibi_model.metrics import MetricsLog
 from salibi_model.resuming import check_same_run
@@ -79,8 +80,13 @@ def train(
     chosen = distributed.choose_device(device)
     if chosen.type == "cpu":
         keep_freed_memory()
+    folder = RunFolder(out)
+    if not out or (folder.path / "zarr.json").exists():
+        raise UsageError(
+            f"{out!r} is no folder for a run (a store, or no name); give another --out."
+        )
     with distributed.process_group(chosen):
-        return _train(config, RunFolder(out), resume=resume, device=chosen, on_step=on_step)
+        return _train(config, folder, resume=resume, device=chosen, on_step=on_step)
 
 
 def _train(
@@ -96,10 +102,23 @@ def _train(
     check_same_run(config, folder, resume=resume)
     check_trackers(config.trackers)
     state = RunState.start(config, stores, _batches(config, stores), device)
-    model, batches, optimizer = state.model, state.batches, state.optimizer
-    watch = Watch(stores, config, model.config, device)
+    _check_shapes(state.model, config)
+    watch = Watch(stores, config, state.model.config, device)
+    is_writer = distributed.rank() == 0
+    with alone_in(folder.path, "training") if is_writer else nullcontext():
+        return _run(state, watch, folder, device=device, on_step=on_step)
+
+
+def _run(
+    state: RunState,
+    watch: Watch,
+    folder: RunFolder,
+    *,
+    device: torch.device,
+    on_step: OnStep | None,
+) -> TrainingResult:
+    config, model, batches, optimizer = state.config, state.model, state.batches, state.optimizer
     first_step = state.restore(folder.load_last(device))
-    _check_shapes(model, config)
     _check_start(folder, config, first_step, device)
     is_writer = distributed.rank() == 0
     if is_writer:

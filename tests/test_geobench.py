@@ -25,6 +25,8 @@ from salibi_model.geobench_tasks import GEOBENCH_TASKS
 from salibi_model.labelled import LabelledImages, open_all, open_labelled
 from salibi_model.unpickling import unpickle_inert
 
+RED = "04 - Red"
+
 EUROSAT = REAL / "labelled" / "geobench_m-eurosat_one"
 needs_eurosat = pytest.mark.skipif(
     not EUROSAT.is_dir(), reason=f"no GEO-Bench sample at {EUROSAT}; set SALIBI_REAL"
@@ -452,3 +454,43 @@ def test_a_task_can_be_opened_by_its_class(root: Path) -> None:
     task = GeoBenchTask(str(folder_of(root, "m-bigearthnet")))
     assert task.labels([0]).shape == (1, 43)
     assert set(np.unique(task.labels(range(10)))) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda file: file.create_group(RED),
+        lambda file: file.__setitem__(RED, h5py.SoftLink("/nowhere")),
+        lambda file: file.__setitem__(RED, np.ones(64)),
+        lambda file: file.__setitem__(RED, 5.0),
+        lambda file: file.__setitem__(RED, np.ones((0, 0))),
+        lambda file: file.__setitem__(RED, np.ones((64, 64), np.complex64)),
+        lambda file: file.create_dataset(RED, (300_000, 300_000), "f4", chunks=(512, 512)),
+        lambda file: file.create_dataset(RED, (64, 64), h5py.string_dtype()),
+    ],
+)
+def test_a_band_that_is_no_image_is_refused(tmp_path, put):
+    folder = write_task(tmp_path / "t", "m-eurosat", num_train=2, num_valid=1, num_test=1)
+    for path in folder.glob("*.hdf5"):
+        with h5py.File(path, "r+") as file:
+            del file[RED]
+            put(file)
+    data = open_labelled(folder)
+    with pytest.raises(StoreError, match="is no image of real numbers"):
+        data.read(data.split_indices("train"), ("red", "green"))
+
+
+def test_data_that_was_changed_is_other_data(tmp_path):
+    folder = write_task(tmp_path / "t", "m-eurosat", num_train=2, num_valid=1, num_test=1)
+    before = open_labelled(folder).digest
+    sample = next(folder.glob("*.hdf5"))
+    with h5py.File(sample, "r+") as file:
+        file[RED][0, 0] = 7
+    assert open_labelled(folder).digest != before
+
+
+def test_an_address_is_refused_without_its_secrets(tmp_path):
+    with pytest.raises(UsageError, match="is an address") as caught:
+        open_labelled("https://me:hunter2@example.org/x?sig=SECRET")
+    assert "hunter2" not in str(caught.value)
+    assert "SECRET" not in str(caught.value)

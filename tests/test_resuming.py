@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from nano import SIZE
 
 from salibi_model import config as model_config
 from salibi_model.checkpoints import DamagedCheckpointWarning
-from salibi_model.errors import CheckpointError
+from salibi_model.errors import CheckpointError, UsageError
+from salibi_model.locking import alone_in
 from salibi_model.metrics import read_metrics
+from salibi_model.resuming import resumed_config
 from salibi_model.settings import TrainingConfig
 from salibi_model.trainer import train
 
@@ -181,3 +184,32 @@ def test_compiled_it_learns_the_same(small_store, tmp_path):
     for a, b in zip(plain, compiled, strict=True):
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-3)
     assert state(tmp_path / "compiled")["model"].keys() == state(tmp_path / "plain")["model"].keys()
+
+
+def test_a_run_belongs_to_one_process_at_a_time(trained):
+    config, run = trained
+    with (
+        alone_in(run, "training"),
+        pytest.raises(UsageError, match="another process is training in"),
+    ):
+        train(replace(config, steps=5), out=run)
+    assert [row["step"] for row in read_metrics(run / "metrics.csv")] == [1, 2, 3, 4]
+    assert train(resumed_config(run, steps=5), out=run).first_step == 4
+
+
+def test_without_the_file_last_the_newest_checkpoint_counts(trained):
+    config, run = trained
+    (run / "last").unlink()
+    assert train(config, out=run).first_step == 4
+
+
+def test_a_store_is_no_folder_for_a_run(small_store):
+    with pytest.raises(UsageError, match="give another --out"):
+        train(TrainingConfig(stores=(str(small_store),), steps=1), out=small_store)
+
+
+def test_a_log_that_is_no_text_is_explained(trained):
+    config, run = trained
+    (run / "metrics.csv").write_bytes(bytes(range(128, 256)))
+    with pytest.raises(CheckpointError, match=r"metrics\.csv is damaged"):
+        train(replace(config, steps=4), out=run)

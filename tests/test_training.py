@@ -185,6 +185,15 @@ def test_no_store_is_refused(tmp_path):
         ({"hide_share": 0.3, "objectives": ("contrastive",)}, "predict one modality"),
         ({"hide_share": 0.3, "compat": "original"}, "not with compat"),
         ({"stores": ()}, "at least one store"),
+        ({"stores": ("a.zarr", "a.zarr")}, "named twice"),
+        ({"weights": (1.0, 2.0)}, "2 weights for 1 stores"),
+        ({"weights": (0.0,)}, "a weight of a store is 0.0"),
+        ({"crop_share": (0.5,)}, "smallest and the largest"),
+        ({"crop_share": (0.0, 1.0), "crop_px": 128}, "shares above 0"),
+        ({"lr_scales": ("decoder",)}, "write one as decoder:2"),
+        ({"ema": 1.0}, "ema is 1.0"),
+        ({"trackers": ("csv",)}, "wandb, mlflow"),
+        ({"compat": "original", "accumulate": 2}, "undivided batches"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes, message):

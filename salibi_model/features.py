@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
+from rasterio.errors import NotGeoreferencedWarning
 from torch import Tensor
 
 from salibi_model.architectures import build_model
@@ -277,7 +279,9 @@ def weights_digest(model: PretrainModel) -> str:
 def _read_ahead(frozen: Frozen, indices: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
     """Read images in batches, the next one while the last one is used."""
     chosen = [indices[first : first + batch_size] for first in range(0, len(indices), batch_size)]
-    with ThreadPoolExecutor(1) as reader:
+    with ThreadPoolExecutor(1) as reader, warnings.catch_warnings():
+        # Filters belong to the process: what the reader's thread sets, this one might undo.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
         coming = [reader.submit(frozen.data.read, part, frozen.bands) for part in chosen[:1]]
         for part in chosen[1:]:
             images = coming.pop().result()

@@ -159,13 +159,13 @@ def sample_images(
         mask_ratio=mask_ratio,
         device=next(model.parameters()).device,
     )
-    edge = max(row.modality.size_px for row in report.shown)
+    edge = max(row.original.shape[-1] for row in report.shown)
     return np.concatenate([_row(shown, edge) for shown in report.shown])
 
 
 def _row(shown: Reconstruction, edge: int) -> np.ndarray:
     layers = (shown.original, shown.masked, shown.predicted, shown.composite)
-    factor = edge // shown.modality.size_px
+    factor = edge // shown.original.shape[-1]
     images = [as_rgb(layer, shown.modality) for layer in layers]
     return np.concatenate([i.repeat(factor, axis=0).repeat(factor, axis=1) for i in images], axis=1)
 

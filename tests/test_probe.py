@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from geobench_files import write_task
 from nano import SIZE
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
@@ -24,10 +25,10 @@ def nano_size(monkeypatch):
     monkeypatch.setitem(model_config.SIZES, "tiny", SIZE)
 
 
-def write_images(root, *, mode="RGB", splits=("train", "validation", "test"), per_class=30):
+def write_images(root, *, mode="RGB", per_class=30):
     """Noisy images of three colours that overlap."""
     rng = np.random.default_rng(0)
-    for split in splits:
+    for split in ("train", "validation", "test"):
         for number, name in enumerate("abc"):
             folder = root / split / name
             folder.mkdir(parents=True)
@@ -67,11 +68,13 @@ def test_probing_changes_nothing_that_is_learned(small_store, tmp_path):
 
 
 def test_images_that_do_not_fit_are_found_before_training(tmp_path, small_store):
-    sar_alone = write_store(tmp_path / "s.zarr", num_samples=8, modalities=["sar", "lores"])
+    sar_alone = write_store(
+        tmp_path / "s.zarr", num_samples=8, validation=2, modalities=["sar", "lores"]
+    )
     grey = write_images(tmp_path / "grey", mode="L", per_class=2)
     with pytest.raises(UsageError, match="bands"):
         train(config(sar_alone, probe=grey), out=tmp_path / "run")
-    no_questions = write_images(tmp_path / "part", splits=("train", "test"), per_class=2)
+    task = write_task(tmp_path / "t", "m-eurosat", num_train=4, num_valid=0, num_test=2)
     with pytest.raises(StoreError, match="no images in the split 'validation'"):
-        train(config(small_store, probe=no_questions), out=tmp_path / "run")
+        train(config(small_store, probe=str(task), probe_gsd_m=0.0), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()

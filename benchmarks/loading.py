@@ -28,7 +28,7 @@ import numpy as np
 import zarr
 from machine import describe
 from obstore.store import from_url
-from zarr.codecs import Crc32cCodec, ZstdCodec
+from shards import sharded_array
 from zarr.storage import ObjectStore
 
 from salibi_model.locations import open_group
@@ -56,16 +56,7 @@ def write(path: Path) -> None:
     from stores import landscape
 
     images = np.stack([landscape(np.random.default_rng(i))["hires_4x"] for i in range(8)])
-    array = zarr.open_group(path, mode="w").create_array(
-        "hires_4x",
-        shape=(SAMPLES, *SHAPE),
-        chunks=(1, *SHAPE),
-        shards=(SHARD, *SHAPE),
-        dtype="uint8",
-        compressors=[ZstdCodec(level=3), Crc32cCodec()],
-    )
-    for start in range(0, SAMPLES, SHARD):
-        array[start : start + SHARD] = np.resize(images, (SHARD, *SHAPE))
+    sharded_array(path, images, num_samples=SAMPLES, shard=SHARD)
 
 
 def by_shards(array: Any, threads: int) -> None:

@@ -14,12 +14,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from machine import describe
-from zarr.codecs import Crc32cCodec, ZstdCodec
+from shards import sharded_array
 
 SAMPLES, SHARD, SHAPE = 96, 32, (3, 512, 512)
 ROUNDS = 3
@@ -53,16 +53,7 @@ def main() -> None:
     smooth = rng.integers(90, 110, (SHARD, *SHAPE), dtype=np.uint8)
     wanted = np.sort(rng.choice(SAMPLES, SAMPLES * 3 // 4, replace=False))
     with tempfile.TemporaryDirectory() as folder:
-        array = zarr.create_array(
-            folder,
-            shape=(SAMPLES, *SHAPE),
-            chunks=(1, *SHAPE),
-            shards=(SHARD, *SHAPE),
-            dtype="uint8",
-            compressors=[ZstdCodec(level=3), Crc32cCodec()],
-        )
-        for start in range(0, SAMPLES, SHARD):
-            array[start : start + SHARD] = smooth
+        array = sharded_array(Path(folder), smooth, num_samples=SAMPLES, shard=SHARD)
         ways: dict[str, list[float]] = {"index array": [], "slices": [], "copy": []}
         for _ in range(ROUNDS):
             ways["index array"].append(seconds(lambda: by_index_array(array, wanted)))

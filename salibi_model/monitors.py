@@ -1,7 +1,8 @@
 """What is watched while a model trains: held-out losses, retrieval, and signs of collapse."""
 
 from collections.abc import Mapping, Sequence
-from itertools import permutations
+from contextlib import closing
+from itertools import islice, permutations
 
 import numpy as np
 import torch
@@ -70,20 +71,18 @@ class Validator:
         losses: list[dict[str, Tensor]] = []
         embeddings: dict[str, list[Tensor]] = {name: [] for name in model.config.names}
         self._batches.load_state_dict({"epoch": 0, "batch": 0})
-        batches = iter(self._batches)
-        for _ in range(self.num_batches):
-            batch = next(batches)
-            masked = mask_batch(
-                model,
-                batch,
-                mask_ratio=self._config.mask_ratio,
-                hide_share=0.0,
-                device=self._device,
-            )
-            losses.append(losses_of(model, masked, bf16=self._config.precision == "bf16"))
-            for name, vectors in self._embed(model, batch).items():
-                embeddings[name].append(distributed.gather_rows(vectors))
-        batches.close()
+        with closing(iter(self._batches)) as batches:
+            for batch in islice(batches, self.num_batches):
+                masked = mask_batch(
+                    model,
+                    batch,
+                    mask_ratio=self._config.mask_ratio,
+                    hide_share=0.0,
+                    device=self._device,
+                )
+                losses.append(losses_of(model, masked, bf16=self._config.precision == "bf16"))
+                for name, vectors in self._embed(model, batch).items():
+                    embeddings[name].append(distributed.gather_rows(vectors))
         together = {name: torch.cat(parts) for name, parts in embeddings.items()}
         seen = {name: vectors[_known(vectors)] for name, vectors in together.items()}
         seen = {name: vectors for name, vectors in seen.items() if len(vectors) >= FEWEST}

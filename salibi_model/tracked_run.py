@@ -1,12 +1,12 @@
 """What a tracker is told of a run, and what every tracker does."""
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from salibi_model.addresses import bare
 from salibi_model.checkpoints import RunFolder, whole_file
 
 PROJECT: Final = "salibi"
@@ -60,7 +60,7 @@ def public(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [public(each) for each in value]
     if isinstance(value, str):
-        return re.sub(r"(?<=://)(?:[^\s/?#]*@)?([^\s?#]*)(?:[?#]\S*)?", r"\1", value)
+        return bare(value)
     return value
 
 

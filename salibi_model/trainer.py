@@ -83,7 +83,7 @@ def train(
     folder = RunFolder(out)
     if not out or (folder.path / "zarr.json").exists():
         raise UsageError(
-            f"{out!r} is no folder for a run (a store, or no name); give another --out."
+            f"{folder.path} is no folder for a run: it is a store, or no name. Give another --out."
         )
     with distributed.process_group(chosen):
         return _train(config, folder, resume=resume, device=chosen, on_step=on_step)
@@ -166,10 +166,13 @@ def _run(
             due = is_due(step + 1, config.checkpoint_every, config.steps)
             if due:
                 state.check_finite(step + 1)
-            with _kept(state, folder, step + 1, batches.state_dict()):
-                watched = watch(step + 1, state.product)
-            metrics |= watched.metrics
-            _record(log, metrics, watched)
+            watched = Watched()
+            try:
+                with _kept(state, folder, step + 1, batches.state_dict()):
+                    watched = watch(step + 1, state.product)
+            finally:  # a step that is kept has its row, too
+                metrics |= watched.metrics
+                _record(log, metrics, watched)
             stop = _agreed(signals.requested, device)
             if is_writer and (due or stop or watched.collapsed):
                 state.save(folder, step + 1)

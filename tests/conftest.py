@@ -8,10 +8,22 @@ import pytest
 from jaxtyping import install_import_hook
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 # Every annotation of the model half, shapes included, is checked on every call in the tests.
 install_import_hook("salibi_model", "beartype.beartype")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small tensors are done sooner by one thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

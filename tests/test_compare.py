@@ -40,6 +40,19 @@ def config(store, **changes):
     )
 
 
+def compared_all(store, out, data, **told):
+    return compare(
+        config(store),
+        models=MODELS,
+        data=[data],
+        methods=[KnnOptions(k=3)],
+        scales=(1.0, 2.0),
+        out=out,
+        device="cpu",
+        **told,
+    )
+
+
 @pytest.fixture(scope="module")
 def compared(small_store, tmp_path_factory):
     """Four models of the smallest size, and their comparison."""
@@ -47,15 +60,7 @@ def compared(small_store, tmp_path_factory):
     data = coloured(px=64, gsd_m=3.7)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(model_config.SIZES, "tiny", SIZE)
-        found = compare(
-            config(small_store),
-            models=MODELS,
-            data=[data],
-            methods=[KnnOptions(k=3)],
-            scales=(1.0, 2.0),
-            out=out,
-            device="cpu",
-        )
+        found = compared_all(small_store, out, data)
     return found, out, data
 
 
@@ -144,17 +149,8 @@ def test_run_again_nothing_is_done_twice(compared, small_store):
     found, out, data = compared
     before = data.reads
     skipped, steps = [], []
-    again = compare(
-        config(small_store),
-        models=MODELS,
-        data=[data],
-        methods=[KnnOptions(k=3)],
-        scales=(1.0, 2.0),
-        out=out,
-        device="cpu",
-        on_step=lambda *told: steps.append(told),
-        on_skip=skipped.append,
-    )
+    told = {"on_step": lambda *told: steps.append(told), "on_skip": skipped.append}
+    again = compared_all(small_store, out, data, **told)
     assert again.scores == found.scores
     assert again.differences == found.differences
     assert not steps

@@ -7,11 +7,11 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 from geobench_files import write_task
 from labelled_arrays import LabelledArrays, coloured, painted
 from nano import nano_model
 from PIL import Image
+from score_rows import score_row
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.neighbors import KNeighborsClassifier
 from typer.testing import CliRunner
@@ -26,18 +26,10 @@ from salibi_model.features import FrozenModel, features
 from salibi_model.knn import KnnOptions
 from salibi_model.linear import LinearOptions
 from salibi_model.results import Results
-from salibi_model.scores import Score
 from salibi_model.segmentation import SegmentOptions
 from salibi_model.shown import UnfitError
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors this small are done sooner by one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -317,28 +309,12 @@ def test_help_has_an_example(command):
     assert "Example" in call("eval", command, "--help").stdout
 
 
-def row(**changes):
-    fields = {
-        "model": "ours",
-        "encoder": "lores",
-        "dataset": "m-eurosat",
-        "method": "knn",
-        "metric": "accuracy",
-        "value": 0.6,
-        "low": 0.5,
-        "high": 0.7,
-        "num_train": 10,
-        "num_test": 10,
-        "gsd_m": 10.0,
-        "settings": {"k": 20, "distance": "cosine"},
-        "weights_digest": "",
-        "data_digest": "d",
-    }
-    return Score(**fields | changes)
-
-
 def test_the_figure_tells_values_and_intervals():
-    rows = [row(), row(model="theirs", value=0.8, low=0.7, high=0.95), row(dataset="m-so2sat")]
+    rows = [
+        score_row(),
+        score_row(model="theirs", value=0.8, low=0.7, high=0.95),
+        score_row(dataset="m-so2sat"),
+    ]
     first, second = score_figure(rows).axes
     assert [first.get_title(), second.get_title()] == ["m-eurosat: knn", "m-so2sat: knn"]
     labels = [text.get_text() for text in first.get_yticklabels()]
@@ -350,7 +326,11 @@ def test_the_figure_tells_values_and_intervals():
 
 
 def test_the_figure_tells_apart_what_was_set_otherwise():
-    rows = [row(), row(settings={"k": 5, "distance": "cosine"}), row(model="mean", settings={})]
+    rows = [
+        score_row(),
+        score_row(settings={"k": 5, "distance": "cosine"}),
+        score_row(model="mean", settings={}),
+    ]
     (axes,) = score_figure(rows).axes
     labels = {text.get_text() for text in axes.get_yticklabels()}
     assert labels == {"ours (lores), k 20", "ours (lores), k 5", "mean (lores)"}

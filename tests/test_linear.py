@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
@@ -12,14 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from salibi_model.errors import UsageError
 from salibi_model.linear import LinearOptions, choose_linear, fit_linear
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors this small are done sooner by one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def clouds(seed=0, *, num_classes=3, count=240, dim=5, spread=1.0):

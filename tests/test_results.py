@@ -6,33 +6,21 @@ import json
 
 import numpy as np
 import pytest
+from score_rows import score_row
 
 from salibi_model import scores
 from salibi_model.errors import UsageError
 from salibi_model.results import Results, ResultsError, markdown
-from salibi_model.scores import Score, interval, measure
+from salibi_model.scores import interval, measure
 
 
 def row(outcomes, **changes):
+    """The row that these outcomes make."""
     low, high = interval("accuracy", outcomes)
-    fields = {
-        "model": "ours",
-        "encoder": "lores",
-        "dataset": "m-eurosat",
-        "method": "knn",
-        "metric": "accuracy",
-        "value": measure("accuracy", outcomes),
-        "low": low,
-        "high": high,
-        "num_train": 100,
-        "num_test": len(outcomes),
-        "gsd_m": 10.0,
-        "settings": {"k": 20, "temperature": None, "image_px": [64, 64]},
-        "weights_digest": "w",
-        "data_digest": "d",
-        "chosen": {"c": 0.1},
-    }
-    return Score(**fields | changes)
+    measured = {"value": measure("accuracy", outcomes), "low": low, "high": high}
+    settings = {"k": 20, "temperature": None, "image_px": [64, 64]}
+    given = {"num_test": len(outcomes), "settings": settings, "chosen": {"c": 0.1}}
+    return score_row(**measured | given | changes)
 
 
 @pytest.fixture

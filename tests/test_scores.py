@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from score_rows import score_row
 from sklearn import metrics
 
 from salibi_model.scores import (
     BOOTSTRAP_SAMPLES,
-    Score,
     confusion,
     interval,
     key,
@@ -147,31 +147,11 @@ def test_counts_add_up_to_what_is_labelled_and_predicted(num_classes, seed):
     assert hits + missed == (labels >= 0).sum() == hits + false
 
 
-def row(**changes):
-    fields = {
-        "model": "a",
-        "encoder": "sar",
-        "dataset": "d",
-        "method": "knn",
-        "metric": "accuracy",
-        "value": 0.5,
-        "low": 0.4,
-        "high": 0.6,
-        "num_train": 10,
-        "num_test": 4,
-        "gsd_m": 10.0,
-        "settings": {"k": 5},
-        "weights_digest": "w",
-        "data_digest": "x",
-    }
-    return Score(**fields | changes)
-
-
 def test_the_key_tells_what_decides_the_figure():
-    base = row()
-    assert row(value=0.7, low=0.1, high=0.9, chosen={"c": 1}).key == base.key
+    base = score_row()
+    assert score_row(value=0.7, low=0.1, high=0.9, chosen={"c": 1}).key == base.key
     changes = {"model": "b", "gsd_m": 20.0, "settings": {"k": 6}, "data_digest": "y"}
-    assert len({base.key, *(row(**{name: v}).key for name, v in changes.items())}) == 5
+    assert len({base.key, *(score_row(**{name: v}).key for name, v in changes.items())}) == 5
     identity = {
         k: v for k, v in base.to_dict().items() if k not in ("value", "low", "high", "chosen")
     }

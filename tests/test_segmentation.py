@@ -23,13 +23,7 @@ from salibi_model.segmentation import (
 RGB = ("red", "green", "blue")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors this small are done sooner by one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def options(head="linear", **changes):

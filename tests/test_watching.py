@@ -216,6 +216,7 @@ def test_what_was_learned_is_kept_where_validation_fails(small_store, tmp_path, 
     with pytest.raises(StoreError, match="the bucket is away"):
         train(config(small_store, validate_every=3), out=tmp_path)
     assert (tmp_path / "last").read_text() == "step-00000003.pt\n"
+    assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3]
     monkeypatch.undo()
     monkeypatch.setitem(model_config.SIZES, "tiny", SIZE)
     assert train(config(small_store), out=tmp_path).first_step == 3

@@ -19,7 +19,7 @@ import numpy as np
 from salibi_data import write
 from salibi_data.errors import StoreError
 from salibi_data.schema import MANIFEST_NAME, SPLITS, StoreAttributes
-from salibi_data.workers import Crew, Lost, crew
+from salibi_data.workers import Crew, Lost, check_main_module, crew
 from salibi_data.workshop import Workshop, write_note
 
 if TYPE_CHECKING:
@@ -63,7 +63,12 @@ class Contents:
 
 
 def make_store(
-    store: str | Path, contents: Contents, *, workers: int = 1, progress: Progress | None = None
+    store: str | Path,
+    contents: Contents,
+    *,
+    workers: int = 1,
+    replaces: str | None = None,
+    progress: Progress | None = None,
 ) -> bool:
     """Make the store at a path, or go on with one that was stopped.
 
@@ -71,6 +76,8 @@ def make_store(
         store: path of the Zarr group to make.
         contents: what it shall hold; its attributes' ``plan_digest`` tells it from other stores.
         workers: processes that read and write; the bytes do not depend on their number.
+        replaces: plan digest of a store at the path whose place this one takes when it is
+            finished; any other store stays, and is an error.
         progress: called as shards are done.
 
     Returns:
@@ -81,10 +88,19 @@ def make_store(
     """
     store = Path(store)
     workshop = Workshop.of(store)
+    check_main_module()
     store.parent.mkdir(parents=True, exist_ok=True)
-    if _is_there(store, contents):
+    if _is_there(store, contents, replaces):
         return False
+    if workshop.plan.exists():
+        raise StoreError(
+            f"{workshop.folder} holds an unfinished build; nothing was changed. Finish it by "
+            "running it again, choose another path, or remove the folder."
+        )
     with workshop.locked(), crew(workers, None) as team:
+        if _is_there(store, contents, replaces):  # another process may have ended meanwhile
+            workshop.clear(store)
+            return False
         write.swap_in(assemble(contents, workshop.folder, team, progress), store)
         workshop.clear(store)
     return True
@@ -151,8 +167,8 @@ def _write_shard(
     write_note(place / "shards" / f"{number:06d}.json", counts)
 
 
-def _is_there(store: Path, contents: Contents) -> bool:
-    """Whether the store is finished; an error if something else is at its path."""
+def _is_there(store: Path, contents: Contents, replaces: str | None) -> bool:
+    """Whether the store is finished; an error if something that is to stay is at its path."""
     if not store.exists():
         return False
     wanted = contents.attributes.plan_digest
@@ -161,7 +177,10 @@ def _is_there(store: Path, contents: Contents) -> bool:
         found = StoreAttributes.from_dict(group["attributes"], where=str(store)).plan_digest
     except (OSError, ValueError, KeyError, TypeError):
         found = ""
-    if found != wanted or not (store / MANIFEST_NAME).is_file():
+    whole = (store / MANIFEST_NAME).is_file()
+    if whole and replaces is not None and found == replaces:
+        return False
+    if found != wanted or not whole:
         raise StoreError(
             f"{store} exists and holds something else; nothing was changed. Choose another path, "
             "or remove it."

@@ -14,6 +14,7 @@ from salibi_data.blocks import Block, make_samples
 from salibi_data.catalog import Catalog, catalog_from_dict, load_catalog
 from salibi_data.errors import UsageError
 from salibi_data.grid import TileXYZ
+from salibi_data.origins import NO_SOURCES_KEY
 from salibi_data.plans import scenes_from_dict
 from salibi_data.schema import SAMPLES_NAME
 from salibi_data.search import resolve
@@ -60,11 +61,14 @@ def compare_with_sources(
         progress: called with (samples done, samples in all).
 
     Raises:
-        UsageError: the catalog is not known by the store's name for it.
+        UsageError: the catalog is not known by the store's name for it, or the store was made of
+            others whose samples cannot be read again.
         ReadError: a source cannot be read.
     """
     columns = ["z", "x", "y", *(f"{sensor}_items" for sensor in attributes.sensors)]
     table, kept = geoparquet.read(folder / SAMPLES_NAME, columns)
+    if NO_SOURCES_KEY in kept:
+        raise UsageError(f"no sample of {folder} can be read again: {kept[NO_SOURCES_KEY]}.")
     variant = replace(
         variant_from_dict(kept["variant"], where=str(folder)),
         min_valid_fraction=0.0,

@@ -26,7 +26,7 @@ def info(store: str | Path) -> dict[str, Any]:
     folder = Path(store)
     group, attributes = open_store(folder)
     split, gsd_m = group["split"][:], group["gsd_m"][:]
-    table, _ = geoparquet.read(folder / SAMPLES_NAME)
+    table, about = geoparquet.read(folder / SAMPLES_NAME)
     return {
         "store": str(folder),
         "variant": attributes.variant,
@@ -34,6 +34,7 @@ def info(store: str | Path) -> dict[str, Any]:
         "schema_version": attributes.schema_version,
         "software_version": attributes.software_version,
         "plan_digest": attributes.plan_digest,
+        "made_from": about.get("made_from"),
         "samples": len(split),
         "splits": {name: int((split == code).sum()) for name, code in SPLITS.items()},
         "base_zoom": attributes.base_zoom,

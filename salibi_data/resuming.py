@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from salibi_data.planning import plan as make_plan
 from salibi_data.plans import Plan
 from salibi_data.reporting import BuildReport, Progress, Step
 from salibi_data.schema import MANIFEST_NAME, SAMPLES_NAME
+from salibi_data.write import check_sizes
 
 if TYPE_CHECKING:
     from salibi_data.workshop import Workshop
@@ -47,32 +47,22 @@ def finished_as(
         )
     if not (store / SAMPLES_NAME).is_file():
         raise StoreError(f"{store} lacks its {SAMPLES_NAME}; remove it and build it again.")
-    _check_sizes(store)
+    check_sizes(store)
     table, kept = geoparquet.read(store / SAMPLES_NAME, ["tile_id"])
     asked = wanted.request if isinstance(wanted, Plan) else wanted
-    same_plan = not isinstance(wanted, Plan) or kept["plan_digest"] == wanted.digest
-    if not (same_plan and kept["request"] == asked):
+    same_plan = not isinstance(wanted, Plan) or kept.get("plan_digest") == wanted.digest
+    held = kept.get("request")  # a store that was not built from a plan has none
+    if not (same_plan and held == asked):
+        what = f" ({held['variant']} from {held['catalog']})" if held else ""
         raise StoreError(
-            f"{store} holds another dataset ({kept['request']['variant']} from "
-            f"{kept['request']['catalog']}); nothing was changed. Choose another path, or remove it."
+            f"{store} holds another dataset{what}; nothing was changed. Choose another path, or "
+            "remove it."
         )
     if workshop.plan.exists():
         return None  # blocks failed last time: try them again
     return BuildReport(
         store=store, num_samples=len(table), dropped={}, failures=(), was_complete=True
     )
-
-
-def _check_sizes(store: Path) -> None:
-    """Every file that the manifest lists is there, in its size; `verify` looks closer."""
-    listed = json.loads((store / MANIFEST_NAME).read_text())["files"]
-    for name, entry in listed.items():
-        path = store / name
-        if not path.is_file() or path.stat().st_size != entry["bytes"]:
-            raise StoreError(
-                f"{store} is finished, but its file {name} is missing or cut short; remove the "
-                "store and build it again."
-            )
 
 
 def plan_given(workshop: Workshop, wanted: Plan) -> Plan:

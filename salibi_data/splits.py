@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -35,14 +36,25 @@ _GOLDEN: Final = (math.sqrt(5) - 1) / 2
 _NEIGHBOURS: Final = [(dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if (dx, dy) != (0, 0)]
 
 
-def assign(variant: Variant, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.uint8]:
+@dataclass(frozen=True, kw_only=True)
+class BlockRule:
+    """How tiles are split by blocks, apart from all else that a variant says."""
+
+    base_zoom: int
+    split_zoom_offset: int = 2
+    """Blocks are parent tiles this many zooms above."""
+    validation_share: float = 0.15
+    test_share: float = 0.1
+
+
+def assign(variant: Variant | BlockRule, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Split code of each tile at the variant's base zoom, from its block alone.
 
     Blocks follow the Hilbert curve, and block k takes the position ``frac(k * golden ratio)``:
     a low-discrepancy sequence, so that any compact area has nearly the shares asked for.
 
     Args:
-        variant: gives the base zoom, the block size and the shares.
+        variant: gives the base zoom, the block size and the shares; or a rule alone.
         x: tile columns, shape (N,).
         y: tile rows, shape (N,).
 
@@ -61,7 +73,9 @@ def assign(variant: Variant, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDAr
     return codes
 
 
-def guarded(variant: Variant, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.bool_]:
+def guarded(
+    variant: Variant | BlockRule, x: NDArray[np.int64], y: NDArray[np.int64]
+) -> NDArray[np.bool_]:
     """Whether each tile may be used: none of its eight neighbours is in a split held back further.
 
     Test tiles are all kept; validation tiles that touch a test block, and training tiles that

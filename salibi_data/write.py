@@ -6,6 +6,7 @@ manifest with every file's checksum comes last: a folder without it is not a fin
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from salibi_data.errors import StoreError
 from salibi_data.schema import (
     ATTRIBUTES_KEY,
     INDEX_ARRAYS,
@@ -146,6 +148,28 @@ def write_manifest(folder: Path) -> None:
         partial.write_text(json.dumps({"files": files}, indent=1, sort_keys=True) + "\n")
 
 
+def check_sizes(folder: Path) -> None:
+    """Every file that a finished store's manifest lists is there, in its size.
+
+    Zarr takes a shard that is missing for one of nodata, so this is asked before reading.
+
+    Raises:
+        StoreError: one is not, or the manifest is damaged.
+    """
+    try:
+        listed = json.loads((folder / MANIFEST_NAME).read_bytes())["files"]
+        sizes = {str(name): int(entry["bytes"]) for name, entry in listed.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{folder / MANIFEST_NAME} is damaged; build or pull it again.") from error
+    for name, num_bytes in sizes.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != num_bytes:
+            raise StoreError(
+                f"{folder} is finished, but its file {name} is missing or cut short; remove the "
+                "store and build it again."
+            )
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
@@ -183,6 +207,22 @@ def swap_in(finished: Path, store: Path) -> None:
         store.replace(retired)
     finished.replace(store)
     shutil.rmtree(retired, ignore_errors=True)
+
+
+def put_back(store: Path) -> None:
+    """Undo a :func:`swap_in` that was killed between its renames; otherwise do nothing.
+
+    The store it took away is known by its name; one that was being removed already is not whole.
+    """
+    if store.exists() or not store.parent.is_dir():
+        return
+    for retired in sorted(store.parent.glob(f".{glob.escape(store.name)}.*.old")):
+        try:
+            check_sizes(retired)
+        except (StoreError, OSError):
+            continue
+        retired.replace(store)
+        return
 
 
 def _codecs() -> list[Any]:

@@ -1,0 +1,110 @@
+"""May stores be merged? They may if a value of one means what it means in every other. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from salibi_data.errors import UsageError
+
+if TYPE_CHECKING:
+    from salibi_data.schema import Modality, StoreAttributes
+    from salibi_data.stored import Stored
+
+MEANING: Final = (
+    *("sensor", "zoom", "gsd_ratio", "size_px", "bands", "units", "scale", "offset", "nodata"),
+)
+"""Fields of a modality that decide what its values mean; they are equal in all stores."""
+
+MERGED: Final = "merged"
+"""The variant's name where the stores have several."""
+
+
+def agreed(sources: Sequence[Stored], modalities: tuple[str, ...] | None) -> StoreAttributes:
+    """What a store of the samples of all sources says of itself, without digest and statistics.
+
+    Args:
+        sources: the first one decides the order of modalities and sensors.
+        modalities: those to take; default all, which every source must then have.
+
+    Raises:
+        UsageError: the sources differ; the message says which, and in what.
+    """
+    first = sources[0]
+    names = _names(sources, modalities)
+    for other in sources[1:]:
+        zooms = (first.attributes.base_zoom, other.attributes.base_zoom)
+        if zooms[0] != zooms[1]:
+            raise UsageError(_differ(first, other, "base zoom", *zooms))
+        for name in names:
+            _check_meaning(first, other, name)
+    merged = {name: _joined([s.attributes.modalities[name] for s in sources]) for name in names}
+    used = {modality.sensor for modality in merged.values()}
+    every = [stored.attributes for stored in sources]
+    variants = _unique(attributes.variant for attributes in every)
+    return replace(
+        first.attributes,
+        variant=variants[0] if len(variants) == 1 else MERGED,
+        catalog=", ".join(_unique(attributes.catalog for attributes in every)),
+        modalities=merged,
+        sensors=tuple(sensor for sensor in first.attributes.sensors if sensor in used),
+        notes=_unique(note for attributes in every for note in attributes.notes),
+    )
+
+
+def _names(sources: Sequence[Stored], modalities: tuple[str, ...] | None) -> list[str]:
+    """The modalities to take, in the order of the first source."""
+    first = sources[0].attributes.modalities
+    shared = [
+        name for name in first if all(name in s.attributes.modalities for s in sources)
+    ]
+    wanted = set(shared if modalities is None else modalities)
+    if modalities is not None:
+        if not wanted or wanted - set(shared):
+            raise UsageError(
+                f"modalities {', '.join(modalities) or 'none'} were asked for, and what all stores "
+                f"have is {', '.join(shared) or 'none'}; choose from these."
+            )
+        return [name for name in shared if name in wanted]
+    for stored in sources:
+        if set(stored.attributes.modalities) != wanted:
+            held = "; ".join(
+                f"{s.location} has {', '.join(s.attributes.modalities)}" for s in sources
+            )
+            remedy = (
+                f"Take what all have with --modalities {','.join(shared)}."
+                if shared
+                else "They have none in common."
+            )
+            raise UsageError(f"the stores differ in their modalities: {held}. {remedy}")
+    return shared
+
+
+def _check_meaning(first: Stored, other: Stored, name: str) -> None:
+    ours, theirs = (stored.attributes.modalities[name] for stored in (first, other))
+    for field in MEANING:
+        values = getattr(ours, field), getattr(theirs, field)
+        if values[0] != values[1]:
+            raise UsageError(_differ(first, other, f"{field} of {name}", *values))
+
+
+def _differ(first: Stored, other: Stored, what: str, ours: object, theirs: object) -> str:
+    return (
+        f"the stores cannot be merged: {what} is {ours} in {first.location} and {theirs} in "
+        f"{other.location}. Build both with the same variant."
+    )
+
+
+def _joined(modalities: Sequence[Modality]) -> Modality:
+    """A modality from several collections, under all of their licences."""
+    told = {
+        field: "; ".join(filter(None, _unique(getattr(m, field) for m in modalities)))
+        for field in ("collection", "licence", "attribution")
+    }
+    return replace(modalities[0], **told)
+
+
+def _unique(values: Iterable[str]) -> tuple[str, ...]:
+    """Each value once, in the order in which they first come."""
+    return tuple(dict.fromkeys(values))

@@ -1,0 +1,239 @@
+"""Finished stores as sources of other stores: opened once, then read run by run.
+
+A store at a path may be replaced by another one at any moment. Whatever is read here is therefore
+held to the manifest that the store had when it was opened, before anything is made of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from salibi_data import geoparquet
+from salibi_data.errors import StoreError
+from salibi_data.grid import tile_ids
+from salibi_data.schema import INDEX_ARRAYS, MANIFEST_NAME, SAMPLES_NAME, StoreAttributes
+from salibi_data.verifying import open_store
+from salibi_data.write import check_sizes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A finished store, without its images and its table."""
+
+    location: str
+    """Where it is; never written to what is made from it."""
+    manifest_sha256: str
+    """Of its manifest, which has the checksum of every file: equal ones are equal stores."""
+    attributes: StoreAttributes
+    index: Mapping[str, NDArray[Any]]
+    """Arrays of :data:`~salibi_data.schema.INDEX_ARRAYS`."""
+    about: Mapping[str, Any]
+    """What its table says of the variant, the catalog, the scenes, and where it came from."""
+
+    @classmethod
+    def open(cls, location: str | Path) -> Stored:
+        """Open the store at a path.
+
+        Raises:
+            StoreError: no finished store is there, a file of it is missing, or it is being
+                replaced at this moment.
+            SchemaError: its attributes are damaged or of a newer schema.
+        """
+        folder = Path(location).resolve()
+        group, attributes = open_store(folder)
+        found = _manifest_sha256(str(folder))
+        check_sizes(folder)
+        with geoparquet.opened(folder / SAMPLES_NAME) as (file, about):
+            num_rows = file.metadata.num_rows
+        index = {name: group[name][:] for name in INDEX_ARRAYS}
+        stored = cls(
+            location=str(folder),
+            manifest_sha256=found,
+            attributes=attributes,
+            index=index,
+            about=about,
+        )
+        if {len(array) for array in index.values()} != {num_rows}:
+            raise StoreError(
+                f"{folder} has arrays and a table of different lengths; see `salibi-data verify`."
+            )
+        stored.check_unchanged()
+        return stored
+
+    def __len__(self) -> int:
+        return len(self.index["split"])
+
+    @property
+    def tile_ids(self) -> NDArray[np.int64]:
+        """PMTiles id of each sample, ascending, (N,)."""
+        tile = self.index["tile"]
+        return tile_ids(self.attributes.base_zoom, tile[:, 1], tile[:, 2])
+
+    def columns_of(self, sensors: Sequence[str]) -> list[int]:
+        """Columns of ``acquired`` and ``valid_fraction`` that belong to some sensors."""
+        return [self.attributes.sensors.index(sensor) for sensor in sensors]
+
+    def columns_beyond(self, attributes: StoreAttributes) -> list[str]:
+        """Columns of the table on sensors and modalities that a store with these lacks."""
+        sensors = set(self.attributes.sensors) - set(attributes.sensors)
+        modalities = set(self.attributes.modalities) - set(attributes.modalities)
+        starts = tuple(f"{sensor}_" for sensor in sensors)
+        kept = tuple(f"{sensor}_" for sensor in attributes.sensors)
+        ends = tuple(f"_days_after_{sensor}" for sensor in sensors)
+        enlargements = {f"{modality}_enlargement" for modality in modalities}
+        return [
+            name
+            for name in self.table_schema().names
+            if (name.startswith(starts) and not name.startswith(kept))
+            or name.endswith(ends)
+            or name in enlargements
+        ]
+
+    def check_unchanged(self) -> None:
+        """Whether the store at the location is still the one that was opened.
+
+        Raises:
+            StoreError: it is not.
+        """
+        check_unchanged(self.location, self.manifest_sha256)
+
+    def table(self, columns: list[str]) -> Any:
+        """Some columns of the table, a row per sample; only those that there are."""
+        return geoparquet.read(Path(self.location) / SAMPLES_NAME, columns)[0]
+
+    def table_schema(self) -> Any:
+        """Names and types of the table's columns (pyarrow)."""
+        with geoparquet.opened(Path(self.location) / SAMPLES_NAME) as (file, _):
+            return file.schema_arrow.remove_metadata()
+
+    def rows(self) -> RowReader:
+        """A reader of the table that goes through it once."""
+        return RowReader(Path(self.location) / SAMPLES_NAME)
+
+
+class RowReader:
+    """Rows of a store's table in ascending order; one row group is in memory at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with geoparquet.opened(path) as (file, _):
+            sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
+        self._starts = np.cumsum([0, *sizes])
+        self._held: tuple[int, Any] = (-1, None)
+
+    def take(self, rows: NDArray[np.int64]) -> Any:
+        """The rows at some ascending positions, at least one, as a pyarrow table."""
+        import pyarrow as pa
+
+        group_of = np.searchsorted(self._starts, rows, side="right") - 1
+        return pa.concat_tables(
+            self._group(number).take(rows[group_of == number] - self._starts[number])
+            for number in np.unique(group_of).tolist()
+        )
+
+    def _group(self, number: int) -> Any:
+        if self._held[0] != number:
+            with geoparquet.opened(self._path) as (file, _):
+                self._held = (number, file.read_row_group(number))
+        return self._held[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Samples of one store, and where they go in a shard."""
+
+    location: str
+    manifest_sha256: str
+    rows: NDArray[np.int64]
+    """Positions in the store, ascending."""
+    places: NDArray[np.int64]
+    """Position of each in the shard."""
+
+    def runs(self) -> Iterator[slice]:
+        """Rows that follow each other, a slice per run."""
+        edges = [0, *(np.flatnonzero(np.diff(self.rows) != 1) + 1).tolist(), len(self.rows)]
+        for start, stop in pairwise(edges):
+            yield slice(int(self.rows[start]), int(self.rows[stop - 1]) + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredShard:
+    """The images of one shard, out of stores that are finished."""
+
+    pieces: tuple[Piece, ...]
+    """Their places together are 0..n-1, each once."""
+    modalities: tuple[str, ...]
+
+    def read(self) -> dict[str, NDArray[np.uint8]]:
+        """Per modality (n, bands, size, size).
+
+        Raises:
+            StoreError: a store is damaged, lacks a shard, or was replaced while it was read.
+        """
+        count = sum(len(piece.rows) for piece in self.pieces)
+        images: dict[str, NDArray[np.uint8]] = {}
+        for piece in self.pieces:
+            for name, found in _images(piece, self.modalities).items():
+                if name not in images:
+                    images[name] = np.empty((count, *found.shape[1:]), np.uint8)
+                images[name][piece.places] = found
+        return images
+
+
+def _images(piece: Piece, modalities: tuple[str, ...]) -> dict[str, NDArray[np.uint8]]:
+    """The images of one store's samples, in the order of their rows."""
+    try:
+        group = _open_group(piece.location)
+        images = {}
+        for name in modalities:
+            array: Any = group[name]
+            # Slices only: an index array makes zarr decode whole shards to pick samples from them.
+            found = [np.asarray(array[run]) for run in piece.runs()]
+            images[name] = np.concatenate(found)
+    # Each codec, and each kind of storage, raises errors of its own.
+    except (StoreError, OSError, ValueError, RuntimeError, LookupError, TypeError) as error:
+        check_unchanged(piece.location, piece.manifest_sha256)
+        raise StoreError(
+            f"{piece.location} cannot be read: {error}. `salibi-data verify` tells what is damaged; "
+            "build or pull it again."
+        ) from error
+    check_unchanged(piece.location, piece.manifest_sha256)
+    return images
+
+
+def check_unchanged(location: str, manifest_sha256: str) -> None:
+    """Whether the store at a location still has the manifest it was opened with.
+
+    Raises:
+        StoreError: it has another one, or none.
+    """
+    try:
+        found = _manifest_sha256(location)
+    except OSError:
+        found = ""
+    if found != manifest_sha256:
+        raise StoreError(f"{location} was replaced while it was read. Run the same command again.")
+
+
+def _manifest_sha256(location: str) -> str:
+    return hashlib.sha256((Path(location) / MANIFEST_NAME).read_bytes()).hexdigest()
+
+
+def _open_group(location: str) -> Any:
+    """The store's Zarr group, in which a missing shard is an error."""
+    import zarr
+    from zarr.storage import LocalStore
+
+    from salibi_data.shard_files import WithAllShards
+
+    return zarr.open_group(WithAllShards(LocalStore(location, read_only=True)), mode="r")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from salibi_cli import building, common
+from salibi_cli import building, common, viewing
 from salibi_data.errors import SalibiError, UsageError
 
 app = common.app(help="Make aligned, multi-modal, multi-scale satellite datasets.")
@@ -254,6 +254,9 @@ def figure(
         )
     save_panels(rows, output, row_labels=list(samples), edge_px=edge_px)
     typer.echo(f"{len(rows)} samples in {output}")
+
+
+app.command()(viewing.view)
 
 
 def main() -> None:

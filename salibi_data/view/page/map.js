@@ -131,6 +131,7 @@ export class SampleMap {
   looks() {
     return {
       colours: this.colours,
+      chosenColour: this.chosenColour,
       background: this.background,
       grid: this.state.grid,
       pictures: this.pictures(),
@@ -143,7 +144,8 @@ export class SampleMap {
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(name).trim();
     const parts = (name) => colour(name).match(/\w\w/g).map((part) => parseInt(part, 16) / 255);
-    this.colours = ["--train", "--validation", "--test", "--chosen"].map(parts);
+    this.colours = ["--train", "--validation", "--test"].map(parts);
+    this.chosenColour = parts("--chosen");
     this.background = parts("--land");
     const set = (layer, property, name) => {
       if (this.map.getLayer(layer)) this.map.setPaintProperty(layer, property, colour(name));

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +29,15 @@ TOWN = (16, 8)
 UNITED_STATES = (5400, 11500, 9900, 13400)
 """Columns and rows of zoom 15: left, top, right, bottom."""
 PER_SHARD = 64
-DIFFERENT = 8
+DIFFERENT = 4
 """Different samples in the shard."""
+HREF = "https://tiles.example/{}.tif?sig=secret"
+"""A store has no signed addresses; a page would not show them either."""
 
 
-def write_many(path: Path, *, num_samples: int, seed: int = 0) -> Path:
+def write_many(
+    path: Path, *, num_samples: int, modalities: Sequence[str] = stores.ALL, seed: int = 0
+) -> Path:
     """Write a store of clusters all over the United States; give back ``path``."""
     rng = np.random.default_rng(seed)
     x, y = _tiles(rng, num_samples)
@@ -41,7 +46,7 @@ def write_many(path: Path, *, num_samples: int, seed: int = 0) -> Path:
         catalog="tests",
         base_zoom=ZOOM,
         sensors=SENSORS,
-        modalities={name: stores.describe(name) for name in stores.ALL},
+        modalities={name: stores.describe(name) for name in modalities},
         plan_digest=f"{seed:064x}",
         software_version="0.1.0",
     )
@@ -132,6 +137,8 @@ def _write_table(path: Path, rng: np.random.Generator, columns: dict[str, np.nda
     for number, sensor in enumerate(SENSORS):
         seconds = columns["acquired"][:, number]
         table[f"{sensor}_acquired"] = pa.array(seconds, pa.timestamp("s", "UTC"))
-        table[f"{sensor}_items"] = pa.array([[f"{sensor}-{i // 1000}"] for i in range(count)])
+        scenes = [f"{sensor}-{i // 1000}" for i in range(count)]
+        table[f"{sensor}_items"] = pa.array([[scene] for scene in scenes])
+        table[f"{sensor}_hrefs"] = pa.array([[HREF.format(scene)] for scene in scenes])
     with geoparquet.writing(path, dict) as add_rows:
         add_rows(table, tile_outlines(ZOOM, x, y))

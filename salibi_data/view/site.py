@@ -87,8 +87,9 @@ class Site:
             "index.bin": gzip.compress(body, compresslevel=6, mtime=0),
             INDEX_HTML: self._index_html(),
         }
-        given = [samples.digest, __version__, quality, basemap.to_dict() if basemap else None]
-        self.digest = hashlib.sha256(as_json(given)).hexdigest()[:24]
+        options = [samples.digest, __version__, quality, basemap.to_dict() if basemap else None]
+        shown = samples.rows.tobytes()
+        self.digest = hashlib.sha256(as_json(options) + shown).hexdigest()[:24]
         """Changes whenever the store, the software or an option does."""
 
     def get(self, path: str) -> Resource | None:

@@ -32,6 +32,7 @@ async function start() {
       matching = match(store, state.filter, shown);
       map.footprints.refresh();
       controls.show(shown, matching);
+      performance.clearMeasures("filter");
       performance.measure("filter", { start: began });
     } else if (!("at" in part)) {
       controls.show(shown, matching);
@@ -57,7 +58,7 @@ async function start() {
     do sample = (sample + by + store.count) % store.count;
     while (!shown[sample]);
     change({ sample });
-    map.goTo(sample, { closer: true });
+    map.goTo(sample);
   }
 
   let waiting = 0;
@@ -87,7 +88,7 @@ async function start() {
     modality: (i) => store.modalities[i] && change({ modality: store.modalities[i].name }),
     g: () => change({ grid: !state.grid }),
     o: () => change({ opacity: state.opacity > 0 ? 0 : 1 }),
-    z: () => (state.sample < 0 ? map.goToAll() : map.goTo(state.sample, { closer: true })),
+    z: () => (state.sample < 0 ? map.goToAll() : map.goTo(state.sample)),
     "/": () => controls.focus(),
     "?": () => $("help").showModal(),
     Escape: close,
@@ -106,7 +107,8 @@ async function start() {
   controls.show(shown, matching);
   showSample();
   await map.ready;
-  if (state.sample >= 0 && !state.at) map.goTo(state.sample, { closer: true });
+  await map.drawn();
+  if (state.sample >= 0 && !state.at) map.goTo(state.sample);
   document.documentElement.dataset.ready = "";
   performance.mark("ready");
   if (new URLSearchParams(location.search).has("inspect")) Object.assign(window, { salibi: { store, state, map, change } });

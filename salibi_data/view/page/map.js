@@ -68,6 +68,14 @@ export class SampleMap {
     this.show();
   }
 
+  // When the samples have been drawn once more.
+  drawn() {
+    return new Promise((resolve) => {
+      this.map.once("render", resolve);
+      this.map.triggerRepaint();
+    });
+  }
+
   async addLand() {
     const data = await land();
     this.map.addSource("land", { type: "geojson", data, maxzoom: 8, tolerance: 0.2 });
@@ -170,10 +178,10 @@ export class SampleMap {
   }
 
   // Brings a sample into view, close enough to see its picture.
-  goTo(sample, { closer = false } = {}) {
+  goTo(sample) {
     this.map.resize(); // the sheet may have just taken its part of the page
     const center = this.store.lonLat(sample);
-    const zoom = Math.max(this.map.getZoom(), this.store.baseZoom - (closer ? 1 : 2));
+    const zoom = Math.max(this.map.getZoom(), this.store.baseZoom - 2);
     const { x, y } = this.map.project(center);
     const { clientWidth, clientHeight } = this.map.getContainer();
     const near = Math.abs(x - clientWidth / 2) < 2 * clientWidth && Math.abs(y - clientHeight / 2) < 2 * clientHeight;

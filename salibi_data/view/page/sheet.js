@@ -88,6 +88,7 @@ function facts(store, known, lon, lat) {
     left.delete(name);
     return value;
   };
+  const files = store.sensors.flatMap((sensor) => take(`${sensor}_hrefs`) ?? []);
   const columns = store.sensors.map((sensor) => sensorFacts(sensor, take, left));
   const names = [...new Set(columns.flatMap((column) => [...column.keys()]))];
   const [z, x, y] = ["z", "x", "y"].map(take);
@@ -111,9 +112,10 @@ function facts(store, known, lon, lat) {
       ...[...left].filter(([name]) => name !== "tile_id").map(([name, value]) => [name.replaceAll("_", " "), plain(value)]),
     ]),
     list(store.modalities.map((one) => [
-      `${one.name} source`,
-      [one.collection, one.attribution, one.licence, `${one.bands.join(", ")} in ${one.units}`].filter(Boolean).join(" · "),
-    ])),
+      one.name,
+      [`${one.bands.join(", ")} (${one.units})`, one.collection, one.attribution, one.licence].filter(Boolean).join(" · "),
+    ]), "wide"),
+    ...(files.length ? [folded(`${files.length} files it was read from`, files)] : []),
   ];
 }
 
@@ -125,7 +127,6 @@ function sensorFacts(sensor, take, left) {
     valid_fraction: ["Observed", percent],
     native_gsd_m: ["Native pixel", metres],
     orbit_state: ["Orbit", plain],
-    hrefs: ["Files", plain],
   };
   const found = new Map();
   for (const key of [...left.keys()].filter((name) => name.startsWith(`${sensor}_`))) {
@@ -135,7 +136,7 @@ function sensorFacts(sensor, take, left) {
     if (value) found.set(name, value);
   }
   const order = Object.values(shown).map(([name]) => name);
-  const rank = (name) => (order.includes(name) ? order.indexOf(name) : order.length - 1.5);
+  const rank = (name) => (order.includes(name) ? order.indexOf(name) : order.length);
   return new Map([...found].sort(([a], [b]) => rank(a) - rank(b)));
 }
 
@@ -157,8 +158,8 @@ function table(head, rows) {
   return element;
 }
 
-function list(entries) {
-  const element = document.createElement("dl");
+function list(entries, className = "") {
+  const element = Object.assign(document.createElement("dl"), { className });
   for (const [name, value] of entries) {
     if (value === undefined || value === null || value === "") continue;
     const pair = document.createElement("div");
@@ -168,6 +169,14 @@ function list(entries) {
     );
     element.append(pair);
   }
+  return element;
+}
+
+function folded(title, lines) {
+  const element = document.createElement("details");
+  const items = document.createElement("ul");
+  items.append(...lines.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
+  element.append(Object.assign(document.createElement("summary"), { textContent: title }), items);
   return element;
 }
 

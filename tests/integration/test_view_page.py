@@ -104,6 +104,11 @@ def opened(browser, url, hash_="", *, size=DESKTOP, **options):
         context.close()
 
 
+def wait_for_images(page):
+    """Not by ``wait_for_function``, which the page's policy forbids."""
+    page.evaluate("Promise.all([...document.images].map((image) => image.decode()))")
+
+
 def hash_of(page):
     page.wait_for_timeout(300)  # the address follows a little later
     return "#" + page.url.partition("#")[2]
@@ -121,7 +126,8 @@ def counted(page):
 
 def map_pixels(page):
     image = Image.open(io.BytesIO(page.locator("#map canvas").first.screenshot()))
-    return np.asarray(image.convert("RGB")).reshape(-1, 3).astype(int)
+    below_the_tools = np.asarray(image.convert("RGB"))[80:]
+    return below_the_tools.reshape(-1, 3).astype(int)
 
 
 def num_like(pixels, colour, within=40):
@@ -206,9 +212,9 @@ def test_memory_stays_bounded_over_many_samples(browser, url):
                 page.keyboard.press("z")
                 page.wait_for_timeout(60)
 
-        look(15)
+        look(8)
         early = heap_mb()
-        look(60)
+        look(32)
         late = heap_mb()
         assert late < 100
         assert late < early + 15, (early, late)
@@ -220,8 +226,8 @@ def test_a_sample_is_shown_side_by_side_with_all_that_is_known(browser, url, sto
     group = zarr.open_group(store, mode="r")
     tile = "/".join(str(part) for part in group["tile"][777].tolist())
     with opened(browser, url, f"#sample={tile}") as page:
-        page.wait_for_function("document.querySelectorAll('#facts dl').length > 0")
-        page.wait_for_function("[...document.images].every((image) => image.complete)")
+        page.wait_for_selector("#facts dl")
+        wait_for_images(page)
         sizes = page.evaluate(
             "[...document.querySelectorAll('#panels img')].map(i => i.naturalWidth)"
         )
@@ -371,20 +377,20 @@ def test_a_phone_shows_it_without_scrolling_aside(browser, url):
         assert page.locator("#cloud").is_visible()
         fits()
         page.tap("#browse")
-        page.wait_for_function("document.querySelectorAll('#facts dl').length > 0")
+        page.wait_for_selector("#facts dl")
         fits()
         page.tap("#close")
         assert page.locator("#sheet").is_hidden()
 
 
 def test_the_browser_lets_the_page_ask_no_other_host(browser, url):
-    with opened(browser, url) as page:
+    with browser.new_page() as page:
+        page.goto(url)
         told = page.evaluate("""() => new Promise((resolve) => {
           addEventListener("securitypolicyviolation", (event) => resolve(event.effectiveDirective));
           new Image().src = "https://tiles.example/0/0/0.png";
         })""")
-        assert told == "img-src"
-        page.context.close()
+    assert told == "img-src"
 
 
 @needs_real
@@ -411,7 +417,7 @@ def test_an_export_needs_no_server_of_ours(browser, tmp_path):
             page.keyboard.press("j")
         page.keyboard.press("1")
         page.wait_for_timeout(1000)
-        page.wait_for_function("[...document.images].every((image) => image.complete)")
+        wait_for_images(page)
         sizes = page.evaluate(
             "[...document.querySelectorAll('#panels img')].map(i => i.naturalWidth)"
         )

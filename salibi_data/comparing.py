@@ -106,7 +106,7 @@ def compare_with_sources(
 def _differences(
     group: Any, position: int, variant: Variant, catalog: Catalog, choice: Choice
 ) -> list[tuple[str, Any]]:
-    again = make_samples(variant, catalog, Block(start=0, choices=(choice,), digest=""))
+    again = make_samples(variant, catalog, Block(positions=(0,), choices=(choice,), digest=""))
     return [
         (name, np.abs(images[0].astype(np.int16) - group[name][position].astype(np.int16)))
         for name, images in again.images.items()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from salibi_cli import building, common, viewing
+from salibi_cli import building, common, variants, viewing
 from salibi_data.errors import SalibiError, UsageError
 
 app = common.app(help="Make aligned, multi-modal, multi-scale satellite datasets.")
@@ -62,36 +62,7 @@ def _check(name: str) -> tuple[bool, str]:
     return all(found.values()), ", ".join(f"{sensor}: {name}" for sensor, name in answers.items())
 
 
-@app.command()
-def variants(*, as_json: Json = False) -> None:
-    """The variants known. Example: `salibi-data variants`"""
-    from salibi_data.variant import load_variant, variant_names
-
-    rows = []
-    for name in variant_names():
-        variant = load_variant(name)
-        rows.append(
-            {
-                "name": name,
-                "summary": variant.summary,
-                "base zoom": variant.base_zoom,
-                "modalities": ", ".join(
-                    f"{m.name} (zoom {variant.base_zoom + m.zoom_offset}, "
-                    f"GSD ratio {2.0**-m.zoom_offset:g})"
-                    for m in variant.modalities
-                ),
-                "target samples": variant.target_samples,
-                "regions": ", ".join(region.name for region in variant.regions),
-            }
-        )
-    if as_json:
-        common.print_json(rows)
-        return
-    common.print_table(rows)
-    typer.echo(
-        "Targets are those of the authors' slides; their web page swaps full and micro, and its "
-        "raw tile counts agree with the page."
-    )
+app.command()(variants.variants)
 
 
 @app.command()

@@ -107,7 +107,7 @@ def test_regions_lie_between_the_borders() -> None:
         west, south, east, north = region.bounds_lonlat
         if north < 20:
             assert -67.6 < west < east < -65.2, region.name
-            assert 17.8 < south, region.name
+            assert south > 17.8, region.name
         else:
             assert -125.3 < west < east < -66.9, region.name
             assert north < 49, region.name

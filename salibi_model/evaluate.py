@@ -89,7 +89,7 @@ def evaluate(
         The rows asked for, new or not.
 
     Raises:
-        UsageError: nothing fits.
+        UsageError: nothing fits, or images of a split are of one class alone.
         CheckpointError: there is no model, or its features are not finite.
         StoreError: a split is empty, or an image cannot be read.
     """
@@ -147,10 +147,12 @@ def open_data(
 
 
 def check_task(options: Options, data: LabelledImages) -> None:
-    """Refuse data whose labels are not of the kind that the method predicts.
+    """Refuse data whose labels are not of the kind that the method predicts, or all the same.
 
     Raises:
-        UnfitError: they are not.
+        UnfitError: they are of another kind.
+        UsageError: the training or the test images are of one class alone.
+        StoreError: a label cannot be read.
     """
     segments = isinstance(options, SegmentOptions)
     if segments != (data.task == "segmentation"):
@@ -159,6 +161,9 @@ def check_task(options: Options, data: LabelledImages) -> None:
             f"{data.name} is a {data.task} task, which {method_of(options)} does not measure; take "
             f"`salibi-model {fitting}`."
         )
+    if not segments:
+        data.check_classes("train")
+        data.check_classes("test")
 
 
 @dataclass(frozen=True)

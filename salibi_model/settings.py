@@ -151,7 +151,8 @@ class TrainingConfig:
     validate_every: int = 0
     """Steps between validations; by default as for checkpoints."""
     validation_samples: int = 256
-    """Samples of the validation split to validate on, at most; 0: no validation."""
+    """Samples of the validation split to validate on, at most; 0: no validation, and no watch for
+    collapse."""
     probe: str = ""
     """Labelled images (a GEO-Bench task, or a folder per class) to classify by nearest
     neighbours while training."""
@@ -160,7 +161,8 @@ class TrainingConfig:
     probe_gsd_m: float = 0.0
     """Metres per pixel of the labelled images, where they do not say."""
     stop_on_collapse: bool = True
-    """Whether to stop where all samples have come to the same embedding."""
+    """Whether to stop where all samples have come to the same embedding. Four samples must be
+    validated on for that; a run that has fewer says so as it starts."""
     trackers: tuple[str, ...] = ()
     """Where metrics go besides ``metrics.csv`` and TensorBoard: ``wandb``, ``mlflow``."""
     store_digests: tuple[str, ...] = ()

@@ -118,7 +118,7 @@ def test_bf16_trains(small_store, tmp_path):
 @pytest.mark.usefixtures("nano_size")
 def test_sar_and_low_resolution_alone_train(tmp_path):
     store = write_store(
-        tmp_path / "two.zarr", num_samples=5, validation=1, modalities=["sar", "lores"]
+        tmp_path / "two.zarr", num_samples=8, validation=4, modalities=["sar", "lores"]
     )
     result = train(config(store, steps=1), out=tmp_path / "run")
     assert "contrastive_sar_lores" in result.metrics
@@ -311,7 +311,7 @@ def test_rows_have_their_own_columns_when_modalities_are_hidden(small_store, tmp
 
 @pytest.mark.usefixtures("nano_size")
 def test_a_sample_without_an_observation_in_one_modality_does_no_harm(tmp_path):
-    store = write_store(tmp_path / "x.zarr", num_samples=6, validation=1, samples_per_shard=6)
+    store = write_store(tmp_path / "x.zarr", num_samples=9, validation=4, samples_per_shard=9)
     array = zarr.open_group(store, mode="r+")["lores"]
     array[2] = 0
     result = train(config(store, batch_size=5, steps=2), out=tmp_path / "run")

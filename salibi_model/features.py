@@ -106,6 +106,12 @@ class Frozen(ABC):
         self.gsd_m = self.data.gsd_m * self._coarser
 
     @property
+    def enlarged_from(self) -> tuple[int, int] | None:
+        """(rows, cols) of images that are less than a patch and so are enlarged; else ``None``."""
+        small = min(self._read_shape) < self.patch_px and min(self.shape) > min(self._read_shape)
+        return self._read_shape if small else None
+
+    @property
     def grid(self) -> tuple[int, int]:
         """(rows, cols) of tokens."""
         rows, cols = (edge // self.patch_px for edge in self.shape)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from salibi_cli.common import run
 from salibi_cli.score_figure import score_figure
 from salibi_model.checkpoints import save_model
 from salibi_model.errors import StoreError, UsageError
-from salibi_model.evaluate import Showing, evaluate
+from salibi_model.evaluate import Showing, UnusualImagesWarning, evaluate
 from salibi_model.features import FrozenModel, features
 from salibi_model.geobench import GeoBenchTask
 from salibi_model.knn import KnnOptions
@@ -84,6 +86,40 @@ def test_every_encoder_that_fits_sees_the_images(model):
     assert [row.encoder for row in rows] == ["lores", "hires_4x"]
     assert skipped == ["arrays lacks bands that modality 'sar' sees"]
     assert {row.settings["k"] for row in rows} == {40}
+
+
+@pytest.mark.parametrize(
+    ("px", "gsd_m", "scales", "said"),
+    [
+        (32, 10.0, (1.0,), []),
+        (32, 80.0, (1.0,), []),
+        (
+            32,
+            0.1,
+            (1.0, 2.0),
+            [
+                r"arrays: images of 0\.1 m .* 100 times finer .*'lores' .*\(10 m\).* 1\.25 and 80 m",
+                r"arrays: images of 0\.2 m .* 50 times finer",
+            ],
+        ),
+        (32, 81.0, (1.0,), ["81 m per pixel are 8.1 times coarser"]),
+        (9, 10.0, (1.0,), ["9 x 9 px are less than a patch of 16 px .* to 16 x 16 px"]),
+    ],
+)
+def test_images_that_the_model_was_not_made_for_are_measured_and_named(px, gsd_m, scales, said):
+    """Once each: the floor of random weights sees the same images."""
+    model = nano_model(base_gsd_m=10.0).eval()
+    data = coloured(px=px, gsd_m=gsd_m)
+    showing = Showing(modality="lores", scales=scales, floors=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        rows = evaluate(model, [data], KnnOptions(), name="nano", showing=showing)
+    assert len(rows) == 3 * len(scales)
+    assert {one.category for one in caught} <= {UnusualImagesWarning}
+    words = [str(one.message) for one in caught]
+    assert len(words) == len(said)
+    for sentence, pattern in zip(words, said, strict=True):
+        assert re.search(pattern, sentence)
 
 
 def test_several_labels_are_measured_by_f1(model, tmp_path):

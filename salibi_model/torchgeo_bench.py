@@ -93,10 +93,11 @@ class SalibiBench(BenchModel):  # type: ignore[misc]
         valid = images.isfinite()
         values = images.masked_fill(~valid, 0.0)
         patch_px = self.model.config.patch_px
-        read, shape = images.shape[-2:], shown_shape(tuple(images.shape[-2:]), patch_px=patch_px)
-        if tuple(read) != shape:
+        height, width = images.shape[-2:]
+        shape = shown_shape((height, width), patch_px=patch_px)
+        if (height, width) != shape:
             values, valid = resample(values, valid, shape)
-        coarser = math.sqrt(math.prod(read) / math.prod(shape))
+        coarser = math.sqrt(height * width / math.prod(shape))
         spec = self.model.config[self.modality]
         stored = as_trained(self.model.config, spec, values, valid)
         if self._gsd_m is None:

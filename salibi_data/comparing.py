@@ -60,11 +60,16 @@ def compare_with_sources(
         progress: called with (samples done, samples in all).
 
     Raises:
-        UsageError: the catalog is not known by the store's name for it.
+        UsageError: the catalog is not known by the store's name for it, or the scenes are not.
         ReadError: a source cannot be read.
     """
     columns = ["z", "x", "y", *(f"{sensor}_items" for sensor in attributes.sensors)]
     table, kept = geoparquet.read(folder / SAMPLES_NAME, columns)
+    if "scenes" not in kept:
+        raise UsageError(
+            f"{folder} does not know the scenes its samples are from, as it was not built but made "
+            f"from {attributes.catalog}; verify it without --against-source."
+        )
     variant = replace(
         variant_from_dict(kept["variant"], where=str(folder)),
         min_valid_fraction=0.0,

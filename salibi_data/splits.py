@@ -168,19 +168,23 @@ def leakage(
         items: per sensor the ids of the scenes each sample is made from.
 
     Returns:
-        Per sensor: ``scenes``; ``scenes_in_several_splits``; and of the validation and test
-        samples, the share made from a scene that training samples use, too (0 where there is
-        none held out).
+        Per sensor whose scenes are known: ``scenes``; ``scenes_in_several_splits``; and of the
+        validation and test samples, the share made from a scene that training samples use, too (0
+        where there is none held out). Samples of the guard do not count.
     """
     report = {}
+    used = split != SPLITS["guard"]
     for sensor, lists in items.items():
-        sets = [frozenset(ids) for ids in lists]
+        sets = [frozenset(ids) for ids, counts in zip(lists, used, strict=True) if counts]
+        if not any(sets):
+            continue
+        codes_of = split[used].tolist()
         seen: dict[str, set[int]] = {}
-        for code, ids in zip(split.tolist(), sets, strict=True):
+        for code, ids in zip(codes_of, sets, strict=True):
             for name in ids:
                 seen.setdefault(name, set()).add(code)
         trained = {name for name, codes in seen.items() if SPLITS["train"] in codes}
-        held_out = [ids for code, ids in zip(split.tolist(), sets, strict=True) if code]
+        held_out = [ids for code, ids in zip(codes_of, sets, strict=True) if code]
         leaking = sum(not trained.isdisjoint(ids) for ids in held_out)
         report[sensor] = {
             "scenes": len(seen),

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from salibi_cli import building, common, variants, viewing
+from salibi_cli import archives, building, common, variants, viewing
 from salibi_data.errors import SalibiError, UsageError
 
 app = common.app(help="Make aligned, multi-modal, multi-scale satellite datasets.")
@@ -114,6 +114,8 @@ def _write_labelled(directory: Path, seed: int, *, as_json: bool) -> None:
 app.command()(building.plan)
 app.command()(building.build)
 app.command()(building.status)
+app.command("import-pmtiles")(archives.import_pmtiles)
+app.command("export-pmtiles")(archives.export_pmtiles)
 
 
 @app.command()

@@ -18,16 +18,8 @@ from PIL import Image
 from samples import run
 
 COMMANDS = [
-    "catalogs",
-    "variants",
-    "sample",
-    "plan",
-    "build",
-    "status",
-    "info",
-    "verify",
-    "figure",
-    "view",
+    *("catalogs", "variants", "sample", "plan", "build", "status", "info", "verify", "figure"),
+    *("view", "import-pmtiles", "export-pmtiles"),
 ]
 
 

@@ -1,7 +1,7 @@
 """Aligned, multi-modal, multi-scale satellite datasets: from STAC catalogs to Zarr stores.
 
-``build``, ``plan``, ``verify``, ``import_pmtiles`` and ``export_pmtiles`` mirror the commands; they are loaded when first used, so that
-importing this package, or its schema alone, costs nothing.
+``build``, ``plan``, ``verify``, ``import_pmtiles`` and ``export_pmtiles`` mirror the commands; they
+are loaded when first used, so that importing this package, or its schema alone, costs nothing.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ one, keeps an object per tile, assumes gzip, and believes whatever a damaged fil
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import json
 import os
@@ -33,8 +32,6 @@ MAX_DIRECTORY_BYTES: Final = 1 << 26
 """Of one directory, or of the metadata, when unpacked; writers keep them far smaller."""
 MAX_TILES: Final = 20_000_000
 """Of an archive, a hundred times the largest release: more are a map of the world, or damage."""
-TILES_HASHED: Final = 1024
-"""Tiles spread over the archive whose bytes count in its digest."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,9 +40,6 @@ class Archive:
 
     path: Path
     metadata: Mapping[str, Any]
-    digest: str
-    """SHA-256 of the file's size, header, directories and metadata, and of
-    :data:`TILES_HASHED` tiles: not of all gigabytes."""
     tile_id: NDArray[np.int64]
     """First tile of each entry, (E,), ascending."""
     run_length: NDArray[np.int64]
@@ -119,23 +113,15 @@ def open_archive(path: str | Path) -> Archive:
             raise ReadError(f"{path} is damaged: {error}. Download it again.") from error
         offset = entries["offset"] + header["tile_data_offset"]
         source.check_within("its last tile", int((offset + entries["length"]).max()))
-        for number in np.linspace(0, len(offset) - 1, min(TILES_HASHED, len(offset))).astype(int):
-            source.take("a tile", int(offset[number]), int(entries["length"][number]))
-        return Archive(
-            path=path,
-            metadata=metadata,
-            digest=source.digest.hexdigest(),
-            **{**entries, "offset": offset},
-        )
+        return Archive(path=path, metadata=metadata, **{**entries, "offset": offset})
 
 
 class _Source:
-    """An open archive; all that is taken from it counts in its digest."""
+    """An open archive."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path = path
         self.size = os.fstat(file.fileno()).st_size
-        self.digest = hashlib.sha256(str(self.size).encode())
         self._file = file
 
     def check_within(self, what: str, end: int) -> None:
@@ -149,9 +135,7 @@ class _Source:
     def take(self, what: str, offset: int, length: int) -> bytes:
         self.check_within(what, offset + length)
         self._file.seek(offset)
-        content = self._file.read(length)
-        self.digest.update(content)
-        return content
+        return self._file.read(length)
 
     def unpack(self, what: str, offset: int, length: int, header: Mapping[str, Any]) -> bytes:
         """Take bytes that may be packed by gzip."""

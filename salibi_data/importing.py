@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from salibi_data.splits import assign, guarded
 from salibi_data.table import write_unsourced
 from salibi_data.variant import Variant, load_variant
 from salibi_data.workers import Lost, check_main_module, crew
-from salibi_data.write import SAMPLES_PER_SHARD
+from salibi_data.write import SAMPLES_PER_SHARD, file_sha256
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -94,7 +95,8 @@ def import_pmtiles(
         progress: called as shards are done.
 
     Raises:
-        UsageError: no archive, no file where one should be, or the zoom is not clear.
+        UsageError: no archive, no file where one should be, the zoom is not clear, or the variant
+            does not fit.
         ReadError: an archive or a tile is damaged, or not what this software reads.
         SelectionError: no tile has all parts.
         StoreError: something else is at the store's path, or another process is at work on it.
@@ -143,6 +145,11 @@ def _variant(name_or_path: str | None, base_zoom: int) -> Variant:
             example, name="released", base_zoom=base_zoom, regions=(), split_zoom_offset=offset
         )
     variant = load_variant(name_or_path)
+    if variant.split_by != "blocks":
+        raise UsageError(
+            f"variant {variant.name} is split by {variant.split_by}, and archives do not say which "
+            "theirs are; name another variant."
+        )
     if variant.base_zoom != base_zoom:
         raise UsageError(
             f"variant {variant.name} is at zoom {variant.base_zoom}, and the archives' samples are at "
@@ -195,11 +202,12 @@ def _contents(
         software_version=__version__,
         notes=tuple(_notes(archives, split, left_out)),
     )
-    digest = _digest(archives, attributes, split, left_out)
+    checksums = _checksums(archives)
+    digest = _digest(checksums, attributes, split, left_out)
     about = {
         "plan_digest": digest,
         "request": {"variant": rules.name, "catalog": CATALOG},
-        "archives": {name: archive.digest for name, archive in archives.items()},
+        "archives": checksums,
     }
     num_samples, num_sensors = len(parts), len(attributes.sensors)
     return Contents(
@@ -275,14 +283,20 @@ def _notes(
         yield f"{len(left_out)} samples are left out, as a tile of theirs cannot be decoded."
 
 
+def _checksums(archives: Mapping[str, Archive]) -> dict[str, str]:
+    """SHA-256 of each archive's file, as ``sha256sum`` prints it; one thread for each."""
+    with ThreadPoolExecutor(len(archives)) as threads:
+        found = threads.map(file_sha256, [archive.path for archive in archives.values()])
+        return dict(zip(archives, found, strict=True))
+
+
 def _digest(
-    archives: Mapping[str, Archive],
+    checksums: Mapping[str, str],
     attributes: StoreAttributes,
     split: NDArray[np.uint8],
     left_out: tuple[str, ...],
 ) -> str:
     """SHA-256 of all that decides the store's bytes."""
     said = {k: v for k, v in attributes.to_dict().items() if k != "software_version"}
-    found = {name: archive.digest for name, archive in archives.items()}
-    content = json.dumps([RULES_VERSION, found, said, left_out], sort_keys=True)
+    content = json.dumps([RULES_VERSION, checksums, said, left_out], sort_keys=True)
     return hashlib.sha256(content.encode() + split.tobytes()).hexdigest()

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data.schema import ATTRIBUTES_KEY, TILE_PX, Modality, SchemaError, StoreAttributes
+from salibi_data.errors import ReadError
+from salibi_data.schema import ATTRIBUTES_KEY, TILE_PX, Modality, StoreAttributes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,11 +112,14 @@ def own_modalities(archive: Archive) -> Mapping[str, Modality] | None:
     """What an archive written by :func:`metadata_of` says its values mean; None of others.
 
     Raises:
-        SchemaError: it says so in a way that cannot be read.
+        ReadError: it says so in a way that cannot be read.
     """
     if ATTRIBUTES_KEY not in archive.metadata:
         return None
     try:
         return StoreAttributes.from_dict(archive.metadata, where=str(archive.path)).modalities
-    except ArithmeticError as error:
-        raise SchemaError(f"{archive.path} has damaged metadata; export it again.") from error
+    except (ValueError, ArithmeticError) as error:
+        raise ReadError(
+            f"{archive.path} says it was written from a Salibi store, and how cannot be read: its "
+            "metadata are damaged, or of a newer software. Export it again, or upgrade salibi."
+        ) from error

@@ -116,14 +116,6 @@ def test_directories_without_compression_are_read(tmp_path: Path) -> None:
     assert archive.metadata == {"attribution": "us"}
 
 
-def test_a_digest_is_of_the_content(tmp_path: Path) -> None:
-    one = open_archive(write_archive(tmp_path / "a", {(15, 1, 1): b"tile 1"}))
-    same = open_archive(write_archive(tmp_path / "b", {(15, 1, 1): b"tile 1"}))
-    other = open_archive(write_archive(tmp_path / "c", {(15, 1, 1): b"tile 2"}))
-    assert one.digest == same.digest != other.digest
-    assert (tmp_path / "a").stat().st_size == (tmp_path / "c").stat().st_size
-
-
 def test_what_is_no_archive_of_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="download the archive"):
         open_archive("https://example.com/sar_tiles.pmtile?token=secret")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import subprocess
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -29,16 +32,21 @@ from released_archives import (
     square,
     write_archive,
 )
-from samples import run, tree
+from samples import command, environment, run, tree
+from typer.testing import CliRunner
 
+from salibi_cli import data
+from salibi_data import geoparquet
 from salibi_data.archives import open_archive
-from salibi_data.building import build
 from salibi_data.describe import info
 from salibi_data.errors import ReadError, SalibiError, SelectionError, StoreError, UsageError
 from salibi_data.importing import ImportReport, import_pmtiles
 from salibi_data.released_parts import complete_parts
-from salibi_data.schema import SPLITS, UNKNOWN_TIME, StoreAttributes
+from salibi_data.schema import SAMPLES_NAME, SPLITS, UNKNOWN_TIME, StoreAttributes
 from salibi_data.verifying import verify
+
+if TYPE_CHECKING:
+    import typer
 
 CHILDREN = [(0, 0), (0, 1), (1, 0), (1, 1)]
 
@@ -66,15 +74,11 @@ def decoded(path: Path, zoom: int, x: int, y: int) -> np.ndarray:
 
 
 def expected(rgba: np.ndarray, channels: list[int]) -> np.ndarray:
-    """The rule, written out pixel by pixel: what a store holds of a decoded tile."""
-    values = np.zeros((len(channels), 256, 256), np.uint8)
+    """The rule: what a store holds of a decoded tile."""
     seen = rgba[..., 3] > 0
-    if not rgba[seen][:, channels].any():
-        return values
-    for row, column in zip(*np.nonzero(seen), strict=True):
-        for band, channel in enumerate(channels):
-            values[band, row, column] = max(1, rgba[row, column, channel])
-    return values
+    values = np.where(seen[..., None], np.clip(rgba[..., channels], 1, 255), 0)
+    is_black = not rgba[seen][:, channels].any()
+    return (0 * values if is_black else values).transpose(2, 0, 1)
 
 
 def images_of(paths: dict[str, Path], x: int, y: int) -> dict[str, np.ndarray]:
@@ -127,7 +131,7 @@ def test_alpha_zero_and_black_tiles(tmp_path: Path) -> None:
     one, two, three = (LEFT, TOP), (LEFT + 1, TOP), (LEFT, TOP + 1)
     made.lores[(ZOOM, *one)] = png(colours, alpha.astype(np.uint8))
     made.sar[(ZOOM, *one)] = png(echo, alpha.astype(np.uint8))
-    made.hires[(ZOOM, *one)] = encoded(Image.fromarray(colours.transpose(1, 2, 0)))
+    made.hires[(ZOOM, *one)] = encoded(Image.new("RGB", (256, 256), (0, 7, 0)))
     made.lores[(ZOOM, *two)] = flat(0, 0, 0)
     made.sar[(ZOOM, *three)] = flat(9, 9, 9, alpha=0)
     made.hires[ZOOM + 1, 2 * one[0] + 1, 2 * one[1]] = png(colours, alpha.astype(np.uint8))
@@ -250,8 +254,8 @@ def test_what_is_unknown_is_marked(
 
 
 def test_no_sample_is_left_out_and_no_neighbour_leaks(tmp_path: Path) -> None:
-    paths = flat_release(square(12)).write(tmp_path)
-    report = import_pmtiles(tmp_path / "x.zarr", **paths)
+    lores = write_archive(tmp_path / "lores", flat_release(square(12)).lores)
+    report = import_pmtiles(tmp_path / "x.zarr", lores=lores)
     assert report.num_samples == 144 == sum(report.splits.values())
     assert all(report.splits[name] for name in SPLITS)
     group = zarr.open_group(tmp_path / "x.zarr", mode="r")
@@ -279,7 +283,7 @@ def test_the_same_archives_give_the_same_bytes(
     released: dict[str, Path], imported: tuple[Path, ImportReport], tmp_path: Path
 ) -> None:
     assert not imported[1].was_complete
-    import_pmtiles(tmp_path / "x.zarr", **released, workers=2)
+    import_pmtiles(tmp_path / "x.zarr", **released)
     assert tree(tmp_path / "x.zarr") == tree(imported[0])
     again = import_pmtiles(imported[0], **released)
     assert again.was_complete
@@ -287,9 +291,35 @@ def test_the_same_archives_give_the_same_bytes(
         import_pmtiles(imported[0], **{**released, "sar": None})
 
 
+@pytest.mark.slow
+def test_workers_give_the_same_bytes(tmp_path: Path) -> None:
+    made = flat_release(square(12))
+    made.sar[ZOOM, LEFT + 8, TOP + 8] = damaged("cut")
+    paths = made.write(tmp_path)
+    del paths["hires"]
+    import_pmtiles(tmp_path / "one.zarr", **paths, skip_damaged=True)
+    import_pmtiles(tmp_path / "two.zarr", **paths, skip_damaged=True, workers=2)
+    assert tree(tmp_path / "two.zarr") == tree(tmp_path / "one.zarr")
+
+
+def test_an_archive_that_was_mended_is_another(tmp_path: Path) -> None:
+    lores = flat_release(square(2)).lores
+    lores[ZOOM, LEFT, TOP] += b"1"
+    path = write_archive(tmp_path / "a", lores)
+    import_pmtiles(tmp_path / "x.zarr", lores=path)
+    about = geoparquet.read(tmp_path / "x.zarr" / SAMPLES_NAME, ["z"])[1]
+    assert about["archives"] == {"lores": hashlib.sha256(path.read_bytes()).hexdigest()}
+    size = path.stat().st_size
+    lores[ZOOM, LEFT, TOP] = lores[ZOOM, LEFT, TOP][:-1] + b"2"
+    write_archive(path, lores)
+    assert path.stat().st_size == size
+    with pytest.raises(StoreError, match="holds something else"):
+        import_pmtiles(tmp_path / "x.zarr", lores=path)
+
+
 def test_stopped_and_begun_again_equals_never_stopped(tmp_path: Path) -> None:
-    paths = flat_release(square(12)).write(tmp_path)
-    import_pmtiles(tmp_path / "whole.zarr", **paths)
+    lores = write_archive(tmp_path / "lores", flat_release(square(12)).lores)
+    import_pmtiles(tmp_path / "whole.zarr", lores=lores)
 
     def stop(done: int, _total: int) -> None:
         if done == 2:
@@ -297,12 +327,31 @@ def test_stopped_and_begun_again_equals_never_stopped(tmp_path: Path) -> None:
 
     store = tmp_path / "x.zarr"
     with pytest.raises(KeyboardInterrupt):
-        import_pmtiles(store, **paths, progress=stop)
+        import_pmtiles(store, lores=lores, progress=stop)
     assert not store.exists()
     begun: list[int] = []
-    import_pmtiles(store, **paths, progress=lambda done, _: begun.append(done))
+    import_pmtiles(store, lores=lores, progress=lambda done, _: begun.append(done))
     assert begun == [2, 3]
     assert tree(store) == tree(tmp_path / "whole.zarr")
+
+
+def test_killed_and_run_again_equals_never_killed(tmp_path: Path) -> None:
+    lores = write_archive(tmp_path / "lores", flat_release(square(14)).lores)
+    import_pmtiles(tmp_path / "whole.zarr", lores=lores)
+    store = tmp_path / "x.zarr"
+    process = subprocess.Popen(
+        command("import-pmtiles", "--lores", str(lores), "-o", str(store)), env=environment()
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("x.zarr.building/store-*/shards/*.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not store.exists()
+    import_pmtiles(store, lores=lores)
+    assert tree(store) == tree(tmp_path / "whole.zarr")
+    assert not (tmp_path / "x.zarr.building").exists()
 
 
 def damaged(kind: str) -> bytes:
@@ -348,8 +397,9 @@ def test_a_damaged_tile_is_never_black(tmp_path: Path, kind: str, words: str) ->
 def test_samples_with_damaged_tiles_may_be_left_out(tmp_path: Path) -> None:
     made = flat_release(square(9))
     made.lores[ZOOM, LEFT + 1, TOP] = damaged("text")
-    made.hires[ZOOM + 1, 2 * LEFT + 17, 2 * TOP + 17] = damaged("cut")
+    made.sar[ZOOM, LEFT + 8, TOP + 8] = damaged("cut")
     paths = made.write(tmp_path)
+    del paths["hires"]
     report = import_pmtiles(tmp_path / "x.zarr", **paths, skip_damaged=True)
     bad = [(LEFT + 1, TOP), (LEFT + 8, TOP + 8)]
     assert set(report.damaged) == {f"{ZOOM}/{x}/{y}" for x, y in bad}
@@ -380,7 +430,7 @@ def test_archives_that_do_not_belong_together_are_refused(tmp_path: Path) -> Non
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     one = flat_release(square(2)).write(tmp_path / "a")
-    two = flat_release(square(2), zoom=13).write(tmp_path / "b")
+    two = flat_release([(0, 0)], zoom=13).write(tmp_path / "b")
     store = tmp_path / "x.zarr"
     with pytest.raises(UsageError, match="no archive was given"):
         import_pmtiles(store)
@@ -390,8 +440,12 @@ def test_archives_that_do_not_belong_together_are_refused(tmp_path: Path) -> Non
         import_pmtiles(store, sar=one["sar"], lores=one["lores"], hires=one["lores"])
     with pytest.raises(ReadError, match="it has red, which a SAR tile leaves empty"):
         import_pmtiles(store, sar=one["lores"], lores=one["sar"])
-    with pytest.raises(UsageError, match="variant micro is at zoom 17.*zoom 15"):
+    with pytest.raises(UsageError, match=r"variant micro is at zoom 17.*zoom 15"):
         import_pmtiles(store, **one, variant="micro")
+    by_scenes = tmp_path / "far.toml"
+    by_scenes.write_text('extends = "small"\nname = "far"\n[split]\nsplit_by = "scenes"\n')
+    with pytest.raises(UsageError, match="variant far is split by scenes"):
+        import_pmtiles(store, **one, variant=str(by_scenes))
     with pytest.raises(UsageError, match="zoom 15"):
         import_pmtiles(store, **one, zoom=14)
     assert not store.exists()
@@ -400,11 +454,11 @@ def test_archives_that_do_not_belong_together_are_refused(tmp_path: Path) -> Non
 
 
 def test_the_zoom_may_have_to_be_named(tmp_path: Path) -> None:
-    made, coarser = flat_release(square(2)), flat_release(square(2), zoom=14)
+    made, coarser = flat_release(square(2)), flat_release([(0, 0)], zoom=14)
     for name in ("sar", "lores", "hires"):
         getattr(made, name).update(getattr(coarser, name))
     paths = made.write(tmp_path)
-    with pytest.raises(UsageError, match="at zoom 14 or 15 .*--zoom"):
+    with pytest.raises(UsageError, match=r"at zoom 14 or 15 .*--zoom"):
         import_pmtiles(tmp_path / "x.zarr", **paths)
     assert import_pmtiles(tmp_path / "x.zarr", **paths, zoom=14).base_zoom == 14
 
@@ -418,36 +472,45 @@ def test_a_map_of_the_world_is_no_release(tmp_path: Path) -> None:
         import_pmtiles(tmp_path / "x.zarr", sar=world, lores=world, hires=world, zoom=2)
 
 
-def test_what_needs_scenes_says_so(imported: tuple[Path, ImportReport], sample_toml: str) -> None:
+def test_what_needs_scenes_says_so(imported: tuple[Path, ImportReport]) -> None:
     with pytest.raises(UsageError, match="does not know the scenes"):
         verify(imported[0], against_source=1)
-    with pytest.raises(StoreError, match="holds another dataset"):
-        build(imported[0], variant="micro", catalog=sample_toml)
 
 
 def test_imported_verified_shown_and_trained_on(
     released: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nano import SIZE
-    from typer.testing import CliRunner
 
     from salibi_cli.model import application
     from salibi_model import config
 
     store = tmp_path / "x.zarr"
     options = [part for name, path in released.items() for part in (f"--{name}", str(path))]
-    done = run("import-pmtiles", *options, "-o", str(store), "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["samples"] == 25
-    done = run("import-pmtiles", *options, "-o", str(store))
-    assert "25 samples are already in" in done.stdout
-    assert "as promised" in run("verify", str(store)).stdout
-    assert run("info", str(store)).returncode == 0
-    assert run("figure", str(store), "-o", str(tmp_path / "grid.png"), "-n", "2").returncode == 0
+    made = ["import-pmtiles", *options, "-o", str(store)]
+    assert json.loads(said(data.app, *made, "--json")) == {
+        "store": str(store),
+        "base_zoom": ZOOM,
+        "samples": 25,
+        "tiles": {"sar": 25, "lores": 25, "hires": 25},
+        "splits": info(store)["splits"],
+        "damaged": [],
+        "was_complete": False,
+    }
+    assert "25 samples are already in" in said(data.app, *made)
+    assert "as promised" in said(data.app, "verify", str(store))
+    assert "guard" in said(data.app, "info", str(store))
+    said(data.app, "figure", str(store), "-o", str(tmp_path / "grid.png"), "-n", "2")
     monkeypatch.setitem(config.SIZES, "tiny", SIZE)
     arguments = ["train", str(store), "--size", "tiny", "--steps", "2", "--batch-size", "4"]
-    trained = CliRunner().invoke(application, [*arguments, "--out", str(tmp_path / "run")])
-    assert "trained for 2 steps" in trained.output, repr(trained.exception)
+    assert "trained for 2 steps" in said(application, *arguments, "--out", str(tmp_path / "run"))
+
+
+def said(application: typer.Typer, *arguments: str) -> str:
+    """What a command prints that ends well."""
+    done = CliRunner().invoke(application, list(arguments))
+    assert done.exit_code == 0, repr(done.exception)
+    return done.stdout
 
 
 def test_errors_of_the_command_are_one_line(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
+import shlex
 import subprocess
 import time
 from pathlib import Path
@@ -41,6 +43,7 @@ from salibi_data.archives import open_archive
 from salibi_data.describe import info
 from salibi_data.errors import ReadError, SalibiError, SelectionError, StoreError, UsageError
 from salibi_data.importing import ImportReport, import_pmtiles
+from salibi_data.released import LAYOUTS
 from salibi_data.released_parts import complete_parts
 from salibi_data.schema import SAMPLES_NAME, SPLITS, UNKNOWN_TIME, StoreAttributes
 from salibi_data.verifying import verify
@@ -477,7 +480,7 @@ def test_what_needs_scenes_says_so(imported: tuple[Path, ImportReport]) -> None:
         verify(imported[0], against_source=1)
 
 
-def test_imported_verified_shown_and_trained_on(
+def test_the_pages_commands_work(
     released: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nano import SIZE
@@ -485,25 +488,40 @@ def test_imported_verified_shown_and_trained_on(
     from salibi_cli.model import application
     from salibi_model import config
 
-    store = tmp_path / "x.zarr"
-    options = [part for name, path in released.items() for part in (f"--{name}", str(path))]
-    made = ["import-pmtiles", *options, "-o", str(store)]
-    assert json.loads(said(data.app, *made, "--json")) == {
-        "store": str(store),
+    monkeypatch.setitem(config.SIZES, "tiny", SIZE)
+    monkeypatch.chdir(tmp_path)
+    for layout in LAYOUTS:
+        Path(layout.file_name).symlink_to(released[layout.name])
+    page = (Path(__file__).parents[1] / "docs/archives.md").read_text()
+    commands = re.findall(r"^(salibi-\w+) (\S+) (.+)$", page, re.MULTILINE)
+    names = ["import-pmtiles", "verify", "info", "train", "export-pmtiles"]
+    assert [name for _, name, _ in commands] == names
+    applications = {"salibi-data": data.app, "salibi-model": application}
+    printed = {
+        name: said(applications[program], name, *shlex.split(rest), *BESIDES.get(name, ()))
+        for program, name, rest in commands
+    }
+    assert json.loads(printed["import-pmtiles"]) == {
+        "store": "released.zarr",
         "base_zoom": ZOOM,
         "samples": 25,
         "tiles": {"sar": 25, "lores": 25, "hires": 25},
-        "splits": info(store)["splits"],
+        "splits": info("released.zarr")["splits"],
         "damaged": [],
         "was_complete": False,
     }
-    assert "25 samples are already in" in said(data.app, *made)
-    assert "as promised" in said(data.app, "verify", str(store))
-    assert "guard" in said(data.app, "info", str(store))
-    said(data.app, "figure", str(store), "-o", str(tmp_path / "grid.png"), "-n", "2")
-    monkeypatch.setitem(config.SIZES, "tiny", SIZE)
-    arguments = ["train", str(store), "--size", "tiny", "--steps", "2", "--batch-size", "4"]
-    assert "trained for 2 steps" in said(application, *arguments, "--out", str(tmp_path / "run"))
+    assert "as promised" in printed["verify"]
+    assert "guard" in printed["info"]
+    assert "dB scale of the 8-bit values is unknown" in printed["info"]
+    assert "trained for 2 steps" in printed["train"]
+    assert "25 samples in archives/sar_tiles.pmtile" in printed["export-pmtiles"]
+    said(data.app, "figure", "released.zarr", "-o", "grid.png", "-n", "2")
+    _, _, rest = commands[0]
+    assert "25 samples are already in" in said(data.app, "import-pmtiles", *shlex.split(rest))
+
+
+BESIDES = {"import-pmtiles": ["--json"], "train": ["--batch-size", "4"]}
+"""What the test adds to the page's commands."""
 
 
 def said(application: typer.Typer, *arguments: str) -> str:

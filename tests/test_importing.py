@@ -540,3 +540,17 @@ def test_errors_of_the_command_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"PMTiles\x03" + bytes(30))
     done = run("import-pmtiles", "--lores", str(tmp_path / "a"), "-o", str(tmp_path / "x.zarr"))
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+
+
+def test_a_page_shows_what_is_not_known_as_unknown(imported: Path) -> None:
+    """The page's columns say 0 for an unknown day and NaN for clouds; the facts are null."""
+    from salibi_data.view.samples import Samples
+
+    samples = Samples(imported)
+    days = [values for name, values in samples.columns.items() if name.startswith("day ")]
+    assert len(days) == len(samples.attributes.sensors)
+    assert not np.any(days)
+    assert np.isnan(samples.columns["cloud"]).all()
+    facts = samples.described(0)[0]
+    assert facts["naip_acquired"] is None
+    assert facts["naip_items"] == []

@@ -58,13 +58,9 @@ class Archive:
         Raises:
             UsageError: it cannot be read, or holds vectors.
         """
-        try:
-            from pmtiles.reader import MemorySource, Reader
-            from pmtiles.tile import TileType
-        except ImportError as error:
-            raise UsageError(
-                "a base map from a PMTiles file needs the package pmtiles: pip install pmtiles."
-            ) from error
+        from pmtiles.reader import MemorySource, Reader
+        from pmtiles.tile import TileType
+
         try:
             with Path(path).open("rb") as file:
                 content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -62,7 +62,8 @@ export class Controls {
       });
       const count = Object.assign(document.createElement("span"), { className: "count" });
       label.append(box, Object.assign(document.createElement("span"), { textContent: split }), count);
-      $("splits").append(label);
+      // Few stores have a guard: what a store has no sample of is not offered.
+      if (this.store.column.split.includes(code)) $("splits").append(label);
       return { box, count };
     });
   }

@@ -22,7 +22,7 @@ uniform vec2 within;
 uniform vec2 viewport;       // pixels of the screen
 uniform float tile_px;
 uniform float least_px;
-uniform vec3 colours[3];
+uniform vec3 colours[4];     // of the splits, by their codes
 out vec2 at;
 out vec3 colour;
 flat out float size;
@@ -35,7 +35,7 @@ void main() {
   ivec2 away = ivec2(int(tile.x), int(tile.y & 0x3fffffffu)) - centre;
   size = max(tile_px, least_px);
   vec2 pixel = (vec2(away) - within + 0.5) * tile_px + (at - 0.5) * size;
-  colour = colours[min(tile.y >> 30, 2u)];
+  colour = colours[tile.y >> 30];
   gl_Position = vec4(pixel / viewport * vec2(2, -2), 0, 1);
 }`;
 

@@ -152,7 +152,7 @@ export class SampleMap {
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(name).trim();
     const parts = (name) => colour(name).match(/\w\w/g).map((part) => parseInt(part, 16) / 255);
-    this.colours = ["--train", "--validation", "--test"].map(parts);
+    this.colours = ["--train", "--validation", "--test", "--guard"].map(parts);
     this.chosenColour = parts("--chosen");
     this.background = parts("--land");
     const set = (layer, property, name) => {

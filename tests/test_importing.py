@@ -542,11 +542,11 @@ def test_errors_of_the_command_are_one_line(tmp_path: Path) -> None:
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
 
 
-def test_a_page_shows_what_is_not_known_as_unknown(imported: Path) -> None:
+def test_a_page_shows_what_is_not_known_as_unknown(imported: tuple[Path, ImportReport]) -> None:
     """The page's columns say 0 for an unknown day and NaN for clouds; the facts are null."""
     from salibi_data.view.samples import Samples
 
-    samples = Samples(imported)
+    samples = Samples(imported[0])
     days = [values for name, values in samples.columns.items() if name.startswith("day ")]
     assert len(days) == len(samples.attributes.sensors)
     assert not np.any(days)

@@ -85,12 +85,12 @@ def _serve(site: Site, host: str, port: int, *, open_browser: bool) -> None:
     from salibi_data.view.server import Server
 
     with Server(site, host=host, port=port) as server:
-        typer.echo(f"{len(site.samples)} samples at {server.url} (Ctrl-C ends it)")
-        if not server.is_local:
-            typer.echo(f"warning: whoever can reach {host} sees this store", err=True)
-        if open_browser:
-            webbrowser.open(server.url)
         try:
+            typer.echo(f"{len(site.samples)} samples at {server.url} (Ctrl-C ends it)")
+            if not server.is_local:
+                typer.echo(f"warning: whoever can reach {host} sees this store", err=True)
+            if open_browser:
+                webbrowser.open(server.url)
             server.serve_forever()
         except KeyboardInterrupt:
             typer.echo("ended")

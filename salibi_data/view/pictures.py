@@ -8,12 +8,12 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from PIL import Image
 
 from salibi_data.schema import Modality
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from PIL import Image
 
     from salibi_data.view.samples import Samples
 
@@ -47,6 +47,8 @@ class Pictures:
         return max(0, self._samples.attributes.base_zoom - MAX_LEVELS)
 
     def _draw(self, modality: str, zoom: int, x: int, y: int) -> bytes | None:
+        from PIL import Image
+
         described = self._samples.attributes.modalities.get(modality)
         base_zoom = self._samples.attributes.base_zoom
         if described is None or not self.lowest_zoom <= zoom <= base_zoom:
@@ -65,6 +67,8 @@ class Pictures:
         return self._encoded(canvas)
 
     def _coloured(self, stored: NDArray[np.uint8], modality: Modality) -> Image.Image:
+        from PIL import Image
+
         seen = (stored != modality.nodata).any(axis=0)
         alpha = np.where(seen, 255, 0).astype(np.uint8)
         return Image.fromarray(np.dstack([self._as_colours(stored, modality), alpha]))

@@ -7,7 +7,7 @@ DATA := data
 RUN := runs/demo
 WORKERS ?= 2
 
-.PHONY: demo test test-slow test-integration lint type format bench clean
+.PHONY: demo test test-slow test-integration lint type format bench vendor clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -52,6 +52,13 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	for script in allocator bias reading shrinking planning remote_reading loading; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+## What others made and the page of `salibi-data view` ships, fetched anew; versions as in its README
+VENDOR := salibi_data/view/page/vendor
+vendor:
+	folder=$$(mktemp -d) && npm install --silent --no-save --prefix $$folder maplibre-gl@5.24.1 world-atlas@2.0.2 us-atlas@3.0.1 && cd $$folder/node_modules && \
+	cp maplibre-gl/dist/maplibre-gl.js maplibre-gl/dist/maplibre-gl.css world-atlas/countries-110m.json us-atlas/states-10m.json $(CURDIR)/$(VENDOR) && \
+	for package in maplibre-gl world-atlas us-atlas; do cp $$package/LICENSE* $(CURDIR)/$(VENDOR)/$$package.LICENSE.txt; done && rm -r $$folder
 
 clean:
 	rm -rf $(VENV) $(DATA)/micro.zarr $(DATA)/micro.zarr.building $(DATA)/micro.zarr.log.jsonl $(DATA)/labelled $(RUN) figures

@@ -1,7 +1,8 @@
 """Aligned, multi-modal, multi-scale satellite datasets: from STAC catalogs to Zarr stores.
 
-``build``, ``merge``, ``plan``, ``subset`` and ``verify`` mirror the commands; they are loaded when
-first used, so that importing this package, or its schema alone, costs nothing.
+``build``, ``plan``, ``subset``, ``verify``, ``import_pmtiles`` and ``export_pmtiles`` mirror the
+commands; they are loaded when first used, so that importing this package, or its schema alone, costs
+nothing.
 """
 
 from __future__ import annotations
@@ -11,19 +12,29 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from salibi_data.building import build as build
-    from salibi_data.merging import merge as merge
+    from salibi_data.exporting import export_pmtiles as export_pmtiles
+    from salibi_data.importing import import_pmtiles as import_pmtiles
     from salibi_data.planning import plan as plan
     from salibi_data.selection import Selection as Selection
     from salibi_data.subsetting import subset as subset
     from salibi_data.verifying import verify as verify
 
 __version__ = "0.1.0"
-__all__ = ["Selection", "build", "merge", "plan", "subset", "verify"]
+__all__ = [
+    "Selection",
+    "build",
+    "export_pmtiles",
+    "import_pmtiles",
+    "plan",
+    "subset",
+    "verify",
+]
 
 _HOMES: Final = {
     "Selection": "selection",
     "build": "building",
-    "merge": "merging",
+    "export_pmtiles": "exporting",
+    "import_pmtiles": "importing",
     "plan": "planning",
     "subset": "subsetting",
     "verify": "verifying",

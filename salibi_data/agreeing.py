@@ -56,9 +56,7 @@ def agreed(sources: Sequence[Stored], modalities: tuple[str, ...] | None) -> Sto
 def _names(sources: Sequence[Stored], modalities: tuple[str, ...] | None) -> list[str]:
     """The modalities to take, in the order of the first source."""
     first = sources[0].attributes.modalities
-    shared = [
-        name for name in first if all(name in s.attributes.modalities for s in sources)
-    ]
+    shared = [name for name in first if all(name in s.attributes.modalities for s in sources)]
     wanted = set(shared if modalities is None else modalities)
     if modalities is not None:
         if not wanted or wanted - set(shared):
@@ -98,11 +96,16 @@ def _differ(first: Stored, other: Stored, what: str, ours: object, theirs: objec
 
 def _joined(modalities: Sequence[Modality]) -> Modality:
     """A modality from several collections, under all of their licences."""
-    told = {
-        field: "; ".join(filter(None, _unique(getattr(m, field) for m in modalities)))
-        for field in ("collection", "licence", "attribution")
-    }
-    return replace(modalities[0], **told)
+    return replace(
+        modalities[0],
+        collection=_listed(modality.collection for modality in modalities),
+        licence=_listed(modality.licence for modality in modalities),
+        attribution=_listed(modality.attribution for modality in modalities),
+    )
+
+
+def _listed(values: Iterable[str]) -> str:
+    return "; ".join(filter(None, _unique(values)))
 
 
 def _unique(values: Iterable[str]) -> tuple[str, ...]:

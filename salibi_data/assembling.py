@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,7 +18,7 @@ import numpy as np
 
 from salibi_data import write
 from salibi_data.errors import StoreError
-from salibi_data.schema import MANIFEST_NAME, SPLITS, StoreAttributes
+from salibi_data.schema import MANIFEST_NAME, NODATA, SPLITS, StoreAttributes
 from salibi_data.workers import Crew, Lost, check_main_module, crew
 from salibi_data.workshop import Workshop, write_note
 
@@ -42,11 +42,12 @@ class Contents:
 
     attributes: StoreAttributes
     index: Mapping[str, NDArray[Any]]
-    """Arrays of :data:`~salibi_data.schema.INDEX_ARRAYS`, a row per sample."""
+    """Arrays of :data:`~salibi_data.schema.INDEX_ARRAYS`, a row per sample. ``valid_fraction`` may
+    be left out: it is counted from the images then."""
     shard: Callable[[int], ShardSource]
     """Of each shard, by number: where its images come from."""
     write_samples: Callable[[Path], None]
-    """Writes the table of the samples to the path it is given."""
+    """Writes the table of the samples to the path it is given, in the group with its index arrays."""
     digest: str
     """Another one whenever any sample is: shards made for another digest are not used."""
 
@@ -63,12 +64,7 @@ class Contents:
 
 
 def make_store(
-    store: str | Path,
-    contents: Contents,
-    *,
-    workers: int = 1,
-    replaces: str | None = None,
-    progress: Progress | None = None,
+    store: str | Path, contents: Contents, *, workers: int = 1, progress: Progress | None = None
 ) -> bool:
     """Make the store at a path, or go on with one that was stopped.
 
@@ -76,8 +72,6 @@ def make_store(
         store: path of the Zarr group to make.
         contents: what it shall hold; its attributes' ``plan_digest`` tells it from other stores.
         workers: processes that read and write; the bytes do not depend on their number.
-        replaces: plan digest of a store at the path whose place this one takes when it is
-            finished; any other store stays, and is an error.
         progress: called as shards are done.
 
     Returns:
@@ -90,7 +84,7 @@ def make_store(
     workshop = Workshop.of(store)
     check_main_module()
     store.parent.mkdir(parents=True, exist_ok=True)
-    if _is_there(store, contents, replaces):
+    if _is_there(store, contents):
         return False
     if workshop.plan.exists():
         raise StoreError(
@@ -98,7 +92,7 @@ def make_store(
             "running it again, choose another path, or remove the folder."
         )
     with workshop.locked(), crew(workers, None) as team:
-        if _is_there(store, contents, replaces):  # another process may have ended meanwhile
+        if _is_there(store, contents):  # another process may have ended meanwhile
             workshop.clear(store)
             return False
         write.swap_in(assemble(contents, workshop.folder, team, progress), store)
@@ -118,20 +112,41 @@ def assemble(
         StoreError: the workers that tried to write a shard died.
     """
     place = folder / f"store-{contents.digest}"
-    histograms = _write_shards(contents, place, team, progress or (lambda _done, _total: None))
+    histogram, valid = _write_shards(
+        contents, place, team, progress or (lambda _done, _total: None)
+    )
     modalities = {
-        name: modality.with_statistics(*write.statistics(histograms[name]))
+        name: modality.with_statistics(*write.statistics(histogram[name]))
         for name, modality in contents.attributes.modalities.items()
     }
     attributes = replace(contents.attributes, modalities=modalities)
-    write.finish(place / "zarr", attributes, contents.index, contents.write_samples)
+    index = {"valid_fraction": _least_by_sensor(valid, attributes), **contents.index}
+    write.finish(place / "zarr", attributes, index, contents.write_samples)
     return place / "zarr"
+
+
+def _least_by_sensor(
+    valid: Mapping[str, NDArray[np.float64]], attributes: StoreAttributes
+) -> NDArray[np.float64]:
+    """The least of what each sensor's modalities have, (N, S)."""
+    columns = [
+        np.min(
+            [valid[m.name] for m in attributes.modalities.values() if m.sensor == sensor], axis=0
+        )
+        for sensor in attributes.sensors
+    ]
+    return np.stack(columns, axis=1)
 
 
 def _write_shards(
     contents: Contents, place: Path, team: Crew, report: Progress
-) -> dict[str, NDArray[np.int64]]:
-    """Write the shards that are not written yet; histograms summed over all of them."""
+) -> tuple[dict[str, NDArray[np.int64]], dict[str, NDArray[np.float64]]]:
+    """Write the shards that are not written yet.
+
+    Returns:
+        Per modality the valid training pixels of all shards by value, (bands, 256); and of each
+        sample the share of pixels that are observed in every band, (N,).
+    """
     notes, group = place / "shards", place / "zarr"
     if not (notes.is_dir() and (group / "zarr.json").is_file()):
         shutil.rmtree(place, ignore_errors=True)
@@ -153,22 +168,39 @@ def _write_shards(
             )
         done += 1
         report(done, contents.num_shards)
-    counted = [json.loads(path.read_text()) for path in paths]
-    return {
-        name: np.sum([np.array(counts[name], np.int64) for counts in counted], axis=0)
-        for name in contents.attributes.modalities
-    }
+    return _counted(paths, list(contents.attributes.modalities))
+
+
+def _counted(
+    notes: Sequence[Path], names: Sequence[str]
+) -> tuple[dict[str, NDArray[np.int64]], dict[str, NDArray[np.float64]]]:
+    """Sums and rows of what all shards' notes say, note by note."""
+    histogram = {name: np.zeros((), np.int64) for name in names}
+    valid: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
+    for note in notes:
+        said = json.loads(note.read_text())
+        for name in names:
+            histogram[name] = histogram[name] + np.array(said["histogram"][name], np.int64)
+            valid[name].append(np.array(said["valid_fraction"][name], np.float64))
+    return histogram, {name: np.concatenate(shares) for name, shares in valid.items()}
 
 
 def _write_shard(
     place: Path, source: ShardSource, training: NDArray[np.bool_], number: int
 ) -> None:
-    counts = write.write_shard(place / "zarr", number, source.read(), training)
-    write_note(place / "shards" / f"{number:06d}.json", counts)
+    images = source.read()
+    counted = {
+        "histogram": write.write_shard(place / "zarr", number, images, training),
+        "valid_fraction": {
+            name: (pixels != NODATA).all(axis=1).mean(axis=(1, 2)).tolist()
+            for name, pixels in images.items()
+        },
+    }
+    write_note(place / "shards" / f"{number:06d}.json", counted)
 
 
-def _is_there(store: Path, contents: Contents, replaces: str | None) -> bool:
-    """Whether the store is finished; an error if something that is to stay is at its path."""
+def _is_there(store: Path, contents: Contents) -> bool:
+    """Whether the store is finished; an error if something else is at its path."""
     if not store.exists():
         return False
     wanted = contents.attributes.plan_digest
@@ -177,10 +209,7 @@ def _is_there(store: Path, contents: Contents, replaces: str | None) -> bool:
         found = StoreAttributes.from_dict(group["attributes"], where=str(store)).plan_digest
     except (OSError, ValueError, KeyError, TypeError):
         found = ""
-    whole = (store / MANIFEST_NAME).is_file()
-    if whole and replaces is not None and found == replaces:
-        return False
-    if found != wanted or not whole:
+    if found != wanted or not (store / MANIFEST_NAME).is_file():
         raise StoreError(
             f"{store} exists and holds something else; nothing was changed. Choose another path, "
             "or remove it."

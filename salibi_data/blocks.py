@@ -1,7 +1,7 @@
 """A block of tiles: read once, warped in one pass, cut into samples, filtered.
 
-A block is the run of a plan's samples below one parent tile, and the unit of work: it depends on
-the plan alone, so any worker makes the same one.
+A block is those of a plan's samples below one parent tile that are read in the same round, and the
+unit of work: it depends on the plan alone, so any worker makes the same one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import compress, groupby
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -47,10 +47,10 @@ BLOCK_ZOOM_OFFSET: Final = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """A run of a plan's samples, with all that is needed to find their pixels."""
+    """Some of a plan's samples, with all that is needed to find their pixels."""
 
-    start: int
-    """Position of its first sample in the plan."""
+    positions: tuple[int, ...]
+    """Of its samples in the plan, increasing."""
     choices: tuple[Choice, ...]
     digest: str
     """Of the tiles, their items, the recipe and the software: equal digests, equal pixels."""
@@ -82,16 +82,16 @@ class Samples:
     """What about the sources looked wrong."""
 
 
-def blocks_of(plan: Plan) -> Iterator[Block]:
-    """The plan's blocks, in order; read from the plan as they are asked for."""
+def blocks_of(plan: Plan, round_number: int) -> Iterator[Block]:
+    """The blocks of one round, in the plan's order; read from the plan as they are asked for."""
     recipe = recipe_digest(plan.variant, plan.catalog)
     scenes = {  # once: a scene serves thousands of tiles
         sensor: {id_: _digest(scene.to_dict()) for id_, scene in used.items()}
         for sensor, used in plan.scenes.items()
     }
-    start = 0
-    for _, run in groupby(plan.choices(), key=lambda choice: _parent(choice.tile)):
-        choices = tuple(run)
+    rows = compress(enumerate(plan.choices()), plan.rounds == round_number)
+    for _, run in groupby(rows, key=lambda row: _parent(row[1].tile)):
+        positions, choices = zip(*run, strict=True)
         content = [
             [
                 choice.tile,
@@ -99,8 +99,8 @@ def blocks_of(plan: Plan) -> Iterator[Block]:
             ]
             for choice in choices
         ]
-        yield Block(start=start, choices=choices, digest=_digest([recipe, content])[:24])
-        start += len(choices)
+        digest = _digest([recipe, content])[:24]
+        yield Block(positions=positions, choices=choices, digest=digest)
 
 
 def make_samples(variant: Variant, catalog: Catalog, block: Block) -> Samples:

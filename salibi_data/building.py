@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
+
+import numpy as np
 
 from salibi_data import __version__, write
 from salibi_data.assembling import assemble
 from salibi_data.blocks import blocks_of
 from salibi_data.drafts import check_budget
 from salibi_data.errors import ReadError, SelectionError, StoreError
-from salibi_data.layout import contents_of, layout_of
+from salibi_data.layout import Part, contents_of, layout_of
 from salibi_data.making import DEADLINE_S, BlockReport, make_part
 from salibi_data.parts import read_part
 from salibi_data.plans import Plan
@@ -28,7 +31,7 @@ from salibi_data.workers import Crew, Lost, check_main_module, crew
 from salibi_data.workshop import Failure, Workshop, seen, write_note
 
 if TYPE_CHECKING:
-    from salibi_data.blocks import Block, Samples
+    from salibi_data.blocks import Block
     from salibi_data.planning import Scope
 
 
@@ -107,26 +110,42 @@ class _Job:
     def run(self, block_deadline_s: float) -> BuildReport:
         """Make what is missing, put it together, and clean up if nothing failed."""
         self.log.write("begun", plan=self.plan.digest, samples=self.plan.num_samples)
-        done = self._assemble(made=self._make_parts(block_deadline_s))
+        done = self._assemble(self._parts(block_deadline_s))
         self.log.write(
             "finished", samples=done.num_samples, dropped=done.dropped, failed=len(done.failures)
         )
         return done
 
-    def _make_parts(self, deadline_s: float) -> set[str]:
-        """A part or a failure note for every block; digests of those that have a part."""
+    def _parts(self, deadline_s: float) -> list[Part]:
+        """Parts of one round after the other, until they hold as many samples as are wanted."""
         self.workshop.parts.mkdir(exist_ok=True)
         shutil.rmtree(self.workshop.failures, ignore_errors=True)
         self.workshop.failures.mkdir()
-        sizes = {block.digest: len(block.choices) for block in blocks_of(self.plan)}
+        parts: list[Part] = []
+        for number in range(self.plan.rounds.max() + 1):
+            made = self._make_parts(number, deadline_s)
+            found = [self._part_of(b) for b in blocks_of(self.plan, number) if b.digest in made]
+            parts += [part for part in found if part is not None]
+            target = self.plan.target_samples
+            if target and sum(len(part.samples.positions) for part in parts) >= target:
+                break
+        return parts
+
+    def _make_parts(self, round_number: int, deadline_s: float) -> set[str]:
+        """A part or a failure note for every block of a round; digests of those with a part."""
+        before, total = (
+            int(np.count_nonzero(self.plan.rounds < end))
+            for end in (round_number, round_number + 1)
+        )
+        sizes = {b.digest: len(b.choices) for b in blocks_of(self.plan, round_number)}
         made = {digest for digest in sizes if self.workshop.part(digest).exists()}
-        done = sum(sizes[digest] for digest in made)
-        self.report(Step(stage="samples", done=done, total=self.plan.num_samples))
+        done = before + sum(sizes[digest] for digest in made)
+        self.report(Step(stage="samples", done=done, total=total))
         num_bytes, failed = 0, Counter[str]()
         given = self.workshop, self.plan.variant, self.plan.catalog, deadline_s, __version__
         tasks = (
             (block, make_part, (*given, block))
-            for block in blocks_of(self.plan)
+            for block in blocks_of(self.plan, round_number)
             if block.digest not in made
         )
         for block, result in self.crew.run(tasks):
@@ -146,7 +165,7 @@ class _Job:
                 Step(
                     stage="samples",
                     done=done,
-                    total=self.plan.num_samples,
+                    total=total,
                     num_bytes=num_bytes,
                     failures=dict(failed),
                 )
@@ -155,30 +174,28 @@ class _Job:
 
     def _note(self, block: Block, kind: str, reason: str) -> None:
         failure = Failure(tile=block.name, kind=kind, reason=reason)
-        write_note(self.workshop.failure(block), asdict(failure))
+        write_note(self.workshop.failure(block.digest), asdict(failure))
 
-    def _index_of(self, block: Block) -> Samples | None:
+    def _part_of(self, block: Block) -> Part | None:
         """A finished block without its images; None, and a failure, where it is not there."""
         path = seen(self.workshop.part(block.digest))
         try:
-            return read_part(path, self.plan.variant, images=False)
+            samples = read_part(path, self.plan.variant, images=False)
         except StoreError as error:
             self._note(block, "lost", str(error))
             return None
+        return Part(positions=block.positions, name=path.name, samples=samples)
 
-    def _assemble(self, *, made: set[str]) -> BuildReport:
+    def _assemble(self, parts: Sequence[Part]) -> BuildReport:
         """Put the parts together, and the store in its place."""
-        parts, dropped, warnings = [], Counter[str](), set[str]()
-        for block in blocks_of(self.plan):
-            samples = self._index_of(block) if block.digest in made else None
-            if samples is not None:
-                parts.append((block.start, self.workshop.part(block.digest).name, samples))
-                dropped.update(samples.dropped)
-                warnings.update(samples.warnings)
         failures = tuple(self.workshop.read_failures())
         if not parts:
             raise ReadError(failures[0].reason, kind="unusable")
-        layout = layout_of(parts, self.plan.table(["split"])["split"].to_numpy())
+        dropped, warnings = Counter[str](), set[str]()
+        for part in parts:
+            dropped.update(part.samples.dropped)
+            warnings.update(part.samples.warnings)
+        layout = layout_of(parts, self.plan)
         if not layout.rows:
             raise SelectionError(
                 f"all {self.plan.num_samples} planned samples were dropped ({dict(dropped)}); "
@@ -195,8 +212,19 @@ class _Job:
             num_samples=len(layout.rows),
             dropped=dict(dropped),
             failures=failures,
-            warnings=tuple(sorted(warnings)),
+            warnings=(*_shortage(self.plan, len(layout.rows)), *sorted(warnings)),
         )
 
     def _report_shards(self, done: int, total: int) -> None:
         self.report(Step(stage="shards", done=done, total=total))
+
+
+def _shortage(plan: Plan, num_samples: int) -> Iterator[str]:
+    """A warning where the store has fewer samples than the plan aims at."""
+    target = plan.target_samples or 0
+    if num_samples < target:
+        yield (
+            f"the store has {num_samples:,} samples, {target - num_samples:,} fewer than the "
+            f"{target:,} aimed at, though all {plan.num_samples:,} planned tiles were tried; plan "
+            "with wider --dates, or add regions to the variant."
+        )

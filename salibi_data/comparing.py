@@ -61,14 +61,17 @@ def compare_with_sources(
         progress: called with (samples done, samples in all).
 
     Raises:
-        UsageError: the catalog is not known by the store's name for it, or the store was made of
-            others whose samples cannot be read again.
+        UsageError: the catalog is not known by the store's name for it, or the scenes are not.
         ReadError: a source cannot be read.
     """
     columns = ["z", "x", "y", *(f"{sensor}_items" for sensor in attributes.sensors)]
     table, kept = geoparquet.read(folder / SAMPLES_NAME, columns)
-    if NO_SOURCES_KEY in kept:
-        raise UsageError(f"no sample of {folder} can be read again: {kept[NO_SOURCES_KEY]}.")
+    if "scenes" not in kept:
+        told = f"it was not built but made from {attributes.catalog}"
+        raise UsageError(
+            f"{folder} does not know the scenes its samples are from, as "
+            f"{kept.get(NO_SOURCES_KEY, told)}; verify it without --against-source."
+        )
     variant = replace(
         variant_from_dict(kept["variant"], where=str(folder)),
         min_valid_fraction=0.0,
@@ -110,7 +113,7 @@ def compare_with_sources(
 def _differences(
     group: Any, position: int, variant: Variant, catalog: Catalog, choice: Choice
 ) -> list[tuple[str, Any]]:
-    again = make_samples(variant, catalog, Block(start=0, choices=(choice,), digest=""))
+    again = make_samples(variant, catalog, Block(positions=(0,), choices=(choice,), digest=""))
     return [
         (name, np.abs(images[0].astype(np.int16) - group[name][position].astype(np.int16)))
         for name, images in again.images.items()

@@ -15,7 +15,7 @@ import numpy as np
 from salibi_data import __version__, geoparquet
 from salibi_data.assembling import Contents
 from salibi_data.errors import UsageError
-from salibi_data.origins import Origin, about_of
+from salibi_data.origins import Origin, about_of, of_sources
 from salibi_data.schema import INDEX_ARRAYS
 from salibi_data.stored import Piece, RowReader, Stored, StoredShard
 from salibi_data.write import SAMPLES_PER_SHARD
@@ -68,6 +68,7 @@ class Derived:
                 modalities=modalities,
                 plan_digest=plan_digest,
                 software_version=__version__,
+                notes=of_sources(self.attributes.notes),
             ),
             index={name: self._index(name) for name in INDEX_ARRAYS},
             shard=self._shard,

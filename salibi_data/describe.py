@@ -34,6 +34,7 @@ def info(store: str | Path) -> dict[str, Any]:
         "schema_version": attributes.schema_version,
         "software_version": attributes.software_version,
         "plan_digest": attributes.plan_digest,
+        "notes": list(attributes.notes),
         "made_from": about.get("made_from"),
         "samples": len(split),
         "splits": {name: int((split == code).sum()) for name, code in SPLITS.items()},
@@ -48,8 +49,10 @@ def info(store: str | Path) -> dict[str, Any]:
 
 
 def _dates(table: Any, sensor: str) -> list[str]:
-    days = sorted(time.date().isoformat() for time in table[f"{sensor}_acquired"].to_pylist())
-    return [days[0], days[-1]]
+    """The first and the last day of those that are known."""
+    times = table[f"{sensor}_acquired"].drop_null().to_pylist()
+    days = sorted(time.date().isoformat() for time in times)
+    return [days[0], days[-1]] if days else []
 
 
 def _measures(table: Any) -> list[str]:

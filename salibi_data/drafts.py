@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salibi_data import splits
+from salibi_data import lots, splits
 from salibi_data.errors import UsageError
 from salibi_data.estimate import Tally
 from salibi_data.geoparquet import writing
-from salibi_data.grid import tile_chances, tile_outlines
+from salibi_data.grid import tile_outlines
 from salibi_data.plans import metadata, sample_columns
 from salibi_data.select import Picks, Tiles
 
@@ -33,12 +34,29 @@ if TYPE_CHECKING:
 
 
 class Draft:
-    """Picks of cells in the order of the plan; written as a plan once all are there."""
+    """Picks of cells in the order of the plan; written as a plan once all are there.
 
-    def __init__(self, path: Path, variant: Variant, catalog: Catalog, limit: int | None) -> None:
+    Args:
+        path: file to keep them in.
+        variant: what the samples are made of.
+        catalog: what they are made from.
+        limit: most tiles that the plan may hold; None: all of them.
+        target: samples that the store is to have; the plan then holds a reserve beside them.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        variant: Variant,
+        catalog: Catalog,
+        *,
+        limit: int | None = None,
+        target: int | None = None,
+    ) -> None:
         import pyarrow as pa
 
-        self._variant, self._catalog, self._limit = variant, catalog, limit
+        self._variant, self._catalog, self._target = variant, catalog, target
+        self._limit = limit if target is None else lots.num_planned(target)
         self._sets: dict[str, list[tuple[Scene, ...]]] = {name: [] for name in variant.sensors}
         self._numbers: dict[str, dict[tuple[str, ...], int]] = {n: {} for n in variant.sensors}
         self._clusters = splits.SceneClusters(variant) if variant.split_by == "scenes" else None
@@ -65,8 +83,8 @@ class Draft:
         arrays = [pa.array(columns[name]) for name in self._schema.names]
         self._writer.write(pa.record_batch(arrays, schema=self._schema))
         if self._limit is not None:
-            chances = np.concatenate([self._least, tile_chances(tiles.zoom, tiles.x, tiles.y)])
-            self._least = np.sort(chances)[: self._limit]
+            drawn = np.concatenate([self._least, lots.lot(tiles.zoom, tiles.x, tiles.y)])
+            self._least = np.sort(drawn)[: self._limit]
         if self._clusters is not None:
             self._clusters.add(picks)
 
@@ -83,8 +101,15 @@ class Draft:
 
         def about() -> dict[str, Any]:
             lost = {reason: count for reason, count in sorted(self.lost.items()) if count}
-            more = {"lost": lost, "request": request, "expected": tally.summary()}
-            return metadata(self._variant, self._catalog, used.scenes(), **more)
+            return metadata(
+                self._variant,
+                self._catalog,
+                used.scenes(),
+                lost=lost,
+                request=request,
+                expected=tally.summary(),
+                target_samples=self._target,
+            )
 
         with writing(path, about) as add_rows:
             for picks in self._kept():
@@ -95,7 +120,7 @@ class Draft:
                     split = splits.assign(self._variant, x, y)
                 columns = sample_columns(self._variant, self._catalog, picks, split)
                 add_rows(columns, tile_outlines(picks.tiles.zoom, x, y))
-                tally.add(picks)
+                tally.add(self._to_be_read(picks))
                 used.add(picks)
             check_budget(tally.summary(), max_bytes)
 
@@ -111,7 +136,7 @@ class Draft:
                 tiles = Tiles(zoom=self._variant.base_zoom, x=column["x"], y=column["y"])
                 keep = np.ones(len(tiles), dtype=bool)
                 if self._limit is not None:
-                    keep = np.isin(tile_chances(tiles.zoom, tiles.x, tiles.y), self._least)
+                    keep = np.isin(lots.lot(tiles.zoom, tiles.x, tiles.y), self._least)
                 if keep.any():
                     yield Picks(
                         tiles=tiles.take(keep),
@@ -120,6 +145,20 @@ class Draft:
                         cloud_fraction=column["cloud"][keep],
                         lost={},
                     )
+
+    def _to_be_read(self, picks: Picks) -> Picks:
+        """The picks without those of the reserve that building is not expected to need."""
+        if self._target is None or lots.num_read(self._target) >= len(self._least):
+            return picks
+        tiles = picks.tiles
+        last = self._least[lots.num_read(self._target) - 1]
+        keep = lots.lot(tiles.zoom, tiles.x, tiles.y) <= last
+        return replace(
+            picks,
+            tiles=tiles.take(keep),
+            code={name: code[keep] for name, code in picks.code.items()},
+            cloud_fraction=picks.cloud_fraction[keep],
+        )
 
     def _renumbered(self, picks: Picks, sensor: str) -> NDArray[np.int64]:
         """The tiles' sets by their numbers among all cells' sets."""

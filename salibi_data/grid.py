@@ -33,8 +33,6 @@ HALF_TURN: Final = 180.0
 MAX_ZOOM: Final = 26
 """Highest zoom whose tile ids fit a signed 64-bit integer with room to spare."""
 
-_MIX: Final = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-
 
 class TileXYZ(NamedTuple):
     """A tile of the XYZ scheme; a tuple as mercantile takes it."""
@@ -103,8 +101,40 @@ def tile_ids(zoom: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.int64]:
         y_left = np.where(flipped, side - 1 - (y_left & (side - 1)), y_left & (side - 1))
         x_left, y_left = np.where(lower, x_left, y_left), np.where(lower, y_left, x_left)
         side >>= 1
-    tiles_below = ((1 << (2 * zoom)) - 1) // 3
-    return position + tiles_below
+    return position + first_tile_id(zoom)
+
+
+def tiles_of(zoom: int, ids: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Columns and rows of the tiles at one zoom that have these ids: :func:`tile_ids` undone.
+
+    Args:
+        zoom: zoom of all the tiles.
+        ids: PMTiles ids, shape (N,).
+
+    Returns:
+        Columns and rows, each of shape (N,).
+
+    Raises:
+        GridError: an id is of another zoom.
+    """
+    position = np.array(ids, dtype=np.int64) - first_tile_id(zoom)
+    if np.any((position < 0) | (position >= 1 << (2 * zoom))):
+        raise GridError(f"a tile id is not one of zoom {zoom}.")
+    x, y = np.zeros_like(position), np.zeros_like(position)
+    for level in range(zoom):
+        side = 1 << level
+        right, lower = (position >> 1) & 1, (position ^ (position >> 1)) & 1
+        flipped = (lower == 0) & (right == 1)
+        x, y = np.where(flipped, side - 1 - x, x), np.where(flipped, side - 1 - y, y)
+        x, y = np.where(lower, x, y), np.where(lower, y, x)
+        x, y = x + side * right, y + side * lower
+        position >>= 2
+    return x, y
+
+
+def first_tile_id(zoom: int) -> int:
+    """PMTiles id of the first tile of a zoom: so many tiles have all lower zooms together."""
+    return int(((1 << (2 * zoom)) - 1) // 3)
 
 
 def hilbert_order(zoom: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.int64]:
@@ -114,19 +144,6 @@ def hilbert_order(zoom: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.int64]:
     """
     order: NDArray[np.int64] = np.argsort(tile_ids(zoom, x, y), kind="stable")
     return order
-
-
-def tile_chances(zoom: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.uint64]:
-    """A number per tile that looks random and depends on the tile alone, shape (N,).
-
-    The tiles with the least of them are an even sample, and one that a larger sample contains.
-
-    Source: the finaliser of SplitMix64 (Steele, Lea and Flood 2014), a bijection.
-    """
-    mixed = tile_ids(zoom, x, y).astype(np.uint64)
-    for shift, factor in zip((30, 27), _MIX, strict=True):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    return mixed ^ (mixed >> np.uint64(31))
 
 
 def tile_bounds(zoom: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:

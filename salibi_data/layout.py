@@ -59,26 +59,35 @@ class Layout:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
 
 
-def layout_of(parts: Iterable[tuple[int, str, Samples]], split: NDArray[np.uint8]) -> Layout:
-    """The store's rows: every sample of every part, in the plan's order.
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A finished block, without its images."""
 
-    Args:
-        parts: of each block its start in the plan, its part's file name, and its index.
-        split: code of every planned sample.
-    """
+    positions: tuple[int, ...]
+    """Of the block's samples in the plan."""
+    name: str
+    """Of its file."""
+    samples: Samples
+
+
+def layout_of(parts: Iterable[Part], plan: Plan) -> Layout:
+    """The store's rows, in the plan's order: as many as it aims at, by lot, or all there are."""
+    split = plan.table(["split"])["split"].to_numpy()
     rows = [
         Row(
-            position=start + position,
-            part=name,
+            position=part.positions[position],
+            part=part.name,
             index=index,
-            split=int(split[start + position]),
-            valid_fraction=tuple(samples.valid_fraction[index].tolist()),
-            cloud_fraction=float(samples.cloud_fraction[index]),
-            alignment={key: float(found[index]) for key, found in samples.alignment.items()},
+            split=int(split[part.positions[position]]),
+            valid_fraction=tuple(part.samples.valid_fraction[index].tolist()),
+            cloud_fraction=float(part.samples.cloud_fraction[index]),
+            alignment={key: float(found[index]) for key, found in part.samples.alignment.items()},
         )
-        for start, name, samples in parts
-        for index, position in enumerate(samples.positions)
+        for part in parts
+        for index, position in enumerate(part.samples.positions)
     ]
+    if plan.target_samples is not None:
+        rows = sorted(rows, key=lambda row: plan.ranks[row.position])[: plan.target_samples]
     return Layout(rows=tuple(sorted(rows, key=lambda row: row.position)))
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 NO_SOURCES_KEY: Final = "no_sources"
 """Key of the table's metadata under which a sentence says why no sample can be read again."""
 
+_OF_SOURCES: Final = "Of its sources: "
+
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
@@ -32,9 +34,18 @@ class Origin:
         return {**self.asked, "sources": [dict(source) for source in self.sources]}
 
 
+def of_sources(notes: Sequence[str]) -> tuple[str, ...]:
+    """Notes of stores as notes of one made of them: what they count is there no longer."""
+    return tuple(_OF_SOURCES + note.removeprefix(_OF_SOURCES) for note in notes)
+
+
 def _told(stored: Stored) -> dict[str, Any]:
     attributes = stored.attributes
-    earlier = {key: stored.about[key] for key in ("request", "made_from") if key in stored.about}
+    earlier = {
+        key: stored.about[key]
+        for key in ("request", "archives", "made_from")
+        if key in stored.about
+    }
     return {
         "variant": attributes.variant,
         "catalog": attributes.catalog,

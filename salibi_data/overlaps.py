@@ -76,7 +76,8 @@ def rank(
         cloud_fraction: (N,); NaN, which is not known, is wanted least.
     """
     if keep == "newest":
-        return -acquired.max(axis=1).astype(np.float64)  # UNKNOWN_TIME is the least integer
+        latest: NDArray[np.float64] = acquired.max(axis=1).astype(np.float64)
+        return -latest  # UNKNOWN_TIME is the least integer, so it comes last
     if keep == "clearest":
         return np.nan_to_num(cloud_fraction.astype(np.float64), nan=np.inf)
     return np.zeros(len(acquired))
@@ -86,5 +87,3 @@ def same_dates(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> NDArray[np
     """Whether samples (N, S) were seen at the same times by every sensor, unknown ones included."""
     same: NDArray[np.bool_] = (ours == theirs).all(axis=1)
     return same
-
-

@@ -67,8 +67,9 @@ def plan(
         max_bytes: refuse a plan that is expected to read more from the sources.
         output: GeoParquet file to write; without one the plan goes with the object.
         progress: called with (cells done, cells in all).
-        **scope: what narrows it, see :class:`Scope`. By default the variant's regions; for a
-            catalog on disk, all that it covers.
+        **scope: what narrows it, see :class:`Scope`. By default the variant's regions, of which
+            as many samples are drawn as it aims at, and a reserve for those that clouds cost; for
+            a catalog on disk, all that it covers.
 
     Raises:
         UsageError: unknown variant or catalog, malformed dates, or more than ``max_bytes``.
@@ -87,7 +88,8 @@ def plan(
     interval = parse_dates(dates) if dates is not None else None
     area = _area(recipe, finder, scope)
     with TemporaryDirectory(prefix="salibi-draft-") as scratch, _forgetting(searches):
-        draft = Draft(Path(scratch) / "draft.arrow", recipe, provider, scope.get("limit"))
+        counted = {"limit": scope.get("limit"), "target": _target(recipe, provider, scope)}
+        draft = Draft(Path(scratch) / "draft.arrow", recipe, provider, **counted)
         counts: Counter[str] = Counter()
         cells = area.cells(recipe.base_zoom)
         for number, cell in enumerate(cells, start=1):
@@ -189,6 +191,12 @@ def _chosen(
     return choose(tiles, find, variant, catalog, cloudiness=scored)
 
 
+def _target(variant: Variant, catalog: Catalog, scope: Scope) -> int | None:
+    """The variant's target where its regions are planned as a whole; else there is none to reach."""
+    narrowed = any(scope.get(name) is not None for name in ("limit", "bounds_lonlat", "aoi"))
+    return None if narrowed or catalog.kind == "static" else variant.target_samples
+
+
 def _area(variant: Variant, finder: Finder, scope: Scope) -> areas.Area:
     boxes: tuple[Bounds, ...] = ()
     if (bounds_lonlat := scope.get("bounds_lonlat")) is not None:
@@ -198,7 +206,7 @@ def _area(variant: Variant, finder: Finder, scope: Scope) -> areas.Area:
         return areas.Area(boxes=boxes or (outline.bounds,), outline=outline)
     if not boxes and finder.catalog.kind == "static":
         return _covered(variant, finder)
-    regions = tuple(_region_bounds(region.tile) for region in variant.regions)
+    regions = tuple(region.bounds_lonlat for region in variant.regions)
     area = areas.Area(boxes=boxes or regions)
     if not area.cells(variant.base_zoom):
         raise SelectionError(
@@ -223,14 +231,6 @@ def _covered(variant: Variant, finder: Finder) -> areas.Area:
         )
     outline = shapely.union_all([shapely.make_valid(footprint) for footprint in footprints])
     return areas.Area(boxes=(outline.bounds,), outline=outline, touching=True)
-
-
-def _region_bounds(tile: str) -> Bounds:
-    import mercantile
-
-    zoom, x, y = (int(part) for part in tile.split("/"))
-    west, south, east, north = mercantile.bounds(x, y, zoom)
-    return west, south, east, north
 
 
 def _guarded(variant: Variant, tiles: Tiles) -> Tiles:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data import geoparquet
+from salibi_data import geoparquet, lots
 from salibi_data.catalog import Catalog, catalog_from_dict
 from salibi_data.errors import GridError, PlanError
 from salibi_data.grid import TileXYZ, ground_gsd_m, tile_ids
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from salibi_data.select import Picks
 
-PLAN_VERSION: Final = 2
+PLAN_VERSION: Final = 3
 _DAY_S: Final = 86_400
 _AGAIN: Final = "Plan again with `salibi-data plan`, and narrow it with --aoi, --bbox or --limit."
 
@@ -66,6 +66,10 @@ class Plan:
     expected: Mapping[str, Any]
     """What building it will take: bytes and requests from the sources, and their price."""
     num_samples: int
+    """Rows, those of the reserve included."""
+    target_samples: int | None
+    """So many of the rows become samples; the others are a reserve for those that clouds or missing
+    pixels cost. None: all that pass."""
     keeper: ScratchFolder | None = None
     """Owner of a file that nobody asked to keep."""
 
@@ -92,6 +96,7 @@ class Plan:
                 request=metadata["request"],
                 expected=metadata["expected"],
                 num_samples=file.metadata.num_rows,
+                target_samples=metadata["target_samples"],
                 keeper=keeper,
             )
         plan._check()
@@ -157,6 +162,26 @@ class Plan:
         """The samples as a pyarrow table, or some of its columns."""
         return geoparquet.read(self.path, None if columns is None else list(columns))[0]
 
+    @property
+    def num_wanted(self) -> int:
+        """Samples that the store is to have."""
+        return min(self.num_samples, self.target_samples or self.num_samples)
+
+    @cached_property
+    def ranks(self) -> NDArray[np.int64]:
+        """Place of each row in the order in which tiles are drawn, shape (num_samples,)."""
+        table = self.table(["x", "y"])
+        x, y = (table[name].to_numpy() for name in ("x", "y"))
+        order = np.argsort(lots.lot(self.variant.base_zoom, x, y))
+        ranks = np.empty(len(order), dtype=np.int64)
+        ranks[order] = np.arange(len(order))
+        return ranks
+
+    @cached_property
+    def rounds(self) -> NDArray[np.int64]:
+        """The round in which each row is read, if it is, shape (num_samples,)."""
+        return lots.rounds_of(self.ranks, self.target_samples)
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 of what decides the dataset's bytes; a local catalog's place does not count."""
@@ -169,6 +194,7 @@ class Plan:
             "catalog": {"name": self.catalog.name, "sensors": self.catalog.to_dict()["sensors"]},
             "scenes": scenes_to_dict(self.scenes),
             "request": self.request,
+            "target_samples": self.target_samples,
         }
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
         items = [f"{name}_items" for name in self.variant.sensors]

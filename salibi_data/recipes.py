@@ -8,7 +8,21 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from salibi_data.catalog import Units
+from salibi_data.grid import Bounds, Span, tile_bounds
 from salibi_data.schema import TILE_PX
+
+LandCover = Literal[
+    "city",
+    "coast",
+    "crops",
+    "desert",
+    "forest",
+    "grassland",
+    "mountains",
+    "snow",
+    "wetland",
+]
+"""What a region may be chosen for."""
 
 RANKS: Final = ("newest", "cloud", "time")
 
@@ -126,6 +140,11 @@ class Region:
     tile: str
     """``zoom/x/y``."""
     reason: str
+    kinds: tuple[LandCover, ...] = ()
+    """What it is chosen for."""
+    land_share: float = 1.0
+    """Of the tile, what the rarest sensor can be expected to cover: NAIP stops at the border and at
+    the open sea. An estimate from maps, for counting; nothing is left out by it."""
 
     def __post_init__(self) -> None:
         tile = re.fullmatch(r"([0-9]{1,2})/([0-9]{1,9})/([0-9]{1,9})", self.tile)
@@ -135,8 +154,24 @@ class Region:
                 f"tile of region {self.name!r} is {self.tile!r}; expected zoom/column/row of a "
                 "tile of the grid, such as 10/245/380"
             )
+        if not 0 < self.land_share <= 1:
+            raise ValueError(
+                f"land_share of region {self.name!r} is {self.land_share}; expected above 0, to 1"
+            )
 
     @property
     def zoom(self) -> int:
         """Zoom of the parent tile."""
         return int(self.tile.split("/")[0])
+
+    def span(self, zoom: int) -> Span:
+        """Its children at a zoom."""
+        own, x, y = (int(part) for part in self.tile.split("/"))
+        return Span(x, y, x + 1, y + 1).children(zoom - own)
+
+    @property
+    def bounds_lonlat(self) -> Bounds:
+        """(west, south, east, north) in degrees."""
+        zoom, x, y = (int(part) for part in self.tile.split("/"))
+        west, south, east, north = tile_bounds(zoom, [x], [y])[0].tolist()
+        return west, south, east, north

@@ -52,6 +52,8 @@ class BuildReport:
 def status(store: str | Path) -> dict[str, Any]:
     """How far a build is: planned, done and failed blocks, and whether the store is there.
 
+    Tiles of the plan's reserve count once building them has begun.
+
     Raises:
         StoreError: neither a store nor a build of one is there.
     """
@@ -63,16 +65,17 @@ def status(store: str | Path) -> dict[str, Any]:
             raise StoreError(f"neither a store nor a build of one is at {store}; check the path.")
         return {"finished": True, "failures": [], "failures_by_kind": {}}
     plan = Plan.read(workshop.plan)
-    sizes = {block.digest: len(block.choices) for block in blocks_of(plan)}
+    sizes = _blocks_begun(plan, workshop)
     made = [digest for digest in sizes if workshop.part(digest).exists()]
     failures = workshop.read_failures()
     last_run = speed(RunLog.path_of(store))
-    left = plan.num_samples - sum(sizes[digest] for digest in made)
+    left = sum(sizes.values()) - sum(sizes[digest] for digest in made)
     if last_run:
         last_run["seconds_left"] = left / last_run["samples_per_s"]
     return {
         "finished": finished,
-        "planned_samples": plan.num_samples,
+        "planned_samples": sum(sizes.values()),
+        "target_samples": plan.target_samples,
         "samples_left": left,
         "last_run": last_run,
         "blocks": len(sizes),
@@ -80,3 +83,14 @@ def status(store: str | Path) -> dict[str, Any]:
         "failures_by_kind": dict(Counter(failure.kind for failure in failures)),
         "failures": [asdict(failure) for failure in failures],
     }
+
+
+def _blocks_begun(plan: Plan, workshop: Workshop) -> dict[str, int]:
+    """Digest and number of samples of the blocks to make; of the reserve, as far as it is begun."""
+    begun: dict[str, int] = {}
+    for number in range(plan.rounds.max() + 1):
+        sizes = {block.digest: len(block.choices) for block in blocks_of(plan, number)}
+        if number > 0 and not any(workshop.touched(digest) for digest in sizes):
+            break
+        begun |= sizes
+    return begun

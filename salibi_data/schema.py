@@ -35,8 +35,11 @@ SAMPLES_NAME: Final = "samples.parquet"
 UNKNOWN_TIME: Final = -(2**63)
 """Value of ``acquired`` where nobody knows when a sensor saw the sample: NumPy's not-a-time."""
 
-SPLITS: Final[Mapping[str, int]] = MappingProxyType({"train": 0, "validation": 1, "test": 2})
-"""Codes of the array ``split``."""
+SPLITS: Final[Mapping[str, int]] = MappingProxyType(
+    {"train": 0, "validation": 1, "test": 2, "guard": 3}
+)
+"""Codes of the array ``split``. A guard touches samples of a split it must not leak into, and is used
+by none; a build leaves such tiles out."""
 
 MODALITY_DIMS: Final = ("sample", "{name}_band", "{name}_y", "{name}_x")
 """Dimension names of a modality's array; ``{name}`` is the modality's name."""

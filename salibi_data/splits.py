@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -36,25 +35,14 @@ _GOLDEN: Final = (math.sqrt(5) - 1) / 2
 _NEIGHBOURS: Final = [(dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if (dx, dy) != (0, 0)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class BlockRule:
-    """How tiles are split by blocks, apart from all else that a variant says."""
-
-    base_zoom: int
-    split_zoom_offset: int = 2
-    """Blocks are parent tiles this many zooms above."""
-    validation_share: float = 0.15
-    test_share: float = 0.1
-
-
-def assign(variant: Variant | BlockRule, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.uint8]:
+def assign(variant: Variant, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Split code of each tile at the variant's base zoom, from its block alone.
 
     Blocks follow the Hilbert curve, and block k takes the position ``frac(k * golden ratio)``:
     a low-discrepancy sequence, so that any compact area has nearly the shares asked for.
 
     Args:
-        variant: gives the base zoom, the block size and the shares; or a rule alone.
+        variant: gives the base zoom, the block size and the shares.
         x: tile columns, shape (N,).
         y: tile rows, shape (N,).
 
@@ -73,9 +61,7 @@ def assign(variant: Variant | BlockRule, x: NDArray[np.int64], y: NDArray[np.int
     return codes
 
 
-def guarded(
-    variant: Variant | BlockRule, x: NDArray[np.int64], y: NDArray[np.int64]
-) -> NDArray[np.bool_]:
+def guarded(variant: Variant, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether each tile may be used: none of its eight neighbours is in a split held back further.
 
     Test tiles are all kept; validation tiles that touch a test block, and training tiles that
@@ -182,19 +168,23 @@ def leakage(
         items: per sensor the ids of the scenes each sample is made from.
 
     Returns:
-        Per sensor: ``scenes``; ``scenes_in_several_splits``; and of the validation and test
-        samples, the share made from a scene that training samples use, too (0 where there is
-        none held out).
+        Per sensor whose scenes are known: ``scenes``; ``scenes_in_several_splits``; and of the
+        validation and test samples, the share made from a scene that training samples use, too (0
+        where there is none held out). Samples of the guard do not count.
     """
     report = {}
+    used = split != SPLITS["guard"]
     for sensor, lists in items.items():
-        sets = [frozenset(ids) for ids in lists]
+        sets = [frozenset(ids) for ids, counts in zip(lists, used, strict=True) if counts]
+        if not any(sets):
+            continue
+        codes_of = split[used].tolist()
         seen: dict[str, set[int]] = {}
-        for code, ids in zip(split.tolist(), sets, strict=True):
+        for code, ids in zip(codes_of, sets, strict=True):
             for name in ids:
                 seen.setdefault(name, set()).add(code)
         trained = {name for name, codes in seen.items() if SPLITS["train"] in codes}
-        held_out = [ids for code, ids in zip(split.tolist(), sets, strict=True) if code]
+        held_out = [ids for code, ids in zip(codes_of, sets, strict=True) if code]
         leaking = sum(not trained.isdisjoint(ids) for ids in held_out)
         report[sensor] = {
             "scenes": len(seen),

@@ -5,12 +5,13 @@ Source: GeoParquet specification 1.1.0; columns as docs/format.md lists them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salibi_data import geoparquet
+from salibi_data.grid import tile_ids, tile_outlines
 from salibi_data.plans import Plan, metadata
 from salibi_data.variant import native_gsd_m, used_assets
 
@@ -60,6 +61,38 @@ def write_samples(path: Path, plan: Plan, layout: Layout) -> None:
     )
     with geoparquet.writing(path, lambda: about) as add_rows:
         add_rows(columns, from_wkb(table["geometry"].to_numpy(zero_copy_only=False)))
+
+
+def write_unsourced(path: Path, *, sensors: Sequence[str], about: Mapping[str, Any]) -> None:
+    """Write the table of samples whose scenes and dates nobody knows: nulls and empty lists.
+
+    Args:
+        path: in the store's group, whose index arrays are there already.
+        sensors: columns of the per-sensor arrays.
+        about: what is kept in the file's metadata.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import zarr
+
+    group: Any = zarr.open_group(path.parent, mode="r")
+    z, x, y = group["tile"][:].T
+    columns = {
+        **{name: pa.array(values) for name, values in zip("zxy", (z, x, y), strict=True)},
+        "tile_id": pa.array(tile_ids(int(z[0]), x, y)),
+        "gsd_m": pa.array(group["gsd_m"][:]),
+        "split": pa.array(group["split"][:]),
+    }
+    for number, sensor in enumerate(sensors):
+        empty = pa.array([[]] * len(z), pa.list_(pa.string()))
+        columns[f"{sensor}_items"] = columns[f"{sensor}_hrefs"] = empty
+        columns[f"{sensor}_acquired"] = pa.nulls(len(z), pa.timestamp("us", tz="UTC"))
+        columns[f"{sensor}_valid_fraction"] = pa.array(
+            np.ascontiguousarray(group["valid_fraction"][:, number])
+        )
+    columns["cloud_fraction"] = pa.array(group["cloud_fraction"][:])
+    with geoparquet.writing(path, lambda: about) as add_rows:
+        add_rows(columns, tile_outlines(int(z[0]), x, y))
 
 
 def _source_columns(plan: Plan, sensor: str, items: Sequence[Sequence[str]]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from salibi_data.schema import (
     NODATA,
     SAMPLES_NAME,
     SPLITS,
+    UNKNOWN_TIME,
     StoreAttributes,
 )
 from salibi_data.splits import leakage
@@ -202,8 +203,10 @@ def _check_index(group: Any, attributes: StoreAttributes) -> Iterator[str]:
 def num_leaking_neighbours(
     x: NDArray[np.int64], y: NDArray[np.int64], split: NDArray[np.uint8]
 ) -> int:
-    """Pairs of tiles that touch, corners included, and are in different splits."""
-    codes = dict(zip(zip(x.tolist(), y.tolist(), strict=True), split.tolist(), strict=True))
+    """Pairs of tiles that touch, corners included, and are in different splits, the guard aside."""
+    used = split != SPLITS["guard"]
+    tiles = zip(x[used].tolist(), y[used].tolist(), strict=True)
+    codes = dict(zip(tiles, split[used].tolist(), strict=True))
     forward = [(1, 0), (0, 1), (1, 1), (1, -1)]
     return sum(
         codes.get((column + dx, row + dy), code) != code
@@ -225,7 +228,10 @@ def _check_table(folder: Path, group: Any, attributes: StoreAttributes) -> Itera
     elif not np.array_equal(table["split"].to_numpy(), group["split"][:]):
         yield f"{SAMPLES_NAME} lists other splits than the array split"
     for column, sensor in enumerate(attributes.sensors):
-        times = [int(time.timestamp()) for time in table[f"{sensor}_acquired"].to_pylist()]
+        times = [
+            UNKNOWN_TIME if time is None else int(time.timestamp())
+            for time in table[f"{sensor}_acquired"].to_pylist()
+        ]
         if times != group["acquired"][:, column].tolist():
             yield f"{SAMPLES_NAME} lists other {sensor} times than the array acquired"
 

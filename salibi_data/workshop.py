@@ -15,15 +15,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from salibi_data.errors import StoreError, UsageError
 from salibi_data.plans import Plan
 from salibi_data.whole import whole
-
-if TYPE_CHECKING:
-    from salibi_data.blocks import Block
-
 
 SEEN_WITHIN_S: Final = 10.0
 """Longer than network file systems keep in mind that a file was not there."""
@@ -76,9 +72,13 @@ class Workshop:
         """File of a finished block."""
         return self.parts / f"{digest}.arrow"
 
-    def failure(self, block: Block) -> Path:
+    def failure(self, digest: str) -> Path:
         """File of a failed block's reason."""
-        return self.failures / f"{block.digest}.json"
+        return self.failures / f"{digest}.json"
+
+    def touched(self, digest: str) -> bool:
+        """Whether a block was made, or failed."""
+        return self.part(digest).exists() or self.failure(digest).exists()
 
     @contextmanager
     def locked(self) -> Iterator[None]:

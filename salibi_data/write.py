@@ -6,7 +6,6 @@ manifest with every file's checksum comes last: a folder without it is not a fin
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
@@ -207,22 +206,6 @@ def swap_in(finished: Path, store: Path) -> None:
         store.replace(retired)
     finished.replace(store)
     shutil.rmtree(retired, ignore_errors=True)
-
-
-def put_back(store: Path) -> None:
-    """Undo a :func:`swap_in` that was killed between its renames; otherwise do nothing.
-
-    The store it took away is known by its name; one that was being removed already is not whole.
-    """
-    if store.exists() or not store.parent.is_dir():
-        return
-    for retired in sorted(store.parent.glob(f".{glob.escape(store.name)}.*.old")):
-        try:
-            check_sizes(retired)
-        except (StoreError, OSError):
-            continue
-        retired.replace(store)
-        return
 
 
 def _codecs() -> list[Any]:

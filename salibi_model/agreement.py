@@ -93,18 +93,28 @@ def check_gsd(config: ModelConfig, modality: str, gsd_m: float, *, any_gsd: bool
     """
     if not (math.isfinite(gsd_m) and gsd_m > 0):
         raise UsageError(f"the ground sample distance is {gsd_m} m; expected a number above 0.")
+    far = None if any_gsd else far_gsd(config, modality, gsd_m)
+    if far is not None:
+        raise UsageError(f"{far}, take another modality, or allow any (--any-gsd; any_gsd=True).")
+
+
+def far_gsd(config: ModelConfig, modality: str, gsd_m: float) -> str | None:
+    """Say how far a ground sample distance is from those of the training, and what is near.
+
+    Returns:
+        The beginning of a sentence; ``None`` where it is within :data:`GSD_FACTOR` of them, or they
+        are not known.
+    """
     trained_m = trained_gsd_m(config, modality)
-    if any_gsd or trained_m is None:
-        return
+    if trained_m is None or 1 / GSD_FACTOR <= gsd_m / trained_m <= GSD_FACTOR:
+        return None
     factor = gsd_m / trained_m
-    if not 1 / GSD_FACTOR <= factor <= GSD_FACTOR:
-        apart = f"{factor:.3g} times coarser" if factor > 1 else f"{1 / factor:.3g} times finer"
-        raise UsageError(
-            f"images of {gsd_m:.4g} m per pixel are {apart} than those that {modality!r} was "
-            f"trained on ({trained_m:.4g} m): resample them to between "
-            f"{trained_m / GSD_FACTOR:.3g} and {trained_m * GSD_FACTOR:.3g} m, take another "
-            "modality, or allow any (--any-gsd; any_gsd=True)."
-        )
+    apart = f"{factor:.3g} times coarser" if factor > 1 else f"{1 / factor:.3g} times finer"
+    return (
+        f"images of {gsd_m:.4g} m per pixel are {apart} than those that {modality!r} was trained on "
+        f"({trained_m:.4g} m): resample them to between {trained_m / GSD_FACTOR:.3g} and "
+        f"{trained_m * GSD_FACTOR:.3g} m"
+    )
 
 
 def trained_gsd_m(config: ModelConfig, modality: str) -> float | None:

@@ -4,6 +4,7 @@ Retrieval has its own module, :mod:`salibi_model.retrieval`.
 """
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 import salibi_model
 from salibi_model.addresses import bare
+from salibi_model.agreement import far_gsd
 from salibi_model.errors import StoreError, UsageError
 from salibi_model.features import Frozen, FrozenModel, MeanColour, untrained
 from salibi_model.interface import PretrainModel
@@ -30,6 +32,10 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "segmentation": ("miou",),
 }
 """What is measured, by the task's kind."""
+
+
+class UnusualImagesWarning(UserWarning):
+    """Images are measured that a model was not made for: far GSDs, or less than a patch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +78,9 @@ def evaluate(
 ) -> list[Score]:
     """Measure a model's frozen features by one method.
 
+    Images far from the ground sample distances of the training are measured all the same, as
+    published tables do, and those of less than a patch enlarged; both are warned of once.
+
     Args:
         checkpoint: a run's or model's folder, or a model.
         data: labelled images; where there are several, those that do not fit are skipped.
@@ -89,7 +98,7 @@ def evaluate(
         The rows asked for, new or not.
 
     Raises:
-        UsageError: nothing fits.
+        UsageError: nothing fits, or images of a split are of one class alone.
         CheckpointError: there is no model, or its features are not finite.
         StoreError: a split is empty, or an image cannot be read.
     """
@@ -99,6 +108,7 @@ def evaluate(
     showing = showing or Showing()
     run = _Run(model, options, name, showing, results, dict(recorded or {}), batch_size)
     found: list[Score] = []
+    told: set[str] = set()
     several = len(data) * len(showing.scales) > 1
     for one in data:
         try:
@@ -117,6 +127,7 @@ def evaluate(
                     raise
                 on_skip(str(error))
             else:
+                _warn_of_unusual(shown, told)
                 found += run.rows(label, shown, scale, on_progress, on_skip)
     if not found:
         raise UsageError(
@@ -147,10 +158,12 @@ def open_data(
 
 
 def check_task(options: Options, data: LabelledImages) -> None:
-    """Refuse data whose labels are not of the kind that the method predicts.
+    """Refuse data whose labels are not of the kind that the method predicts, or all the same.
 
     Raises:
-        UnfitError: they are not.
+        UnfitError: they are of another kind.
+        UsageError: the training or the test images are of one class alone.
+        StoreError: a label cannot be read.
     """
     segments = isinstance(options, SegmentOptions)
     if segments != (data.task == "segmentation"):
@@ -159,6 +172,28 @@ def check_task(options: Options, data: LabelledImages) -> None:
             f"{data.name} is a {data.task} task, which {method_of(options)} does not measure; take "
             f"`salibi-model {fitting}`."
         )
+    if not segments:
+        data.check_classes("train")
+        data.check_classes("test")
+
+
+def _warn_of_unusual(shown: Frozen, told: set[str]) -> None:
+    """Say what a model was not made for, what is in ``told`` not again; floors see the same images."""
+    if not isinstance(shown, FrozenModel):
+        return
+    name, notes = shown.data.name, []
+    if far := far_gsd(shown.model.config, shown.encoder, shown.gsd_m):
+        notes.append(f"{name}: {far} for figures that the training speaks for.")
+    if small := shown.enlarged_from:
+        was, now = (f"{rows} x {cols} px" for rows, cols in (small, shown.shape))
+        notes.append(
+            f"{name}: images of {was} are less than a patch of {shown.patch_px} px and are enlarged "
+            f"to {now}, which adds no detail."
+        )
+    for note in notes:
+        if note not in told:
+            told.add(note)
+            warnings.warn(note, UnusualImagesWarning, stacklevel=3)
 
 
 @dataclass(frozen=True)

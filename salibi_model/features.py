@@ -27,12 +27,9 @@ from salibi_model.interface import PretrainModel
 from salibi_model.labelled import SPLITS, LabelledImages, Split
 from salibi_model.patches import patchify
 from salibi_model.resample import resample
-from salibi_model.shown import bands_for, shown_shape, trained_statistics
-from salibi_model.store import RAW_UNITS
+from salibi_model.shown import as_trained, bands_for, shown_shape
 
 COLOUR_PATCH_PX = 16
-_OFF_NODATA = 1e-3
-"""By how much a valid value that happens to be the nodata value is moved."""
 
 Images = Float[np.ndarray, "batch bands _ _"]
 Tokens = Float[Tensor, "batch dim rows cols"]
@@ -106,6 +103,12 @@ class Frozen(ABC):
         self.gsd_m = self.data.gsd_m * self._coarser
 
     @property
+    def enlarged_from(self) -> tuple[int, int] | None:
+        """(rows, cols) of images that are less than a patch and so are enlarged; else ``None``."""
+        small = min(self._read_shape) < self.patch_px and min(self.shape) > min(self._read_shape)
+        return self._read_shape if small else None
+
+    @property
     def grid(self) -> tuple[int, int]:
         """(rows, cols) of tokens."""
         rows, cols = (edge // self.patch_px for edge in self.shape)
@@ -167,7 +170,6 @@ class FrozenModel(Frozen):
         self.weights_digest = weights_digest(model)
         self.gsd_use = "metres" if model.config.base_gsd_m else "as trained"
         self._spec = model.config[modality]
-        self._target = trained_statistics(model.config, self._spec)
 
     @torch.inference_mode()
     def encode(self, images: Images) -> tuple[Tokens, Vectors]:
@@ -192,14 +194,7 @@ class FrozenModel(Frozen):
 
     def _stored(self, images: np.ndarray, device: torch.device) -> Tensor:
         """The images in the units that the modality's encoder was trained on."""
-        values, valid = self._standardised(images, device)
-        mean, std = (part[:, None, None].to(device) for part in self._target)
-        values = values * std + mean
-        if self._spec.units == RAW_UNITS:
-            values = values.clamp(torch.zeros_like(mean), 2 * mean)
-        nodata = float(self._spec.nodata)
-        values = torch.where(values == nodata, nodata + _OFF_NODATA, values)
-        return values.masked_fill(~valid, nodata)
+        return as_trained(self.model.config, self._spec, *self._standardised(images, device))
 
 
 class MeanColour(Frozen):

@@ -109,6 +109,32 @@ class LabelledImages(ABC):
         std = np.sqrt(np.maximum(squares / count - mean**2, 0))
         return mean, np.where(std > 0, std, 1.0)
 
+    def check_classes(self, split: Split) -> None:
+        """Refuse a split whose images all have the same label: there is nothing to tell apart.
+
+        Labels are read until two differ, the last image's and the first's before the others'. An
+        empty split passes.
+
+        Raises:
+            UsageError: naming the label.
+            StoreError: as :meth:`labels`.
+        """
+        indices = self.split_indices(split)
+        if not len(indices):
+            return
+        # Partitions are often in the order of their classes.
+        indices = np.roll(indices, 1)
+        only = self.labels(indices[:1])[0]
+        for start in range(0, len(indices), _BATCH_IMAGES):
+            if (self.labels(indices[start : start + _BATCH_IMAGES]) != only).any():
+                return
+        numbers = [int(only)] if only.ndim == 0 else np.flatnonzero(only)
+        names = ", ".join(self.classes[number] for number in numbers) or "none"
+        raise UsageError(
+            f"all {len(indices)} {split} images of {self.name} have the same label ({names}); "
+            "expected two classes or more. Take another partition, or other images."
+        )
+
     def check_bands(self, bands: Iterable[str]) -> None:
         """Refuse bands that there are not.
 

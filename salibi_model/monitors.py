@@ -46,6 +46,8 @@ class Validator:
         self.num_batches = wanted // batch_size if batch_size else 0
         self._config, self._device = config, device
         self._stores = tuple(stores)
+        self.num_samples = self.num_batches * batch_size
+        """Samples that are looked at, of all processes together."""
         if self.num_batches:
             self._batches = self._same_batches(batch_size)
 

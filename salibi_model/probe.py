@@ -11,7 +11,7 @@ from salibi_model.errors import StoreError, UsageError
 from salibi_model.features import FrozenModel, features
 from salibi_model.interface import PretrainModel
 from salibi_model.knn import KnnOptions, knn_predict
-from salibi_model.labelled import open_labelled
+from salibi_model.labelled import Split, open_labelled
 from salibi_model.settings import TrainingConfig
 from salibi_model.shown import modalities_for
 
@@ -28,8 +28,8 @@ class Probe:
         """Open the data set ``config.probe``.
 
         Raises:
-            UsageError: its images are not sorted into classes, one each; or no encoder of the
-                model sees their bands.
+            UsageError: its images are not sorted into two classes or more, one each; or no encoder
+                of the model sees their bands.
             StoreError: it cannot be read, or has no images to learn from or to ask about.
         """
         self._data = open_labelled(config.probe, gsd_m=config.probe_gsd_m or None)
@@ -39,12 +39,14 @@ class Probe:
                 f"{config.probe} is for {self._data.task}; a probe needs images of one class each. "
                 "Name a classification task."
             )
-        for split in ("train", "validation"):
+        splits: tuple[Split, ...] = ("train", "validation")
+        for split in splits:
             if not len(self._data.split_indices(split)):
                 raise StoreError(
                     f"{config.probe} has no images in the split {split!r}, which a probe needs; take "
                     "other labelled images."
                 )
+            self._data.check_classes(split)
         self._encoders = modalities_for(model_config, self._data)
         self._statistics = functools.cache(self._data.statistics)
 

@@ -109,7 +109,7 @@ class TrainingConfig:
     """Passes over the training split, in place of ``steps``."""
     batch_size: int = 0
     """Samples of all processes together; by default the size's, or all that there are. The
-    contrastive loss compares all of them, however they are divided."""
+    contrastive loss compares all of them, however they are divided, and needs two."""
     accumulate: int = 1
     """Parts in which each process takes its share of a batch, one after the other, where it does
     not fit into memory as a whole. The loss is that of the whole batch."""
@@ -151,7 +151,8 @@ class TrainingConfig:
     validate_every: int = 0
     """Steps between validations; by default as for checkpoints."""
     validation_samples: int = 256
-    """Samples of the validation split to validate on, at most; 0: no validation."""
+    """Samples of the validation split to validate on, at most; 0: no validation, and no watch for
+    collapse."""
     probe: str = ""
     """Labelled images (a GEO-Bench task, or a folder per class) to classify by nearest
     neighbours while training."""
@@ -160,7 +161,8 @@ class TrainingConfig:
     probe_gsd_m: float = 0.0
     """Metres per pixel of the labelled images, where they do not say."""
     stop_on_collapse: bool = True
-    """Whether to stop where all samples have come to the same embedding."""
+    """Whether to stop where all samples have come to the same embedding. Four samples must be
+    validated on for that; a run that has fewer says so as it starts."""
     trackers: tuple[str, ...] = ()
     """Where metrics go besides ``metrics.csv`` and TensorBoard: ``wandb``, ``mlflow``."""
     store_digests: tuple[str, ...] = ()
@@ -254,7 +256,12 @@ class TrainingConfig:
         return cls.from_mapping(content, where=str(path))
 
     def resolve(self, stores: Sequence[SampleStore], *, world_size: int = 1) -> "TrainingConfig":
-        """Fill in everything that was left open, from the stores and the size's defaults."""
+        """Fill in everything that was left open, from the stores and the size's defaults.
+
+        Raises:
+            UsageError: the batch does not divide among processes and parts, or is one sample,
+                which the contrastive loss has nothing to compare with.
+        """
         defaults = DEFAULTS[self.size]
         parts = world_size * self.accumulate
         num_train = sum(len(store.split_indices("train")) for store in stores)
@@ -264,6 +271,13 @@ class TrainingConfig:
                 f"batch size {batch_size} does not divide among {world_size} processes of "
                 f"{self.accumulate} parts each; it counts the samples of all together."
             )
+        objectives = self.objectives or _default_objectives(self.model)
+        if batch_size == 1 and "contrastive" in objectives:
+            raise UsageError(
+                f"a batch of one sample of {num_train} leaves the contrastive loss nothing to compare "
+                "it with: it is 0 and teaches nothing. Give --batch-size 2 or more (of all processes "
+                "and parts together), samples to fill it, or --objectives reconstruction."
+            )
         steps_per_epoch = max(1, num_train // batch_size)
         steps = self.steps or self.epochs * steps_per_epoch
         steps = steps or max(defaults.min_steps, defaults.epochs * steps_per_epoch)
@@ -271,7 +285,7 @@ class TrainingConfig:
         return replace(
             self,
             modalities=self.modalities or _default_modalities(self.model, stores),
-            objectives=self.objectives or _default_objectives(self.model),
+            objectives=objectives,
             gsd_scaling=self.gsd_scaling and self.model != "croma",
             steps=steps,
             epochs=0,

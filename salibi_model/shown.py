@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from salibi_data.schema import Modality
@@ -27,6 +27,9 @@ COMMON_NAMES = {
     "b12": "swir22",
 }
 """Names that labelled data has for Sentinel-2's bands, by which CROMA's encoder numbers them."""
+
+_OFF_NODATA = 1e-3
+"""By how much a valid value that happens to be the nodata value is moved."""
 
 
 class UnfitError(UsageError):
@@ -117,6 +120,31 @@ def trained_statistics(
         middle = torch.full((len(modality.bands),), highest / 2)
         return middle, middle / 2
     return torch.tensor(modality.mean), torch.tensor(modality.std)
+
+
+def as_trained(
+    config: ModelConfig,
+    modality: Modality,
+    values: Float[Tensor, "batch bands rows cols"],
+    valid: Bool[Tensor, "batch bands rows cols"],
+) -> Float[Tensor, "batch bands rows cols"]:
+    """Bring values of mean 0 and deviation 1 to those that a modality's encoder was trained on.
+
+    Args:
+        config: the model's.
+        modality: whose encoder is to see them.
+        values: standardised by the statistics of the data they are of.
+        valid: where they were measured; elsewhere nodata is given.
+    """
+    mean, std = (
+        part[:, None, None].to(values.device) for part in trained_statistics(config, modality)
+    )
+    values = values * std + mean
+    if modality.units == RAW_UNITS:
+        values = values.clamp(torch.zeros_like(mean), 2 * mean)
+    nodata = float(modality.nodata)
+    values = torch.where(values == nodata, nodata + _OFF_NODATA, values)
+    return values.masked_fill(~valid, nodata)
 
 
 def _names(modality: Modality, data: LabelledImages) -> tuple[str, ...]:

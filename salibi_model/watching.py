@@ -1,6 +1,7 @@
 """When what is watched while a model trains, and what is made of it."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,10 +13,14 @@ from salibi_model import distributed
 from salibi_model.config import ModelConfig
 from salibi_model.errors import TrainingError
 from salibi_model.interface import PretrainModel
-from salibi_model.monitors import Validator, collapsed, sample_images
+from salibi_model.monitors import FEWEST, Validator, collapsed, sample_images
 from salibi_model.probe import Probe
 from salibi_model.settings import TrainingConfig
 from salibi_model.store import SampleStore
+
+
+class UnwatchedWarning(UserWarning):
+    """A run is to stop on collapse, and has too few held-out samples to see one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +43,7 @@ class Watch:
         model_config: ModelConfig,
         device: torch.device,
     ) -> None:
-        """Set up.
+        """Set up; warn where collapse is to stop the run and cannot be seen.
 
         Raises:
             UsageError: there are no labelled images to probe with, or they do not fit.
@@ -47,6 +52,7 @@ class Watch:
         self._validate = Validator(stores, config, device)
         self._probe = Probe(config, model_config, device) if config.probe else None
         self._alike: set[str] = set()
+        self._warn_of_few_samples()
 
     def __call__(self, step: int, model: PretrainModel) -> Watched:
         """Look at ``model`` after ``step`` steps; all processes call it.
@@ -67,6 +73,21 @@ class Watch:
         if self._probe is not None and is_due(step, config.probe_every, config.steps):
             metrics |= self._probe(model)
         return Watched(metrics=metrics, images=images, collapsed=gone)
+
+    def _warn_of_few_samples(self) -> None:
+        """Say once, at the start, that a collapse would pass unseen; no validation was asked for."""
+        config, seen = self._config, self._validate.num_samples
+        asked = config.stop_on_collapse and config.validation_samples
+        if asked and seen < FEWEST and distributed.rank() == 0:
+            there = sum(len(store.split_indices("validation")) for store in self._stores)
+            warnings.warn(
+                f"collapse is not watched: validation sees {seen} of {there} samples of its split, in "
+                f"whole batches of at most {config.batch_size}, and spread needs {FEWEST}. Give a "
+                "store with more validation samples or a --batch-size that they fill, or "
+                "--no-stop-on-collapse.",
+                UnwatchedWarning,
+                stacklevel=2,
+            )
 
     def _collapsed(self, metrics: Mapping[str, float], step: int) -> tuple[str, ...]:
         """Modalities alike now and the time before; none during warm-up, where much is alike."""

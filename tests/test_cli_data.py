@@ -17,7 +17,10 @@ import zarr
 from PIL import Image
 from samples import run
 
-COMMANDS = ["catalogs", "variants", "sample", "plan", "build", "status", "info", "verify", "figure"]
+COMMANDS = [
+    *("catalogs", "variants", "sample", "plan", "build", "status", "info", "verify", "figure"),
+    *("view", "import-pmtiles", "export-pmtiles"),
+]
 
 
 def assert_one_line(done: subprocess.CompletedProcess[str], exit_code: int, *words: str) -> None:

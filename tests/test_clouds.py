@@ -130,7 +130,9 @@ def test_pixels_that_a_scene_did_not_see_are_filled_while_building(
     (tmp_path / "optical.toml").write_text(VARIANT)
     variant = load_variant(str(tmp_path / "optical.toml"))
     choices = tuple(Choice(tile=tile, scenes={"sentinel-2": tuple(scenes)}) for tile in ROW)
-    made = make_samples(variant, catalog, Block(start=0, choices=choices, digest=""))
+    made = make_samples(
+        variant, catalog, Block(positions=tuple(range(len(choices))), choices=choices, digest="")
+    )
     assert made.positions == (0, 1)
     assert made.cloud_fraction.tolist() == [0, 0]
     assert made.valid_fraction.min() == 1

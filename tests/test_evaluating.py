@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -21,8 +23,9 @@ from salibi_cli.common import run
 from salibi_cli.score_figure import score_figure
 from salibi_model.checkpoints import save_model
 from salibi_model.errors import StoreError, UsageError
-from salibi_model.evaluate import Showing, evaluate
+from salibi_model.evaluate import Showing, UnusualImagesWarning, evaluate
 from salibi_model.features import FrozenModel, features
+from salibi_model.geobench import GeoBenchTask
 from salibi_model.knn import KnnOptions
 from salibi_model.linear import LinearOptions
 from salibi_model.results import Results
@@ -83,6 +86,40 @@ def test_every_encoder_that_fits_sees_the_images(model):
     assert [row.encoder for row in rows] == ["lores", "hires_4x"]
     assert skipped == ["arrays lacks bands that modality 'sar' sees"]
     assert {row.settings["k"] for row in rows} == {40}
+
+
+@pytest.mark.parametrize(
+    ("px", "gsd_m", "scales", "said"),
+    [
+        (32, 10.0, (1.0,), []),
+        (32, 80.0, (1.0,), []),
+        (
+            32,
+            0.1,
+            (1.0, 2.0),
+            [
+                r"arrays: images of 0\.1 m .* 100 times finer .*'lores' .*\(10 m\).* 1\.25 and 80 m",
+                r"arrays: images of 0\.2 m .* 50 times finer",
+            ],
+        ),
+        (32, 81.0, (1.0,), ["81 m per pixel are 8.1 times coarser"]),
+        (9, 10.0, (1.0,), ["9 x 9 px are less than a patch of 16 px .* to 16 x 16 px"]),
+    ],
+)
+def test_images_that_the_model_was_not_made_for_are_measured_and_named(px, gsd_m, scales, said):
+    """Once each: the floor of random weights sees the same images."""
+    model = nano_model(base_gsd_m=10.0).eval()
+    data = coloured(px=px, gsd_m=gsd_m)
+    showing = Showing(modality="lores", scales=scales, floors=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        rows = evaluate(model, [data], KnnOptions(), name="nano", showing=showing)
+    assert len(rows) == 3 * len(scales)
+    assert {one.category for one in caught} <= {UnusualImagesWarning}
+    words = [str(one.message) for one in caught]
+    assert len(words) == len(said)
+    for sentence, pattern in zip(words, said, strict=True):
+        assert re.search(pattern, sentence)
 
 
 def test_several_labels_are_measured_by_f1(model, tmp_path):
@@ -207,6 +244,43 @@ def test_what_does_not_fit_is_refused_or_skipped(model):
         evaluate(model, [data[0], data[0]], KnnOptions(), name="n")
     with pytest.raises(StoreError, match="no images in the split 'test'"):
         evaluate(model, [coloured(num_test=0)], KnnOptions(), name="n")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_images_of_one_class_alone_are_refused(model, split):
+    data = coloured(num_train=90, num_test=90)
+    data.values[data.split_indices(split)] = 2
+    for options in (KnnOptions(), LinearOptions()):
+        with pytest.raises(
+            UsageError, match=rf"all 90 {split} images .* \(class 2\).* two classes"
+        ):
+            evaluate(model, [data], options, name="n")
+    assert data.reads == 0
+    data.values[data.split_indices(split)[50]] = 0
+    assert evaluate(model, [data], KnnOptions(), name="n")
+    labelled_alike = several_labels()
+    labelled_alike.values[labelled_alike.split_indices(split)] = [1, 0, 0, 1, 0]
+    with pytest.raises(UsageError, match=rf"{split} .*\(class 0, class 3\)"):
+        evaluate(model, [labelled_alike], KnnOptions(), name="n")
+
+
+def test_a_partition_of_one_class_is_refused(
+    checkpoint, tasks, small_store, tmp_path, monkeypatch, capsys
+):
+    """Before a model is trained for it, too."""
+    eurosat = tasks / "classification_v1.0/m-eurosat"
+    samples = json.loads((eurosat / "default_partition.json").read_text())
+    task = GeoBenchTask(eurosat)
+    labels = task.labels(train := task.split_indices("train"))
+    samples["train"] = [samples["train"][k] for k in train if labels[k] == labels[0]]
+    (eurosat / "0.01x_train_partition.json").write_text(json.dumps(samples))
+    given = ("--data", eurosat, "--partition", "0.01x_train", "--out", tmp_path / "r")
+    code, said = fails(monkeypatch, capsys, "eval", "linear", checkpoint, *given)
+    assert (code, said.count("\n")) == (2, 1)
+    assert "train images of m-eurosat have the same label" in said
+    code, compared = fails(monkeypatch, capsys, "compare", small_store, *given)
+    assert (code, compared) == (2, said)
+    assert not (tmp_path / "r").exists()
 
 
 def call(*arguments):

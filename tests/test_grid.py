@@ -23,6 +23,7 @@ from salibi_data.grid import (
     mercator_pixel_m,
     tile_ids,
     tile_outlines,
+    tiles_of,
 )
 
 
@@ -36,6 +37,18 @@ def tiles(draw: st.DrawFn, max_zoom: int = 20) -> TileXYZ:
 @given(tiles(max_zoom=26))
 def test_tile_ids_are_those_of_the_pmtiles_package(tile: TileXYZ) -> None:
     assert tile_ids(tile.z, [tile.x], [tile.y]).tolist() == [zxy_to_tileid(tile.z, tile.x, tile.y)]
+
+
+@given(tiles(max_zoom=26))
+def test_ids_lead_back_to_their_tiles(tile: TileXYZ) -> None:
+    x, y = tiles_of(tile.z, [zxy_to_tileid(tile.z, tile.x, tile.y)])
+    assert (x.tolist(), y.tolist()) == ([tile.x], [tile.y])
+
+
+def test_an_id_of_another_zoom_has_no_tile() -> None:
+    for other in (zxy_to_tileid(4, 15, 0), zxy_to_tileid(6, 0, 0)):
+        with pytest.raises(GridError, match="not one of zoom 5"):
+            tiles_of(5, [other])
 
 
 def test_tiles_outside_the_grid_have_no_id() -> None:

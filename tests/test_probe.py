@@ -63,8 +63,9 @@ def test_probing_changes_nothing_that_is_learned(small_store, tmp_path):
     probe = write_images(tmp_path / "images", per_class=4)
     train(config(small_store, probe=probe), out=tmp_path / "with")
     train(config(small_store), out=tmp_path / "without")
+    without = load(tmp_path / "without").state_dict()
     for name, value in load(tmp_path / "with").state_dict().items():
-        assert bool((value == load(tmp_path / "without").state_dict()[name]).all())
+        assert bool((value == without[name]).all())
 
 
 def test_images_that_do_not_fit_are_found_before_training(tmp_path, small_store):
@@ -76,5 +77,8 @@ def test_images_that_do_not_fit_are_found_before_training(tmp_path, small_store)
         train(config(sar_alone, probe=grey), out=tmp_path / "run")
     task = write_task(tmp_path / "t", "m-eurosat", num_train=4, num_valid=0, num_test=2)
     with pytest.raises(StoreError, match="no images in the split 'validation'"):
+        train(config(small_store, probe=str(task), probe_gsd_m=0.0), out=tmp_path / "run")
+    task = write_task(tmp_path / "one", "m-eurosat", num_train=1, num_valid=3, num_test=2)
+    with pytest.raises(UsageError, match="all 1 train images of m-eurosat have the same label"):
         train(config(small_store, probe=str(task), probe_gsd_m=0.0), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -8,12 +8,16 @@ import sys
 import pytest
 
 import salibi_data
-from salibi_data import building, planning, verifying
+from salibi_data import building, exporting, importing, planning, selection, subsetting, verifying
 
 
 def test_the_commands_functions_are_public() -> None:
     assert salibi_data.build is building.build
+    assert salibi_data.export_pmtiles is exporting.export_pmtiles
+    assert salibi_data.import_pmtiles is importing.import_pmtiles
     assert salibi_data.plan is planning.plan
+    assert salibi_data.Selection is selection.Selection
+    assert salibi_data.subset is subsetting.subset
     assert salibi_data.verify is verifying.verify
 
 

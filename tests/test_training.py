@@ -118,7 +118,7 @@ def test_bf16_trains(small_store, tmp_path):
 @pytest.mark.usefixtures("nano_size")
 def test_sar_and_low_resolution_alone_train(tmp_path):
     store = write_store(
-        tmp_path / "two.zarr", num_samples=5, validation=1, modalities=["sar", "lores"]
+        tmp_path / "two.zarr", num_samples=8, validation=4, modalities=["sar", "lores"]
     )
     result = train(config(store, steps=1), out=tmp_path / "run")
     assert "contrastive_sar_lores" in result.metrics
@@ -260,6 +260,24 @@ def test_defaults_are_resolved_from_the_store(small_store):
     assert TrainingConfig(epochs=3, batch_size=4).resolve(stores).steps == 6
 
 
+def test_one_sample_is_no_contrast(small_store, tmp_path):
+    """A batch counts the samples of all processes and parts."""
+    with pytest.raises(UsageError, match=r"one sample of 10 .* nothing to compare.*--batch-size 2"):
+        train(config(small_store, batch_size=1), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    stores = [SampleStore(small_store)]
+    for changes in (
+        {"batch_size": 1, "objectives": ("reconstruction",)},
+        {"batch_size": 1, "model": "scale-mae"},
+        {"batch_size": 2, "accumulate": 2},
+    ):
+        assert config(small_store, **changes).resolve(stores).batch_size == changes["batch_size"]
+    assert config(small_store, batch_size=2).resolve(stores, world_size=2).batch_size == 2
+    lone = [SampleStore(write_store(tmp_path / "lone.zarr", num_samples=2, validation=1))]
+    with pytest.raises(UsageError, match="one sample of 1 "):
+        TrainingConfig().resolve(lone)
+
+
 def test_rate_rises_then_falls_to_zero():
     rates = [optim.learning_rate(s, steps=100, warmup_steps=10, peak=2.0) for s in range(101)]
     assert rates[0] == pytest.approx(0.2)
@@ -293,7 +311,7 @@ def test_rows_have_their_own_columns_when_modalities_are_hidden(small_store, tmp
 
 @pytest.mark.usefixtures("nano_size")
 def test_a_sample_without_an_observation_in_one_modality_does_no_harm(tmp_path):
-    store = write_store(tmp_path / "x.zarr", num_samples=6, validation=1, samples_per_shard=6)
+    store = write_store(tmp_path / "x.zarr", num_samples=9, validation=4, samples_per_shard=9)
     array = zarr.open_group(store, mode="r+")["lores"]
     array[2] = 0
     result = train(config(store, batch_size=5, steps=2), out=tmp_path / "run")

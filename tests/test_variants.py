@@ -171,6 +171,15 @@ def test_a_region_is_a_tile_of_the_grid(tile: str) -> None:
     assert f"tile of region 'a' is {tile!r}; expected zoom/column/row" in said
 
 
+def test_a_region_is_chosen_for_land_covers_and_has_land() -> None:
+    region = {"name": "a", "tile": "10/5/5", "reason": ""}
+    said = refusal(region=[region | {"kinds": ["moon"]}])
+    assert "kinds of region 'a' is ['moon']; expected a list of" in said
+    for share in (0.0, 1.5, -1.0):
+        said = refusal(region=[region | {"land_share": share}])
+        assert f"land_share of region 'a' is {share}; expected above 0, to 1" in said
+
+
 def test_a_region_is_not_finer_than_the_base_zoom() -> None:
     said = refusal(region=[{"name": "a", "tile": "16/5/5", "reason": ""}])
     assert "finer than the base zoom 15" in said

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +24,7 @@ from salibi_model.retrieval import retrieval
 from salibi_model.settings import TrainingConfig
 from salibi_model.store import SampleStore
 from salibi_model.trainer import train
+from salibi_model.watching import UnwatchedWarning
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +112,24 @@ def test_collapse_stops_the_run_and_keeps_it(small_store, tmp_path, monkeypatch)
     assert rows(tmp_path)[-1]["feature_std_sar"] < 1e-3
     again = config(small_store, steps=6, validate_every=2, stop_on_collapse=False)
     assert train(again, out=tmp_path / "on").steps == 6
+
+
+@pytest.mark.parametrize(("validation", "batch_size", "seen"), [(3, 4, 3), (6, 3, None), (0, 4, 0)])
+def test_a_run_says_once_that_it_cannot_see_a_collapse(tmp_path, validation, batch_size, seen):
+    """Validation takes whole batches: of six samples, threes are six."""
+    count = 4 + validation
+    store = write_store(tmp_path / "s.zarr", num_samples=count, validation=validation)
+    settings = config(store, steps=2, validate_every=1, batch_size=batch_size)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UnwatchedWarning)
+        train(settings, out=tmp_path / "run")
+    told = [str(one.message) for one in said]
+    assert len(told) == (seen is not None)
+    assert all(f"sees {seen} of {validation} samples" in words for words in told)
+    watched = ["feature_std_sar" in row for row in rows(tmp_path / "run")]
+    assert watched == [seen is None] * 2
+    for changes in ({"stop_on_collapse": False}, {"validation_samples": 0}):
+        train(dataclasses.replace(settings, **changes), out=tmp_path / str(changes))
 
 
 def test_a_loss_that_becomes_nan_keeps_the_weights_before_it(small_store, tmp_path):

@@ -91,7 +91,14 @@ def plan(
         common.print_json({**figures, "plan": str(output)})
         return
     scenes = ", ".join(f"{count} {sensor}" for sensor, count in figures["scenes"].items())
-    typer.echo(f"{figures['samples']} samples from {scenes} scenes, in {output}")
+    reserve = f" and {figures['reserve']} in reserve" if figures["reserve"] else ""
+    typer.echo(f"{figures['samples']} samples{reserve} from {scenes} scenes, in {output}")
+    if made.num_samples < (made.target_samples or 0):
+        typer.echo(
+            f"warning: {made.target_samples:,} samples are aimed at and only {made.num_samples:,} "
+            "tiles have all scenes; widen --dates, or add regions to the variant",
+            err=True,
+        )
     typer.echo(
         f"expected: {common.human_bytes(figures['source_bytes'])} in "
         f"{figures['source_requests']:,} requests from the sources, at most "
@@ -106,10 +113,11 @@ def plan(
 
 def _plan_figures(plan: Plan) -> dict[str, Any]:
     return {
-        "samples": plan.num_samples,
+        "samples": plan.num_wanted,
+        "reserve": plan.num_samples - plan.num_wanted,
         "scenes": {sensor: len(used) for sensor, used in plan.scenes.items()},
         "tiles_left_out": dict(plan.lost),
-        "store_bytes": plan.num_samples * plan.variant.bytes_per_sample,
+        "store_bytes": plan.num_wanted * plan.variant.bytes_per_sample,
         **plan.expected,
         "requester_pays": [
             s for s in plan.variant.sensors if plan.catalog.sensors[s].requester_pays
@@ -269,7 +277,7 @@ def _scope(
 ) -> Scope:
     """What narrows a plan, as the functions take it."""
     return {
-        "bounds_lonlat": _bounds(bbox),
+        "bounds_lonlat": bounds_of(bbox),
         "aoi": aoi,
         "dates": dates,
         "limit": limit,
@@ -278,7 +286,8 @@ def _scope(
     }
 
 
-def _bounds(text: str | None) -> Bounds | None:
+def bounds_of(text: str | None) -> Bounds | None:
+    """Read ``--bbox``; ``None`` where it was not given."""
     if text is None:
         return None
     try:

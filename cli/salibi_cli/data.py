@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from salibi_cli import building, common
+from salibi_cli import archives, building, common, growing, variants, viewing
 from salibi_data.errors import SalibiError, UsageError
 
 app = common.app(help="Make aligned, multi-modal, multi-scale satellite datasets.")
@@ -62,36 +62,7 @@ def _check(name: str) -> tuple[bool, str]:
     return all(found.values()), ", ".join(f"{sensor}: {name}" for sensor, name in answers.items())
 
 
-@app.command()
-def variants(*, as_json: Json = False) -> None:
-    """The variants known. Example: `salibi-data variants`"""
-    from salibi_data.variant import load_variant, variant_names
-
-    rows = []
-    for name in variant_names():
-        variant = load_variant(name)
-        rows.append(
-            {
-                "name": name,
-                "summary": variant.summary,
-                "base zoom": variant.base_zoom,
-                "modalities": ", ".join(
-                    f"{m.name} (zoom {variant.base_zoom + m.zoom_offset}, "
-                    f"GSD ratio {2.0**-m.zoom_offset:g})"
-                    for m in variant.modalities
-                ),
-                "target samples": variant.target_samples,
-                "regions": ", ".join(region.name for region in variant.regions),
-            }
-        )
-    if as_json:
-        common.print_json(rows)
-        return
-    common.print_table(rows)
-    typer.echo(
-        "Targets are those of the authors' slides; their web page swaps full and micro, and its "
-        "raw tile counts agree with the page."
-    )
+app.command()(variants.variants)
 
 
 @app.command()
@@ -143,6 +114,9 @@ def _write_labelled(directory: Path, seed: int, *, as_json: bool) -> None:
 app.command()(building.plan)
 app.command()(building.build)
 app.command()(building.status)
+app.command()(growing.subset)
+app.command("import-pmtiles")(archives.import_pmtiles)
+app.command("export-pmtiles")(archives.export_pmtiles)
 
 
 @app.command()
@@ -254,6 +228,9 @@ def figure(
         )
     save_panels(rows, output, row_labels=list(samples), edge_px=edge_px)
     typer.echo(f"{len(rows)} samples in {output}")
+
+
+app.command()(viewing.view)
 
 
 def main() -> None:

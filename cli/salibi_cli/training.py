@@ -136,7 +136,8 @@ def train(
     stop_on_collapse: Annotated[
         bool | None,
         typer.Option(
-            "--stop-on-collapse/--no-stop-on-collapse", help="Stop where embeddings are all alike."
+            "--stop-on-collapse/--no-stop-on-collapse",
+            help="Stop where embeddings are all alike; needs four validation samples.",
         ),
     ] = None,
     trackers: Annotated[

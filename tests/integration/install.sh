@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the servers of the integration tests that pip cannot: PostgreSQL with PostGIS, Slurm and
-# munge through apt, Azurite through npm. What is there already is left alone; tests of what cannot
+# Installs what the integration tests need and pip cannot: PostgreSQL with PostGIS, Slurm, munge and
+# Chromium through apt, Azurite through npm. What is there already is left alone; tests of what cannot
 # be installed are skipped, each with a reason.
 #
 # Usage: tests/integration/install.sh VENV    (`make test-integration` calls it)
@@ -11,7 +11,7 @@ AZURITE=3.37.0
 export DEBIAN_FRONTEND=noninteractive
 
 missing=
-for package in postgresql-postgis slurm-wlm munge; do
+for package in postgresql-postgis slurm-wlm munge chromium; do
     dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||
         missing="$missing $package"
 done

@@ -1,0 +1,174 @@
+"""Tables and map of docs/variants.md, made from the variants themselves.
+
+    python docs/examples/variants_page.py        # writes the tables into the page, and the map
+
+A test compares the page with what this makes, so neither can grow old.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from salibi_data.catalog import load_catalog
+from salibi_data.forecast import forecast
+from salibi_data.variant import load_variant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from salibi_data.forecast import Forecast
+
+PAGE = Path(__file__).parents[1] / "variants.md"
+MAP = PAGE.with_suffix(".png")
+NAMES = ("small", "full", "micro")
+WORKERS = 8
+EXTENT_LONLAT = (-126.5, 16.5, -63.0, 50.5)
+"""(west, south, east, north) of the map."""
+
+CITIES_LONLAT = {
+    "Seattle": (-122.33, 47.61),
+    "Los Angeles": (-118.24, 34.05),
+    "Houston": (-95.37, 29.76),
+    "Chicago": (-87.63, 41.88),
+    "Miami": (-80.19, 25.76),
+    "New York": (-74.01, 40.71),
+    "Boston": (-71.06, 42.36),
+}
+"""To find one's way; there is no outline of land."""
+
+ABOVE = {"north-cascades", "front-range", "chesapeake-bay", "puerto-rico-centre"}
+"""Regions named above their tile, where another's name is below."""
+
+COLOURS = {
+    "city": "#c0392b",
+    "coast": "#2e86c1",
+    "crops": "#d4ac0d",
+    "desert": "#ca6f1e",
+    "forest": "#1e8449",
+    "grassland": "#82a83a",
+    "mountains": "#7d6608",
+    "snow": "#5dade2",
+    "wetland": "#148f77",
+}
+"""Of a region's first land cover."""
+
+
+def tables() -> dict[str, str]:
+    """The page's tables as Markdown, by the name of their marker."""
+    catalog = load_catalog("planetary-computer")
+    expected = {name: forecast(load_variant(name), catalog, workers=WORKERS) for name in NAMES}
+    made = {name: found for name, found in expected.items() if found is not None}
+    return {
+        "counts": _counts(made),
+        "full": _regions(made["full"]),
+        "micro": _regions(made["micro"]),
+    }
+
+
+def _counts(made: dict[str, Forecast]) -> str:
+    rows = {
+        "base zoom": lambda name, _: load_variant(name).base_zoom,
+        "samples aimed at": lambda _, f: f"{f.target_samples:,}",
+        "regions": lambda _, f: len(f.regions),
+        "candidate tiles": lambda _, f: f"{f.num_candidates:,}",
+        "left by the guard between splits": lambda _, f: f"{f.num_guarded:,}",
+        "on land, with all scenes (expected)": lambda _, f: f"{f.num_available:,}",
+        "margin": lambda _, f: f"{f.margin:.2f}",
+        "tiles read (expected)": lambda _, f: f"{f.num_read:,}",
+        "read from the sources (expected)": lambda _, f: f"{f.source_bytes / 1e9:,.0f} GB",
+        "store before compression": lambda _, f: f"{f.store_bytes / 1e9:,.0f} GB",
+        f"hours with {WORKERS} workers (expected)": lambda _, f: f"{f.hours:.0f}",
+    }
+    body = [[word, *(figure(*one) for one in made.items())] for word, figure in rows.items()]
+    return _markdown(["", *made], body)
+
+
+def _regions(found: Forecast) -> str:
+    body = [
+        [
+            row.region.name,
+            f"`{row.region.tile}`",
+            " ".join(f"{edge:.2f}" for edge in row.region.bounds_lonlat),
+            ", ".join(row.region.kinds),
+            row.region.reason,
+            f"{row.region.land_share:g}",
+            f"{row.num_candidates:,}",
+            f"{row.num_available:,}",
+        ]
+        for row in found.regions
+    ]
+    head = ["region", "tile", "west south east north", "land cover", "chosen for"]
+    return _markdown([*head, "land", "tiles", "expected"], body)
+
+
+def _markdown(head: Sequence[str], body: Iterable[Sequence[object]]) -> str:
+    rows = [head, ["---"] * len(head), *body]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+
+
+def written(page: str, made: dict[str, str]) -> str:
+    """The page with each table between ``<!-- NAME -->`` and ``<!-- end -->`` made anew."""
+    for name, table in made.items():
+        between = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+        page = between.sub(lambda found, table=table: found[1] + table + found[2], page)
+    return page
+
+
+def draw_map(path: Path) -> None:
+    """Draw the regions on a graticule: full's as outlines, micro's filled."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    west, south, east, north = EXTENT_LONLAT
+    figure = Figure(figsize=(12, 8.4), layout="constrained")
+    axes = figure.add_subplot()
+    for variant, filled in (("full", False), ("micro", True)):
+        for region in load_variant(variant).regions:
+            left, bottom, right, top = region.bounds_lonlat
+            axes.add_patch(
+                Rectangle(
+                    (left, bottom),
+                    right - left,
+                    top - bottom,
+                    facecolor=COLOURS[region.kinds[0]] if filled else "none",
+                    edgecolor="black" if filled else COLOURS[region.kinds[0]],
+                    linewidth=0.4 if filled else 1.8,
+                )
+            )
+            if not filled:
+                above = region.name in ABOVE
+                axes.text(
+                    (left + right) / 2,
+                    top + 0.1 if above else bottom - 0.1,
+                    region.name,
+                    fontsize=7,
+                    ha="center",
+                    va="bottom" if above else "top",
+                )
+    for name, (lon, lat) in CITIES_LONLAT.items():
+        axes.plot(lon, lat, ".", color="grey", markersize=3, zorder=0)
+        axes.text(lon + 0.15, lat + 0.1, name, fontsize=6, color="grey", zorder=0)
+    for kind, colour in COLOURS.items():
+        axes.plot([], [], "s", color=colour, label=kind)
+    axes.legend(loc="lower left", fontsize=8, title="chosen first for", title_fontsize=8)
+    axes.set(xlim=(west, east), ylim=(south, north))
+    axes.set_xticks(range(-125, -64, 5))
+    axes.set_yticks(range(20, 51, 5))
+    axes.grid(linewidth=0.4, alpha=0.6)
+    axes.set_aspect(1 / math.cos(math.radians((south + north) / 2)))
+    axes.set(xlabel="longitude, degrees", ylabel="latitude, degrees")
+    axes.set_title("Regions of full and small (outlines) and of micro (filled)")
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Write the page's tables and its map."""
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), tables()), encoding="utf-8")
+    draw_map(MAP)
+
+
+if __name__ == "__main__":
+    main()

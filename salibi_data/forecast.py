@@ -1,0 +1,167 @@
+"""What a variant's regions hold and what building it will take, before any catalog is asked.
+
+Tiles are counted on the grid itself, after the guard between splits. How many of them a catalog can
+serve, and how fast, is assumed: the constants here and in :mod:`salibi_data.lots` say what and why.
+`salibi-data plan` then asks the catalog, and `salibi-data status` measures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from salibi_data import lots, splits
+from salibi_data.estimate import Tally
+from salibi_data.scenes import Scene
+from salibi_data.select import Picks, Tiles
+from salibi_data.variant import check_fit
+
+if TYPE_CHECKING:
+    from salibi_data.catalog import Catalog
+    from salibi_data.recipes import Region
+    from salibi_data.variant import Variant
+
+FOUND_SHARE: Final = 0.95
+"""Of tiles on land, those for which all sensors are expected to have a scene; assumed.
+
+NAIP covers the continental U.S. whole, Sentinel-2 passes every five days, and Sentinel-1 every
+twelve, which 15 days around Sentinel-2's date hold. What is missing is NAIP where quads of one year
+do not meet, and Sentinel-1 where it skipped a pass.
+"""
+
+READ_BYTES_PER_S: Final = 8e6
+"""What a worker reads from the sources in a second; assumed: eight fill half a gigabit."""
+
+WORK_S_PER_SAMPLE: Final = 0.1
+WORK_S_PER_MB: Final = 0.03
+"""Processor seconds to decode, warp and compress, by sample and by what is read for it: measured at
+zooms 15 and 17 (``benchmarks/building.py``) and rounded up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionForecast:
+    """What one region holds."""
+
+    region: Region
+    num_candidates: int
+    """All its tiles at the base zoom."""
+    num_guarded: int
+    """Those that the guard between splits leaves."""
+    num_available: int
+    """Those of them expected to be on land and to have all scenes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a variant's regions hold, and what it takes to build it."""
+
+    regions: tuple[RegionForecast, ...]
+    target_samples: int
+    num_read: int
+    """Tiles that are read until the target has passed the filters; at most those available."""
+    source_bytes: int
+    source_requests: int
+    store_bytes: int
+    """Before compression."""
+    hours: float
+
+    @property
+    def num_candidates(self) -> int:
+        """Tiles of all regions."""
+        return sum(region.num_candidates for region in self.regions)
+
+    @property
+    def num_guarded(self) -> int:
+        """Those that the guard leaves."""
+        return sum(region.num_guarded for region in self.regions)
+
+    @property
+    def num_available(self) -> int:
+        """Those expected to have all scenes."""
+        return sum(region.num_available for region in self.regions)
+
+    @property
+    def margin(self) -> float:
+        """Samples expected if all were built, over the target: below 1 it is not reached."""
+        return self.num_available * lots.SURVIVING_SHARE / self.target_samples
+
+
+def forecast(variant: Variant, catalog: Catalog, *, workers: int) -> Forecast | None:
+    """What to expect of a variant; None where it has no regions or no target.
+
+    Bytes are those of :class:`~salibi_data.estimate.Tally` on tiles drawn as a plan draws them, as
+    if one scene of each sensor's usual pixel covered every tile: quads of NAIP that meet within a
+    block are read once each, and come on top.
+
+    Args:
+        variant: what is to be built.
+        catalog: what from; it is not asked.
+        workers: processes that build.
+
+    Raises:
+        UsageError: the catalog cannot give what the variant needs.
+    """
+    check_fit(variant, catalog)
+    if variant.target_samples is None or not variant.regions:
+        return None
+    zoom, target = variant.base_zoom, variant.target_samples
+    regions, columns = [], []
+    for region in variant.regions:
+        span = region.span(zoom)
+        xy = np.stack(span.tiles(), axis=1)
+        if variant.split_by == "blocks":
+            xy = xy[splits.guarded(variant, *xy.T)]
+        # Land is taken to be in one piece, so that neighbours share what is read for them.
+        available = xy[: round(len(xy) * region.land_share * FOUND_SHARE)]
+        columns.append(available)
+        regions.append(
+            RegionForecast(
+                region=region,
+                num_candidates=span.num_tiles,
+                num_guarded=len(xy),
+                num_available=len(available),
+            )
+        )
+    x, y = np.concatenate(columns).T
+    drawn = np.argsort(lots.lot(zoom, x, y))[: lots.num_read(target)]
+    tally = _tally(variant, catalog, Tiles(zoom=zoom, x=x[drawn], y=y[drawn]))
+    num_bytes = tally.num_bytes.total()
+    work_s = len(drawn) * WORK_S_PER_SAMPLE + num_bytes / 1e6 * WORK_S_PER_MB
+    return Forecast(
+        regions=tuple(regions),
+        target_samples=target,
+        num_read=len(drawn),
+        source_bytes=num_bytes,
+        source_requests=tally.num_requests.total(),
+        store_bytes=target * variant.bytes_per_sample,
+        hours=(num_bytes / READ_BYTES_PER_S + work_s) / workers / 3600,
+    )
+
+
+def _tally(variant: Variant, catalog: Catalog, tiles: Tiles) -> Tally:
+    """What reading some tiles takes where one scene of each sensor covers them all."""
+    scenes = {
+        name: Scene(
+            id=name,
+            sensor=name,
+            acquired_utc=datetime(2000, 1, 1, tzinfo=UTC),
+            footprint={},
+            hrefs={},
+            properties={},
+        )
+        for name in variant.sensors
+    }
+    tally = Tally(variant, catalog)
+    tally.add(
+        Picks(
+            tiles=tiles,
+            sets={name: [(scene,)] for name, scene in scenes.items()},
+            code={name: np.zeros(len(tiles), dtype=np.int64) for name in scenes},
+            cloud_fraction=np.full(len(tiles), np.nan, dtype=np.float32),
+            lost={},
+        )
+    )
+    return tally

@@ -1,0 +1,425 @@
+"""The page of a store in a real browser: quick, bounded, reachable by keys, and alone on its host."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from statistics import median
+
+import numpy as np
+import pytest
+import samples as commands
+import zarr
+from many_samples import write_many
+from PIL import Image
+from real_catalogs import REAL, needs_real
+
+from salibi_data.view import basemap
+from salibi_data.view.export import export
+from salibi_data.view.samples import Samples
+from salibi_data.view.server import Server
+from salibi_data.view.site import Site
+from salibi_model.colours import as_rgb
+
+sync_api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no chromium; install Debian's package of that name"
+    ),
+]
+
+COUNT = 20_000
+DESKTOP, PHONE = (1280, 800), (390, 844)
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-precise-memory-info",
+]
+CONTRAST = 4.5
+"""Of text, WCAG 2.2 criterion 1.4.3, level AA."""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return write_many(tmp_path_factory.mktemp("view") / "many.zarr", num_samples=COUNT)
+
+
+@contextmanager
+def served(server):
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def url(store):
+    with served(Server(Site(Samples(store), as_rgb))) as address:
+        yield address
+
+
+@contextmanager
+def opened(browser, url, hash_="", *, size=DESKTOP, **options):
+    """The page, ready; when it is closed, nothing may have failed or left this machine."""
+    width, height = size
+    context = browser.new_context(viewport={"width": width, "height": height}, **options)
+    page = context.new_page()
+    asked, wrong = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("response", lambda answer: answer.status < 400 or wrong.append(answer.url))
+    page.on("console", lambda said: said.type != "error" or wrong.append(said.text))
+    page.goto(f"{url}?inspect{hash_}")
+    page.wait_for_selector("html[data-ready]", state="attached")
+    try:
+        yield page
+        assert not [one for one in asked if not one.startswith((url, "blob:", "data:"))]
+        assert not wrong
+    finally:
+        context.close()
+
+
+def wait_for_images(page):
+    """Not by ``wait_for_function``, which the page's policy forbids."""
+    page.evaluate("Promise.all([...document.images].map((image) => image.decode()))")
+
+
+def hash_of(page):
+    page.wait_for_timeout(300)  # the address follows a little later
+    return "#" + page.url.partition("#")[2]
+
+
+def state(page):
+    return page.evaluate(
+        "() => { const { at, ...rest } = salibi.state; return JSON.parse(JSON.stringify(rest)); }"
+    )
+
+
+def counted(page):
+    return page.inner_text("#counted")
+
+
+def map_pixels(page):
+    image = Image.open(io.BytesIO(page.locator("#map canvas").first.screenshot()))
+    below_the_tools = np.asarray(image.convert("RGB"))[80:]
+    return below_the_tools.reshape(-1, 3).astype(int)
+
+
+def num_like(pixels, colour, within=40):
+    """How many pixels have about a colour."""
+    return int((np.abs(pixels - colour).max(axis=1) < within).sum())
+
+
+def colour_of(page, name):
+    text = page.evaluate(
+        "name => getComputedStyle(document.documentElement).getPropertyValue(name)", name
+    )
+    return [int(text.strip()[i : i + 2], 16) for i in (1, 3, 5)]
+
+
+def test_the_command_opens_twenty_thousand_samples_in_two_seconds(browser, store):
+    took = []
+    for _ in range(3):
+        began = time.monotonic()
+        with subprocess.Popen(
+            commands.command("view", str(store), "--no-open"),
+            env=commands.environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            address = process.stdout.readline().split(" at ")[1].split()[0]
+            with opened(browser, address) as page:
+                took.append(time.monotonic() - began)
+                assert counted(page) == "20,000 samples"
+            process.terminate()
+    assert min(took) < 2, took
+
+
+def test_filters_answer_within_a_tenth_of_a_second(browser, url, store):
+    cloud = zarr.open_group(store, mode="r")["cloud_fraction"][:]
+    script = """async (value) => {
+      const slider = document.getElementById("cloud");
+      const began = performance.now();
+      slider.value = value;
+      slider.dispatchEvent(new Event("input", { bubbles: true }));
+      await salibi.map.drawn();
+      return performance.now() - began;
+    }"""
+    with opened(browser, url) as page:
+        page.wait_for_timeout(1500)
+        took = []
+        for limit in (0.5, 0.2, 0.1, 0.05, 0.02, 0.3, 0.01):
+            took.append(page.evaluate(script, limit))
+            wanted = int((cloud <= np.float32(limit)).sum())
+            assert counted(page) == f"{wanted:,} of 20,000 samples"
+    assert median(took) < 100, took
+
+
+def test_the_map_shows_what_matches(browser, url):
+    with opened(browser, url, "#grid=0") as page:
+        page.wait_for_timeout(1000)
+        train, test = colour_of(page, "--train"), colour_of(page, "--test")
+        all_of_them = map_pixels(page)
+        assert num_like(all_of_them, train) > 10 * num_like(all_of_them, test) > 0
+        page.click("text=train")
+        page.click("text=validation")
+        page.wait_for_timeout(500)
+        only_test = map_pixels(page)
+        assert num_like(only_test, train) == 0
+        assert num_like(only_test, test) >= num_like(all_of_them, test)
+
+
+def test_memory_stays_bounded_over_many_samples(browser, url):
+    with opened(browser, url) as page:
+        cdp = page.context.new_cdp_session(page)
+
+        def heap_mb():
+            cdp.send("HeapProfiler.collectGarbage")
+            return page.evaluate("performance.memory.usedJSHeapSize") / 1e6
+
+        def look(steps):
+            for number in range(steps):
+                page.keyboard.press(str(number % 4 + 1))
+                for _ in range(5):
+                    page.keyboard.press("j")
+                # Far away, as a hand at the map would go in hours.
+                page.evaluate("i => salibi.change({ sample: i })", number * 977 % COUNT)
+                page.keyboard.press("z")
+                page.wait_for_timeout(60)
+
+        look(8)
+        early = heap_mb()
+        look(32)
+        late = heap_mb()
+        assert late < 100
+        assert late < early + 15, (early, late)
+        assert page.evaluate("salibi.store.files.size") <= 16
+        assert page.evaluate("document.querySelectorAll('#panels img').length") == 4
+
+
+def test_a_sample_is_shown_side_by_side_with_all_that_is_known(browser, url, store):
+    group = zarr.open_group(store, mode="r")
+    tile = "/".join(str(part) for part in group["tile"][777].tolist())
+    with opened(browser, url, f"#sample={tile}") as page:
+        page.wait_for_selector("#facts dl")
+        wait_for_images(page)
+        sizes = page.evaluate(
+            "[...document.querySelectorAll('#panels img')].map(i => i.naturalWidth)"
+        )
+        assert sizes == [256, 256, 256, 512]
+        tops = page.evaluate(
+            "[...document.querySelectorAll('#panels img')].map(i => i.getBoundingClientRect().top)"
+        )
+        assert len(set(tops)) == 1
+        facts = page.inner_text("#facts")
+        for text in (tile, "777", "naip-0", "sentinel-2", "vv, vh (dB)"):
+            assert text in facts
+        assert "secret" not in page.content()
+        assert page.inner_text("#sheet-number") == "778 of 20,000"
+        box = page.locator("#panels img").nth(1).bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2)
+        crosses = page.evaluate(
+            "[...document.querySelectorAll('.cross')].map(c => [getComputedStyle(c).display, c.offsetLeft])"
+        )
+        assert len({tuple(cross) for cross in crosses}) == 1
+        assert crosses[0][0] == "block"
+
+
+def test_a_click_chooses_the_sample_under_it(browser, url, store):
+    x, y = zarr.open_group(store, mode="r")["tile"][5000, 1:].tolist()
+    with opened(browser, url) as page:
+        lon, lat = page.evaluate("salibi.store.lonLat(5000)")
+        for zoom in (15, 11):
+            page.evaluate("view => salibi.map.jump(view)", [zoom, lat, lon])
+            page.wait_for_timeout(400)
+            box = page.locator("#map").bounding_box()
+            page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+            assert page.inner_text("#sheet-title") == f"15/{x}/{y}"
+            page.keyboard.press("Escape")
+            assert page.locator("#sheet").is_hidden()
+
+
+def test_everything_is_reached_by_keys(browser, url):
+    with opened(browser, url) as page:
+        press = page.keyboard.press
+        press("j")
+        assert state(page)["sample"] == 0
+        press("ArrowRight")
+        press("j")
+        press("k")
+        assert state(page)["sample"] == 1
+        press("ArrowLeft")
+        press("ArrowLeft")
+        assert state(page)["sample"] == COUNT - 1  # around the end
+        for number, name in enumerate(("sar", "lores", "hires", "hires_4x"), start=1):
+            press(str(number))
+            assert state(page)["modality"] == name
+        press("9")
+        assert state(page)["modality"] == "hires_4x"
+        press("g")
+        press("o")
+        assert (state(page)["grid"], state(page)["opacity"]) == (False, 0)
+        press("Escape")
+        assert state(page)["sample"] == -1
+        press("?")
+        assert page.locator("#help").is_visible()
+        press("Escape")
+        assert page.locator("#help").is_hidden()
+        press("/")
+        press("Space")
+        assert state(page)["filter"]["splits"] == [False, True, True]
+        press("j")
+        split = page.evaluate("salibi.store.column.split[salibi.state.sample]")
+        assert split in (1, 2)
+
+
+def test_every_control_has_a_name_and_takes_the_focus(browser, url):
+    with opened(browser, url) as page:
+        page.keyboard.press("j")
+        unnamed = page.evaluate("""() => [...document.querySelectorAll("button, input, select, a[href]")]
+          .filter((one) => one.offsetParent !== null)
+          .filter((one) => !(one.ariaLabel || one.textContent.trim() || one.title || one.labels?.length))
+          .map((one) => one.outerHTML)""")
+        assert unnamed == []
+        reached = set()
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            reached.add(page.evaluate("document.activeElement.id || document.activeElement.name"))
+        assert {
+            "cloud",
+            "shift",
+            "sensor",
+            "from",
+            "to",
+            "browse",
+            "modality",
+            "opacity",
+            "grid",
+        } <= reached
+        assert {"next", "previous", "close", "share", "help-button", "train"} <= reached
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out(browser, url, scheme):
+    def luminance(colour):
+        parts = np.array(colour) / 255
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ (0.2126, 0.7152, 0.0722))
+
+    with opened(browser, url, color_scheme=scheme) as page:
+        pairs = [(ink, on) for ink in ("--ink", "--quiet") for on in ("--paper", "--panel")]
+        pairs += [(split, "--paper") for split in ("--train", "--validation", "--test")]
+        for ink, ground in [*pairs, ("--on-accent", "--accent")]:
+            low, high = sorted(luminance(colour_of(page, name)) for name in (ink, ground))
+            assert (high + 0.05) / (low + 0.05) >= CONTRAST, (ink, ground)
+
+
+def test_the_address_keeps_what_is_seen(browser, url):
+    with opened(browser, url) as page:
+        page.evaluate("""() => {
+          salibi.map.jump([11.5, 35.5, -77.5]);
+          salibi.change({ modality: "sar", opacity: 0.6, grid: false, sample: 1234, filter: { ...salibi.state.filter,
+            splits: [true, false, true], cloud: 0.2, shift: 3.5, sensor: "naip", from: 17500, to: 19000 } });
+        }""")
+        before, number, address = state(page), counted(page), hash_of(page)
+    with opened(browser, url, address) as page:
+        assert state(page) == before
+        assert counted(page) == number
+        assert hash_of(page) == address
+        assert page.evaluate("salibi.map.at()") == [11.5, 35.5, -77.5]
+    wrong = "#at=x/y&show=infrared&opacity=900&split=&cloud=many&from=nonsense&sample=15/1/1"
+    with opened(browser, url, wrong) as page:
+        assert state(page)["filter"]["cloud"] is None
+        assert state(page)["sample"] == -1
+        assert state(page)["opacity"] == 1
+
+
+def test_a_phone_shows_it_without_scrolling_aside(browser, url):
+    with opened(browser, url, size=PHONE, has_touch=True, is_mobile=True) as page:
+
+        def fits():
+            wide = page.evaluate("""() => [...document.querySelectorAll("body *")].filter((one) => {
+              const box = one.getBoundingClientRect();
+              return box.width > 0 && one.offsetParent && (box.right > innerWidth + 1 || box.left < -1)
+                && !one.closest(".maplibregl-canvas-container, .skip");
+            }).map((one) => one.outerHTML.slice(0, 100))""")
+            assert wide == []
+            assert page.evaluate("document.scrollingElement.scrollWidth") <= PHONE[0]
+
+        fits()
+        assert page.locator("#cloud").is_hidden()
+        page.tap("#fold")
+        assert page.locator("#cloud").is_visible()
+        fits()
+        page.tap("#browse")
+        page.wait_for_selector("#facts dl")
+        fits()
+        page.tap("#close")
+        assert page.locator("#sheet").is_hidden()
+
+
+def test_the_browser_lets_the_page_ask_no_other_host(browser, url):
+    with browser.new_page() as page:
+        page.goto(url)
+        told = page.evaluate("""() => new Promise((resolve) => {
+          addEventListener("securitypolicyviolation", (event) => resolve(event.effectiveDirective));
+          new Image().src = "https://tiles.example/0/0/0.png";
+        })""")
+    assert told == "img-src"
+
+
+@needs_real
+def test_a_base_map_lies_below(browser, store):
+    below = basemap.load(str(REAL / "pmtiles/stamen_toner_raster_z3.pmtiles"), attribution="Stamen")
+    with (
+        served(Server(Site(Samples(store, limit=100), as_rgb, basemap=below))) as address,
+        opened(browser, address, "#at=3/40/-95&grid=0&split=") as page,
+    ):
+        page.wait_for_timeout(1500)
+        assert num_like(map_pixels(page), [0, 0, 0], within=90) > 10_000  # toner's water is black
+        assert "Stamen" in page.inner_text(".maplibregl-ctrl-attrib")
+
+
+def test_an_export_needs_no_server_of_ours(browser, tmp_path):
+    path = write_many(tmp_path / "two.zarr", num_samples=40, modalities=("sar", "lores"))
+    export(Site(Samples(path), as_rgb, quality=80), tmp_path / "page")
+    silent = type("Silent", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(silent, directory=tmp_path / "page"))
+    server.daemon_threads, server.block_on_close = True, False
+    with served(server) as address, opened(browser, address) as page:
+        assert counted(page) == "40 samples"
+        for _ in range(40):
+            page.keyboard.press("j")
+        page.keyboard.press("1")
+        page.wait_for_timeout(1000)
+        wait_for_images(page)
+        sizes = page.evaluate(
+            "[...document.querySelectorAll('#panels img')].map(i => i.naturalWidth)"
+        )
+        assert sizes == [256, 256]
+        assert page.evaluate("salibi.map.map.areTilesLoaded()")

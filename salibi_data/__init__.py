@@ -1,8 +1,8 @@
 """Aligned, multi-modal, multi-scale satellite datasets: from STAC catalogs to Zarr stores.
 
-``build``, ``plan``, ``subset``, ``verify``, ``import_pmtiles`` and ``export_pmtiles`` mirror the
-commands; they are loaded when first used, so that importing this package, or its schema alone, costs
-nothing.
+``build``, ``merge``, ``plan``, ``subset``, ``verify``, ``import_pmtiles`` and ``export_pmtiles``
+mirror the commands; they are loaded when first used, so that importing this package, or its schema
+alone, costs nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from salibi_data.building import build as build
     from salibi_data.exporting import export_pmtiles as export_pmtiles
     from salibi_data.importing import import_pmtiles as import_pmtiles
+    from salibi_data.merging import merge as merge
     from salibi_data.planning import plan as plan
     from salibi_data.selection import Selection as Selection
     from salibi_data.subsetting import subset as subset
@@ -25,6 +26,7 @@ __all__ = [
     "build",
     "export_pmtiles",
     "import_pmtiles",
+    "merge",
     "plan",
     "subset",
     "verify",
@@ -35,6 +37,7 @@ _HOMES: Final = {
     "build": "building",
     "export_pmtiles": "exporting",
     "import_pmtiles": "importing",
+    "merge": "merging",
     "plan": "planning",
     "subset": "subsetting",
     "verify": "verifying",

@@ -21,25 +21,27 @@ MERGED: Final = "merged"
 """The variant's name where the stores have several."""
 
 
-def agreed(sources: Sequence[Stored], modalities: tuple[str, ...] | None) -> StoreAttributes:
+def agreed(sources: Sequence[Stored]) -> StoreAttributes:
     """What a store of the samples of all sources says of itself, without digest and statistics.
 
     Args:
         sources: the first one decides the order of modalities and sensors.
-        modalities: those to take; default all, which every source must then have.
 
     Raises:
         UsageError: the sources differ; the message says which, and in what.
     """
     first = sources[0]
-    names = _names(sources, modalities)
+    _check_modalities(sources)
     for other in sources[1:]:
         zooms = (first.attributes.base_zoom, other.attributes.base_zoom)
         if zooms[0] != zooms[1]:
             raise UsageError(_differ(first, other, "base zoom", *zooms))
-        for name in names:
+        for name in first.attributes.modalities:
             _check_meaning(first, other, name)
-    merged = {name: _joined([s.attributes.modalities[name] for s in sources]) for name in names}
+    merged = {
+        name: _joined([s.attributes.modalities[name] for s in sources])
+        for name in first.attributes.modalities
+    }
     used = {modality.sensor for modality in merged.values()}
     every = [stored.attributes for stored in sources]
     variants = _unique(attributes.variant for attributes in every)
@@ -53,30 +55,19 @@ def agreed(sources: Sequence[Stored], modalities: tuple[str, ...] | None) -> Sto
     )
 
 
-def _names(sources: Sequence[Stored], modalities: tuple[str, ...] | None) -> list[str]:
-    """The modalities to take, in the order of the first source."""
+def _check_modalities(sources: Sequence[Stored]) -> None:
+    """Whether all have the same."""
     first = sources[0].attributes.modalities
+    if all(set(stored.attributes.modalities) == set(first) for stored in sources):
+        return
     shared = [name for name in first if all(name in s.attributes.modalities for s in sources)]
-    wanted = set(shared if modalities is None else modalities)
-    if modalities is not None:
-        if not wanted or wanted - set(shared):
-            raise UsageError(
-                f"modalities {', '.join(modalities) or 'none'} were asked for, and what all stores "
-                f"have is {', '.join(shared) or 'none'}; choose from these."
-            )
-        return [name for name in shared if name in wanted]
-    for stored in sources:
-        if set(stored.attributes.modalities) != wanted:
-            held = "; ".join(
-                f"{s.location} has {', '.join(s.attributes.modalities)}" for s in sources
-            )
-            remedy = (
-                f"Take what all have with --modalities {','.join(shared)}."
-                if shared
-                else "They have none in common."
-            )
-            raise UsageError(f"the stores differ in their modalities: {held}. {remedy}")
-    return shared
+    held = "; ".join(f"{s.location} has {', '.join(s.attributes.modalities)}" for s in sources)
+    remedy = (
+        f"First take what all have, with `salibi-data subset --modalities {','.join(shared)}`."
+        if shared
+        else "They have none in common."
+    )
+    raise UsageError(f"the stores cannot be merged, as their modalities differ: {held}. {remedy}")
 
 
 def _check_meaning(first: Stored, other: Stored, name: str) -> None:

@@ -26,9 +26,9 @@ from salibi_data.grid import ground_gsd_m
 from salibi_data.released import fits, own_modalities
 from salibi_data.released_parts import Parts, base_zoom_of, complete_parts, layouts
 from salibi_data.schema import SPLITS, UNKNOWN_TIME, Modality, StoreAttributes
-from salibi_data.splits import assign, guarded
+from salibi_data.splits import assign_or_guard
 from salibi_data.table import write_unsourced
-from salibi_data.variant import Variant, load_variant
+from salibi_data.variant import EXAMPLE, Variant, example_at, load_variant
 from salibi_data.workers import Lost, check_main_module, crew
 from salibi_data.write import SAMPLES_PER_SHARD, file_sha256
 
@@ -45,8 +45,6 @@ RULES_VERSION: Final = 1
 """Another one whenever the same archives would become other bytes."""
 _TERMS: Final = "earth-search"
 """Catalog whose licences are those of the sensors themselves, not of a provider's processing."""
-_EXAMPLE: Final = "micro"
-"""Variant that has the modalities of the release."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,11 +137,7 @@ def import_pmtiles(
 def _variant(name_or_path: str | None, base_zoom: int) -> Variant:
     """The variant that says how the store is called and split."""
     if name_or_path is None:
-        example = load_variant(_EXAMPLE)
-        offset = min(example.split_zoom_offset, base_zoom)
-        return replace(
-            example, name="released", base_zoom=base_zoom, regions=(), split_zoom_offset=offset
-        )
+        return replace(example_at(base_zoom), name="released")
     variant = load_variant(name_or_path)
     if variant.split_by != "blocks":
         raise UsageError(
@@ -175,9 +169,7 @@ def _split(rules: Variant, parts: Parts, splits: Splits) -> NDArray[np.uint8]:
     """Split code of each sample: none is left out of a release for where it lies."""
     if splits == "none":
         return np.full(len(parts), SPLITS["train"], np.uint8)
-    clear = guarded(rules, parts.x, parts.y)
-    codes = np.where(clear, assign(rules, parts.x, parts.y), SPLITS["guard"])
-    return codes.astype(np.uint8)
+    return assign_or_guard(rules, parts.x, parts.y)
 
 
 def _contents(
@@ -241,7 +233,7 @@ def _modalities(layout: Layout, archive: Archive, rules: Variant) -> dict[str, M
 
 def _released(name: str, layout: Layout, archive: Archive, rules: Variant) -> Modality:
     """A modality of the release: the sensor's terms, the archive's credit, no physical units."""
-    recipes = {recipe.name: recipe for recipe in load_variant(_EXAMPLE).modalities}
+    recipes = {recipe.name: recipe for recipe in load_variant(EXAMPLE).modalities}
     modality = rules.modality(recipes[name], load_catalog(_TERMS))
     credit = archive.metadata.get("attribution")
     return replace(

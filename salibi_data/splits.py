@@ -74,6 +74,14 @@ def guarded(variant: Variant, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDA
     return usable
 
 
+def assign_or_guard(
+    variant: Variant, x: NDArray[np.int64], y: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """Split code of each tile, or the guard's where :func:`guarded` says that it may not be used, (N,)."""
+    codes = np.where(guarded(variant, x, y), assign(variant, x, y), SPLITS["guard"])
+    return codes.astype(np.uint8)
+
+
 class SceneClusters:
     """Blocks that must share a split: they share a scene, or touch.
 

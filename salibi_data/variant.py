@@ -6,7 +6,7 @@ A modality is a row of a variant's TOML file, not code.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from salibi_data import toml_files
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from salibi_data.catalog import Catalog, Sensor
 
 __all__ = [
+    "EXAMPLE",
     "AlignmentPair",
     "ModalityRecipe",
     "Region",
     "SelectionRule",
     "Variant",
     "check_fit",
+    "example_at",
     "load_variant",
     "native_gsd_m",
     "used_assets",
@@ -42,6 +44,8 @@ CONVERSIONS: Final = frozenset(
 """(units of a product, units of a modality) that can be made of it; see :mod:`salibi_data.align`."""
 
 MAX_BASE_ZOOM: Final = 22
+EXAMPLE: Final = "micro"
+"""Variant that has the modalities of the authors' release, and the default rule for splits."""
 _FOLDER: Final = "variants"
 _SECTIONS: Final = {
     "quality": ("min_valid_fraction", "max_cloud_fraction"),
@@ -169,6 +173,13 @@ class Variant:
             licence=sensor.licence,
             attribution=sensor.attribution,
         )
+
+
+def example_at(base_zoom: int) -> Variant:
+    """The :data:`EXAMPLE`, at a base zoom of its own and with no regions."""
+    example = load_variant(EXAMPLE)
+    offset = min(example.split_zoom_offset, base_zoom)
+    return replace(example, base_zoom=base_zoom, regions=(), split_zoom_offset=offset)
 
 
 def variant_names() -> list[str]:

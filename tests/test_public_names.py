@@ -8,13 +8,23 @@ import sys
 import pytest
 
 import salibi_data
-from salibi_data import building, exporting, importing, planning, selection, subsetting, verifying
+from salibi_data import (
+    building,
+    exporting,
+    importing,
+    merging,
+    planning,
+    selection,
+    subsetting,
+    verifying,
+)
 
 
 def test_the_commands_functions_are_public() -> None:
     assert salibi_data.build is building.build
     assert salibi_data.export_pmtiles is exporting.export_pmtiles
     assert salibi_data.import_pmtiles is importing.import_pmtiles
+    assert salibi_data.merge is merging.merge
     assert salibi_data.plan is planning.plan
     assert salibi_data.Selection is selection.Selection
     assert salibi_data.subset is subsetting.subset

@@ -115,6 +115,7 @@ app.command()(building.plan)
 app.command()(building.build)
 app.command()(building.status)
 app.command()(growing.subset)
+app.command()(growing.merge)
 app.command("import-pmtiles")(archives.import_pmtiles)
 app.command("export-pmtiles")(archives.export_pmtiles)
 

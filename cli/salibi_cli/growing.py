@@ -1,7 +1,8 @@
-"""``salibi-data subset``: a part of a dataset as a dataset of its own."""
+"""``salibi-data subset`` and ``merge``: datasets made of others."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -83,3 +84,67 @@ def subset(
         f"{found.num_samples} of {found.num_in_source} samples {verb} in {found.store}; splits: "
         f"{common.plain(found.splits)}"
     )
+
+
+class Keep(StrEnum):
+    """Which sample of a tile that several stores have."""
+
+    FIRST = "first"
+    NEWEST = "newest"
+    CLEAREST = "clearest"
+
+
+def merge(
+    stores: Annotated[list[Path], typer.Argument(metavar="STORE...", help="Paths of the stores.")],
+    *,
+    output: Output,
+    keep: Annotated[
+        Keep,
+        typer.Option(
+            help="Of a tile that several stores have: the first store's sample, the newest, the "
+            "clearest."
+        ),
+    ] = Keep.FIRST,
+    resplit: Annotated[
+        bool, typer.Option("--resplit", help="Split all samples anew, by blocks.")
+    ] = False,
+    workers: Workers = 1,
+    as_json: Json = False,
+) -> None:
+    """Make a store of the samples of several, each tile once.
+
+    Example: `salibi-data merge data/iowa.zarr data/ohio.zarr -o data/both.zarr`
+    """
+    from salibi_data.merging import merge as make
+
+    with common.progress("writing", unit="shards") as advance:
+        found = make(
+            stores, output, keep=keep.value, resplit=resplit, workers=workers, progress=advance
+        )
+    if as_json:
+        common.print_json(
+            {
+                "store": str(found.store),
+                "samples": found.num_samples,
+                "samples_in_sources": list(found.num_in_sources),
+                "duplicates": found.num_duplicates,
+                "duplicates_of_same_dates": found.num_same_dates,
+                "duplicates_of_same_dates_that_differ": found.num_differing,
+                "splits": dict(found.splits),
+                "was_complete": found.was_complete,
+            }
+        )
+        return
+    verb = "are already" if found.was_complete else "are"
+    counts = " + ".join(str(count) for count in found.num_in_sources)
+    typer.echo(
+        f"{found.num_samples} samples {verb} in {found.store}, of {counts}; splits: "
+        f"{common.plain(found.splits)}"
+    )
+    if found.num_duplicates:
+        typer.echo(
+            f"{found.num_duplicates} samples left out, as their tile is there already "
+            f"({keep.value} kept): {found.num_same_dates} of the same dates, of which "
+            f"{found.num_differing} differ in their pixels",
+            err=True,
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import time
 from dataclasses import replace
@@ -18,7 +19,9 @@ from drawn_stores import Sample, draw_store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import command, environment, run, tree
+from typer.testing import CliRunner
 
+from salibi_cli import data
 from salibi_data import geoparquet
 from salibi_data.building import build
 from salibi_data.describe import info
@@ -277,6 +280,38 @@ def test_parts_of_a_build_merge_into_what_they_are_parts_of(
     found = verify(made.store, against_source=3, catalog=sample_toml).against_source
     assert found is not None
     assert found["samples"] == 3
+
+
+def test_the_pages_commands_work(
+    micro_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for split, names in (("train", ("small", "iowa", "all")), ("test", ("ohio", "new"))):
+        part = subset(micro_store, f"{split}.zarr", Selection(splits=(split,))).store
+        for name in names:
+            Path("data").mkdir(exist_ok=True)
+            Path(f"data/{name}.zarr").symlink_to(part.resolve())
+    page = (Path(__file__).parents[1] / "docs/growing.md").read_text()
+    blocks = re.findall(r"^```\n(.+?)^```", page, re.MULTILINE | re.DOTALL)
+    lines = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    assert [line[:2] for line in lines if line[0] != "mv"] == [
+        ["salibi-data", name] for name in ("subset", "subset", "merge", "merge", "verify")
+    ]
+    for program, *rest in lines:
+        if program == "mv":
+            Path(rest[0]).rename(rest[1])
+            continue
+        done = CliRunner().invoke(data.app, rest)
+        assert done.exit_code == 0, (rest, done.output, done.exception)
+    found = held_tiles("data/all.zarr")
+    assert found == held_tiles("data/both.zarr")
+    assert found == sorted(held_tiles("train.zarr") + held_tiles("test.zarr"))
+
+
+def held_tiles(store: str) -> list[list[int]]:
+    """Tiles of a store, sorted."""
+    group: Any = zarr.open_group(store, mode="r")
+    return sorted(group["tile"][:].tolist())
 
 
 @pytest.mark.slow

@@ -56,17 +56,18 @@ def draw_store(path: Path, samples: Sequence[Sample], **changed: Any) -> Path:
     Args:
         path: the group's folder.
         samples: in any order, each tile once.
-        changed: other attributes of the store; ``split_by`` of its variant, ``meaning`` of its
-            modality.
+        changed: other attributes of the store; its ``zoom``; ``split_by`` of its variant,
+            ``meaning`` of its modality.
     """
-    ids = tile_ids(ZOOM, [s.x for s in samples], [s.y for s in samples])
+    zoom = changed.pop("zoom", ZOOM)
+    ids = tile_ids(zoom, [s.x for s in samples], [s.y for s in samples])
     samples = [samples[at] for at in np.argsort(ids)]
     split_by, meaning = changed.pop("split_by", None), changed.pop("meaning", {})
     lores = replace(describe("lores"), **meaning)
     told = {
         "variant": "drawn",
         "catalog": "tests",
-        "base_zoom": ZOOM,
+        "base_zoom": zoom,
         "sensors": ("sentinel-2",),
         "software_version": "0.1.0",
         **changed,
@@ -83,14 +84,14 @@ def draw_store(path: Path, samples: Sequence[Sample], **changed: Any) -> Path:
     contents = Contents(
         attributes=StoreAttributes(**told, plan_digest=digest, modalities={"lores": lores}),
         index={
-            "tile": np.stack([np.full(len(x), ZOOM), x, y], axis=1),
-            "gsd_m": ground_gsd_m(ZOOM, y),
+            "tile": np.stack([np.full(len(x), zoom), x, y], axis=1),
+            "gsd_m": ground_gsd_m(zoom, y),
             "acquired": np.array([[s.acquired] for s in samples]),
             "cloud_fraction": np.array([s.cloud_fraction for s in samples]),
             "split": np.array([s.split for s in samples]),
         },
         shard=shard,
-        write_samples=lambda at: _write_table(at, samples, x, y, about),
+        write_samples=lambda at: _write_table(at, samples, zoom, about),
         digest=digest[:24],
     )
     make_store(path, contents)
@@ -100,13 +101,13 @@ def draw_store(path: Path, samples: Sequence[Sample], **changed: Any) -> Path:
 def _write_table(
     path: Path,
     samples: Sequence[Sample],
-    x: NDArray[np.int64],
-    y: NDArray[np.int64],
+    zoom: int,
     about: Mapping[str, Any],
 ) -> None:
+    x, y = (np.array([getattr(s, name) for s in samples]) for name in "xy")
     times = [None if s.acquired == UNKNOWN_TIME else s.acquired * 10**6 for s in samples]
     columns = {
-        "z": pa.array(np.full(len(x), ZOOM)),
+        "z": pa.array(np.full(len(x), zoom)),
         "x": pa.array(x),
         "y": pa.array(y),
         "split": pa.array([s.split for s in samples], pa.uint8()),
@@ -114,4 +115,4 @@ def _write_table(
         "sentinel-2_acquired": pa.array(times, pa.timestamp("us", tz="UTC")),
     }
     with geoparquet.writing(path, lambda: about) as add_rows:
-        add_rows(columns, tile_outlines(ZOOM, x, y))
+        add_rows(columns, tile_outlines(zoom, x, y))

@@ -155,6 +155,54 @@ def test_appending_in_steps_holds_what_merging_at_once_does(tmp_path: Path) -> N
     assert names == ["merge", None]
 
 
+def test_tables_of_many_row_groups_are_joined_row_by_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiles = [(LEFT + n % 5, TOP + n // 5) for n in range(25)]
+    samples = [Sample(x=x, y=y, scene=f"{x}/{y}") for x, y in tiles]
+    monkeypatch.setattr(geoparquet, "ROWS_PER_GROUP", 4)
+    parts = [
+        draw_store(tmp_path / "a.zarr", samples[::3]),
+        draw_store(tmp_path / "b.zarr", samples[1::3] + samples[:1]),
+        draw_store(tmp_path / "c.zarr", samples[2::3]),
+    ]
+    made = merge(parts, tmp_path / "x.zarr")
+    verify(made.store)
+    rows = geoparquet.read(made.store / SAMPLES_NAME)[0].to_pylist()
+    assert len(rows) == 25
+    assert all(row["sentinel-2_items"] == [f"{row['x']}/{row['y']}"] for row in rows)
+    outlines = geopandas.read_parquet(made.store / SAMPLES_NAME).geometry
+    expected = [tile_bounds(15, [row["x"]], [row["y"]])[0] for row in rows]
+    assert np.allclose(outlines.bounds.to_numpy(), expected)
+
+
+def test_columns_that_a_store_lacks_are_null(micro_store: Path, tmp_path: Path) -> None:
+    part = subset(micro_store, tmp_path / "s.zarr", Selection(limit=2, modalities=("lores",))).store
+    group: Any = zarr.open_group(part, mode="r")
+    taken = group["tile"][0]
+    zoom, meaning = int(taken[0]), info(part)["modalities"]["lores"]
+    drawn = draw_store(
+        tmp_path / "a.zarr",
+        [Sample(x=1, y=1)],
+        zoom=zoom,
+        meaning={
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in meaning.items()
+            if name not in ("mean", "std")
+        },
+    )
+    made = merge([part, drawn], tmp_path / "x.zarr")
+    verify(made.store)
+    table = geoparquet.read(made.store / SAMPLES_NAME)[0]
+    own = geoparquet.read(part / SAMPLES_NAME)[0]
+    assert table.column_names == own.column_names
+    assert table["sentinel-2_hrefs"].null_count == 1
+    known = [row for row in table.to_pylist() if row["x"] != 1]
+    assert known == own.to_pylist()
+    with pytest.raises(UsageError, match="does not say what its images are from"):
+        verify(made.store, against_source=1)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

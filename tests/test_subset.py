@@ -18,6 +18,7 @@ from samples import command, environment, run, tree
 from stores import write_store
 
 from salibi_data import geoparquet
+from salibi_data.building import build
 from salibi_data.describe import info
 from salibi_data.errors import SalibiError, SelectionError, StoreError, UsageError
 from salibi_data.importing import import_pmtiles
@@ -159,6 +160,16 @@ def test_something_else_at_the_output_stays(flat_store: Path, tmp_path: Path) ->
     with pytest.raises(StoreError, match="holds something else"):
         subset(flat_store, tmp_path / "x.zarr", Selection(limit=4))
     assert subset(flat_store, tmp_path / "x.zarr", Selection(limit=3)).was_complete
+    assert tree(tmp_path) == before
+
+
+def test_a_build_does_not_take_a_part_for_its_own(
+    micro_store: Path, sample_toml: str, tmp_path: Path
+) -> None:
+    made = subset(micro_store, tmp_path / "x.zarr", Selection(limit=3))
+    before = tree(tmp_path)
+    with pytest.raises(StoreError, match="holds another dataset"):
+        build(made.store, variant="micro", catalog=sample_toml)
     assert tree(tmp_path) == before
 
 

@@ -95,7 +95,7 @@ class Keep(StrEnum):
 
 
 def merge(
-    stores: Annotated[list[Path], typer.Argument(metavar="STORE...", help="Paths of the stores.")],
+    stores: Annotated[list[Path], typer.Argument(metavar="STORE", help="Paths of the stores.")],
     *,
     output: Output,
     keep: Annotated[

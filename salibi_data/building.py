@@ -6,20 +6,18 @@ appears in one rename.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
-
-import numpy as np
+from typing import TYPE_CHECKING, Unpack
 
 from salibi_data import __version__, write
+from salibi_data.assembling import assemble
 from salibi_data.blocks import blocks_of
 from salibi_data.drafts import check_budget
 from salibi_data.errors import ReadError, SelectionError, StoreError
+from salibi_data.layout import contents_of, layout_of
 from salibi_data.making import DEADLINE_S, BlockReport, make_part
 from salibi_data.parts import read_part
 from salibi_data.plans import Plan
@@ -32,7 +30,6 @@ from salibi_data.workshop import Failure, Workshop, seen, write_note
 if TYPE_CHECKING:
     from salibi_data.blocks import Block, Samples
     from salibi_data.planning import Scope
-    from salibi_data.write import Layout, Row
 
 
 def build(
@@ -181,17 +178,16 @@ class _Job:
         failures = tuple(self.workshop.read_failures())
         if not parts:
             raise ReadError(failures[0].reason, kind="unusable")
-        layout = write.layout_of(parts, self.plan.table(["split"])["split"].to_numpy())
+        layout = layout_of(parts, self.plan.table(["split"])["split"].to_numpy())
         if not layout.rows:
             raise SelectionError(
                 f"all {self.plan.num_samples} planned samples were dropped ({dict(dropped)}); "
                 "loosen the variant's [quality], or widen --dates."
             )
-        folder = self.workshop.folder / f"store-{layout.digest}"
-        histograms = self._write_shards(folder, layout)
-        write.finish(folder / "zarr", self.plan, layout, histograms)
-        write.swap_in(folder / "zarr", self.store)
-        shutil.rmtree(folder, ignore_errors=True)
+        contents = contents_of(self.plan, layout, self.workshop.parts)
+        group = assemble(contents, self.workshop.folder, self.crew, progress=self._report_shards)
+        write.swap_in(group, self.store)
+        shutil.rmtree(group.parent, ignore_errors=True)
         if not failures:
             self.workshop.clear(self.store)
         return BuildReport(
@@ -202,36 +198,5 @@ class _Job:
             warnings=tuple(sorted(warnings)),
         )
 
-    def _write_shards(self, folder: Path, layout: Layout) -> dict[str, Any]:
-        """Write the shards that are not written yet; histograms summed over all of them."""
-        notes = folder / "shards"
-        if not (notes.is_dir() and (folder / "zarr" / "zarr.json").is_file()):
-            shutil.rmtree(folder, ignore_errors=True)
-            write.create_arrays(folder / "zarr", self.plan, len(layout.rows))
-            notes.mkdir()
-        paths = [notes / f"{number:06d}.json" for number in range(layout.num_shards)]
-        waiting = [number for number, path in enumerate(paths) if not path.exists()]
-        given = folder, self.workshop, self.plan.variant
-        tasks = ((n, _write_shard, (*given, layout.shard(n), n)) for n in waiting)
-        done = layout.num_shards - len(waiting)
-        self.report(Step(stage="shards", done=done, total=layout.num_shards))
-        for number, result in self.crew.run(tasks):
-            if isinstance(result, Lost):
-                raise StoreError(
-                    f"shard {number} could not be written: {result.reason}. Run the same command "
-                    "again, with fewer --workers if memory is short."
-                )
-            done += 1
-            self.report(Step(stage="shards", done=done, total=layout.num_shards))
-        counted = [json.loads(path.read_text()) for path in paths]
-        return {
-            name: np.sum([np.array(counts[name], np.int64) for counts in counted], axis=0)
-            for name in counted[0]
-        }
-
-
-def _write_shard(
-    folder: Path, workshop: Workshop, variant: Any, rows: Sequence[Row], number: int
-) -> None:
-    counts = write.write_shard(folder / "zarr", workshop.parts, variant, rows, number)
-    write_note(folder / "shards" / f"{number:06d}.json", counts)
+    def _report_shards(self, done: int, total: int) -> None:
+        self.report(Step(stage="shards", done=done, total=total))

@@ -37,6 +37,9 @@ SAMPLES_NAME: Final = "samples.parquet"
 LATEST_NAME: Final = "latest.json"
 """Object at the address of a published dataset: which of its releases is the newest; written last."""
 
+UNKNOWN_TIME: Final = -(2**63)
+"""Value of ``acquired`` where nobody knows when a sensor saw the sample: NumPy's not-a-time."""
+
 SPLITS: Final[Mapping[str, int]] = MappingProxyType({"train": 0, "validation": 1, "test": 2})
 """Codes of the array ``split``."""
 
@@ -131,11 +134,13 @@ class StoreAttributes:
     plan_digest: str
     """SHA-256 of the plan's content: equal digests, equal samples."""
     software_version: str
+    notes: tuple[str, ...] = ()
+    """What a reader should know: what is unknown of these data, or known to be wrong with them."""
     schema_version: int = SCHEMA_VERSION
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form, as it is kept in the group's attributes."""
-        content = {**self.__dict__, "sensors": list(self.sensors)}
+        content = {**self.__dict__, "sensors": list(self.sensors), "notes": list(self.notes)}
         content["modalities"] = {
             name: {
                 key: list(value) if isinstance(value, tuple) else value
@@ -173,6 +178,7 @@ class StoreAttributes:
             }
             rest = {key: value for key, value in content.items() if key != "modalities"}
             rest["sensors"] = tuple(rest["sensors"])
+            rest["notes"] = tuple(rest.get("notes", ()))
             return cls(modalities=modalities, **rest)
         except (KeyError, TypeError, AttributeError) as error:
             raise SchemaError(

@@ -15,7 +15,7 @@ from salibi_data.plans import Plan, metadata
 from salibi_data.variant import native_gsd_m, used_assets
 
 if TYPE_CHECKING:
-    from salibi_data.write import Layout
+    from salibi_data.layout import Layout
 
 
 def rows_of(plan: Plan, layout: Layout, columns: Sequence[str] | None = None) -> Any:

@@ -11,33 +11,25 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data import __version__
-from salibi_data.parts import read_part
 from salibi_data.schema import (
     ATTRIBUTES_KEY,
     INDEX_ARRAYS,
     MANIFEST_NAME,
     NODATA,
     SAMPLES_NAME,
-    SPLITS,
-    StoreAttributes,
 )
-from salibi_data.table import acquired_columns, rows_of, write_samples
 from salibi_data.whole import whole
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from salibi_data.blocks import Samples
-    from salibi_data.plans import Plan
-    from salibi_data.variant import Variant
+    from salibi_data.schema import Modality, StoreAttributes
 
 SAMPLES_PER_SHARD: Final = 64
 """About 50 MB of high resolution pixels before compression."""
@@ -46,77 +38,15 @@ ZSTD_LEVEL: Final = 3
 _HASH_BLOCK: Final = 1 << 20
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """Where one sample of the store comes from."""
-
-    position: int
-    """In the plan."""
-    part: str
-    """File name of its block's part."""
-    index: int
-    """Row within the part."""
-    split: int
-    valid_fraction: tuple[float, ...]
-    cloud_fraction: float
-    alignment: Mapping[str, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """The samples of a store, in order."""
-
-    rows: tuple[Row, ...]
-
-    @property
-    def num_shards(self) -> int:
-        """Shards of every modality."""
-        return -(-len(self.rows) // SAMPLES_PER_SHARD)
-
-    def shard(self, number: int) -> tuple[Row, ...]:
-        """The rows of one shard."""
-        return self.rows[number * SAMPLES_PER_SHARD : (number + 1) * SAMPLES_PER_SHARD]
-
-    @property
-    def digest(self) -> str:
-        """Changes whenever any sample does."""
-        content = [[row.position, row.part, row.index] for row in self.rows]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
-
-
-def layout_of(parts: Iterable[tuple[int, str, Samples]], split: NDArray[np.uint8]) -> Layout:
-    """The store's rows: every sample of every part, in the plan's order.
-
-    Args:
-        parts: of each block its start in the plan, its part's file name, and its index.
-        split: code of every planned sample.
-    """
-    rows = [
-        Row(
-            position=start + position,
-            part=name,
-            index=index,
-            split=int(split[start + position]),
-            valid_fraction=tuple(samples.valid_fraction[index].tolist()),
-            cloud_fraction=float(samples.cloud_fraction[index]),
-            alignment={key: float(found[index]) for key, found in samples.alignment.items()},
-        )
-        for start, name, samples in parts
-        for index, position in enumerate(samples.positions)
-    ]
-    return Layout(rows=tuple(sorted(rows, key=lambda row: row.position)))
-
-
-def create_arrays(folder: Path, plan: Plan, num_samples: int) -> None:
+def create_arrays(folder: Path, modalities: Iterable[Modality], num_samples: int) -> None:
     """Make the group and its empty image arrays."""
     import zarr
 
     group = zarr.create_group(folder, zarr_format=3, overwrite=True)
-    for recipe in plan.variant.modalities:
-        modality = plan.variant.modality(recipe, plan.catalog)
-        shape = (len(recipe.bands), recipe.tile_px, recipe.tile_px)
+    for modality in modalities:
+        shape = (len(modality.bands), modality.size_px, modality.size_px)
         array = group.create_array(
-            recipe.name,
+            modality.name,
             shape=(num_samples, *shape),
             chunks=(1, *shape),
             shards=(SAMPLES_PER_SHARD, *shape),
@@ -125,20 +55,22 @@ def create_arrays(folder: Path, plan: Plan, num_samples: int) -> None:
             fill_value=NODATA,
             dimension_names=modality.dims,
         )
-        array.attrs.update({"bands": list(recipe.bands), "units": recipe.units})
+        array.attrs.update({"bands": list(modality.bands), "units": modality.units})
 
 
 def write_shard(
-    folder: Path, parts_folder: Path, variant: Variant, rows: Sequence[Row], number: int
+    folder: Path,
+    number: int,
+    images: Mapping[str, NDArray[np.uint8]],
+    training: NDArray[np.bool_],
 ) -> dict[str, list[list[int]]]:
     """Write one shard of every modality.
 
     Args:
         folder: the group.
-        parts_folder: where the parts are.
-        variant: says what modalities there are.
-        rows: the shard's rows, from :meth:`Layout.shard`.
         number: of the shard.
+        images: per modality (n, bands, size, size): all samples of the shard.
+        training: (n,), which of them are in the training split.
 
     Returns:
         Per modality a histogram of the valid training pixels: (bands, 256) counts, integers so
@@ -146,39 +78,43 @@ def write_shard(
     """
     import zarr
 
-    parts = {name: read_part(parts_folder / name, variant) for name in {r.part for r in rows}}
-    training = np.array([row.split == SPLITS["train"] for row in rows])
     group = zarr.open_group(folder, mode="r+")
     start = number * SAMPLES_PER_SHARD
-    histograms = {}
     # An all-zero chunk is written like any other: "no data" is not "never written".
     with zarr.config.set({"array.write_empty_chunks": True}):
-        for recipe in variant.modalities:
-            images = np.stack([parts[row.part].images[recipe.name][row.index] for row in rows])
+        for name, pixels in images.items():
             # Zarr renames a whole file into place, so a killed worker leaves no half of a shard.
-            array: Any = group[recipe.name]
-            array[start : start + len(rows)] = images
-            histograms[recipe.name] = _histogram(images[training])
-    return histograms
+            array: Any = group[name]
+            array[start : start + len(pixels)] = pixels
+    return {name: _histogram(pixels[training]) for name, pixels in images.items()}
 
 
 def finish(
-    folder: Path, plan: Plan, layout: Layout, histograms: Mapping[str, NDArray[np.int64]]
+    folder: Path,
+    attributes: StoreAttributes,
+    index: Mapping[str, NDArray[Any]],
+    write_samples: Callable[[Path], None],
 ) -> None:
-    """Write what describes the samples, and the manifest last; may be begun again at any point."""
+    """Write what describes the samples, and the manifest last; may be begun again at any point.
+
+    Args:
+        folder: the group, with all shards of its images.
+        attributes: with the statistics.
+        index: arrays of :data:`~salibi_data.schema.INDEX_ARRAYS`.
+        write_samples: writes the table of the samples to the path it is given.
+    """
     import zarr
     from zarr.errors import ZarrUserWarning
 
     _forget_earlier_finish(folder)
-    _write_index_arrays(folder, plan, layout)
-    attributes = _attributes(plan, histograms)
+    _write_index_arrays(folder, index)
     zarr.open_group(folder, mode="r+").attrs.update({ATTRIBUTES_KEY: attributes.to_dict()})
     with warnings.catch_warnings():
         # One request opens the store, and no reader lists the folder to find the two files that
         # are not Zarr's. That Zarr v3 has not standardised this yet is known and harmless.
         warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
         zarr.consolidate_metadata(folder)
-    write_samples(folder / SAMPLES_NAME, plan, layout)
+    write_samples(folder / SAMPLES_NAME)
     write_manifest(folder)
 
 
@@ -260,42 +196,12 @@ def _histogram(images: NDArray[np.uint8]) -> list[list[int]]:
     return [np.bincount(images[:, b].ravel(), minlength=256).tolist() for b in range(bands)]
 
 
-def _attributes(plan: Plan, histograms: Mapping[str, NDArray[np.int64]]) -> StoreAttributes:
-    modalities = {
-        recipe.name: plan.variant.modality(recipe, plan.catalog).with_statistics(
-            *statistics(histograms[recipe.name])
-        )
-        for recipe in plan.variant.modalities
-    }
-    return StoreAttributes(
-        variant=plan.variant.name,
-        catalog=plan.catalog.name,
-        base_zoom=plan.variant.base_zoom,
-        sensors=plan.variant.sensors,
-        modalities=modalities,
-        plan_digest=plan.digest,
-        software_version=__version__,
-    )
-
-
-def _write_index_arrays(folder: Path, plan: Plan, layout: Layout) -> None:
+def _write_index_arrays(folder: Path, index: Mapping[str, NDArray[Any]]) -> None:
     import zarr
 
-    table = rows_of(plan, layout, ["z", "x", "y", "gsd_m", *acquired_columns(plan)])
-    values: dict[str, Any] = {
-        "tile": np.stack([table[name].to_numpy() for name in "zxy"], axis=1),
-        "gsd_m": table["gsd_m"].to_numpy(),
-        "acquired": np.stack(
-            [table[name].to_numpy().astype("datetime64[s]") for name in acquired_columns(plan)],
-            axis=1,
-        ).astype(np.int64),
-        "valid_fraction": [row.valid_fraction for row in layout.rows],
-        "cloud_fraction": [row.cloud_fraction for row in layout.rows],
-        "split": [row.split for row in layout.rows],
-    }
     group = zarr.open_group(folder, mode="r+")
     for name, (dtype, dims) in INDEX_ARRAYS.items():
-        array = np.asarray(values[name], dtype=dtype)
+        array = np.asarray(index[name], dtype=dtype)
         group.create_array(
             name,
             data=array,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,15 @@ if TYPE_CHECKING:
 
 # Every annotation of the model half, shapes included, is checked on every call in the tests.
 install_import_hook("salibi_model", "beartype.beartype")
+
+
+def pytest_configure() -> None:
+    """Give Ctrl-C its meaning back: a shell takes it from what it starts in the background.
+
+    Ignoring it is inherited, and tests send it to processes that they start.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

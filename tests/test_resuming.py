@@ -204,7 +204,7 @@ def test_without_the_file_last_the_newest_checkpoint_counts(trained):
 
 
 def test_a_store_is_no_folder_for_a_run(small_store):
-    with pytest.raises(UsageError, match="give another --out"):
+    with pytest.raises(UsageError, match="Give another --out"):
         train(TrainingConfig(stores=(str(small_store),), steps=1), out=small_store)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from salibi_data import splits
 from salibi_data.errors import UsageError
 from salibi_data.estimate import Tally
 from salibi_data.geoparquet import writing
-from salibi_data.grid import tile_ids, tile_outlines
+from salibi_data.grid import tile_chances, tile_outlines
 from salibi_data.plans import metadata, sample_columns
 from salibi_data.select import Picks, Tiles
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from salibi_data.catalog import Catalog
     from salibi_data.scenes import Scene
     from salibi_data.variant import Variant
-
-_MIX: Final = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 class Draft:
@@ -67,7 +65,7 @@ class Draft:
         arrays = [pa.array(columns[name]) for name in self._schema.names]
         self._writer.write(pa.record_batch(arrays, schema=self._schema))
         if self._limit is not None:
-            chances = np.concatenate([self._least, _chance(tiles)])
+            chances = np.concatenate([self._least, tile_chances(tiles.zoom, tiles.x, tiles.y)])
             self._least = np.sort(chances)[: self._limit]
         if self._clusters is not None:
             self._clusters.add(picks)
@@ -113,7 +111,7 @@ class Draft:
                 tiles = Tiles(zoom=self._variant.base_zoom, x=column["x"], y=column["y"])
                 keep = np.ones(len(tiles), dtype=bool)
                 if self._limit is not None:
-                    keep = np.isin(_chance(tiles), self._least)
+                    keep = np.isin(tile_chances(tiles.zoom, tiles.x, tiles.y), self._least)
                 if keep.any():
                     yield Picks(
                         tiles=tiles.take(keep),
@@ -153,17 +151,6 @@ class _Used:
             name: {s.id: s for number in numbers for s in self._sets[name][number]}
             for name, numbers in self._numbers.items()
         }
-
-
-def _chance(tiles: Tiles) -> NDArray[np.uint64]:
-    """A number per tile that looks random and depends on the tile alone.
-
-    Source: the finaliser of SplitMix64 (Steele, Lea and Flood 2014), a bijection.
-    """
-    mixed = tile_ids(tiles.zoom, tiles.x, tiles.y).astype(np.uint64)
-    for shift, factor in zip((30, 27), _MIX, strict=True):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    return mixed ^ (mixed >> np.uint64(31))
 
 
 def check_budget(expected: Mapping[str, Any], max_bytes: int | None) -> None:

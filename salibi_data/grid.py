@@ -33,6 +33,8 @@ HALF_TURN: Final = 180.0
 MAX_ZOOM: Final = 26
 """Highest zoom whose tile ids fit a signed 64-bit integer with room to spare."""
 
+_MIX: Final = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+
 
 class TileXYZ(NamedTuple):
     """A tile of the XYZ scheme; a tuple as mercantile takes it."""
@@ -112,6 +114,19 @@ def hilbert_order(zoom: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.int64]:
     """
     order: NDArray[np.int64] = np.argsort(tile_ids(zoom, x, y), kind="stable")
     return order
+
+
+def tile_chances(zoom: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.uint64]:
+    """A number per tile that looks random and depends on the tile alone, shape (N,).
+
+    The tiles with the least of them are an even sample, and one that a larger sample contains.
+
+    Source: the finaliser of SplitMix64 (Steele, Lea and Flood 2014), a bijection.
+    """
+    mixed = tile_ids(zoom, x, y).astype(np.uint64)
+    for shift, factor in zip((30, 27), _MIX, strict=True):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return mixed ^ (mixed >> np.uint64(31))
 
 
 def tile_bounds(zoom: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:

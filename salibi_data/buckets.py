@@ -9,6 +9,7 @@ Nothing of them, and nothing that a server says beyond its status, is part of an
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,9 @@ BLOCK_BYTES: Final = 8 << 20
 _RETRIES: Final = {"max_retries": 6, "retry_timeout": timedelta(seconds=120)}
 _TIMEOUT: Final = timedelta(minutes=5)
 """For one request. obstore's own 30 s would cut off blocks on a slow line that many share."""
+
+_VARIABLES: Final = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE", "abfs": "AZURE", "abfss": "AZURE"}
+"""How the names of a provider's environment variables begin."""
 
 _REASONS: Final = (
     (r"NoSuchBucket|ContainerNotFound|bucket does not exist", "its bucket does not exist"),
@@ -89,10 +93,16 @@ def place(location: str | Path, *, writing: bool = False) -> ObjectStore:
     if scheme == "file":
         return LocalStore(local_path(location), mkdir=writing)
     _refuse_secrets(str(location), scheme)
-    options: Any = {"timeout": _TIMEOUT} | ({"allow_http": True} if scheme == "http" else {})
+    options: Any = {"timeout": _TIMEOUT, "allow_http": _plain_http_is_meant(scheme)}
     retries: Any = _RETRIES
     with explained(str(location), "opened"):
         return from_url(str(location), client_options=options, retry_config=retries)
+
+
+def _plain_http_is_meant(scheme: str) -> bool:
+    """Whether requests may go unencrypted; options given in code hide obstore's own variables."""
+    variable = f"{_VARIABLES.get(scheme, '')}_ALLOW_HTTP"
+    return scheme == "http" or os.environ.get(variable, "").lower() in ("true", "1")
 
 
 def local_path(location: str | Path) -> Path:

@@ -122,6 +122,4 @@ def opened(source: Path | IO[bytes], *, where: str = "") -> Iterator[tuple[Any, 
         with pq.ParquetFile(source, memory_map=False) as file:
             yield file, json.loads(file.metadata.metadata[b"salibi"])
     except (pa.ArrowException, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise PlanError(
-            f"{where or source} is damaged or not a table of ours: {error}."
-        ) from error
+        raise PlanError(f"{where or source} is damaged or not a table of ours: {error}.") from error

@@ -202,7 +202,7 @@ class Release:
     manifest_sha256: str
     """SHA-256 of the store's ``manifest.json``, and through it of every file."""
     samples: int
-    bytes: int
+    num_bytes: int
     """Of the store's files."""
     cards: Mapping[str, str]
     """SHA-256 of each file beside the store: the card, its figure, STAC, Croissant."""

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from salibi_data.buckets import blocks, explained, is_url, listing, local_path, place
+from salibi_data.buckets import (
+    blocks,
+    explained,
+    is_url,
+    listing,
+    local_path,
+    place,
+    reason,
+)
 from salibi_data.errors import StoreError
 from salibi_data.schema import LATEST_NAME, MANIFEST_NAME, SAMPLES_NAME, Release, StoreAttributes
 
@@ -52,17 +60,17 @@ class StoreFiles:
             UsageError: a URL of a kind that is not read, or with a password or query in it.
         """
         where = str(location)
-        if not is_url(location) or where.startswith("file:"):
-            if not local_path(location).is_dir():
-                raise _no_store(where)
+        on_disk = not is_url(location) or where.startswith("file:")
+        if on_disk and not local_path(location).is_dir():
+            raise _no_store(where)
         storage = place(location)
         with explained(where, "read"):
-            if read_if_there(storage, GROUP_NAME) is not None:
+            if get_if_there(storage, GROUP_NAME) is not None:
                 return cls(where=where, storage=storage)
-            latest = read_if_there(storage, LATEST_NAME)
-        if latest is None:
-            raise _no_store(where)
-        release = Release.from_json(latest, where=where)
+            latest = get_if_there(storage, LATEST_NAME)
+            if latest is None:
+                raise _no_store(where)
+            release = Release.from_json(bytes(latest.bytes()), where=where)
         return cls(where=where, storage=storage, release=release)
 
     @property
@@ -143,7 +151,7 @@ class StoreFiles:
         group = self.group()
         attributes = StoreAttributes.from_dict(dict(group.attrs), where=self.where)
         with explained(self.where, "read"):
-            if read_if_there(self.storage, self._prefix + MANIFEST_NAME) is None:
+            if get_if_there(self.storage, self._prefix + MANIFEST_NAME) is None:
                 raise StoreError(
                     f"{self.where} has no {MANIFEST_NAME}, which comes last: it is not a whole store. "
                     "Remove it, and build or pull it again."
@@ -197,14 +205,12 @@ class StoreFiles:
         return geoparquet.read(BytesIO(self.read(SAMPLES_NAME)), columns, where=where)
 
 
-def read_if_there(storage: ObjectStore, name: str) -> bytes | None:
-    """The content of an object; None where there is none, though its bucket is there."""
+def get_if_there(storage: ObjectStore, name: str) -> Any:
+    """An object as obstore gives it; None where there is none, though its bucket is there."""
     import obstore
 
-    from salibi_data.buckets import reason
-
     try:
-        return bytes(obstore.get(storage, name).bytes())
+        return obstore.get(storage, name)
     except FileNotFoundError as error:
         if "bucket" in reason(error):  # which storage tells in the same way
             raise

@@ -8,12 +8,13 @@ import sys
 import pytest
 
 import salibi_data
-from salibi_data import building, planning, verifying
+from salibi_data import building, planning, publishing, verifying
 
 
 def test_the_commands_functions_are_public() -> None:
     assert salibi_data.build is building.build
     assert salibi_data.plan is planning.plan
+    assert salibi_data.publish is publishing.publish
     assert salibi_data.verify is verifying.verify
 
 

@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from salibi_cli import building, common
+from salibi_cli import building, common, publishing
 from salibi_data.errors import SalibiError, UsageError
 
 app = common.app(help="Make aligned, multi-modal, multi-scale satellite datasets.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Store = Annotated[Path, typer.Argument(help="Path of the store.")]
+StoreOrUrl = Annotated[str, typer.Argument(metavar="STORE", help="Path or URL of the store.")]
 
 
 @app.command()
@@ -143,10 +144,11 @@ def _write_labelled(directory: Path, seed: int, *, as_json: bool) -> None:
 app.command()(building.plan)
 app.command()(building.build)
 app.command()(building.status)
+app.command()(publishing.publish)
 
 
 @app.command()
-def info(store: Store, *, as_json: Json = False) -> None:
+def info(store: StoreOrUrl, *, as_json: Json = False) -> None:
     """What is in a store. Example: `salibi-data info data/micro.zarr`"""
     from salibi_data.describe import info as describe
 
@@ -177,7 +179,7 @@ def info(store: Store, *, as_json: Json = False) -> None:
 
 @app.command()
 def verify(
-    store: Store,
+    store: StoreOrUrl,
     *,
     against_source: Annotated[
         int,
@@ -191,6 +193,8 @@ def verify(
     """Check checksums, schema, grid, splits and every sample.
 
     Example: `salibi-data verify data/micro.zarr --against-source 8`
+
+    A published dataset: `salibi-data verify s3://bucket/micro`
     """
     from salibi_data.verifying import verify as check
 

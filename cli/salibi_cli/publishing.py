@@ -1,0 +1,65 @@
+"""``salibi-data publish`` and ``pull``: stores on their way to buckets, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from salibi_cli import common
+
+if TYPE_CHECKING:
+    from salibi_data.publishing import Published
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Workers = Annotated[int, typer.Option(min=1, help="Files on their way at a time.")]
+
+
+def publish(
+    store: Annotated[Path, typer.Argument(help="Path of the store.")],
+    url: Annotated[
+        str,
+        typer.Argument(metavar="URL", help="Address of the dataset: s3://, gs://, az://, file://."),
+    ],
+    *,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the dataset; default the store's variant.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be sent; write nothing.")
+    ] = False,
+    workers: Workers = 8,
+    as_json: Json = False,
+) -> None:
+    """Make a store the newest release of the dataset at a URL.
+
+    Example: `salibi-data publish data/micro.zarr s3://bucket/micro`
+
+    Readers have the release before until the last file is there. Run again, it goes on.
+    """
+    from salibi_data.publishing import publish as send
+
+    with common.progress("publishing", unit="files") as advance:
+        done = send(store, url, name=name, dry_run=dry_run, workers=workers, progress=advance)
+    if as_json:
+        common.print_json({**_figures(done), "dry_run": dry_run})
+        return
+    sent = f"{done.files_sent} of {done.files} files ({common.human_bytes(done.bytes_sent)})"
+    if dry_run:
+        typer.echo(f"{sent} would be sent to {url}; nothing was written")
+    elif done.before == done.release and not done.files_sent:
+        typer.echo(f"{url} has this release already; nothing was sent")
+    else:
+        typer.echo(f"{sent} sent; {done.release.samples} samples are the newest release at {url}")
+
+
+def _figures(done: Published) -> dict[str, Any]:
+    return {
+        "url": done.url,
+        "release": done.release.to_dict(),
+        "before": None if done.before is None else done.before.to_dict(),
+        "files": done.files,
+        "files_sent": done.files_sent,
+        "bytes_sent": done.bytes_sent,
+    }

@@ -1,6 +1,6 @@
 """Aligned, multi-modal, multi-scale satellite datasets: from STAC catalogs to Zarr stores.
 
-``build``, ``plan``, ``publish`` and ``verify`` mirror the commands; they are loaded when first used, so that
+``build``, ``plan``, ``publish``, ``pull`` and ``verify`` mirror the commands; they are loaded when first used, so that
 importing this package, or its schema alone, costs nothing.
 """
 
@@ -13,15 +13,17 @@ if TYPE_CHECKING:
     from salibi_data.building import build as build
     from salibi_data.planning import plan as plan
     from salibi_data.publishing import publish as publish
+    from salibi_data.pulling import pull as pull
     from salibi_data.verifying import verify as verify
 
 __version__ = "0.1.0"
-__all__ = ["build", "plan", "publish", "verify"]
+__all__ = ["build", "plan", "publish", "pull", "verify"]
 
 _HOMES: Final = {
     "build": "building",
     "plan": "planning",
     "publish": "publishing",
+    "pull": "pulling",
     "verify": "verifying",
 }
 

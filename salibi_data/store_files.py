@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from salibi_data.buckets import (
@@ -77,6 +77,10 @@ class StoreFiles:
     def _prefix(self) -> str:
         return f"{self.release.store}/" if self.release else ""
 
+    def key(self, name: str) -> str:
+        """Name of one file's object in :attr:`storage`."""
+        return self._prefix + name
+
     def read(self, name: str) -> bytes:
         """The content of one file.
 
@@ -86,7 +90,7 @@ class StoreFiles:
         import obstore
 
         with explained(f"{name} of {self.where}", "read"):
-            return bytes(obstore.get(self.storage, self._prefix + name).bytes())
+            return bytes(obstore.get(self.storage, self.key(name)).bytes())
 
     def sizes(self) -> dict[str, int]:
         """Size in bytes of every file that is there, by its name.
@@ -106,22 +110,26 @@ class StoreFiles:
         """
         digest = hashlib.sha256()
         with explained(f"{name} of {self.where}", "read"):
-            for block in blocks(self.storage, self._prefix + name, num_bytes):
+            for block in blocks(self.storage, self.key(name), num_bytes):
                 digest.update(block)
         return digest.hexdigest()
 
     def manifest(self) -> dict[str, Entry]:
-        """Size and SHA-256 of every file but the manifest itself.
+        """Size and SHA-256 of every file but the manifest itself; raises as the next."""
+        return read_manifest(self.manifest_content(), where=f"{MANIFEST_NAME} of {self.where}")
+
+    def manifest_content(self) -> bytes:
+        """The manifest as it lies there.
 
         Raises:
-            StoreError: it is damaged, or not the one that was published.
+            StoreError: it cannot be read, or is not the one that was published.
         """
         content = self.read(MANIFEST_NAME)
         if self.release and hashlib.sha256(content).hexdigest() != self.release.manifest_sha256:
             raise StoreError(
                 f"{MANIFEST_NAME} of {self.where} is not the one that was published; publish it again."
             )
-        return read_manifest(content, where=f"{MANIFEST_NAME} of {self.where}")
+        return content
 
     def damaged_cards(self) -> list[str]:
         """Which of the files beside a published store differ from their checksums.
@@ -151,7 +159,7 @@ class StoreFiles:
         group = self.group()
         attributes = StoreAttributes.from_dict(dict(group.attrs), where=self.where)
         with explained(self.where, "read"):
-            if get_if_there(self.storage, self._prefix + MANIFEST_NAME) is None:
+            if get_if_there(self.storage, self.key(MANIFEST_NAME)) is None:
                 raise StoreError(
                     f"{self.where} has no {MANIFEST_NAME}, which comes last: it is not a whole store. "
                     "Remove it, and build or pull it again."
@@ -225,12 +233,15 @@ def read_manifest(content: bytes, *, where: str) -> dict[str, Entry]:
     """
     try:
         files: Mapping[str, Any] = json.loads(content)["files"]
-        return {
+        entries = {
             name: Entry(bytes=int(entry["bytes"]), sha256=str(entry["sha256"]))
             for name, entry in files.items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{where} is damaged; build or pull it again.") from error
+    if any(".." in PurePosixPath(name).parts or name.startswith("/") for name in entries):
+        raise StoreError(f"{where} is damaged: it names files outside of the store.")
+    return entries
 
 
 def _no_store(where: str) -> StoreError:

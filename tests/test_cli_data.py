@@ -17,7 +17,19 @@ import zarr
 from PIL import Image
 from samples import run
 
-COMMANDS = ["catalogs", "variants", "sample", "plan", "build", "status", "info", "verify", "figure"]
+COMMANDS = [
+    "catalogs",
+    "variants",
+    "sample",
+    "plan",
+    "build",
+    "status",
+    "info",
+    "verify",
+    "figure",
+    "publish",
+    "pull",
+]
 
 
 def assert_one_line(done: subprocess.CompletedProcess[str], exit_code: int, *words: str) -> None:

@@ -8,13 +8,14 @@ import sys
 import pytest
 
 import salibi_data
-from salibi_data import building, planning, publishing, verifying
+from salibi_data import building, planning, publishing, pulling, verifying
 
 
 def test_the_commands_functions_are_public() -> None:
     assert salibi_data.build is building.build
     assert salibi_data.plan is planning.plan
     assert salibi_data.publish is publishing.publish
+    assert salibi_data.pull is pulling.pull
     assert salibi_data.verify is verifying.verify
 
 

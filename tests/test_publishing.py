@@ -242,6 +242,7 @@ def test_a_bucket_that_is_full_or_lost_in_the_middle(
         assert StoreFiles.at(url).manifest() == StoreFiles.at(micro_store).manifest()
         gate.writes = None
         done = publish(newer, url)
+    s3.environment(monkeypatch)
     assert 0 < done.files_sent < done.files
     assert StoreFiles.at(url).manifest() == StoreFiles.at(newer).manifest()
     verify(url)

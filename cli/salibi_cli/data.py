@@ -145,6 +145,7 @@ app.command()(building.plan)
 app.command()(building.build)
 app.command()(building.status)
 app.command()(publishing.publish)
+app.command()(publishing.pull)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,6 +53,34 @@ def publish(
         typer.echo(f"{url} has this release already; nothing was sent")
     else:
         typer.echo(f"{sent} sent; {done.release.samples} samples are the newest release at {url}")
+
+
+def pull(
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="Address of a published dataset, or of a store.")
+    ],
+    directory: Annotated[Path, typer.Argument(help="Path of the store to be.")],
+    *,
+    workers: Workers = 8,
+    as_json: Json = False,
+) -> None:
+    """Fetch the newest release of a dataset, checked file by file.
+
+    Example: `salibi-data pull s3://bucket/micro data/micro.zarr`
+
+    Run again, it goes on where it was.
+    """
+    from salibi_data.pulling import pull as fetch
+
+    with common.progress("pulling", unit="files") as advance:
+        done = fetch(url, directory, workers=workers, progress=advance)
+    if as_json:
+        common.print_json({**asdict(done), "store": str(done.store)})
+        return
+    typer.echo(
+        f"{done.num_samples} samples in {done.store}; {done.files_fetched} of {done.files} files "
+        f"({common.human_bytes(done.bytes_fetched)}) fetched"
+    )
 
 
 def _figures(done: Published) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -50,6 +50,7 @@ def publish(
     url: str,
     *,
     name: str | None = None,
+    figure: bytes | None = None,
     dry_run: bool = False,
     workers: int = 8,
     progress: Progress | None = None,
@@ -61,6 +62,7 @@ def publish(
         url: address of the dataset (s3://, gs://, az://, file://, or a path): nothing is there
             yet, or earlier releases of the same dataset.
         name: of the dataset; default the store's variant.
+        figure: JPEG of some samples, for the dataset card.
         dry_run: whether to find out what there is to do, and write nothing.
         workers: files to send at a time.
         progress: called with (files done, files in all).
@@ -70,14 +72,20 @@ def publish(
             ``url``; it cannot be reached or written to; another release was published meanwhile.
         UsageError: a URL of a kind that is not written to, or with a password in it.
     """
+    from salibi_data.cards import cards_of
+
     files = _local(store)
     release = _release(files, name)
     target = _target(url, dry_run=dry_run)
     with explained(url, "published to"):
         latest = Latest.read(target, url)
         latest.check(release.dataset, release.catalog, others_at(target))
+    release, cards = _with_cards(
+        release, cards_of(files, release, figure=figure), newest=latest.release
+    )
     uploads = [
         *uploads_of(Path(store), files.manifest(), release.store),
+        *(Upload.of_bytes(card, f"{release.folder}/{file}") for file, card in cards.items()),
         Upload.of_bytes(files.read(MANIFEST_NAME), f"{release.store}/{MANIFEST_NAME}"),
     ]
     with explained(url, "published to", then=_GO_ON):
@@ -113,6 +121,21 @@ def _release(files: StoreFiles, name: str | None) -> Release:
         num_bytes=len(content) + sum(entry.bytes for entry in manifest.values()),
         cards={},
     )
+
+
+def _with_cards(
+    release: Release, made: dict[str, bytes], *, newest: Release | None
+) -> tuple[Release, dict[str, bytes]]:
+    """The release with its cards' checksums, and the cards to be there.
+
+    A release that readers have keeps the cards it came with, though another version of this
+    software would write others.
+    """
+    checksums = {name: hashlib.sha256(card).hexdigest() for name, card in made.items()}
+    if newest is None or newest.manifest_sha256 != release.manifest_sha256:
+        return replace(release, cards=checksums), made
+    kept = {name: card for name, card in made.items() if newest.cards.get(name) == checksums[name]}
+    return newest, kept
 
 
 def _target(url: str, *, dry_run: bool) -> ObjectStore:

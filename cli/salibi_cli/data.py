@@ -235,30 +235,12 @@ def figure(
 
     Example: `salibi-data figure data/micro.zarr -o grid.png -n 8`
     """
-    from salibi_cli.panels import Panel, check_path, save_panels
-    from salibi_data.describe import figure_rows
-    from salibi_model.colours import as_rgb
+    from salibi_cli.panels import check_path
+    from salibi_cli.sample_figure import draw
 
     check_path(output)
-    attributes, samples = figure_rows(store, num_samples=num_samples)
-    modalities = attributes.modalities
-    rows = [
-        [
-            Panel(
-                title=f"{name} ({modalities[name].sensor})", image=as_rgb(image, modalities[name])
-            )
-            for name, image in images.items()
-        ]
-        for images in samples.values()
-    ]
-    edge_px = edge or max(modality.size_px for modality in modalities.values())
-    if any(edge_px % m.size_px and m.size_px % edge_px for m in modalities.values()):
-        sizes = ", ".join(f"{m.size_px}" for m in modalities.values())
-        raise UsageError(
-            f"--edge {edge_px} and images of {sizes} px do not divide; try 256 or 512."
-        )
-    save_panels(rows, output, row_labels=list(samples), edge_px=edge_px)
-    typer.echo(f"{len(rows)} samples in {output}")
+    drawn = draw(store, output, num_samples=num_samples, edge=edge)
+    typer.echo(f"{drawn} samples in {output}")
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Workers = Annotated[int, typer.Option(min=1, help="Files on their way at a time.")]
+
+_NUM_SHOWN: Final = 4
+_EDGE_PX: Final = 256
+"""Of the dataset card's figure."""
 
 
 def publish(
@@ -39,10 +43,20 @@ def publish(
 
     Readers have the release before until the last file is there. Run again, it goes on.
     """
+    from salibi_cli.sample_figure import as_jpeg
     from salibi_data.publishing import publish as send
 
+    figure = as_jpeg(store, num_samples=_NUM_SHOWN, edge=_EDGE_PX)
     with common.progress("publishing", unit="files") as advance:
-        done = send(store, url, name=name, dry_run=dry_run, workers=workers, progress=advance)
+        done = send(
+            store,
+            url,
+            name=name,
+            figure=figure,
+            dry_run=dry_run,
+            workers=workers,
+            progress=advance,
+        )
     if as_json:
         common.print_json({**_figures(done), "dry_run": dry_run})
         return

@@ -152,11 +152,11 @@ def reason(error: Exception) -> str:
     for pattern, meaning in _REASONS:
         if re.search(pattern, said):
             return meaning
+    if isinstance(error, FileNotFoundError):
+        return "it is not there"
     status = re.search(r"status code: (\d{3})", said)
     if status:
         return f"the server answered {status[1]}"
-    if isinstance(error, FileNotFoundError):
-        return "it is not there"
     return f"storage failed ({type(error).__name__})"
 
 

@@ -21,6 +21,7 @@ def test_the_commands_of_the_page_run(micro_store: Path, tmp_path: Path) -> None
     places = {
         "s3://bucket/micro": f"file://{tmp_path}/micro",
         "data/micro.zarr": str(micro_store),
+        "data/part.zarr": str(tmp_path / "part.zarr"),
         "data/pulled.zarr": str(tmp_path / "pulled.zarr"),
     }
     for line in lines:

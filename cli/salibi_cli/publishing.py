@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from salibi_cli import common
+from salibi_cli.building import Bbox, bounds
 
 if TYPE_CHECKING:
     from salibi_data.publishing import Published
+    from salibi_data.selection import Selection
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Workers = Annotated[int, typer.Option(min=1, help="Files on their way at a time.")]
@@ -75,15 +77,47 @@ def pull(
     ],
     directory: Annotated[Path, typer.Argument(help="Path of the store to be.")],
     *,
+    split: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Only train, validation, test, or some.")
+    ] = None,
+    bbox: Bbox = None,
+    max_cloud: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, metavar="SHARE", help="Only tiles with at most so much cloud."),
+    ] = None,
+    modalities: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Only these arrays, as sar,lores.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most so many samples, drawn evenly.")
+    ] = None,
     workers: Workers = 8,
     as_json: Json = False,
 ) -> None:
-    """Fetch the newest release of a dataset, checked file by file.
+    """Fetch the newest release of a dataset, or a part of it.
 
     Example: `salibi-data pull s3://bucket/micro data/micro.zarr`
 
+    A part: `salibi-data pull s3://bucket/micro data/part.zarr --split train --modalities sar,lores`
+
     Run again, it goes on where it was.
     """
+    from salibi_data.selection import Selection
+
+    asked: dict[str, Any] = {
+        "splits": common.listed(split),
+        "bounds_lonlat": bounds(bbox),
+        "max_cloud": max_cloud,
+        "modalities": common.listed(modalities),
+        "limit": limit,
+    }
+    if all(value is None for value in asked.values()):
+        _pull_whole(url, directory, workers, as_json=as_json)
+    else:
+        _pull_part(url, directory, Selection(**asked), workers, as_json=as_json)
+
+
+def _pull_whole(url: str, directory: Path, workers: int, *, as_json: bool) -> None:
     from salibi_data.pulling import pull as fetch
 
     with common.progress("pulling", unit="files") as advance:
@@ -95,6 +129,19 @@ def pull(
         f"{done.num_samples} samples in {done.store}; {done.files_fetched} of {done.files} files "
         f"({common.human_bytes(done.bytes_fetched)}) fetched"
     )
+
+
+def _pull_part(
+    url: str, directory: Path, selection: Selection, workers: int, *, as_json: bool
+) -> None:
+    from salibi_data.pulling_part import pull_part
+
+    with common.progress("pulling", unit="shards") as advance:
+        done = pull_part(url, directory, selection, workers=workers, progress=advance)
+    if as_json:
+        common.print_json({**asdict(done), "store": str(done.store)})
+        return
+    typer.echo(f"{done.num_samples} of {done.num_there} samples in {done.store}")
 
 
 def _figures(done: Published) -> dict[str, Any]:

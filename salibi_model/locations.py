@@ -171,15 +171,25 @@ def _bucket(location: str, scheme: str) -> Any:
     try:
         storage = from_url(location, client_options=options, retry_config=retries)
         # Zarr takes a bucket that is not there for an empty one.
-        if not _has(storage, "zarr.json"):
-            latest = bytes(obstore.get(storage, LATEST_NAME).bytes())
-            release = f"{location.rstrip('/')}/{Release.from_json(latest, where=location).store}"
-            storage = from_url(release, client_options=options, retry_config=retries)
+        if _has(storage, "zarr.json"):
+            return ObjectStore(storage, read_only=True)
+        latest = bytes(obstore.get(storage, LATEST_NAME).bytes())
     except FileNotFoundError as error:
         if "bucket" in (why := reason(error)):
             raise StoreError(f"{location} cannot be read: {why}.") from error
         raise
-    return ObjectStore(storage, read_only=True)
+    release = Release.from_json(latest, where=location)
+    address = f"{location.rstrip('/')}/{release.store}"
+    storage = from_url(address, client_options=options, retry_config=retries)
+    return _kept(ObjectStore(storage, read_only=True), release)
+
+
+def _kept(storage: Any, release: Release) -> Any:
+    """Give storage that keeps on disk what it read, if the environment asks for it."""
+    from salibi_model.disk_cache import CachedRelease, cache_of_environment
+
+    cache = cache_of_environment()
+    return storage if cache is None else CachedRelease(storage, cache, release.manifest_sha256)
 
 
 def _has(storage: Any, name: str) -> bool:

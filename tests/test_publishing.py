@@ -18,10 +18,12 @@ from buckets import S3, Gate, signed_s3_server
 from published import another, damaged
 from servers import serve
 
-from salibi_data.buckets import listing, place
+from salibi_data.buckets import BLOCK_BYTES, listing, place
 from salibi_data.errors import StoreError, UsageError, VerificationError
 from salibi_data.publishing import publish
+from salibi_data.pulling_part import pull_part
 from salibi_data.schema import Release, SchemaError
+from salibi_data.selection import Selection
 from salibi_data.store_files import StoreFiles
 from salibi_data.verifying import verify
 
@@ -40,6 +42,15 @@ def server() -> Iterator[S3]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def some_store(micro_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A part of the micro store with all modalities; one of its files is sent in parts."""
+    store = tmp_path_factory.mktemp("some") / "some.zarr"
+    pull_part(micro_store, store, Selection(limit=30))
+    assert any(path.stat().st_size > BLOCK_BYTES for path in store.rglob("0"))
+    return store
+
+
 @pytest.fixture
 def s3(server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
     server.environment(monkeypatch)
@@ -55,8 +66,8 @@ def url(request: pytest.FixtureRequest, s3: S3, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def newer(micro_store: Path, tmp_path: Path) -> Path:
-    return another(micro_store, tmp_path / "newer.zarr", software_version="9")
+def newer(some_store: Path, tmp_path: Path) -> Path:
+    return another(some_store, tmp_path / "newer.zarr", software_version="9")
 
 
 def objects(url: str) -> dict[str, int]:
@@ -74,43 +85,43 @@ def assert_one_line(caught: pytest.ExceptionInfo[Exception], s3: S3, *words: str
 
 
 def test_what_was_published_verifies_and_is_byte_for_byte_the_store(
-    url: str, micro_store: Path
+    url: str, some_store: Path
 ) -> None:
-    done = publish(micro_store, url)
-    assert verify(url).num_samples == done.release.samples == verify(micro_store).num_samples
+    done = publish(some_store, url)
+    assert verify(url).num_samples == done.release.samples == verify(some_store).num_samples
     files = StoreFiles.at(url)
     assert {name: files.sha256(name, size) for name, size in files.sizes().items()} == samples.tree(
-        micro_store
+        some_store
     )
     num_cards = len(done.release.cards)
-    assert done.files_sent == done.files == len(samples.tree(micro_store)) + num_cards
+    assert done.files_sent == done.files == len(samples.tree(some_store)) + num_cards
     assert done.bytes_sent > sum(files.sizes().values()) == done.release.num_bytes
 
 
-def test_publishing_the_same_again_sends_nothing(url: str, micro_store: Path) -> None:
-    first = publish(micro_store, url)
+def test_publishing_the_same_again_sends_nothing(url: str, some_store: Path) -> None:
+    first = publish(some_store, url)
     before = objects(url)
-    again = publish(micro_store, url)
+    again = publish(some_store, url)
     assert (again.files_sent, again.before, again.release) == (0, first.release, first.release)
     assert objects(url) == before
 
 
 def test_a_dry_run_tells_what_there_is_to_do_and_writes_nothing(
-    url: str, micro_store: Path, tmp_path: Path
+    url: str, some_store: Path, tmp_path: Path
 ) -> None:
-    told = publish(micro_store, url, dry_run=True)
+    told = publish(some_store, url, dry_run=True)
     assert not (tmp_path / "published").exists()
     if url.startswith("s3:"):
         assert not objects(url)
-    done = publish(micro_store, url)
+    done = publish(some_store, url)
     assert (told.files_sent, told.bytes_sent) == (done.files_sent, done.bytes_sent)
     assert told.release == done.release
 
 
 def test_a_newer_release_leaves_the_one_before_as_it_was(
-    url: str, micro_store: Path, newer: Path
+    url: str, some_store: Path, newer: Path
 ) -> None:
-    first = publish(micro_store, url)
+    first = publish(some_store, url)
     reader = StoreFiles.at(url)
     before = objects(url)
     second = publish(newer, url)
@@ -121,18 +132,18 @@ def test_a_newer_release_leaves_the_one_before_as_it_was(
         name: size for name, size in before.items() if name != "latest.json"
     }
     # Who opened the dataset before goes on with what was opened.
-    assert reader.manifest() == StoreFiles.at(micro_store).manifest()
-    back = publish(micro_store, url)
+    assert reader.manifest() == StoreFiles.at(some_store).manifest()
+    back = publish(some_store, url)
     assert (back.files_sent, StoreFiles.at(url).release) == (0, first.release)
 
 
 def test_of_two_releases_at_once_none_is_lost_without_a_word(
-    s3: S3, micro_store: Path, newer: Path
+    s3: S3, some_store: Path, newer: Path
 ) -> None:
     """The other one is published while this one's last files are on their way."""
     url = f"s3://{BUCKET}/both"
-    publish(micro_store, url)
-    third = another(micro_store, newer.with_name("third.zarr"), software_version="10")
+    publish(some_store, url)
+    third = another(some_store, newer.with_name("third.zarr"), software_version="10")
 
     def other(done: int, total: int) -> None:
         if done == total:
@@ -148,11 +159,11 @@ def test_of_two_releases_at_once_none_is_lost_without_a_word(
 
 
 def test_what_lies_at_the_address_is_not_touched(
-    url: str, micro_store: Path, newer: Path, s3: S3
+    url: str, some_store: Path, newer: Path, s3: S3
 ) -> None:
     place(url, writing=True).put("holiday.jpg", b"sea")
     with pytest.raises(StoreError) as caught:
-        publish(micro_store, url)
+        publish(some_store, url)
     assert_one_line(caught, s3, "something else", "holiday.jpg", f"{url}/micro")
     assert objects(url) == {"holiday.jpg": 3}
 
@@ -165,11 +176,11 @@ def test_what_lies_at_the_address_is_not_touched(
     ],
 )
 def test_another_dataset_is_not_published_over_one(
-    url: str, micro_store: Path, tmp_path: Path, s3: S3, other: dict[str, str], words: list[str]
+    url: str, some_store: Path, tmp_path: Path, s3: S3, other: dict[str, str], words: list[str]
 ) -> None:
-    publish(micro_store, url)
+    publish(some_store, url)
     before = objects(url)
-    stranger = another(micro_store, tmp_path / "other.zarr", **other)
+    stranger = another(some_store, tmp_path / "other.zarr", **other)
     with pytest.raises(StoreError) as caught:
         publish(stranger, url)
     assert_one_line(caught, s3, *words)
@@ -177,48 +188,48 @@ def test_another_dataset_is_not_published_over_one(
     verify(url)
 
 
-def test_a_damaged_store_is_not_published(url: str, micro_store: Path, tmp_path: Path) -> None:
-    publish(micro_store, url)
-    good = another(micro_store, tmp_path / "good.zarr", software_version="11")
+def test_a_damaged_store_is_not_published(url: str, some_store: Path, tmp_path: Path) -> None:
+    publish(some_store, url)
+    good = another(some_store, tmp_path / "good.zarr", software_version="11")
     bad = damaged(good, tmp_path / "bad.zarr", "lores/c/0/0/0/0")
     with pytest.raises(StoreError, match=r"lores/c/0/0/0/0 is not as its store's manifest says"):
         publish(bad, url)
-    assert StoreFiles.at(url).manifest() == StoreFiles.at(micro_store).manifest()
+    assert StoreFiles.at(url).manifest() == StoreFiles.at(some_store).manifest()
 
 
-def test_damage_in_a_bucket_is_found_and_mended(s3: S3, micro_store: Path) -> None:
+def test_damage_in_a_bucket_is_found_and_mended(s3: S3, some_store: Path) -> None:
     url = f"s3://{BUCKET}/mended"
-    done = publish(micro_store, url)
+    done = publish(some_store, url)
     name = f"{done.release.store}/sar/c/0/0/0/0"
     size = objects(url)[name]
     place(url).put(name, bytes(size))
     with pytest.raises(VerificationError, match=r"sar/c/0/0/0/0 differs.* Publish it again"):
         verify(url)
-    assert publish(micro_store, url).files_sent == 1
+    assert publish(some_store, url).files_sent == 1
     verify(url)
 
 
-def test_a_damaged_pointer_is_told(url: str, micro_store: Path) -> None:
-    publish(micro_store, url)
+def test_a_damaged_pointer_is_told(url: str, some_store: Path) -> None:
+    publish(some_store, url)
     place(url).put("latest.json", b"{")
     with pytest.raises(SchemaError, match=r"damaged latest\.json"):
         verify(url)
 
 
 def test_credentials_that_are_wrong_or_missing(
-    s3: S3, micro_store: Path, monkeypatch: pytest.MonkeyPatch
+    s3: S3, some_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(StoreError) as caught:
-        publish(micro_store, f"s3://{BUCKET}/refused")
+        publish(some_store, f"s3://{BUCKET}/refused")
     assert_one_line(caught, s3, "access is refused", "credentials in the environment")
     s3.environment(monkeypatch)
     assert not objects(f"s3://{BUCKET}/refused")
 
 
-def test_a_bucket_that_is_not_there(s3: S3, micro_store: Path) -> None:
+def test_a_bucket_that_is_not_there(s3: S3, some_store: Path) -> None:
     with pytest.raises(StoreError) as caught:
-        publish(micro_store, "s3://nowhere/micro")
+        publish(some_store, "s3://nowhere/micro")
     assert_one_line(caught, s3, "its bucket does not exist")
 
 
@@ -227,20 +238,20 @@ def test_a_bucket_that_is_not_there(s3: S3, micro_store: Path) -> None:
 )
 def test_a_bucket_that_is_full_or_lost_in_the_middle(
     s3: S3,
-    micro_store: Path,
+    some_store: Path,
     newer: Path,
     monkeypatch: pytest.MonkeyPatch,
     full: bool,
     words: str,
 ) -> None:
     url = f"s3://{BUCKET}/through-{full}"
-    publish(micro_store, url)
+    publish(some_store, url)
     with serve(Gate(endpoint=s3.endpoint, writes=5, full=full)) as gate:
         monkeypatch.setenv("AWS_ENDPOINT_URL", gate.url)
         with pytest.raises(StoreError) as caught:
             publish(newer, url)
         assert_one_line(caught, s3, words, "run the same command again")
-        assert StoreFiles.at(url).manifest() == StoreFiles.at(micro_store).manifest()
+        assert StoreFiles.at(url).manifest() == StoreFiles.at(some_store).manifest()
         gate.writes = None
         done = publish(newer, url)
     s3.environment(monkeypatch)
@@ -258,10 +269,10 @@ main()
 """
 
 
-def test_a_full_disk_is_one_line(micro_store: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line(some_store: Path, tmp_path: Path) -> None:
     url = f"file://{tmp_path}/published"
     done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, "publish", str(micro_store), url],
+        [sys.executable, "-c", FULL_DISK, "publish", str(some_store), url],
         env=samples.environment(),
         capture_output=True,
         text=True,
@@ -271,7 +282,7 @@ def test_a_full_disk_is_one_line(micro_store: Path, tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert "it is full" in done.stderr
     assert not (tmp_path / "published/latest.json").exists()
-    publish(micro_store, url)
+    publish(some_store, url)
     verify(url)
 
 
@@ -283,16 +294,16 @@ def test_a_full_disk_is_one_line(micro_store: Path, tmp_path: Path) -> None:
         ("s3://bucket/micro?X-Amz-Signature=secret", "credentials in the environment"),
     ],
 )
-def test_addresses_that_are_not_written_to(micro_store: Path, url: str, words: str) -> None:
+def test_addresses_that_are_not_written_to(some_store: Path, url: str, words: str) -> None:
     with pytest.raises(UsageError, match=words) as caught:
-        publish(micro_store, url)
+        publish(some_store, url)
     assert "secret" not in str(caught.value)
 
 
-def test_what_is_no_store_is_not_published(tmp_path: Path, micro_store: Path) -> None:
+def test_what_is_no_store_is_not_published(tmp_path: Path, some_store: Path) -> None:
     with pytest.raises(StoreError, match="is not a Salibi store"):
         publish(tmp_path, f"file://{tmp_path}/published")
-    publish(micro_store, f"file://{tmp_path}/published")
+    publish(some_store, f"file://{tmp_path}/published")
     with pytest.raises(UsageError, match="is published already"):
         publish(tmp_path / "published", f"file://{tmp_path}/again")
     assert not (tmp_path / "again").exists()
@@ -342,13 +353,24 @@ class Watcher:
         self.seen += 1
 
 
-def test_killed_at_any_moment_readers_see_whole_releases(
-    url: str, micro_store: Path, newer: Path
+def test_killed_in_the_middle_readers_see_whole_releases(
+    url: str, some_store: Path, newer: Path
 ) -> None:
+    drill(url, some_store, newer, num_kills=1)
+
+
+@pytest.mark.slow
+def test_killed_at_many_moments_readers_see_whole_releases(
+    url: str, some_store: Path, newer: Path
+) -> None:
+    drill(url, some_store, newer, num_kills=8)
+
+
+def drill(url: str, some_store: Path, newer: Path, *, num_kills: int) -> None:
     """SIGKILL when a random number of objects is there; then the same command ends the work."""
     rng = random.Random(13)
     kills = 0
-    wanted = [another(micro_store, newer.with_name("killed.zarr"), software_version="12"), newer]
+    wanted = [another(some_store, newer.with_name("killed.zarr"), software_version="12"), newer]
     manifests = tuple(
         hashlib.sha256((s / "manifest.json").read_bytes()).hexdigest() for s in wanted
     )
@@ -359,7 +381,7 @@ def test_killed_at_any_moment_readers_see_whole_releases(
         for store in wanted:
             already = len(objects(url))
             total = len(samples.tree(store))
-            for limit in sorted(rng.sample(range(total + 1), 2)):
+            for limit in sorted(rng.sample(range(1, total), num_kills)):
                 kills += kill_when(already + limit, store, url)
             publish(store, url)
             verify(url)
@@ -391,16 +413,16 @@ def kill_when(num_objects: int, store: Path, url: str) -> int:
     return int(alive)
 
 
-def test_the_command_reports_what_it_did(micro_store: Path, tmp_path: Path) -> None:
+def test_the_command_reports_what_it_did(some_store: Path, tmp_path: Path) -> None:
     url = f"file://{tmp_path}/published"
-    told = samples.run("publish", str(micro_store), url, "--dry-run")
+    told = samples.run("publish", str(some_store), url, "--dry-run")
     assert "would be sent" in told.stdout
-    done = samples.run("publish", str(micro_store), url, "--json")
+    done = samples.run("publish", str(some_store), url, "--json")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     assert figures["files_sent"] == figures["files"]
     assert figures["release"]["dataset"] == "micro"
-    again = samples.run("publish", str(micro_store), url)
+    again = samples.run("publish", str(some_store), url)
     assert "nothing was sent" in again.stdout
     checked = samples.run("verify", url)
     assert checked.returncode == 0, checked.stderr

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import samples
 from buckets import SuffixServer, s3_server
+from nano import SIZE
 from published import another
 from servers import serve
 
@@ -19,8 +20,11 @@ from salibi_data.errors import StoreError
 from salibi_data.publishing import publish
 from salibi_data.pulling import pull
 from salibi_data.verifying import verify
+from salibi_model import config as model_config
 from salibi_model.errors import StoreError as ModelStoreError
+from salibi_model.settings import TrainingConfig
 from salibi_model.store import SampleStore
+from salibi_model.trainer import train
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,6 +155,27 @@ def test_samples_are_read_where_they_were_published(
     publish(another(micro_store, tmp_path / "newer.zarr", software_version="9"), url)
     assert np.array_equal(there[5]["sar"], here[5]["sar"])
     assert SampleStore(url).attributes.software_version == "9"
+
+
+def test_training_from_a_bucket_learns_what_training_from_disk_does(
+    s3: S3, micro_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(model_config.SIZES, "tiny", SIZE)
+    monkeypatch.setenv("SALIBI_CACHE", str(tmp_path / "cache"))
+    url = "s3://datasets/training"
+    publish(micro_store, url)
+    results = [
+        train(
+            TrainingConfig(stores=(store,), modalities=("sar", "lores"), steps=2, batch_size=4),
+            out=tmp_path / name,
+            device="cpu",
+        )
+        for name, store in (("bucket", url), ("disk", str(micro_store)))
+    ]
+    assert results[0].metrics["loss"] == results[1].metrics["loss"]
+    written = (tmp_path / "bucket/config.toml").read_text()
+    assert url in written
+    assert s3.secret not in written
 
 
 def test_a_damaged_pointer_is_told_by_the_model_half(url: str) -> None:

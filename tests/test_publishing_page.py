@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import samples
 from samples import ROOT
@@ -29,3 +29,8 @@ def test_the_commands_of_the_page_run(micro_store: Path, tmp_path: Path) -> None
         done = samples.run(*arguments)
         assert done.returncode == 0, done.stderr
     assert samples.tree(tmp_path / "pulled.zarr") == samples.tree(micro_store)
+    without_us = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert without_us is not None
+    names: dict[str, Any] = {}
+    exec(without_us[1].replace("s3://bucket", f"file://{tmp_path}"), names)  # noqa: S102
+    assert names["group"]["tile"].shape[0] == names["latest"]["samples"]

@@ -1,7 +1,8 @@
 """Aligned, multi-modal, multi-scale satellite datasets: from STAC catalogs to Zarr stores.
 
-``build``, ``plan``, ``verify``, ``import_pmtiles`` and ``export_pmtiles`` mirror the commands; they
-are loaded when first used, so that importing this package, or its schema alone, costs nothing.
+``build``, ``plan``, ``verify``, ``publish``, ``pull``, ``import_pmtiles`` and ``export_pmtiles``
+mirror the commands; they are loaded when first used, so that importing this package, or its schema
+alone, costs nothing.
 """
 
 from __future__ import annotations
@@ -14,16 +15,20 @@ if TYPE_CHECKING:
     from salibi_data.exporting import export_pmtiles as export_pmtiles
     from salibi_data.importing import import_pmtiles as import_pmtiles
     from salibi_data.planning import plan as plan
+    from salibi_data.publishing import publish as publish
+    from salibi_data.pulling import pull as pull
     from salibi_data.verifying import verify as verify
 
 __version__ = "0.1.0"
-__all__ = ["build", "export_pmtiles", "import_pmtiles", "plan", "verify"]
+__all__ = ["build", "export_pmtiles", "import_pmtiles", "plan", "publish", "pull", "verify"]
 
 _HOMES: Final = {
     "build": "building",
     "export_pmtiles": "exporting",
     "import_pmtiles": "importing",
     "plan": "planning",
+    "publish": "publishing",
+    "pull": "pulling",
     "verify": "verifying",
 }
 

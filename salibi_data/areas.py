@@ -85,6 +85,17 @@ class Area:
         xy = xy[hilbert_order(zoom, xy[:, 0], xy[:, 1])]
         return Tiles(zoom=zoom, x=xy[:, 0], y=xy[:, 1])
 
+    def holds(self, tiles: Tiles) -> NDArray[np.bool_]:
+        """Whether each of some tiles would be a candidate, shape (N,)."""
+        spans = [span for box in self.boxes for span in spans_within(box, tiles.zoom)]
+        xy = np.stack([tiles.x, tiles.y], axis=1)
+        held = np.zeros(len(xy), dtype=bool)
+        for span in spans:
+            held |= _inside(span, xy)
+        if self.outline is not None:
+            held[held] = self._meets(tiles.zoom, xy[held], touching=self.touching)
+        return held
+
     @staticmethod
     def _levels(zoom: int) -> int:
         return min(max(0, zoom - CELL_ZOOM), MAX_CELL_LEVELS)

@@ -8,7 +8,15 @@ import sys
 import pytest
 
 import salibi_data
-from salibi_data import building, exporting, importing, planning, verifying
+from salibi_data import (
+    building,
+    exporting,
+    importing,
+    planning,
+    publishing,
+    pulling,
+    verifying,
+)
 
 
 def test_the_commands_functions_are_public() -> None:
@@ -16,6 +24,8 @@ def test_the_commands_functions_are_public() -> None:
     assert salibi_data.export_pmtiles is exporting.export_pmtiles
     assert salibi_data.import_pmtiles is importing.import_pmtiles
     assert salibi_data.plan is planning.plan
+    assert salibi_data.publish is publishing.publish
+    assert salibi_data.pull is pulling.pull
     assert salibi_data.verify is verifying.verify
 
 

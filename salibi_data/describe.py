@@ -36,7 +36,7 @@ def info(store: str | Path) -> dict[str, Any]:
         "plan_digest": attributes.plan_digest,
         "notes": list(attributes.notes),
         "samples": len(split),
-        "splits": {name: int((split == code).sum()) for name, code in SPLITS.items()},
+        "splits": _counts(split),
         "base_zoom": attributes.base_zoom,
         "gsd_m": [float(gsd_m.min()), float(gsd_m.max())],
         "acquired": {sensor: _dates(table, sensor) for sensor in attributes.sensors},
@@ -45,6 +45,12 @@ def info(store: str | Path) -> dict[str, Any]:
         "bytes": sum(files.sizes().values()),
         "modalities": attributes.to_dict()["modalities"],
     }
+
+
+def _counts(split: NDArray[np.uint8]) -> dict[str, int]:
+    """Samples of each split; the guard's where there is one, as few stores have it."""
+    counts = {name: int((split == code).sum()) for name, code in SPLITS.items()}
+    return {name: count for name, count in counts.items() if count or name != "guard"}
 
 
 def _dates(table: Any, sensor: str) -> list[str]:

@@ -1,8 +1,8 @@
 """Aligned, multi-modal, multi-scale satellite datasets: from STAC catalogs to Zarr stores.
 
-``build``, ``merge``, ``plan``, ``subset``, ``verify``, ``import_pmtiles`` and ``export_pmtiles``
-mirror the commands; they are loaded when first used, so that importing this package, or its schema
-alone, costs nothing.
+``build``, ``merge``, ``plan``, ``subset``, ``verify``, ``publish``, ``pull``, ``import_pmtiles`` and
+``export_pmtiles`` mirror the commands; they are loaded when first used, so that importing this
+package, or its schema alone, costs nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from salibi_data.importing import import_pmtiles as import_pmtiles
     from salibi_data.merging import merge as merge
     from salibi_data.planning import plan as plan
+    from salibi_data.publishing import publish as publish
+    from salibi_data.pulling import pull as pull
     from salibi_data.selection import Selection as Selection
     from salibi_data.subsetting import subset as subset
     from salibi_data.verifying import verify as verify
@@ -28,6 +30,8 @@ __all__ = [
     "import_pmtiles",
     "merge",
     "plan",
+    "publish",
+    "pull",
     "subset",
     "verify",
 ]
@@ -39,6 +43,8 @@ _HOMES: Final = {
     "import_pmtiles": "importing",
     "merge": "merging",
     "plan": "planning",
+    "publish": "publishing",
+    "pull": "pulling",
     "subset": "subsetting",
     "verify": "verifying",
 }

@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data import geoparquet
 from salibi_data.blocks import Block, make_samples
 from salibi_data.catalog import Catalog, catalog_from_dict, load_catalog
 from salibi_data.errors import UsageError
 from salibi_data.grid import TileXYZ
 from salibi_data.origins import NO_SOURCES_KEY
 from salibi_data.plans import scenes_from_dict
-from salibi_data.schema import SAMPLES_NAME
 from salibi_data.search import resolve
 from salibi_data.select import Choice
 from salibi_data.variant import Variant, variant_from_dict
 
 if TYPE_CHECKING:
     from salibi_data.schema import StoreAttributes
+    from salibi_data.store_files import StoreFiles
 
 TOLERANCE_STEPS: Final = 1
 """Stored values may differ by so much: a value half way between two steps may be rounded to the other
@@ -42,7 +41,7 @@ class Comparison:
 
 
 def compare_with_sources(
-    folder: Path,
+    files: StoreFiles,
     group: Any,
     attributes: StoreAttributes,
     count: int,
@@ -53,7 +52,7 @@ def compare_with_sources(
     """Read ``count`` samples, spread evenly over the store, again from their sources.
 
     Args:
-        folder: the store.
+        files: of the store.
         group: its Zarr group.
         attributes: what it says of itself.
         count: how many samples.
@@ -65,20 +64,20 @@ def compare_with_sources(
         ReadError: a source cannot be read.
     """
     columns = ["z", "x", "y", *(f"{sensor}_items" for sensor in attributes.sensors)]
-    table, kept = geoparquet.read(folder / SAMPLES_NAME, columns)
+    table, kept = files.samples(columns)
     if "scenes" not in kept:
         told = f"it was not built but made from {attributes.catalog}"
         raise UsageError(
-            f"{folder} does not know the scenes its samples are from, as "
+            f"{files.where} does not know the scenes its samples are from, as "
             f"{kept.get(NO_SOURCES_KEY, told)}; verify it without --against-source."
         )
     variant = replace(
-        variant_from_dict(kept["variant"], where=str(folder)),
+        variant_from_dict(kept["variant"], where=files.where),
         min_valid_fraction=0.0,
         max_cloud_fraction=1.0,
         alignment=None,
     )
-    provider = _provider(catalog or attributes.catalog, kept["catalog"], folder)
+    provider = _provider(catalog or attributes.catalog, kept["catalog"], files.where)
     scenes = scenes_from_dict(kept["scenes"])
     shares = (np.arange(min(count, len(table))) + 0.5) / min(count, len(table))
     problems, largest, means = [], 0, []
@@ -120,14 +119,14 @@ def _differences(
     ]
 
 
-def _provider(name_or_path: str, kept: Any, folder: Path) -> Catalog:
+def _provider(name_or_path: str, kept: Any, where: str) -> Catalog:
     """Where the sources are now, with the rules by which they were read."""
     try:
         found = resolve(load_catalog(name_or_path))
     except UsageError as error:
         raise UsageError(
-            f"the sources of {folder} cannot be found: {error} Name the catalog's TOML file with "
+            f"the sources of {where} cannot be found: {error} Name the catalog's TOML file with "
             "--catalog."
         ) from error
-    rules = catalog_from_dict({**kept, "kind": "api"}, where=str(folder), folder=folder)
+    rules = catalog_from_dict({**kept, "kind": "api"}, where=where, folder=Path())
     return replace(found, sensors=rules.sensors)

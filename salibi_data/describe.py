@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salibi_data import geoparquet
-from salibi_data.schema import SAMPLES_NAME, SPLITS, StoreAttributes
+from salibi_data.schema import SPLITS, StoreAttributes
 from salibi_data.splits import leakage
+from salibi_data.store_files import StoreFiles
 from salibi_data.verifying import open_store
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ def info(store: str | Path) -> dict[str, Any]:
         StoreError: no store is there.
         SchemaError: the attributes are damaged or of a newer schema.
     """
-    folder = Path(store)
-    group, attributes = open_store(folder)
+    files = StoreFiles.at(store)
+    group, attributes = files.open()
     split, gsd_m = group["split"][:], group["gsd_m"][:]
-    table, about = geoparquet.read(folder / SAMPLES_NAME)
+    table, about = files.samples()
     return {
-        "store": str(folder),
+        "store": files.where,
         "variant": attributes.variant,
         "catalog": attributes.catalog,
         "schema_version": attributes.schema_version,
@@ -37,15 +37,21 @@ def info(store: str | Path) -> dict[str, Any]:
         "notes": list(attributes.notes),
         "made_from": about.get("made_from"),
         "samples": len(split),
-        "splits": {name: int((split == code).sum()) for name, code in SPLITS.items()},
+        "splits": _counts(split),
         "base_zoom": attributes.base_zoom,
         "gsd_m": [float(gsd_m.min()), float(gsd_m.max())],
         "acquired": {sensor: _dates(table, sensor) for sensor in attributes.sensors},
         "leakage": leakage(split, {s: table[f"{s}_items"].to_pylist() for s in attributes.sensors}),
         "quality": {name: _quartiles(table[name].to_numpy()) for name in _measures(table)},
-        "bytes": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+        "bytes": sum(files.sizes().values()),
         "modalities": attributes.to_dict()["modalities"],
     }
+
+
+def _counts(split: NDArray[np.uint8]) -> dict[str, int]:
+    """Samples of each split; the guard's where there is one, as few stores have it."""
+    counts = {name: int((split == code).sum()) for name, code in SPLITS.items()}
+    return {name: count for name, count in counts.items() if count or name != "guard"}
 
 
 def _dates(table: Any, sensor: str) -> list[str]:

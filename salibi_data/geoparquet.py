@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -17,7 +18,6 @@ from salibi_data.whole import whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -92,27 +92,34 @@ class _Rows:
         self._writer.close()
 
 
-def read(path: Path, columns: list[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
+def read(
+    source: Path | IO[bytes], columns: list[str] | None = None, *, where: str = ""
+) -> tuple[pa.Table, dict[str, Any]]:
     """The table, or some columns of it, and our metadata.
+
+    Args:
+        source: a file, or the content of one.
+        columns: names; default all.
+        where: what to call the source in messages; default its path.
 
     Raises:
         UsageError: there is no such file.
         PlanError: it is damaged, or was not written by this software.
     """
-    with opened(path) as (file, metadata):
+    with opened(source, where=where) as (file, metadata):
         return file.read(columns=columns), metadata
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+def opened(source: Path | IO[bytes], *, where: str = "") -> Iterator[tuple[Any, dict[str, Any]]]:
     """The open file (``pyarrow.parquet.ParquetFile``) and our metadata; raises as :func:`read`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not path.is_file():
-        raise UsageError(f"no file at {path}; check the path.")
+    if isinstance(source, Path) and not source.is_file():
+        raise UsageError(f"no file at {source}; check the path.")
     try:
-        with pq.ParquetFile(path, memory_map=False) as file:
+        with pq.ParquetFile(source, memory_map=False) as file:
             yield file, json.loads(file.metadata.metadata[b"salibi"])
     except (pa.ArrowException, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise PlanError(f"{path} is damaged or not a table of ours: {error}.") from error
+        raise PlanError(f"{where or source} is damaged or not a table of ours: {error}.") from error

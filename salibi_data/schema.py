@@ -8,7 +8,9 @@ describes the same store for readers who do not use our code.
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
@@ -31,6 +33,9 @@ MANIFEST_NAME: Final = "manifest.json"
 
 SAMPLES_NAME: Final = "samples.parquet"
 """GeoParquet file in the group's folder: one row per sample, in the order of the arrays."""
+
+LATEST_NAME: Final = "latest.json"
+"""Object at the address of a published dataset: which of its releases is the newest; written last."""
 
 UNKNOWN_TIME: Final = -(2**63)
 """Value of ``acquired`` where nobody knows when a sensor saw the sample: NumPy's not-a-time."""
@@ -183,6 +188,72 @@ class StoreAttributes:
                 f"{where} has damaged attributes ({error}); expected the fields that "
                 "docs/format.md lists. Build or pull the store again."
             ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """One release of a published dataset: what ``latest.json`` at the dataset's address says.
+
+    Where its objects lie follows from the checksum of its manifest, so that releases never share
+    an object and none is ever written over.
+    """
+
+    dataset: str
+    """Name of the dataset; all releases at an address have the same."""
+    catalog: str
+    """Where its images are from; likewise."""
+    manifest_sha256: str
+    """SHA-256 of the store's ``manifest.json``, and through it of every file."""
+    samples: int
+    num_bytes: int
+    """Of the store's files."""
+    cards: Mapping[str, str]
+    """SHA-256 of each file beside the store: the card, its figure, STAC, Croissant."""
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[0-9a-f]{64}", self.manifest_sha256):
+            raise SchemaError(f"{self.manifest_sha256!r} is no SHA-256 of a manifest.")
+
+    @property
+    def folder(self) -> str:
+        """Where the release lies, relative to the dataset's address."""
+        return f"releases/{self.manifest_sha256[:16]}"
+
+    @property
+    def store(self) -> str:
+        """Where its Zarr group lies, relative to the dataset's address."""
+        return f"{self.folder}/store.zarr"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form; ``store`` is for readers without our code."""
+        return {**self.__dict__, "cards": dict(self.cards), "store": self.store}
+
+    @classmethod
+    def from_json(cls, content: str | bytes, *, where: str) -> Release:
+        """Read the ``latest.json`` of the dataset at ``where``.
+
+        Raises:
+            SchemaError: it is damaged, or of a newer schema.
+        """
+        try:
+            said = json.loads(content)
+            version = int(said["schema_version"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise SchemaError(_damaged_pointer(where)) from error
+        if version > SCHEMA_VERSION:
+            raise SchemaError(
+                f"{where} was published with schema version {version}; this software reads up to "
+                f"{SCHEMA_VERSION}. Upgrade salibi to read it."
+            )
+        try:
+            return cls(**{key: said[key] for key in cls.__dataclass_fields__})
+        except (KeyError, TypeError, SchemaError) as error:
+            raise SchemaError(_damaged_pointer(where)) from error
+
+
+def _damaged_pointer(where: str) -> str:
+    return f"{where} has a damaged {LATEST_NAME}; publish the dataset there again."
 
 
 def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data import areas, lots
+from salibi_data import areas
 from salibi_data.errors import SelectionError, UsageError
 from salibi_data.grid import spans_within
+from salibi_data.lots import lot
 from salibi_data.schema import SPLITS, UNKNOWN_TIME
 from salibi_data.search import parse_dates
 from salibi_data.select import Tiles
@@ -107,8 +108,8 @@ class Selection:
         rows: NDArray[np.int64] = np.flatnonzero(keep)
         if self.limit is None or self.limit >= len(rows):
             return rows
-        drawn = lots.lot(tiles.zoom, tiles.x[rows], tiles.y[rows])
-        return np.sort(rows[np.argsort(drawn)[: self.limit]])
+        chances = lot(tiles.zoom, tiles.x[rows], tiles.y[rows])
+        return np.sort(rows[np.argsort(chances)[: self.limit]])
 
     def _tests(
         self, attributes: StoreAttributes, arrays: Mapping[str, Any], table: Any, tiles: Tiles

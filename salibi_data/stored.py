@@ -19,7 +19,7 @@ from salibi_data import geoparquet
 from salibi_data.errors import StoreError
 from salibi_data.grid import tile_ids
 from salibi_data.schema import INDEX_ARRAYS, MANIFEST_NAME, SAMPLES_NAME, StoreAttributes
-from salibi_data.verifying import open_store
+from salibi_data.store_files import StoreFiles
 from salibi_data.write import check_sizes
 
 if TYPE_CHECKING:
@@ -42,15 +42,16 @@ class Stored:
 
     @classmethod
     def open(cls, location: str | Path) -> Stored:
-        """Open the store at a path.
+        """Open the store at a path, or the newest release in a folder on this machine.
 
         Raises:
             StoreError: no finished store is there, a file of it is missing, or it is being
                 replaced at this moment.
             SchemaError: its attributes are damaged or of a newer schema.
         """
-        folder = Path(location).resolve()
-        group, attributes = open_store(folder)
+        files = StoreFiles.at(Path(location).resolve())
+        group, attributes = files.open()
+        folder = Path(files.where) / files.key("")
         found = _manifest_sha256(str(folder))
         check_sizes(folder)
         with geoparquet.opened(folder / SAMPLES_NAME) as (file, about):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data import geoparquet
-from salibi_data.errors import StoreError, VerificationError
+from salibi_data.buckets import is_url
+from salibi_data.errors import VerificationError
 from salibi_data.grid import ground_gsd_m, tile_ids
 from salibi_data.schema import (
     INDEX_ARRAYS,
@@ -23,7 +22,7 @@ from salibi_data.schema import (
     StoreAttributes,
 )
 from salibi_data.splits import leakage
-from salibi_data.write import file_sha256
+from salibi_data.store_files import Entry, StoreFiles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +32,10 @@ Progress = Callable[[int, int], None]
 MAX_SHIFTED_SHARE: Final = 0.1
 """Share of the samples whose images of one sensor at two zooms may fit better when shifted."""
 _SHOWN: Final = 5
+_REMEDY: Final = {
+    False: "Remove it, and build or pull it again.",
+    True: "Publish it again from a store that verifies: what is damaged is sent once more.",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,33 +50,13 @@ class Verification:
 
 
 def open_store(store: str | Path) -> tuple[Any, StoreAttributes]:
-    """The Zarr group and its attributes.
+    """The Zarr group and its attributes, of a store or of the newest release at an address.
 
     Raises:
-        StoreError: no folder, no Zarr group, or not a finished store.
+        StoreError: no folder, no Zarr group, not a finished store, or it cannot be reached.
         SchemaError: not ours, damaged, or of a newer schema.
     """
-    import zarr
-    from zarr.errors import ContainsArrayError, GroupNotFoundError
-
-    folder = Path(store)
-    absent = (GroupNotFoundError, ContainsArrayError, FileNotFoundError, NotADirectoryError)
-    try:
-        group = zarr.open_group(folder, mode="r")
-    except absent as error:
-        raise StoreError(
-            f"{folder} is not a Salibi store: no Zarr group is there. "
-            "Check the path, or build one with `salibi-data build`."
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{folder} has damaged metadata; build or pull it again.") from error
-    attributes = StoreAttributes.from_dict(dict(group.attrs), where=str(folder))
-    if not (folder / MANIFEST_NAME).is_file():
-        raise StoreError(
-            f"{folder} has no {MANIFEST_NAME}, which comes last: it is not a whole store. Remove it, "
-            "and build or pull it again."
-        )
-    return group, attributes
+    return StoreFiles.at(store).open()
 
 
 def verify(
@@ -86,7 +69,7 @@ def verify(
     """Check a store against its manifest, the schema, the grid, itself, and its sources.
 
     Args:
-        store: path of the Zarr group.
+        store: path or URL of the Zarr group, or of a published dataset: its newest release.
         against_source: so many samples are read again from their sources and compared.
         catalog: name or TOML file that says where the sources are; default the store's own.
         progress: called with (samples read, samples in all).
@@ -100,22 +83,23 @@ def verify(
         VerificationError: something is wrong; the message lists what.
         ReadError: a source cannot be read.
     """
-    folder = Path(store)
-    group, attributes = open_store(folder)
-    problems = [*_check_files(folder)]
+    files = StoreFiles.at(store)
+    group, attributes = files.open()
+    manifest = files.manifest()
+    problems = [*_check_files(files, manifest, but=_images(manifest, attributes))]
     if not problems:  # damaged files would only be reported again
         problems += _check_arrays(group, attributes)
     if not problems:
         problems += _check_index(group, attributes)
-        problems += _check_table(folder, group, attributes)
-        problems += _check_images(group, attributes, progress)
+        problems += _check_table(files, group, attributes)
+        problems += _check_images(files, manifest, attributes, progress)
     checks = ["checksums", "arrays", "grid", "splits", "table", "every image", "zooms"]
     compared = None
     if against_source and not problems:
         from salibi_data.comparing import compare_with_sources
 
         found = compare_with_sources(
-            folder, group, attributes, against_source, catalog=catalog, progress=progress
+            files, group, attributes, against_source, catalog=catalog, progress=progress
         )
         problems += found.problems
         checks.append(f"{found.num_samples} samples against their sources")
@@ -128,37 +112,38 @@ def verify(
         shown = "; ".join(problems[:_SHOWN])
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise VerificationError(
-            f"{folder} does not hold what it promises: {shown}{more}. Remove it, and build or pull "
-            "it again."
+            f"{files.where} does not hold what it promises: {shown}{more}. {_REMEDY[is_url(store)]}"
         )
     return Verification(
         num_samples=int(group["tile"].shape[0]),
-        num_files=len(_manifest(folder)),
+        num_files=len(manifest),
         checks=tuple(checks),
         against_source=compared,
     )
 
 
-def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    try:
-        files = json.loads((folder / MANIFEST_NAME).read_text())["files"]
-        return {name: {"bytes": e["bytes"], "sha256": e["sha256"]} for name, e in files.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{folder / MANIFEST_NAME} is damaged; build or pull it again.") from error
+def _images(manifest: Mapping[str, Entry], attributes: StoreAttributes) -> frozenset[str]:
+    """Shards of images: too large to be read twice, so they are checked when they are decoded."""
+    of_images = tuple(f"{name}/c/" for name in attributes.modalities)
+    return frozenset(name for name in manifest if name.startswith(of_images))
 
 
-def _check_files(folder: Path) -> Iterator[str]:
-    manifest = _manifest(folder)
-    files = (p for p in folder.rglob("*") if p.is_file() and p.suffix != ".partial")
-    present = {path.relative_to(folder).as_posix() for path in files}
-    for name in sorted(present - set(manifest) - {MANIFEST_NAME}):
+def _check_files(
+    files: StoreFiles, manifest: Mapping[str, Entry], *, but: frozenset[str]
+) -> Iterator[str]:
+    """Which files there are, their sizes, and checksums of all ``but`` some; the cards, too."""
+    present = {name: size for name, size in files.sizes().items() if not name.endswith(".partial")}
+    for name in sorted(set(present) - set(manifest) - {MANIFEST_NAME}):
         yield f"file {name} is not in the manifest"
     for name, entry in manifest.items():
-        path = folder / name
-        if not path.is_file():
+        if name not in present:
             yield f"file {name} is missing"
-        elif path.stat().st_size != entry["bytes"] or file_sha256(path) != entry["sha256"]:
+        elif present[name] != entry.bytes or (
+            name not in but and files.sha256(name, entry.bytes) != entry.sha256
+        ):
             yield f"file {name} differs from its checksum"
+    for name in files.damaged_cards():
+        yield f"file {name} beside the store differs from its checksum"
 
 
 def _check_arrays(group: Any, attributes: StoreAttributes) -> Iterator[str]:
@@ -215,8 +200,8 @@ def num_leaking_neighbours(
     )
 
 
-def _check_table(folder: Path, group: Any, attributes: StoreAttributes) -> Iterator[str]:
-    table, about = geoparquet.read(folder / SAMPLES_NAME)
+def _check_table(files: StoreFiles, group: Any, attributes: StoreAttributes) -> Iterator[str]:
+    table, about = files.samples()
     if about.get("variant", {}).get("split_by") == "scenes":
         items = {s: table[f"{s}_items"].to_pylist() for s in attributes.sensors}
         for sensor, shared in leakage(group["split"][:], items).items():
@@ -237,15 +222,31 @@ def _check_table(folder: Path, group: Any, attributes: StoreAttributes) -> Itera
 
 
 def _check_images(
-    group: Any, attributes: StoreAttributes, progress: Progress | None
+    files: StoreFiles,
+    manifest: Mapping[str, Entry],
+    attributes: StoreAttributes,
+    progress: Progress | None,
 ) -> Iterator[str]:
-    """Read every sample of every modality; compare the nodata share, and zooms of one sensor."""
+    """Read every sample of every modality; compare the nodata share, and zooms of one sensor.
+
+    A shard is read once, as a whole: for its checksum, and for the images in it.
+    """
+    from salibi_data.held_files import HeldFiles
+
+    held = HeldFiles(files.zarr_storage())
+    group = files.group(held)
     valid = group["valid_fraction"][:]
     count = len(valid)
     shifted = dict.fromkeys(_same_sensor(attributes), 0)
     step = next(iter(group[name].shards[0] for name in attributes.modalities))
-    for start in range(0, count, step):
+    left = set(_images(manifest, attributes))
+    for number, start in enumerate(range(0, count, step)):
         run = slice(start, min(start + step, count))
+        shards = [f"{name}/c/{number}/0/0/0" for name in attributes.modalities]
+        left -= set(shards)
+        if damaged := held.take(files, {name: manifest.get(name) for name in shards}):
+            yield from damaged
+            continue
         images = {name: group[name][run] for name in attributes.modalities}
         for name, modality in attributes.modalities.items():
             observed = (images[name] != NODATA).all(axis=1).mean(axis=(1, 2))
@@ -259,6 +260,8 @@ def _check_images(
             )
         if progress is not None:
             progress(run.stop, count)
+    for name in sorted(left):
+        yield f"file {name} holds no sample"
     for (base, finer), number in shifted.items():
         if number > MAX_SHIFTED_SHARE * count:
             yield f"{base} and {finer} do not line up in {number} of {count} samples"

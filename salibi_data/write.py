@@ -25,6 +25,7 @@ from salibi_data.schema import (
     NODATA,
     SAMPLES_NAME,
 )
+from salibi_data.store_files import read_manifest
 from salibi_data.whole import whole
 
 if TYPE_CHECKING:
@@ -155,14 +156,10 @@ def check_sizes(folder: Path) -> None:
     Raises:
         StoreError: one is not, or the manifest is damaged.
     """
-    try:
-        listed = json.loads((folder / MANIFEST_NAME).read_bytes())["files"]
-        sizes = {str(name): int(entry["bytes"]) for name, entry in listed.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{folder / MANIFEST_NAME} is damaged; build or pull it again.") from error
-    for name, num_bytes in sizes.items():
+    manifest = folder / MANIFEST_NAME
+    for name, entry in read_manifest(manifest.read_bytes(), where=str(manifest)).items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != num_bytes:
+        if not path.is_file() or path.stat().st_size != entry.bytes:
             raise StoreError(
                 f"{folder} is finished, but its file {name} is missing or cut short; remove the "
                 "store and build it again."

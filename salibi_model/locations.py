@@ -1,5 +1,8 @@
 """Where a store is: a folder, or a URL of a bucket or web server, opened for reading.
 
+At an address where a dataset was published (``docs/publishing.md``) it is the newest release, the one
+that is newest when it is opened.
+
 Credentials and endpoints come from the environment, as the providers' own tools take them:
 ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_REGION``, ``AWS_ENDPOINT_URL``,
 ``AWS_ALLOW_HTTP``, ``AWS_SKIP_SIGNATURE`` (public buckets); ``GOOGLE_APPLICATION_CREDENTIALS``;
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from salibi_data.schema import LATEST_NAME, Release, SchemaError
 from salibi_model.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -68,6 +72,8 @@ def open_group(location: str) -> zarr.Group:
         ) from error
     except BaseError as error:
         raise StoreError(f"{location} cannot be read: {reason(error)}.") from error
+    except SchemaError as error:
+        raise StoreError(str(error)) from error
     except (ValueError, TypeError, KeyError) as error:
         raise StoreError(damaged(location, error)) from error
 
@@ -130,16 +136,23 @@ def _storage(location: str) -> Any:
     from zarr.storage import LocalStore
 
     scheme = location.partition("://")[0] if "://" in location else ""
-    if not scheme:
-        return LocalStore(Path(location), read_only=True)
-    if scheme == "file":
-        return LocalStore(Path(unquote(urlsplit(location).path)), read_only=True)
+    if scheme in ("", "file"):
+        folder = Path(unquote(urlsplit(location).path) if scheme else location)
+        return LocalStore(_newest(folder, location), read_only=True)
     if scheme in REMOTE:
         return _bucket(location, scheme)
     raise UsageError(
         f"no stores are read from {scheme}://; give a path, file://, or one of "
         f"{', '.join(f'{known}://' for known in REMOTE)}."
     )
+
+
+def _newest(folder: Path, location: str) -> Path:
+    """Give the folder of the newest release where a dataset was published, else the folder."""
+    latest = folder / LATEST_NAME
+    if (folder / "zarr.json").exists() or not latest.is_file():
+        return folder
+    return folder / Release.from_json(latest.read_bytes(), where=location).store
 
 
 def _bucket(location: str, scheme: str) -> Any:
@@ -158,9 +171,32 @@ def _bucket(location: str, scheme: str) -> Any:
     try:
         storage = from_url(location, client_options=options, retry_config=retries)
         # Zarr takes a bucket that is not there for an empty one.
-        obstore.get(storage, "zarr.json")
+        if _has(storage, "zarr.json"):
+            return ObjectStore(storage, read_only=True)
+        latest = bytes(obstore.get(storage, LATEST_NAME).bytes())
     except FileNotFoundError as error:
         if "bucket" in (why := reason(error)):
             raise StoreError(f"{location} cannot be read: {why}.") from error
         raise
-    return ObjectStore(storage, read_only=True)
+    release = Release.from_json(latest, where=location)
+    address = f"{location.rstrip('/')}/{release.store}"
+    storage = from_url(address, client_options=options, retry_config=retries)
+    return _kept(ObjectStore(storage, read_only=True), release)
+
+
+def _kept(storage: Any, release: Release) -> Any:
+    """Give storage that keeps on disk what it read, if the environment asks for it."""
+    from salibi_model.disk_cache import CachedRelease, cache_of_environment
+
+    cache = cache_of_environment()
+    return storage if cache is None else CachedRelease(storage, cache, release.manifest_sha256)
+
+
+def _has(storage: Any, name: str) -> bool:
+    import obstore
+
+    try:
+        obstore.head(storage, name)
+    except FileNotFoundError:
+        return False
+    return True

@@ -19,7 +19,7 @@ from samples import run
 
 COMMANDS = [
     *("catalogs", "variants", "sample", "plan", "build", "status", "info", "verify", "figure"),
-    *("view", "import-pmtiles", "export-pmtiles"),
+    *("view", "publish", "pull", "import-pmtiles", "export-pmtiles"),
 ]
 
 
@@ -209,7 +209,8 @@ MODULES = sorted(
     .replace(os.sep, ".")
     .removesuffix(".__init__")
     for path in (samples.ROOT / "salibi_data").rglob("*.py")
-    if path.stem not in {"opener", "pacing", "sharing"}  # subclasses of rasterio's and Dask's
+    # Subclasses of rasterio's, Dask's and Zarr's.
+    if path.stem not in {"opener", "pacing", "sharing", "held_files"}
 )
 HEAVY = (
     *("asyncio", "distributed", "mercantile", "obstore", "PIL", "planetary_computer", "pyarrow"),

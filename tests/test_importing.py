@@ -554,3 +554,20 @@ def test_a_page_shows_what_is_not_known_as_unknown(imported: tuple[Path, ImportR
     facts = samples.described(0)[0]
     assert facts["naip_acquired"] is None
     assert facts["naip_items"] == []
+
+
+def test_it_is_published_with_what_is_not_known(
+    imported: tuple[Path, ImportReport], tmp_path: Path
+) -> None:
+    """A dataset card says that dates are unknown, and pulling gives the same store."""
+    from salibi_data import publish, pull
+
+    store, _ = imported
+    done = publish(store, str(tmp_path / "public"))
+    folder = tmp_path / "public" / done.release.folder
+    card = (folder / "README.md").read_text()
+    assert "dates and clouds are unknown" in card
+    assert json.loads((folder / "collection.json").read_text())["type"] == "Collection"
+    pull(str(tmp_path / "public"), tmp_path / "pulled.zarr")
+    assert tree(tmp_path / "pulled.zarr") == tree(store)
+    assert verify(str(tmp_path / "public")).num_samples == verify(store).num_samples

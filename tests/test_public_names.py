@@ -14,6 +14,8 @@ from salibi_data import (
     importing,
     merging,
     planning,
+    publishing,
+    pulling,
     selection,
     subsetting,
     verifying,
@@ -26,6 +28,8 @@ def test_the_commands_functions_are_public() -> None:
     assert salibi_data.import_pmtiles is importing.import_pmtiles
     assert salibi_data.merge is merging.merge
     assert salibi_data.plan is planning.plan
+    assert salibi_data.publish is publishing.publish
+    assert salibi_data.pull is pulling.pull
     assert salibi_data.Selection is selection.Selection
     assert salibi_data.subset is subsetting.subset
     assert salibi_data.verify is verifying.verify

@@ -277,7 +277,7 @@ def _scope(
 ) -> Scope:
     """What narrows a plan, as the functions take it."""
     return {
-        "bounds_lonlat": bounds_of(bbox),
+        "bounds_lonlat": bounds(bbox),
         "aoi": aoi,
         "dates": dates,
         "limit": limit,
@@ -286,8 +286,8 @@ def _scope(
     }
 
 
-def bounds_of(text: str | None) -> Bounds | None:
-    """Read ``--bbox``; ``None`` where it was not given."""
+def bounds(text: str | None) -> Bounds | None:
+    """Read a bounding box given as ``W,S,E,N``; None where there is none."""
     if text is None:
         return None
     try:

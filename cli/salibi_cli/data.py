@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from salibi_cli import archives, building, common, growing, variants, viewing
+from salibi_cli import archives, building, common, growing, publishing, variants, viewing
 from salibi_data.errors import SalibiError, UsageError
 
 app = common.app(help="Make aligned, multi-modal, multi-scale satellite datasets.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Store = Annotated[Path, typer.Argument(help="Path of the store.")]
+StoreOrUrl = Annotated[str, typer.Argument(metavar="STORE", help="Path or URL of the store.")]
 
 
 @app.command()
@@ -118,10 +119,12 @@ app.command()(growing.subset)
 app.command()(growing.merge)
 app.command("import-pmtiles")(archives.import_pmtiles)
 app.command("export-pmtiles")(archives.export_pmtiles)
+app.command()(publishing.publish)
+app.command()(publishing.pull)
 
 
 @app.command()
-def info(store: Store, *, as_json: Json = False) -> None:
+def info(store: StoreOrUrl, *, as_json: Json = False) -> None:
     """What is in a store. Example: `salibi-data info data/micro.zarr`"""
     from salibi_data.describe import info as describe
 
@@ -152,7 +155,7 @@ def info(store: Store, *, as_json: Json = False) -> None:
 
 @app.command()
 def verify(
-    store: Store,
+    store: StoreOrUrl,
     *,
     against_source: Annotated[
         int,
@@ -166,6 +169,8 @@ def verify(
     """Check checksums, schema, grid, splits and every sample.
 
     Example: `salibi-data verify data/micro.zarr --against-source 8`
+
+    A published dataset: `salibi-data verify s3://bucket/micro`
     """
     from salibi_data.verifying import verify as check
 
@@ -205,30 +210,12 @@ def figure(
 
     Example: `salibi-data figure data/micro.zarr -o grid.png -n 8`
     """
-    from salibi_cli.panels import Panel, check_path, save_panels
-    from salibi_data.describe import figure_rows
-    from salibi_model.colours import as_rgb
+    from salibi_cli.panels import check_path
+    from salibi_cli.sample_figure import draw
 
     check_path(output)
-    attributes, samples = figure_rows(store, num_samples=num_samples)
-    modalities = attributes.modalities
-    rows = [
-        [
-            Panel(
-                title=f"{name} ({modalities[name].sensor})", image=as_rgb(image, modalities[name])
-            )
-            for name, image in images.items()
-        ]
-        for images in samples.values()
-    ]
-    edge_px = edge or max(modality.size_px for modality in modalities.values())
-    if any(edge_px % m.size_px and m.size_px % edge_px for m in modalities.values()):
-        sizes = ", ".join(f"{m.size_px}" for m in modalities.values())
-        raise UsageError(
-            f"--edge {edge_px} and images of {sizes} px do not divide; try 256 or 512."
-        )
-    save_panels(rows, output, row_labels=list(samples), edge_px=edge_px)
-    typer.echo(f"{len(rows)} samples in {output}")
+    drawn = draw(store, output, num_samples=num_samples, edge=edge)
+    typer.echo(f"{drawn} samples in {output}")
 
 
 app.command()(viewing.view)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from salibi_cli import common
-from salibi_cli.building import Aoi, Bbox, bounds_of
+from salibi_cli.building import Aoi, Bbox, bounds
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="Store to make.")]
 Modalities = Annotated[
@@ -58,7 +58,7 @@ def subset(
 
     wanted = Selection(
         splits=common.listed(split),
-        bounds_lonlat=bounds_of(bbox),
+        bounds_lonlat=bounds(bbox),
         aoi=aoi,
         max_cloud=max_cloud,
         dates=dates,

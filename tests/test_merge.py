@@ -29,6 +29,7 @@ from salibi_data.errors import SelectionError, StoreError, UsageError
 from salibi_data.grid import tile_bounds
 from salibi_data.merging import MergeReport, merge
 from salibi_data.overlaps import KEEP
+from salibi_data.publishing import publish
 from salibi_data.schema import SAMPLES_NAME, SPLITS, UNKNOWN_TIME
 from salibi_data.selection import Selection
 from salibi_data.subsetting import subset
@@ -81,7 +82,7 @@ def wanted(sample: Sample, keep: str) -> float:
     return 0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     stores=st.lists(samples_of_a_store, min_size=2, max_size=3),
     keep=st.sampled_from(KEEP),
@@ -136,6 +137,15 @@ def test_a_store_twice_is_that_store(tmp_path: Path) -> None:
     assert (made.num_duplicates, made.num_same_dates, made.num_differing) == (5, 5, 0)
     assert held(made.store) == held(store)
     verify(made.store)
+
+
+def test_a_release_in_a_folder_is_a_source_like_any_store(tmp_path: Path) -> None:
+    first = draw_store(tmp_path / "a.zarr", row_of(3))
+    second = draw_store(tmp_path / "b.zarr", row_of(3, start=3))
+    publish(first, str(tmp_path / "released"))
+    merge([first, second], tmp_path / "x.zarr")
+    merge([tmp_path / "released", second], tmp_path / "y.zarr")
+    assert tree(tmp_path / "x.zarr") == tree(tmp_path / "y.zarr")
 
 
 def test_appending_in_steps_holds_what_merging_at_once_does(tmp_path: Path) -> None:

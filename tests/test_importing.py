@@ -520,7 +520,7 @@ def test_the_pages_commands_work(
     assert "9 samples are already in" in said(data.app, "import-pmtiles", *shlex.split(rest))
 
 
-BESIDES = {"import-pmtiles": ["--json"], "train": ["--batch-size", "4"]}
+BESIDES = {"import-pmtiles": ["--json"], "train": ["--batch-size", "4", "--no-stop-on-collapse"]}
 """What the test adds to the page's commands."""
 
 

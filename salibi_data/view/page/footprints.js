@@ -60,7 +60,7 @@ export class Footprints {
   type = "custom";
   renderingMode = "2d";
 
-  // `looks()` gives { colours, chosenColour, background, grid, pictures, chosen } for a frame.
+  // `looks()` gives { colours, chosenColour, shadow, background, grid, pictures, chosen } for a frame.
   constructor(store, shown, looks) {
     Object.assign(this, { store, shown, looks });
     this.list = new Uint32Array(rows(store.count + 1) * WIDTH);
@@ -90,7 +90,7 @@ export class Footprints {
   }
 
   render(gl) {
-    const { colours, chosenColour, background, grid, pictures, chosen } = this.looks();
+    const { colours, chosenColour, shadow, background, grid, pictures, chosen } = this.looks();
     const ratio = gl.drawingBufferWidth / this.map.getContainer().clientWidth;
     const tilePx = 512 * 2 ** (this.map.getZoom() - this.store.baseZoom) * ratio;
     const { lng, lat } = this.map.getCenter();
@@ -136,7 +136,7 @@ export class Footprints {
       gl.drawArrays(gl.TRIANGLES, 0, 6 * count);
     };
     // Pictures of what is filtered out are covered; without pictures it stays as a shadow.
-    draw(0, hidden, pictures ? { fill: 0.82, over: [...background, 1] } : { fill: 0.14 });
+    draw(0, hidden, pictures ? { fill: 0.82, over: [...background, 1] } : { fill: 0.3, over: [...shadow, 1] });
     draw(hidden, visible, { fill, line: grid && outlined ? 0.95 : 0, linePx: tilePx > 90 * ratio ? 1.5 : 1 });
     const small = tilePx < 3 * DOT_PX * ratio;
     draw(hidden + visible, chosen < 0 ? 0 : 1, {

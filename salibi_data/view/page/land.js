@@ -32,8 +32,20 @@ function polygons(topology, object) {
     .map((arcs) => ({
       type: "Feature",
       properties: { kind: "land" },
-      geometry: { type: "Polygon", coordinates: arcs.map(ring) },
+      geometry: { type: "Polygon", coordinates: arcs.map(ring).map(unrolled) },
     }));
+}
+
+// A ring across 180 degrees goes on beyond it, where the map wraps it, not back around the world;
+// one around a pole cannot and stays as it is.
+function unrolled(ring) {
+  let [last] = ring[0], turn = 0;
+  const points = ring.map(([lon, lat]) => {
+    turn -= 360 * Math.round((lon - last) / 360);
+    last = lon;
+    return [lon + turn, lat];
+  });
+  return turn === 0 ? points : ring;
 }
 
 // Lines that two areas share: borders without coasts.

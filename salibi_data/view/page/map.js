@@ -140,6 +140,7 @@ export class SampleMap {
     return {
       colours: this.colours,
       chosenColour: this.chosenColour,
+      shadow: this.shadow,
       background: this.background,
       grid: this.state.grid,
       pictures: this.pictures(),
@@ -154,6 +155,7 @@ export class SampleMap {
     const parts = (name) => colour(name).match(/\w\w/g).map((part) => parseInt(part, 16) / 255);
     this.colours = ["--train", "--validation", "--test", "--guard"].map(parts);
     this.chosenColour = parts("--chosen");
+    this.shadow = parts("--border-line");
     this.background = parts("--land");
     const set = (layer, property, name) => {
       if (this.map.getLayer(layer)) this.map.setPaintProperty(layer, property, colour(name));

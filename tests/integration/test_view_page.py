@@ -42,6 +42,7 @@ pytestmark = [
 
 COUNT = 20_000
 TRIES = 6
+SAMPLES_DRAWN_MS = """performance.timeOrigin + performance.getEntriesByName("ready")[0].startTime"""
 DESKTOP, PHONE = (1280, 800), (390, 844)
 QUIET = [
     "--no-sandbox",
@@ -151,7 +152,7 @@ def test_the_command_opens_twenty_thousand_samples_in_two_seconds(browser, store
     took = [np.inf]
     # What else the machine does only adds to it: the best of some tries is the page's own time.
     while min(took) >= 2 and len(took) <= TRIES:
-        began = time.monotonic()
+        began_s = time.time()
         with subprocess.Popen(
             commands.command("view", str(store), "--no-open"),
             env=commands.environment(),
@@ -160,7 +161,7 @@ def test_the_command_opens_twenty_thousand_samples_in_two_seconds(browser, store
         ) as process:
             address = process.stdout.readline().split(" at ")[1].split()[0]
             with opened(browser, address) as page:
-                took.append(time.monotonic() - began)
+                took.append(page.evaluate(SAMPLES_DRAWN_MS) / 1000 - began_s)
                 assert counted(page) == "20,000 samples"
             process.terminate()
     assert min(took) < 2, took
@@ -198,6 +199,13 @@ def test_the_map_shows_what_matches(browser, url):
         only_test = map_pixels(page)
         assert num_like(only_test, train) == 0
         assert num_like(only_test, test) >= num_like(all_of_them, test)
+
+
+def test_islands_at_the_date_line_do_not_lie_across_the_ocean(browser, url):
+    with opened(browser, url, "#at=4/-17.5/-120") as page:
+        page.wait_for_timeout(1500)
+        ocean = map_pixels(page)
+        assert num_like(ocean, colour_of(page, "--sea"), within=2) > 0.9 * len(ocean)
 
 
 def test_memory_stays_bounded_over_many_samples(browser, url):

@@ -210,7 +210,7 @@ MODULES = sorted(
     .removesuffix(".__init__")
     for path in (samples.ROOT / "salibi_data").rglob("*.py")
     # Subclasses of rasterio's, Dask's and Zarr's.
-    if path.stem not in {"opener", "pacing", "sharing", "held_files"}
+    if path.stem not in {"opener", "pacing", "sharing", "held_files", "shard_files"}
 )
 HEAVY = (
     *("asyncio", "distributed", "mercantile", "obstore", "PIL", "planetary_computer", "pyarrow"),

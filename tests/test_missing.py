@@ -186,6 +186,7 @@ def test_four_modalities_with_depths_pairs_and_hiding_of_their_own(
         hide_share=0.3,
         steps=4,
         batch_size=2,
+        stop_on_collapse=False,
     )
     result = train(settings, out=tmp_path / "run")
     assert result.metrics["loss"] > 0

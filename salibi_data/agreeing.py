@@ -61,7 +61,7 @@ def _check_modalities(sources: Sequence[Stored]) -> None:
     if all(set(stored.attributes.modalities) == set(first) for stored in sources):
         return
     shared = [name for name in first if all(name in s.attributes.modalities for s in sources)]
-    held = "; ".join(f"{s.location} has {', '.join(s.attributes.modalities)}" for s in sources)
+    held = "; ".join(f"{s.where} has {', '.join(s.attributes.modalities)}" for s in sources)
     remedy = (
         f"First take what all have, with `salibi-data subset --modalities {','.join(shared)}`."
         if shared
@@ -80,8 +80,8 @@ def _check_meaning(first: Stored, other: Stored, name: str) -> None:
 
 def _differ(first: Stored, other: Stored, what: str, ours: object, theirs: object) -> str:
     return (
-        f"the stores cannot be merged: {what} is {ours} in {first.location} and {theirs} in "
-        f"{other.location}. Build both with the same variant."
+        f"the stores cannot be merged: {what} is {ours} in {first.where} and {theirs} in "
+        f"{other.where}. Build both with the same variant."
     )
 
 

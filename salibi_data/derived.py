@@ -17,7 +17,7 @@ from salibi_data.assembling import Contents
 from salibi_data.errors import UsageError
 from salibi_data.origins import Origin, about_of, of_sources
 from salibi_data.schema import INDEX_ARRAYS
-from salibi_data.stored import Piece, RowReader, Stored, StoredShard
+from salibi_data.stored import CONNECTIONS, Piece, RowReader, Stored, StoredShard
 from salibi_data.write import SAMPLES_PER_SHARD
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class Derived:
     """What was done, and with which options, as JSON."""
     variant: Mapping[str, Any]
     """Fields in which its variant differs from the first source's."""
+    connections: int = CONNECTIONS
+    """Runs of a source in a bucket that are fetched at a time."""
 
     @cached_property
     def origin(self) -> Origin:
@@ -98,7 +100,8 @@ class Derived:
     def _shard(self, number: int) -> StoredShard:
         run = slice(number * SAMPLES_PER_SHARD, (number + 1) * SAMPLES_PER_SHARD)
         names = tuple(self.attributes.modalities)
-        return images_of(self.sources, self.source[run], self.row[run], names)
+        source, row = self.source[run], self.row[run]
+        return images_of(self.sources, source, row, names, connections=self.connections)
 
     def _write_samples(self, path: Path, plan_digest: str) -> None:
         """Write the table, a row group at a time; the file appears whole or not at all."""
@@ -163,6 +166,8 @@ def images_of(
     source: NDArray[np.int64],
     row: NDArray[np.int64],
     modalities: tuple[str, ...],
+    *,
+    connections: int = CONNECTIONS,
 ) -> StoredShard:
     """The images of some samples, of which each is a row of one of the sources; not read yet."""
     pieces = []
@@ -170,13 +175,13 @@ def images_of(
         places = np.flatnonzero(source == number)
         pieces.append(
             Piece(
-                location=sources[number].location,
+                files=sources[number].files,
                 manifest_sha256=sources[number].manifest_sha256,
                 rows=row[places],
                 places=places,
             )
         )
-    return StoredShard(pieces=tuple(pieces), modalities=modalities)
+    return StoredShard(pieces=tuple(pieces), modalities=modalities, connections=connections)
 
 
 def check_apart(output: Path, sources: Sequence[Stored]) -> None:
@@ -187,7 +192,9 @@ def check_apart(output: Path, sources: Sequence[Stored]) -> None:
     """
     place = output.resolve()
     for stored in sources:
-        folder = Path(stored.location)
+        folder = stored.files.folder
+        if folder is None:
+            continue
         if place.is_relative_to(folder) or folder.is_relative_to(place):
             raise UsageError(
                 f"{output} cannot be made from {folder}: one is the other, or lies in it. Choose "

@@ -64,7 +64,7 @@ def merge(
     """Make a store of the samples of all stores, each tile once, or go on where it was stopped.
 
     Args:
-        stores: paths of finished stores whose values mean the same; their order decides ties.
+        stores: paths or URLs of finished stores whose values mean the same; their order decides ties.
         output: path of the store to make.
         keep: which sample of a tile that several stores have: that of the first store; the
             ``newest``, which a sensor saw last; the ``clearest``, with the least clouds.
@@ -151,7 +151,7 @@ def _split(
         told = (stored.about["variant"] for stored in sources if "variant" in stored.about)
         first = next(told, None)
         variant = (
-            variant_from_dict(first, where=sources[0].location)
+            variant_from_dict(first, where=sources[0].where)
             if first
             else example_at(attributes.base_zoom)
         )

@@ -19,7 +19,19 @@ _IMAGES: Final = re.compile(r"[^/]+/c/\d+/\d+/\d+/\d+")
 
 
 class WithAllShards(WrapperStore[Store]):
-    """Storage of a finished store, which has all of its shards (``docs/format.md``)."""
+    """Storage of a finished store, which has all of its shards (``docs/format.md``).
+
+    Args:
+        store: Zarr's storage of it.
+        where: its path or URL, for messages.
+    """
+
+    def __init__(self, store: Store, where: str) -> None:
+        super().__init__(store)
+        self._where = where
+
+    def _with_store(self, store: Store) -> WithAllShards:
+        return type(self)(store, self._where)
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
@@ -31,5 +43,7 @@ class WithAllShards(WrapperStore[Store]):
         """
         found = await super().get(key, prototype, byte_range)
         if found is None and _IMAGES.fullmatch(key):
-            raise StoreError(f"its file {key} is missing")
+            raise StoreError(
+                f"{self._where} is damaged: its file {key} is missing. Build, pull or publish it again."
+            )
         return found

@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from salibi_data.buckets import (
     blocks,
@@ -166,14 +167,21 @@ class StoreFiles:
                 )
         return group, attributes
 
+    @property
+    def folder(self) -> Path | None:
+        """The store's folder, where it lies on this machine."""
+        from obstore.store import LocalStore
+
+        on_disk = isinstance(self.storage, LocalStore)
+        return local_path(self.where) / self._prefix if on_disk else None
+
     def zarr_storage(self) -> Any:
         """Zarr's storage of the group, read-only."""
-        from obstore.store import LocalStore
         from zarr.storage import LocalStore as Folder
         from zarr.storage import ObjectStore as Bucket
 
-        if isinstance(self.storage, LocalStore):
-            return Folder(local_path(self.where) / self._prefix, read_only=True)
+        if self.folder is not None:
+            return Folder(self.folder, read_only=True)
         if self.release is None:
             return Bucket(self.storage, read_only=True)
         return Bucket(place(f"{self.where.rstrip('/')}/{self.release.store}"), read_only=True)
@@ -205,12 +213,20 @@ class StoreFiles:
             StoreError: it cannot be read.
             PlanError: it is damaged, or was not written by this software.
         """
-        from io import BytesIO
-
         from salibi_data import geoparquet
 
         where = f"{SAMPLES_NAME} of {self.where}"
         return geoparquet.read(BytesIO(self.read(SAMPLES_NAME)), columns, where=where)
+
+    def samples_file(self) -> Path | IO[bytes]:
+        """The file of the table, or its content where the store is not on this machine.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        if self.folder is not None:
+            return self.folder / SAMPLES_NAME
+        return BytesIO(self.read(SAMPLES_NAME))
 
 
 def get_if_there(storage: ObjectStore, name: str) -> Any:

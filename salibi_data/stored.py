@@ -1,7 +1,8 @@
 """Finished stores as sources of other stores: opened once, then read run by run.
 
-A store at a path may be replaced by another one at any moment. Whatever is read here is therefore
-held to the manifest that the store had when it was opened, before anything is made of it.
+They lie on this machine or in a bucket. A store at a path may be replaced by another one at any
+moment. Whatever is read here is therefore held to the manifest that the store had when it was
+opened, before anything is made of it.
 """
 
 from __future__ import annotations
@@ -11,27 +12,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from salibi_data import geoparquet
+from salibi_data.buckets import explained, is_url
 from salibi_data.errors import StoreError
 from salibi_data.grid import tile_ids
-from salibi_data.schema import INDEX_ARRAYS, MANIFEST_NAME, SAMPLES_NAME, StoreAttributes
+from salibi_data.schema import INDEX_ARRAYS, SAMPLES_NAME, StoreAttributes
 from salibi_data.store_files import StoreFiles
+from salibi_data.uploads import together
 from salibi_data.write import check_sizes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+CONNECTIONS: Final = 8
+"""Runs of samples of a store in a bucket that are fetched at a time."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """A finished store, without its images and its table."""
+    """A finished store, without its images."""
 
-    location: str
-    """Where it is; never written to what is made from it."""
+    files: StoreFiles
     manifest_sha256: str
     """Of its manifest, which has the checksum of every file: equal ones are equal stores."""
     attributes: StoreAttributes
@@ -39,37 +45,47 @@ class Stored:
     """Arrays of :data:`~salibi_data.schema.INDEX_ARRAYS`."""
     about: Mapping[str, Any]
     """What its table says of the variant, the catalog, the scenes, and where it came from."""
+    table_file: Path | IO[bytes]
+    """The table's path, or its content where it does not lie on this machine."""
 
     @classmethod
     def open(cls, location: str | Path) -> Stored:
-        """Open the store at a path, or the newest release in a folder on this machine.
+        """Open the store at a path or URL, or the newest release of the dataset there.
 
         Raises:
-            StoreError: no finished store is there, a file of it is missing, or it is being
-                replaced at this moment.
+            StoreError: no finished store is there, it cannot be reached, a file of it is missing,
+                or it is being replaced at this moment.
             SchemaError: its attributes are damaged or of a newer schema.
         """
-        files = StoreFiles.at(Path(location).resolve())
+        files = StoreFiles.at(location if is_url(location) else Path(location).resolve())
         group, attributes = files.open()
-        folder = Path(files.where) / files.key("")
-        found = _manifest_sha256(str(folder))
-        check_sizes(folder)
-        with geoparquet.opened(folder / SAMPLES_NAME) as (file, about):
+        found = _manifest_sha256(files)
+        if files.folder is not None:
+            check_sizes(files.folder)
+        with explained(files.where, "read"):
+            index = {name: group[name][:] for name in INDEX_ARRAYS}
+        table_file = files.samples_file()
+        with geoparquet.opened(table_file, where=_table_of(files)) as (file, about):
             num_rows = file.metadata.num_rows
-        index = {name: group[name][:] for name in INDEX_ARRAYS}
         stored = cls(
-            location=str(folder),
+            files=files,
             manifest_sha256=found,
             attributes=attributes,
             index=index,
             about=about,
+            table_file=table_file,
         )
         if {len(array) for array in index.values()} != {num_rows}:
             raise StoreError(
-                f"{folder} has arrays and a table of different lengths; see `salibi-data verify`."
+                f"{files.where} has arrays and a table of different lengths; see `salibi-data verify`."
             )
         stored.check_unchanged()
         return stored
+
+    @property
+    def where(self) -> str:
+        """The path or URL, for messages; never written to what is made from it."""
+        return self.files.where
 
     def __len__(self) -> int:
         return len(self.index["split"])
@@ -101,33 +117,33 @@ class Stored:
         ]
 
     def check_unchanged(self) -> None:
-        """Whether the store at the location is still the one that was opened.
+        """Whether the store is still the one that was opened.
 
         Raises:
             StoreError: it is not.
         """
-        check_unchanged(self.location, self.manifest_sha256)
+        _check_unchanged(self.files, self.manifest_sha256)
 
     def table(self, columns: list[str]) -> Any:
         """Some columns of the table, a row per sample; only those that there are."""
-        return geoparquet.read(Path(self.location) / SAMPLES_NAME, columns)[0]
+        return geoparquet.read(self.table_file, columns, where=_table_of(self.files))[0]
 
     def table_schema(self) -> Any:
         """Names and types of the table's columns (pyarrow)."""
-        with geoparquet.opened(Path(self.location) / SAMPLES_NAME) as (file, _):
+        with geoparquet.opened(self.table_file, where=_table_of(self.files)) as (file, _):
             return file.schema_arrow.remove_metadata()
 
     def rows(self) -> RowReader:
         """A reader of the table that goes through it once."""
-        return RowReader(Path(self.location) / SAMPLES_NAME)
+        return RowReader(self.table_file, where=_table_of(self.files))
 
 
 class RowReader:
     """Rows of a store's table in ascending order; one row group is in memory at a time."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with geoparquet.opened(path) as (file, _):
+    def __init__(self, source: Path | IO[bytes], *, where: str) -> None:
+        self._source, self._where = source, where
+        with geoparquet.opened(source, where=where) as (file, _):
             sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
         self._starts = np.cumsum([0, *sizes])
         self._held: tuple[int, Any] = (-1, None)
@@ -144,7 +160,7 @@ class RowReader:
 
     def _group(self, number: int) -> Any:
         if self._held[0] != number:
-            with geoparquet.opened(self._path) as (file, _):
+            with geoparquet.opened(self._source, where=self._where) as (file, _):
                 self._held = (number, file.read_row_group(number))
         return self._held[1]
 
@@ -153,7 +169,7 @@ class RowReader:
 class Piece:
     """Samples of one store, and where they go in a shard."""
 
-    location: str
+    files: StoreFiles
     manifest_sha256: str
     rows: NDArray[np.int64]
     """Positions in the store, ascending."""
@@ -174,67 +190,90 @@ class StoredShard:
     pieces: tuple[Piece, ...]
     """Their places together are 0..n-1, each once."""
     modalities: tuple[str, ...]
+    connections: int
+    """Runs of a store in a bucket that are fetched at a time."""
 
     def read(self) -> dict[str, NDArray[np.uint8]]:
         """Per modality (n, bands, size, size).
 
         Raises:
-            StoreError: a store is damaged, lacks a shard, or was replaced while it was read.
+            StoreError: a store is damaged, lacks a shard, was replaced while it was read, or can
+                no longer be reached.
         """
         count = sum(len(piece.rows) for piece in self.pieces)
         images: dict[str, NDArray[np.uint8]] = {}
         for piece in self.pieces:
-            for name, found in _images(piece, self.modalities).items():
+            for name, found in _images(piece, self.modalities, self.connections).items():
                 if name not in images:
                     images[name] = np.empty((count, *found.shape[1:]), np.uint8)
                 images[name][piece.places] = found
         return images
 
 
-def _images(piece: Piece, modalities: tuple[str, ...]) -> dict[str, NDArray[np.uint8]]:
+def _images(
+    piece: Piece, modalities: tuple[str, ...], connections: int
+) -> dict[str, NDArray[np.uint8]]:
     """The images of one store's samples, in the order of their rows."""
+    files = piece.files
     try:
-        group = _open_group(piece.location)
-        images = {}
-        for name in modalities:
-            array: Any = group[name]
-            # Slices only: an index array makes zarr decode whole shards to pick samples from them.
-            found = [np.asarray(array[run]) for run in piece.runs()]
-            images[name] = np.concatenate(found)
+        with explained(files.where, "read", then="Run the same command again."):
+            images = _read(piece, modalities, connections if files.folder is None else 1)
+    except StoreError:
+        _check_unchanged(files, piece.manifest_sha256)
+        raise
     # Each codec, and each kind of storage, raises errors of its own.
-    except (StoreError, OSError, ValueError, RuntimeError, LookupError, TypeError) as error:
-        check_unchanged(piece.location, piece.manifest_sha256)
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError) as error:
+        _check_unchanged(files, piece.manifest_sha256)
         raise StoreError(
-            f"{piece.location} cannot be read: {error}. `salibi-data verify` tells what is damaged; "
-            "build or pull it again."
+            f"{files.where} cannot be read: {error}. `salibi-data verify` tells what is damaged; "
+            "build, pull or publish it again."
         ) from error
-    check_unchanged(piece.location, piece.manifest_sha256)
+    _check_unchanged(files, piece.manifest_sha256)
     return images
 
 
-def check_unchanged(location: str, manifest_sha256: str) -> None:
-    """Whether the store at a location still has the manifest it was opened with.
-
-    Raises:
-        StoreError: it has another one, or none.
-    """
-    try:
-        found = _manifest_sha256(location)
-    except OSError:
-        found = ""
-    if found != manifest_sha256:
-        raise StoreError(f"{location} was replaced while it was read. Run the same command again.")
-
-
-def _manifest_sha256(location: str) -> str:
-    return hashlib.sha256((Path(location) / MANIFEST_NAME).read_bytes()).hexdigest()
-
-
-def _open_group(location: str) -> Any:
-    """The store's Zarr group, in which a missing shard is an error."""
-    import zarr
-    from zarr.storage import LocalStore
-
+def _read(
+    piece: Piece, modalities: tuple[str, ...], connections: int
+) -> dict[str, NDArray[np.uint8]]:
     from salibi_data.shard_files import WithAllShards
 
-    return zarr.open_group(WithAllShards(LocalStore(location, read_only=True)), mode="r")
+    files = piece.files
+    group = files.group(WithAllShards(files.zarr_storage(), files.where))
+
+    # Slices only: an index array makes zarr decode whole shards to pick samples from them.
+    def read(run: tuple[str, slice]) -> NDArray[np.uint8]:
+        name, rows = run
+        return np.asarray(group[name][rows])
+
+    runs = [(name, rows) for name in modalities for rows in piece.runs()]
+    found = list(together(read, runs, workers=connections))
+    return {
+        name: np.concatenate(
+            [images for (of, _), images in zip(runs, found, strict=True) if of == name]
+        )
+        for name in modalities
+    }
+
+
+def _check_unchanged(files: StoreFiles, manifest_sha256: str) -> None:
+    """Whether a store still has the manifest it was opened with.
+
+    Raises:
+        StoreError: it has another one, or none, or cannot be reached.
+    """
+    if files.folder is not None and not files.folder.is_dir():
+        found = ""
+    else:
+        found = _manifest_sha256(files)
+    if found != manifest_sha256:
+        raise StoreError(
+            f"{files.where} was replaced while it was read. Run the same command again."
+        )
+
+
+def _manifest_sha256(files: StoreFiles) -> str:
+    return hashlib.sha256(files.manifest_content()).hexdigest()
+
+
+def _table_of(files: StoreFiles) -> str:
+    return f"{SAMPLES_NAME} of {files.where}"

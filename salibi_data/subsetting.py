@@ -12,7 +12,7 @@ from salibi_data.assembling import Progress, make_store
 from salibi_data.derived import Derived, check_apart
 from salibi_data.schema import SPLITS
 from salibi_data.selection import Selection
-from salibi_data.stored import Stored
+from salibi_data.stored import CONNECTIONS, Stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,7 @@ def subset(
     selection: Selection | None = None,
     *,
     workers: int = 1,
+    connections: int = CONNECTIONS,
     progress: Progress | None = None,
 ) -> SubsetReport:
     """Make a store of the samples that match, in their order, or go on where it was stopped.
@@ -42,17 +43,19 @@ def subset(
     source and selection give the same bytes.
 
     Args:
-        store: path of a finished store.
+        store: path or URL of a finished store, or of a published dataset; of one in a bucket the
+            index, the table, and the images wanted are fetched.
         output: path of the one to make.
         selection: what to take; default all of it.
         workers: processes that read and write.
+        connections: runs of samples of a store in a bucket that a process fetches at a time.
         progress: called with (shards done, shards in all).
 
     Raises:
         SelectionError: no sample matches.
         UsageError: the store lacks what is asked for, or the output lies in it.
-        StoreError: there is no finished store, it is damaged or replaced meanwhile, or something
-            else is at the output's path.
+        StoreError: there is no finished store, it cannot be reached, is damaged or replaced
+            meanwhile, or something else is at the output's path.
     """
     wanted = selection or Selection()
     output, source = Path(output), Stored.open(store)
@@ -68,6 +71,7 @@ def subset(
         attributes=attributes,
         asked={"how": "subset", "selection": wanted.to_dict()},
         variant={},
+        connections=connections,
     )
     new = make_store(output, made.contents(), workers=workers, progress=progress)
     return SubsetReport(

@@ -21,10 +21,10 @@ from servers import serve
 from salibi_data.buckets import BLOCK_BYTES, listing, place
 from salibi_data.errors import StoreError, UsageError, VerificationError
 from salibi_data.publishing import publish
-from salibi_data.pulling_part import pull_part
 from salibi_data.schema import Release, SchemaError
 from salibi_data.selection import Selection
 from salibi_data.store_files import StoreFiles
+from salibi_data.subsetting import subset
 from salibi_data.verifying import verify
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def server() -> Iterator[S3]:
 def some_store(micro_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A part of the micro store with all modalities; one of its files is sent in parts."""
     store = tmp_path_factory.mktemp("some") / "some.zarr"
-    pull_part(micro_store, store, Selection(limit=30))
+    subset(micro_store, store, Selection(limit=30))
     assert any(path.stat().st_size > BLOCK_BYTES for path in store.rglob("0"))
     return store
 

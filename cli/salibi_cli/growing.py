@@ -4,48 +4,50 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from salibi_cli import common
 from salibi_cli.building import Aoi, Bbox, bounds
 
+if TYPE_CHECKING:
+    from salibi_data.subsetting import SubsetReport
+
 Output = Annotated[Path, typer.Option("-o", "--output", help="Store to make.")]
+Split = Annotated[
+    str | None, typer.Option(metavar="A,B", help="Only these, such as train,validation.")
+]
+MaxCloud = Annotated[float | None, typer.Option(metavar="SHARE", help="At most so cloudy, 0..1.")]
+Dates = Annotated[
+    str | None,
+    typer.Option(metavar="A/B", help="Only seen within by every sensor, as 2021-05-01/2022-09-30."),
+]
 Modalities = Annotated[
     str | None,
     typer.Option(metavar="A,B", help="Only these, such as sar,lores; default all."),
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most so many samples, drawn evenly.")]
+MaxShift = Annotated[
+    float | None,
+    typer.Option(metavar="METRES", help="At most so far between the images of two sensors."),
 ]
 Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def subset(
-    store: Annotated[Path, typer.Argument(help="Path of the store to take from.")],
+    store: Annotated[str, typer.Argument(help="Path or URL of the store to take from.")],
     *,
     output: Output,
-    split: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Only these, such as train,validation.")
-    ] = None,
+    split: Split = None,
     bbox: Bbox = None,
     aoi: Aoi = None,
-    max_cloud: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="At most so cloudy, 0..1.")
-    ] = None,
-    dates: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A/B", help="Only seen within by every sensor, as 2021-05-01/2022-09-30."
-        ),
-    ] = None,
+    max_cloud: MaxCloud = None,
+    dates: Dates = None,
     modalities: Modalities = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many samples, drawn evenly.")
-    ] = None,
-    max_shift: Annotated[
-        float | None,
-        typer.Option(metavar="METRES", help="At most so far between the images of two sensors."),
-    ] = None,
+    limit: Limit = None,
+    max_shift: MaxShift = None,
     workers: Workers = 1,
     as_json: Json = False,
 ) -> None:
@@ -68,6 +70,11 @@ def subset(
     )
     with common.progress("writing", unit="shards") as advance:
         found = make(store, output, wanted, workers=workers, progress=advance)
+    show_subset(found, as_json=as_json)
+
+
+def show_subset(found: SubsetReport, *, as_json: bool) -> None:
+    """Print what a store made of a part of another holds."""
     if as_json:
         common.print_json(
             {
@@ -95,7 +102,9 @@ class Keep(StrEnum):
 
 
 def merge(
-    stores: Annotated[list[Path], typer.Argument(metavar="STORE", help="Paths of the stores.")],
+    stores: Annotated[
+        list[str], typer.Argument(metavar="STORE", help="Paths or URLs of the stores.")
+    ],
     *,
     output: Output,
     keep: Annotated[

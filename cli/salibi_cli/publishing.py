@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from salibi_cli import common
-from salibi_cli.building import Bbox, bounds
+from salibi_cli.building import Aoi, Bbox, bounds
+from salibi_cli.growing import Dates, Limit, MaxCloud, MaxShift, Modalities, Split, show_subset
 
 if TYPE_CHECKING:
     from salibi_data.publishing import Published
@@ -77,20 +78,14 @@ def pull(
     ],
     directory: Annotated[Path, typer.Argument(help="Path of the store to be.")],
     *,
-    split: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Only train, validation, test, or some.")
-    ] = None,
+    split: Split = None,
     bbox: Bbox = None,
-    max_cloud: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, metavar="SHARE", help="Only tiles with at most so much cloud."),
-    ] = None,
-    modalities: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Only these arrays, as sar,lores.")
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many samples, drawn evenly.")
-    ] = None,
+    aoi: Aoi = None,
+    max_cloud: MaxCloud = None,
+    dates: Dates = None,
+    modalities: Modalities = None,
+    limit: Limit = None,
+    max_shift: MaxShift = None,
     workers: Workers = 8,
     as_json: Json = False,
 ) -> None:
@@ -104,17 +99,20 @@ def pull(
     """
     from salibi_data.selection import Selection
 
-    asked: dict[str, Any] = {
-        "splits": common.listed(split),
-        "bounds_lonlat": bounds(bbox),
-        "max_cloud": max_cloud,
-        "modalities": common.listed(modalities),
-        "limit": limit,
-    }
-    if all(value is None for value in asked.values()):
+    wanted = Selection(
+        splits=common.listed(split),
+        bounds_lonlat=bounds(bbox),
+        aoi=aoi,
+        max_cloud=max_cloud,
+        dates=dates,
+        modalities=common.listed(modalities),
+        limit=limit,
+        max_shift_m=max_shift,
+    )
+    if wanted == Selection():
         _pull_whole(url, directory, workers, as_json=as_json)
     else:
-        _pull_part(url, directory, Selection(**asked), workers, as_json=as_json)
+        _pull_part(url, directory, wanted, workers, as_json=as_json)
 
 
 def _pull_whole(url: str, directory: Path, workers: int, *, as_json: bool) -> None:
@@ -134,14 +132,11 @@ def _pull_whole(url: str, directory: Path, workers: int, *, as_json: bool) -> No
 def _pull_part(
     url: str, directory: Path, selection: Selection, workers: int, *, as_json: bool
 ) -> None:
-    from salibi_data.pulling_part import pull_part
+    from salibi_data.subsetting import subset
 
     with common.progress("pulling", unit="shards") as advance:
-        done = pull_part(url, directory, selection, workers=workers, progress=advance)
-    if as_json:
-        common.print_json({**asdict(done), "store": str(done.store)})
-        return
-    typer.echo(f"{done.num_samples} of {done.num_there} samples in {done.store}")
+        found = subset(url, directory, selection, connections=workers, progress=advance)
+    show_subset(found, as_json=as_json)
 
 
 def _figures(done: Published) -> dict[str, Any]:

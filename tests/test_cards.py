@@ -76,6 +76,7 @@ def test_the_figure_is_a_picture_of_samples(dataset: Published, micro_store: Pat
 
 def test_pystac_reads_the_collection(dataset: Published, micro_store: Path) -> None:
     collection = pystac.Collection.from_file(str(dataset.folder / "collection.json"))
+    assert collection.validate(), "the schema of the specification was not applied"
     for asset in collection.assets.values():
         assert (dataset.folder / asset.href).exists()
     ((west, south, east, north),) = collection.extent.spatial.bboxes

@@ -133,7 +133,8 @@ def info(store: StoreOrUrl, *, as_json: Json = False) -> None:
         common.print_json(found)
         return
     modalities = found.pop("modalities")
-    common.print_table([{"": key, "value": common.plain(value)} for key, value in found.items()])
+    told = {key: value for key, value in found.items() if value not in (None, [], {})}
+    common.print_table([{"": key, "value": common.plain(value)} for key, value in told.items()])
     common.print_table(
         [
             {

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from salibi_data import areas, splits
@@ -18,7 +17,8 @@ from salibi_data.catalog import Catalog, load_catalog, with_grd
 from salibi_data.clouds import CellClouds
 from salibi_data.drafts import Draft
 from salibi_data.errors import SelectionError, UsageError
-from salibi_data.plans import Plan, ScratchFolder
+from salibi_data.plans import Plan
+from salibi_data.scratch import ScratchFolder
 from salibi_data.search import Finder, Interval, parse_dates, resolve
 from salibi_data.select import Picks, Tiles, choose
 from salibi_data.variant import Variant, check_fit, load_variant, used_assets
@@ -79,7 +79,7 @@ def plan(
     recipe, provider = fitted(variant, catalog, scope)
     asked = request(recipe, provider, scope)
     provider = resolve(provider, progress=progress)
-    keeper = None if output is not None else ScratchFolder()
+    keeper = None if output is not None else ScratchFolder("salibi-plan-")
     path = Path(output or "") if keeper is None else keeper.path / "plan.parquet"
     searches = path.with_name(f".{path.name}.searches")
     needed = {name: used_assets(recipe, provider, name) for name in recipe.sensors}
@@ -87,9 +87,9 @@ def plan(
     dates = scope.get("dates")
     interval = parse_dates(dates) if dates is not None else None
     area = _area(recipe, finder, scope)
-    with TemporaryDirectory(prefix="salibi-draft-") as scratch, _forgetting(searches):
+    with ScratchFolder("salibi-draft-") as scratch, _forgetting(searches):
         counted = {"limit": scope.get("limit"), "target": _target(recipe, provider, scope)}
-        draft = Draft(Path(scratch) / "draft.arrow", recipe, provider, **counted)
+        draft = Draft(scratch.path / "draft.arrow", recipe, provider, **counted)
         counts: Counter[str] = Counter()
         cells = area.cells(recipe.base_zoom)
         for number, cell in enumerate(cells, start=1):

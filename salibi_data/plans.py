@@ -11,12 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -34,19 +32,12 @@ from salibi_data.whole import whole
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from salibi_data.scratch import ScratchFolder
     from salibi_data.select import Picks
 
 PLAN_VERSION: Final = 3
 _DAY_S: Final = 86_400
 _AGAIN: Final = "Plan again with `salibi-data plan`, and narrow it with --aoi, --bbox or --limit."
-
-
-class ScratchFolder:
-    """A folder that goes with the object."""
-
-    def __init__(self) -> None:
-        self.path = Path(mkdtemp(prefix="salibi-plan-"))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 @dataclass(frozen=True, kw_only=True)

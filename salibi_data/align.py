@@ -1,40 +1,38 @@
-"""From source pixels to tile pixels: one warp per rectangle of tiles, then dB, then 8 bit.
+"""From source pixels to tile pixels: warped tile by tile, then dB, then 8 bit.
 
-Arrays are (bands, rows, columns) float32 with NaN where there is no observation. GDAL does the
-resampling; what is ours is the grid, the choice of kernel and the mosaic.
+Arrays are (bands, rows, columns) float32 with NaN where there is no observation.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from salibi_data import gdal_warp, remap
 from salibi_data.errors import GridError
+from salibi_data.grid import PixelGrid, TileXYZ
+from salibi_data.lattice import MOST_ERROR_PX, lattices
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
     from salibi_data.catalog import Units
-    from salibi_data.control_points import ControlPoints
-    from salibi_data.grid import PixelGrid
+    from salibi_data.lattice import Lattice
     from salibi_data.read import Source
     from salibi_data.variant import ModalityRecipe
 
-SUPERSAMPLING: Final = 2
-"""When shrinking, each pixel is the mean of 2 x 2 area averages: GDAL's average takes the upright
-box around a pixel's two corners, and on a grid turned against ours (UTM is, by up to 2 degrees)
-smaller boxes follow the turned pixel better. ``benchmarks/shrinking.py`` has the figures."""
+_REACH_PX: Final = 3
+"""Source pixels beyond a tile that are looked at: its rows are aslant, and bilinear needs one more."""
 
 POWER_FLOOR: Final = 1e-10
 """Least power whose logarithm is taken: -100 dB, below any sensor's noise."""
 
 
 def warp(source: Source, grid: PixelGrid, *, categorical: bool = False) -> NDArray[np.float32]:
-    """``source`` on the pixels of ``grid``.
+    """``source`` on the pixels of ``grid``, tile by tile: no pixel depends on its tile's neighbours.
 
     Enlarging is bilinear; shrinking averages every source pixel by the area it shares with the
     new one, so that nothing aliases; classes take the nearest.
@@ -43,96 +41,63 @@ def warp(source: Source, grid: PixelGrid, *, categorical: bool = False) -> NDArr
         Shape (bands, *grid.shape); NaN where the source has no observation.
 
     Raises:
-        ReadError: GDAL cannot place the source on the grid.
-
-    Source: GDAL's warper (https://gdal.org/en/stable/api/gdalwarp_cpp.html).
+        ReadError: the source cannot be placed on the grid.
     """
     from salibi_data.rasters import usable
 
     with usable(source.where, "Check its CRS and transform, or leave its scene out."):
-        return _warp(source, grid, categorical=categorical)
+        if source.transform is None:
+            return gdal_warp.warp(source, grid, categorical=categorical)
+        warped = np.full((len(source.values), *grid.shape), np.nan, dtype=np.float32)
+        for (row, column), lattice in lattices(source, grid).items():
+            tile = TileXYZ(grid.left + column, grid.top + row, grid.zoom)
+            pixels = _tile(source, tile, lattice, categorical=categorical)
+            if pixels is not None:
+                warped[(slice(None), *grid.window(tile))] = pixels
+        return warped
 
 
-def _warp(source: Source, grid: PixelGrid, *, categorical: bool) -> NDArray[np.float32]:
+def _tile(
+    source: Source, tile: TileXYZ, lattice: Lattice, *, categorical: bool
+) -> NDArray[np.float32] | None:
+    """The pixels of one tile; None where the source does not reach it."""
+    num_rows, num_columns = source.values.shape[1:]
+    if lattice.error_px <= MOST_ERROR_PX:
+        rows, columns = _reach(lattice.y, num_rows), _reach(lattice.x, num_columns)
+        if len(rows) == 0 or len(columns) == 0:
+            return None
+        values = source.values[:, rows.start : rows.stop, columns.start : columns.stop]
+        near = lattice.moved(columns.start, rows.start)
+        kernel = _kernel(values, near, source.largest_whole, categorical=categorical)
+        if kernel is not None:
+            return kernel(values, near)
+    alone = PixelGrid.around([tile], tile_px=lattice.tile_px)
+    return gdal_warp.warp(source, alone, categorical=categorical)
+
+
+def _kernel(
+    values: NDArray[np.float32],
+    lattice: Lattice,
+    largest_whole: float | None,
+    *,
+    categorical: bool,
+) -> Callable[[NDArray[np.float32], Lattice], NDArray[np.float32]] | None:
+    """How to look up a tile's pixels; None where GDAL has to."""
+    longest_px = max(values.shape[1:])
+    if longest_px > remap.LARGEST_PX:
+        return None
     if categorical:
-        return _reproject(source, grid, "nearest")
-    if shrinking_factor(source, grid) <= 1:
-        return _reproject(source, grid, "bilinear")
-    finer = replace(grid, tile_px=grid.tile_px * SUPERSAMPLING)
-    averaged = _reproject(source, finer, "average")
-    bands, (rows, columns), k = len(averaged), grid.shape, SUPERSAMPLING
-    boxes = averaged.reshape(bands, rows, k, columns, k)
-    shrunk: NDArray[np.float32] = boxes.mean(axis=(2, 4), dtype=np.float32)
-    return shrunk
+        return remap.nearest
+    if lattice.factor <= 1:
+        return remap.bilinear
+    exact = largest_whole is not None and largest_whole * longest_px < remap.EXACT_BELOW
+    return remap.average if exact and lattice.is_nearly_upright else None
 
 
-def _reproject(source: Source, grid: PixelGrid, kernel: str) -> NDArray[np.float32]:
-    """One warp per column of tiles.
-
-    Along a row GDAL looks up where few pixels lie and goes straight between them, to 0.125 source
-    pixels, and rasterio's ``reproject`` (1.4) takes no other bound. Over one tile's
-    width at zoom 17 that is 0.003 at most; over a block's, pixels would depend on which tiles are
-    beside them.
-    """
-    warped = np.full((len(source.values), *grid.shape), np.nan, dtype=np.float32)
-    # GDAL is three times faster where it need not look for missing pixels.
-    nodata = np.nan if np.isnan(source.values).any() else None
-    for column in range(grid.num_columns):
-        strip = replace(grid, left=grid.left + column, num_columns=1)
-        left = column * grid.tile_px
-        warped[:, :, left : left + grid.tile_px] = _strip(source, strip, kernel, nodata)
-    return warped
-
-
-def _strip(
-    source: Source, grid: PixelGrid, kernel: str, nodata: float | None
-) -> NDArray[np.float32]:
-    from rasterio.enums import Resampling
-    from rasterio.transform import Affine
-    from rasterio.warp import reproject
-
-    warped = np.full((len(source.values), *grid.shape), np.nan, dtype=np.float32)
-    reproject(
-        source.values,
-        warped,
-        src_crs=source.crs,
-        src_nodata=nodata,
-        dst_transform=Affine(*grid.transform),
-        dst_crs="EPSG:3857",
-        dst_nodata=nodata,
-        init_dest_nodata=False,  # it is all NaN already
-        resampling=Resampling[kernel],
-        num_threads=1,
-        **_geolocation(source),
-    )
-    return warped
-
-
-def _geolocation(source: Source) -> dict[str, Any]:
-    from rasterio.transform import Affine
-
-    if source.transform is not None:
-        return {"src_transform": Affine(*source.transform)}
-    points = cast("ControlPoints", source.control_points)
-    # GDAL would take a polynomial, which passes by the points that terrain moves.
-    return {"gcps": points.to_gdal(), "SRC_METHOD": "GCP_TPS"}
-
-
-def shrinking_factor(source: Source, grid: PixelGrid) -> float:
-    """Source pixels along the edge of one pixel of ``grid``, at its centre; above 1 it shrinks."""
-    from rasterio.transform import Affine
-    from rasterio.warp import transform
-
-    west, south, east, north = grid.bounds_3857
-    x, y = (west + east) / 2, (south + north) / 2
-    xs, ys = transform("EPSG:3857", source.crs, [x, x + grid.pixel_m, x], [y, y, y + grid.pixel_m])
-    if source.transform is not None:
-        to_pixel = ~Affine(*source.transform)
-        (c0, r0), (c1, r1), (c2, r2) = (to_pixel @ xy for xy in zip(xs, ys, strict=True))
-    else:
-        points = cast("ControlPoints", source.control_points)
-        (c0, c1, c2), (r0, r1, r2) = points.to_pixels(xs, ys)
-    return float(np.sqrt(abs((c1 - c0) * (r2 - r0) - (c2 - c0) * (r1 - r0))))
+def _reach(nodes: NDArray[np.float64], count: int) -> range:
+    """The rows, or columns, of a source that a tile needs."""
+    first, last = int(np.floor(nodes.min())), int(np.ceil(nodes.max()))
+    return range(max(0, first - _REACH_PX), min(count, last + _REACH_PX))
 
 
 def fill(target: NDArray[np.float32], layer: NDArray[np.float32]) -> None:

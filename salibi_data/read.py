@@ -58,6 +58,8 @@ class Source:
     """Affine coefficients (a, b, c, d, e, f) from (column, row) to ``crs``."""
     control_points: ControlPoints | None = None
     """In place of the transform: all of the file's, in pixels of this window."""
+    largest_whole: float | None = None
+    """No value is larger, and all are whole numbers; None: they are not known to be."""
     warnings: tuple[str, ...] = ()
     """What about these pixels looks wrong, for people to read."""
 
@@ -139,8 +141,17 @@ def _read_once(
             where=where,
             transform=place.transform,
             control_points=place.control_points,
+            largest_whole=_largest_whole(raw.dtype, product, scene),
             warnings=_doubts(dataset, raw, ~missing, scene, product, bands),
         )
+
+
+def _largest_whole(dtype: np.dtype[Any], product: Product, scene: Scene) -> float | None:
+    """The largest value that numbers of a type become; None where they become fractions."""
+    offset = float(product.offset_for(scene.properties))
+    if dtype.kind not in "ui" or product.calibration or product.scale != 1 or offset % 1:
+        return None
+    return float(np.iinfo(dtype).max) + abs(offset)
 
 
 def locate(catalog: Catalog, href: str) -> str:

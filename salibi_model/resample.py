@@ -71,9 +71,10 @@ def resample_stored(
 
 def _linear(images: Tensor, modality: Modality) -> Tensor:
     """Stored values in units that may be averaged: their own, or power where they are decibels."""
-    values = images.float()
     if modality.units != DECIBEL:
-        return values
+        return images.float()
+    # In double precision: beside a bright pixel, what rounding adds to its weight outshines the dark.
+    values = images.double()
     return torch.pow(10.0, (values * _per_band(modality.scale) + _per_band(modality.offset)) / 10.0)
 
 

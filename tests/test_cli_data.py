@@ -213,7 +213,16 @@ MODULES = sorted(
     if path.stem not in {"opener", "pacing", "sharing", "held_files", "shard_files"}
 )
 HEAVY = (
-    *("asyncio", "distributed", "mercantile", "obstore", "PIL", "planetary_computer", "pyarrow"),
+    *(
+        "asyncio",
+        "cv2",
+        "distributed",
+        "mercantile",
+        "obstore",
+        "PIL",
+        "planetary_computer",
+        "pyarrow",
+    ),
     *("pystac", "pystac_client", "rasterio", "requests", "scipy", "shapely", "zarr"),
 )
 

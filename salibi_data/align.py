@@ -100,9 +100,17 @@ def _reach(nodes: NDArray[np.float64], count: int) -> range:
     return range(max(0, first - _REACH_PX), min(count, last + _REACH_PX))
 
 
-def fill(target: NDArray[np.float32], layer: NDArray[np.float32]) -> None:
-    """Fill the pixels that ``target`` lacks with those of ``layer``; in place, valid pixels only."""
-    np.copyto(target, layer, where=np.isnan(target).any(axis=0))
+def fill(target: NDArray[np.float32], layer: NDArray[np.float32]) -> bool:
+    """Fill the pixels that ``target`` lacks with those of ``layer``; in place, valid pixels only.
+
+    Returns:
+        Whether it lacked any.
+    """
+    lacking = np.isnan(target).any(axis=0)
+    if not lacking.any():
+        return False
+    np.copyto(target, layer, where=lacking)
+    return True
 
 
 def valid_fraction(values: NDArray[np.float32]) -> float:
@@ -131,8 +139,13 @@ def quantise(values: NDArray[np.float32], recipe: ModalityRecipe) -> NDArray[np.
     """
     scale = np.asarray(recipe.scale, dtype=np.float32)[:, None, None]
     offset = np.asarray(recipe.offset, dtype=np.float32)[:, None, None]
-    steps = np.clip(np.rint((values - offset) / scale), 1, 255)
-    return np.where(np.isnan(values).any(axis=0), 0, steps).astype(np.uint8)
+    steps = values - offset
+    steps /= scale
+    np.clip(np.rint(steps, out=steps), 1, 255, out=steps)
+    missing = np.isnan(steps).any(axis=0)
+    if missing.any():
+        steps[:, missing] = 0
+    return steps.astype(np.uint8)
 
 
 def cloud_fraction(classes: NDArray[np.float32], cloudy: Iterable[int]) -> float:

@@ -231,13 +231,17 @@ def _tile_images(work: _Work, sensor: str, choices: Sequence[Choice]) -> Images:
     images: Images = {layer.name: {} for layer in layers}
     for layer in layers:
         for choice in choices:
-            shape = (len(layer.bands), layer.tile_px, layer.tile_px)
-            mosaic = np.full(shape, np.nan, dtype=np.float32)
-            for scene in choice.scenes[sensor]:
-                grid, pixels = warped[layer.name, scene.id]
-                align.fill(mosaic, pixels[(slice(None), *grid.window(choice.tile))])
+            first, *others = choice.scenes[sensor]
+            mosaic = _cut(*warped[layer.name, first.id], choice.tile).copy()
+            for scene in others:
+                if not align.fill(mosaic, _cut(*warped[layer.name, scene.id], choice.tile)):
+                    break
             images[layer.name][choice.tile] = mosaic
     return images
+
+
+def _cut(grid: PixelGrid, pixels: NDArray[np.float32], tile: TileXYZ) -> NDArray[np.float32]:
+    return pixels[(slice(None), *grid.window(tile))]
 
 
 def _uses(sensor: str, choices: Sequence[Choice]) -> list[tuple[Scene, list[TileXYZ]]]:

@@ -44,7 +44,7 @@ def write_part(path: Path, samples: Samples) -> None:
     }
     table = pa.table(columns).replace_schema_metadata({"about": json.dumps(about)})
     with whole(path) as partial:
-        feather.write_feather(table, str(partial), compression="zstd", compression_level=1)
+        feather.write_feather(table, str(partial), compression="lz4")
 
 
 def read_part(path: Path, variant: Variant, *, images: bool = True) -> Samples:

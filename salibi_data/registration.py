@@ -98,28 +98,37 @@ def _measured(moving: Floats, fixed: Floats, pixel_m: float, native_gsd_m: float
     valid = np.isfinite(moving) & np.isfinite(fixed)
     if valid.mean() < MIN_VALID or _is_flat(moving[valid]) or _is_flat(fixed[valid]):
         return NOTHING
-    row_hz, column_hz = (np.fft.fftfreq(num, d=pixel_m) for num in moving.shape)
+    # The images are real: the other half of the columns' frequencies would say the same again.
+    row_hz, column_hz = (
+        frequencies(num, d=pixel_m)
+        for frequencies, num in zip((np.fft.fftfreq, np.fft.rfftfreq), moving.shape, strict=True)
+    )
     common = np.hypot(row_hz[:, None], column_hz[None, :]) < 0.5 / native_gsd_m
     common[0, 0] = False
-    if common.sum() < MIN_FREQUENCIES:
+    times = np.where(column_hz > 0, 2, 1)
+    if (common * times).sum() < MIN_FREQUENCIES:
         return NOTHING
-    cross = _spectrum(moving, valid) * _spectrum(fixed, valid).conj()
-    size = np.abs(cross)
-    phases = np.where(common, cross / np.maximum(size, np.finfo(float).tiny), 0)
     used_rows, used_columns = common.any(axis=1), common.any(axis=0)
-    phases = phases[np.ix_(used_rows, used_columns)]
-    return _peak(phases, row_hz[used_rows], column_hz[used_columns], native_gsd_m)
+    cross = _spectrum(moving, valid, used_columns) * _spectrum(fixed, valid, used_columns).conj()
+    phases = cross / np.maximum(np.abs(cross), np.finfo(float).tiny)
+    phases[~common[:, used_columns]] = 0
+    phases *= times[used_columns]
+    return _peak(phases[used_rows], row_hz[used_rows], column_hz[used_columns], native_gsd_m)
 
 
 def _is_flat(values: Floats) -> bool:
     return bool(values.std() <= MIN_CONTRAST * max(abs(float(values.mean())), 1e-30))
 
 
-def _spectrum(image: Floats, valid: NDArray[np.bool_]) -> NDArray[np.complex128]:
+def _spectrum(
+    image: Floats, valid: NDArray[np.bool_], used_columns: NDArray[np.bool_]
+) -> NDArray[np.complex128]:
+    """The spectrum at those of the columns' frequencies that are used."""
     rows, columns = (np.hanning(num + 2)[1:-1] for num in image.shape)
     weight = rows[:, None] * columns[None, :] * valid
     level = np.sum(image * weight, where=valid) / weight.sum()
-    spectrum: NDArray[np.complex128] = np.fft.fft2(np.where(valid, image - level, 0) * weight)
+    along = np.fft.rfft(np.where(valid, image - level, 0) * weight, axis=1)[:, used_columns]
+    spectrum: NDArray[np.complex128] = np.fft.fft(along, axis=0)
     return spectrum
 
 
@@ -137,6 +146,6 @@ def _peak(phases: NDArray[np.complex128], row_hz: Floats, column_hz: Floats, gsd
         correlation = np.abs((down @ phases @ across).real)
         row, column = np.unravel_index(int(correlation.argmax()), correlation.shape)
         south, east = float(souths[row]), float(easts[column])
-        explained = float(correlation[row, column]) / int(np.count_nonzero(phases))
+        explained = float(correlation[row, column]) / float(np.abs(phases).sum())
         reach, step = step, step / _FINER
     return Shift(east_m=east, north_m=-south, peak=min(1.0, explained))

@@ -25,9 +25,10 @@ demo: $(STAMP)
 	$(BIN)/salibi-data sample $(DATA)/labelled --labelled
 	$(BIN)/salibi-model compare $(DATA)/micro.zarr --size tiny --data $(DATA)/labelled --scales 1,2,4 -o $(RUN)
 
-# One thread per process: two processes of two threads each wait for each other on two cores.
+# One thread per process: two processes of two threads each wait for each other on two cores. A file's tests
+# share a process, as they share what it takes longest to make.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations=15
 
 ## Tests that take more than half a minute each: the documented demo, a larger kill drill
 test-slow: $(STAMP)

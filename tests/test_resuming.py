@@ -90,8 +90,9 @@ def same(a, b):
 @pytest.mark.parametrize(
     ("processes", "kill_after", "settings"),
     [
-        (1, 2, {"crop_px": 128}),  # before the first checkpoint
-        (1, 5, {"accumulate": 2}),  # in the middle of an epoch, between checkpoints
+        # Before the first checkpoint; in the middle of an epoch, between checkpoints.
+        pytest.param(1, 2, {"crop_px": 128}, marks=pytest.mark.slow),
+        pytest.param(1, 5, {"accumulate": 2}, marks=pytest.mark.slow),
         (2, 4, {}),
     ],
 )

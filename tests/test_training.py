@@ -376,6 +376,7 @@ def test_gradients_are_clipped(small_store, tmp_path, monkeypatch):
     assert all(row["gradient_norm"] > 0.05 for row in read_metrics(tmp_path / "metrics.csv"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nano_size")
 def test_trained_at_256_px_it_encodes_128_to_1024(small_store, tmp_path):
     """The bias is what makes larger images work: the farther away, the less they change a patch.

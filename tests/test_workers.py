@@ -94,6 +94,7 @@ def test_a_worker_killed_in_mid_build_costs_nothing(
     assert tree(store) == tree(micro_store)
 
 
+@pytest.mark.slow
 def test_a_scheduler_killed_in_mid_build_is_one_clear_line_and_loses_nothing(
     micro_store: Path, sample_toml: str, tmp_path: Path
 ) -> None:

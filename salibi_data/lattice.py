@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 NODE_PX: Final = 32
 """Most pixels between nodes."""
 
+STEPS_PER_PX: Final = 65_536
+"""Nodes are rounded to so many parts of a source pixel: in whatever window of a file a tile is looked
+up, the last digits of coordinates are the same."""
+
 MOST_ERROR_PX: Final = 0.01
 """Source pixels that straight lines may be off by; GDAL warps a tile of which they are more."""
 
@@ -127,7 +131,10 @@ def lattices(source: Source, grid: PixelGrid) -> dict[tuple[int, int], Lattice]:
     xs, ys = (values.ravel() for values in np.meshgrid(x, y))
     xs, ys = (np.asarray(values) for values in transform("EPSG:3857", source.crs, xs, ys))
     shape = len(y), len(x)
-    columns, rows = (values.reshape(shape) for values in ~Affine(*source.transform) @ (xs, ys))
+    columns, rows = (
+        np.rint(values * STEPS_PER_PX).reshape(shape) / STEPS_PER_PX
+        for values in ~Affine(*source.transform) @ (xs, ys)
+    )
     found = {}
     for row in range(grid.num_rows):
         for column in range(grid.num_columns):

@@ -156,6 +156,20 @@ def test_a_tile_partly_beside_the_source_is_missing_there() -> None:
     assert np.isnan(align.warp(source, away)).all()
 
 
+@pytest.mark.parametrize("factor", [0.4, 1.6, 3.0])
+def test_in_another_window_of_a_file_a_tile_is_the_same(factor: float) -> None:
+    """Its transform's last digits differ then."""
+    whole = turned(factor=factor, degrees=1.3)
+    place = Affine(*whole.transform) @ Affine.translation(2, 1)
+    window = replace(whole, values=whole.values[:, 1:, 2:].copy(), transform=tuple(place)[:6])
+    for categorical in (False, True):
+        assert np.array_equal(
+            align.warp(whole, GRID, categorical=categorical),
+            align.warp(window, GRID, categorical=categorical),
+            equal_nan=True,
+        )
+
+
 def test_gdal_takes_what_sums_or_lines_would_not_be_exact_for() -> None:
     """Fractions when shrinking, grids far from upright, and tiles so large that the earth bends."""
     fractions = replace(turned(factor=3.0), largest_whole=None)

@@ -3,7 +3,7 @@
 Claim: averaging on a grid twice as fine halves the worst error that GDAL's upright boxes make on a
 source that is turned against Web Mercator. The oracle samples every pixel 60 x 60 times.
 
-Run: python benchmarks/shrinking.py
+Run: python benchmarks/shrinking.py [--quick]
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from machine import describe
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 from rasterio.warp import transform
+from side_by_side import by_form, parser, report, table
 
 from salibi_data import align
 from salibi_data.grid import PixelGrid, TileXYZ
@@ -25,21 +26,20 @@ from salibi_data.read import Source
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SAMPLES = 60
 DEGREES_OFF = 2.8  # of the zone's central meridian; grids differ by 2 degrees at 45 N
 
 
-def plain_average(source: Source, grid: PixelGrid) -> NDArray[np.float64]:
-    """Mean of the source under each pixel, by dense nearest sampling."""
+def plain_average(source: Source, grid: PixelGrid, samples: int) -> NDArray[np.float64]:
+    """Mean of the source under each pixel, by ``samples`` x ``samples`` nearest ones."""
     rows, columns = grid.shape
     west, _, _, north = grid.bounds_3857
-    step = grid.pixel_m / SAMPLES
-    x = west + (np.arange(columns * SAMPLES) + 0.5) * step
-    y = north - (np.arange(rows * SAMPLES) + 0.5) * step
+    step = grid.pixel_m / samples
+    x = west + (np.arange(columns * samples) + 0.5) * step
+    y = north - (np.arange(rows * samples) + 0.5) * step
     xs, ys = transform("EPSG:3857", source.crs, *(a.ravel() for a in np.meshgrid(x, y)))
     column, row = ~Affine(*source.transform) @ (np.array(xs), np.array(ys))
     values = source.values[0][np.floor(row).astype(int), np.floor(column).astype(int)]
-    return values.reshape(rows, SAMPLES, columns, SAMPLES).mean(axis=(1, 3), dtype=np.float64)
+    return values.reshape(rows, samples, columns, samples).mean(axis=(1, 3), dtype=np.float64)
 
 
 def turned_source(tile: TileXYZ, *, feature_px: int) -> Source:
@@ -61,21 +61,27 @@ def turned_source(tile: TileXYZ, *, feature_px: int) -> Source:
 
 def main() -> None:
     """Print the worst and the mean error for both ways."""
-    print(describe("rasterio", "numpy"))
+    arguments = parser(__doc__).parse_args()
+    samples, features_px = by_form(
+        arguments, full=(60, (1, 4, 16)), quick=(60, (1, 4, 16)), smallest=(4, (4,))
+    )
     tile = TileXYZ(*mercantile.tile(-93 + DEGREES_OFF, 45, 17))
-    print("features  shrink   plain box: worst, mean   2 x 2 boxes: worst, mean")
-    for feature_px in (1, 4, 16):
+    rows = []
+    for feature_px in features_px:
         source = turned_source(tile, feature_px=feature_px)
         for tile_px in (64, 128):
             grid = PixelGrid.around([tile], tile_px=tile_px)
-            oracle = plain_average(source, grid)
+            oracle = plain_average(source, grid, samples)
             errors = []
             for supersampling in (1, 2):
                 with patch.object(align, "SUPERSAMPLING", supersampling):
                     errors.append(np.abs(align.warp(source, grid)[0] - oracle))
-            figures = "   ".join(f"{error.max():12.2f} {error.mean():6.3f}" for error in errors)
+            figures = [f"{figure:.2f}" for e in errors for figure in (e.max(), e.mean())]
             factor = align.shrinking_factor(source, grid)
-            print(f"{feature_px:5d} px  {factor:6.2f}   {figures}")
+            rows.append([f"{feature_px} px", f"{factor:.2f}", *figures])
+    head = ["features", "shrink", "plain box: worst", "mean", "2 x 2 boxes: worst", "mean"]
+    lines = [describe("rasterio", "numpy"), *table(head, rows)]
+    report(arguments.report, "Shrunk pixels against a plain average", lines)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from machine import describe
-from side_by_side import by_form, medians, paired, parser, report
+from side_by_side import by_form, medians, paired, parser, report, table
 
 from salibi_model.alibi import patch_centres, scale_alibi_bias
 
@@ -32,10 +32,10 @@ def from_coordinates(kept: Tensor) -> Tensor:
     return scale_alibi_bias(xy, xy, HEADS)
 
 
-def from_table(table: Tensor, kept: Tensor) -> Tensor:
+def from_table(everything: Tensor, kept: Tensor) -> Tensor:
     """The whole table for each sample, then the kept pairs of it."""
     pairs = (kept[:, :, None] * EDGE**2 + kept[:, None, :]).flatten(1)
-    repeated = table.repeat(BATCH, 1, 1, 1).flatten(2)
+    repeated = everything.repeat(BATCH, 1, 1, 1).flatten(2)
     picked = repeated.gather(2, pairs[:, None].expand(-1, HEADS, -1))
     return picked.unflatten(2, (KEPT, KEPT))
 

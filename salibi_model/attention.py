@@ -49,15 +49,18 @@ class GroundBias:
     @cached_property
     def dense(self) -> Float[Tensor, "#batch heads queries keys"]:
         """The bias as a tensor: ``-m(h) * distance``, and -inf at keys that are not valid."""
-        bias = scale_alibi_bias(self.query_xy, self.key_xy, self.num_heads)
-        if self.key_valid is None:
-            return bias
-        return bias.masked_fill(~self.key_valid[:, None, None, :], -torch.inf)
+        return self._made()
 
     @cached_property
     def dense_bf16(self) -> Float[Tensor, "#batch heads queries keys"]:
         """The same, rounded once for all the blocks that train in bf16."""
-        return self.dense.bfloat16()
+        return self._made().bfloat16()
+
+    def _made(self) -> Tensor:
+        bias = scale_alibi_bias(self.query_xy, self.key_xy, self.num_heads)
+        if self.key_valid is None:
+            return bias
+        return bias.masked_fill(~self.key_valid[:, None, None, :], -torch.inf)
 
     @cached_property
     def score_mod(self) -> Callable[..., Tensor]:

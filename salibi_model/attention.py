@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from salibi_model.alibi import scale_alibi_bias, slopes
+from salibi_model.dense_attention import attend_densely
 from salibi_model.errors import UsageError
 
 BACKENDS: Final = ("auto", "dense", "flex")
@@ -114,7 +115,10 @@ def attend(
         mixed: Tensor = _flex()(query, key, value, score_mod=bias.score_mod)
         return mixed
     if isinstance(bias, GroundBias):
-        bias = bias.dense_bf16 if query.dtype == torch.bfloat16 else bias.dense
+        low = query.dtype == torch.bfloat16
+        if low and query.device.type == "cpu":
+            return attend_densely(query, key, value, bias.dense_bf16)
+        bias = bias.dense_bf16 if low else bias.dense
     added = None if bias is None else bias.to(query.dtype)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=added)
 

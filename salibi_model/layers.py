@@ -92,7 +92,7 @@ class _LinearOfGelu(torch.autograd.Function):
         return F.linear(F.gelu(hidden), weight, bias)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         hidden, weight = ctx.saved_tensors
         grads = grad.flatten(0, -2)

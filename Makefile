@@ -51,7 +51,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 ## Claims about speed, each in its quick form; without --quick they take minutes each
-BENCHMARKS := step attention allocator bias reading shrinking planning remote_reading loading
+BENCHMARKS := step attention waiting allocator bias reading shrinking planning remote_reading loading
 bench: $(STAMP)
 	for name in $(BENCHMARKS); do echo "== $$name" && $(BIN)/python benchmarks/$$name.py --quick || exit 1; done
 

@@ -51,8 +51,10 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+## Claims about speed, each in its quick form; without --quick they take minutes each
+BENCHMARKS := step attention waiting allocator bias reading shrinking planning remote_reading loading
 bench: $(STAMP)
-	for script in allocator bias reading shrinking planning remote_reading loading; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for name in $(BENCHMARKS); do echo "== $$name" && $(BIN)/python benchmarks/$$name.py --quick || exit 1; done
 
 ## What others made and the page of `salibi-data view` ships, fetched anew; versions as in its README
 VENDOR := salibi_data/view/page/vendor

@@ -3,23 +3,21 @@
 Claim: `salibi_model.allocator.keep_freed_memory` saves time, because large tensors are not mapped and
 faulted in anew in every step. Both ways run in processes of their own, A B A B; medians and their ratio.
 
-Run: python benchmarks/allocator.py [rounds]
+Run: python benchmarks/allocator.py [--quick]
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import statistics
-import subprocess
-import sys
 import time
 
 from machine import describe
-
-STEPS = 8
-BATCH = 16
+from side_by_side import by_form, in_own_process, medians, parser, report, table
 
 
-def one_way(*, keep: bool) -> float:
+def one_way(*, keep: bool, batch_size: int, steps: int) -> float:
     """Median seconds of a forward and backward pass."""
     import torch
 
@@ -55,38 +53,48 @@ def one_way(*, keep: bool) -> float:
     model = ScaleAlibi(ModelConfig(size=SIZES["tiny"], modalities=modalities))
     images = {
         m.name: torch.randint(
-            1, 255, (BATCH, len(m.bands), m.size_px, m.size_px), dtype=torch.uint8
+            1, 255, (batch_size, len(m.bands), m.size_px, m.size_px), dtype=torch.uint8
         )
         for m in modalities
     }
-    masks = random_masks(model.num_tokens(images), 0.75, range(BATCH))
+    masks = random_masks(model.num_tokens(images), 0.75, range(batch_size))
     seconds = []
-    for _ in range(STEPS):
+    for _ in range(steps + 1):
         start = time.perf_counter()
         model(images, masks)["loss"].backward()
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[2:])
+    return statistics.median(seconds[1:])
 
 
-def main(rounds: int = 3) -> None:
+def main() -> None:
     """Print both medians and their ratio."""
-    print(describe("torch"))
+    arguments = _arguments()
+    batch_size, steps, rounds = by_form(
+        arguments, full=(16, 7, 3), quick=(16, 5, 1), smallest=(1, 1, 1)
+    )
+    if arguments.way:
+        seconds = one_way(keep=arguments.way == "kept", batch_size=batch_size, steps=steps)
+        print(json.dumps({"seconds": seconds}))
+        return
+    form = by_form(arguments, full=[], quick=["--quick"], smallest=["--smallest"])
     found: dict[str, list[float]] = {"given back": [], "kept": []}
     for _ in range(rounds):
         for way, seconds in found.items():
-            command = [sys.executable, __file__, f"--{way == 'kept'}"]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            seconds.append(float(done.stdout))
-    medians = {way: statistics.median(seconds) for way, seconds in found.items()}
-    ratio = medians["given back"] / medians["kept"]
-    print(
-        f"step with memory given back {medians['given back']:.3f} s, kept {medians['kept']:.3f} s"
-    )
-    print(f"ratio {ratio:.2f} (above 1: keeping it is faster)")
+            seconds.append(in_own_process(__file__, "--way", way, *form)["seconds"])
+    median = medians(found)
+    rows = [
+        [f"memory {way}", f"{median[way]:.3f}", f"{median['given back'] / median[way]:.2f}"]
+        for way in found
+    ]
+    lines = [describe("torch"), *table(["way", "seconds a step", "times as fast"], rows)]
+    report(arguments.report, "Keeping freed memory", lines)
+
+
+def _arguments() -> argparse.Namespace:
+    made = parser(__doc__)
+    made.add_argument("--way", help=argparse.SUPPRESS)
+    return made.parse_args()
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] in (["--True"], ["--False"]):
-        print(one_way(keep=sys.argv[1] == "--True"))
-    else:
-        main(*(int(argument) for argument in sys.argv[1:2]))
+    main()

@@ -4,18 +4,16 @@ Claim: for masked images `salibi_model.alibi.scale_alibi_bias` takes less time a
 (heads, N, N) table for each sample and gathering the kept pairs, which is how published code does it. Both ways give
 the same numbers (checked here). Side by side in one process, A B A B; medians and their ratio.
 
-Run: python benchmarks/bias.py [rounds]
+Run: python benchmarks/bias.py [--quick]
 """
 
 from __future__ import annotations
 
-import statistics
-import sys
-import time
 from typing import TYPE_CHECKING
 
 import torch
 from machine import describe
+from side_by_side import by_form, medians, paired, parser, report, table
 
 from salibi_model.alibi import patch_centres, scale_alibi_bias
 
@@ -34,38 +32,37 @@ def from_coordinates(kept: Tensor) -> Tensor:
     return scale_alibi_bias(xy, xy, HEADS)
 
 
-def from_table(table: Tensor, kept: Tensor) -> Tensor:
+def from_table(everything: Tensor, kept: Tensor) -> Tensor:
     """The whole table for each sample, then the kept pairs of it."""
     pairs = (kept[:, :, None] * EDGE**2 + kept[:, None, :]).flatten(1)
-    repeated = table.repeat(BATCH, 1, 1, 1).flatten(2)
+    repeated = everything.repeat(BATCH, 1, 1, 1).flatten(2)
     picked = repeated.gather(2, pairs[:, None].expand(-1, HEADS, -1))
     return picked.unflatten(2, (KEPT, KEPT))
 
 
 def main() -> None:
     """Print the medians and their ratio."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7
+    arguments = parser(__doc__).parse_args()
+    rounds = by_form(arguments, full=15, quick=7, smallest=1)
     kept = torch.stack([torch.randperm(EDGE**2)[:KEPT] for _ in range(BATCH)])
     xy = patch_centres((EDGE, EDGE), 0.5)[None]
-    table = scale_alibi_bias(xy, xy, HEADS)
+    everything = scale_alibi_bias(xy, xy, HEADS)
     ways: dict[str, Callable[[], Tensor]] = {
         "coordinates": lambda: from_coordinates(kept),
-        "table": lambda: from_table(table, kept),
+        "table": lambda: from_table(everything, kept),
     }
     torch.testing.assert_close(ways["coordinates"](), ways["table"]())
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            started = time.perf_counter()
-            way()
-            seconds[name].append(time.perf_counter() - started)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    print(describe("torch"))
-    for name, value in medians.items():
-        print(f"{name}: {1000 * value:.1f} ms")
-    print(f"table / coordinates: {medians['table'] / medians['coordinates']:.1f}")
-    full = HEADS * EDGE**4 * 4 * BATCH
-    print(f"largest tensor: {full / 1e6:.0f} MB against {HEADS * KEPT**2 * 4 * BATCH / 1e6:.0f} MB")
+    median = medians(paired(ways, rounds))
+    largest_bytes = {
+        "coordinates": HEADS * KEPT**2 * 4 * BATCH,
+        "table": HEADS * EDGE**4 * 4 * BATCH,
+    }
+    rows = [
+        [way, f"{1000 * s:.1f}", f"{median['table'] / s:.1f}", f"{largest_bytes[way] / 1e6:.0f}"]
+        for way, s in median.items()
+    ]
+    head = ["from", "ms", "times as fast", "largest tensor, MB"]
+    report(arguments.report, "The bias of kept patches", [describe("torch"), *table(head, rows)])
 
 
 if __name__ == "__main__":

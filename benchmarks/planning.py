@@ -4,7 +4,7 @@ Writes a static STAC catalog of items without rasters: NAIP quads of two years t
 neighbours, Sentinel-2 granules every few days, Sentinel-1 passes. Prints the time and the peak
 memory of planning all of it, and of planning a quarter, each in a process of its own.
 
-    python benchmarks/planning.py [--tiles 1000000]
+    python benchmarks/planning.py [--quick] [--tiles 1000000]
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 
 import machine
 import mercantile
+from side_by_side import by_form, parser
 
 WEST, NORTH, ZOOM = -98.0, 42.0, 17
 QUAD_DEG, OVERLAP_DEG = 0.0625, 0.004
@@ -170,19 +171,20 @@ def plan_all(folder: Path, bounds: str) -> None:
 
 def main() -> None:
     """Write the catalog, plan a quarter and all of it, print both."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tiles", type=int, default=1_000_000)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--plan", nargs=2, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--tiles", type=int)
+    made.add_argument("--json", action="store_true")
+    made.add_argument("--plan", nargs=2, help=argparse.SUPPRESS)
+    arguments = made.parse_args()
     if arguments.plan:
         plan_all(Path(arguments.plan[0]), arguments.plan[1])
         return
+    tiles = arguments.tiles or by_form(arguments, full=1_000_000, quick=100_000, smallest=1_000)
     with tempfile.TemporaryDirectory() as folder:
-        items = write_catalog(Path(folder), area(arguments.tiles))
+        items = write_catalog(Path(folder), area(tiles))
         figures = {"items": items}
         for share in (4, 1):
-            bounds = ",".join(str(edge) for edge in area(arguments.tiles // share))
+            bounds = ",".join(str(edge) for edge in area(tiles // share))
             command = [sys.executable, __file__, "--plan", folder, f" {bounds}"]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             figures["all" if share == 1 else "quarter"] = json.loads(done.stdout)

@@ -4,15 +4,12 @@ Claim: `SampleStore.read` takes slices because an index array makes zarr decode 
 samples from them. A B A B on one generated array; medians and their ratio, and a plain copy of the same
 bytes in memory as the limit.
 
-Run: python benchmarks/reading.py
+Run: python benchmarks/reading.py [--quick]
 """
 
 from __future__ import annotations
 
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,9 +17,9 @@ from typing import Any
 import numpy as np
 from machine import describe
 from shards import sharded_array
+from side_by_side import by_form, medians, paired, parser, report, table
 
-SAMPLES, SHARD, SHAPE = 96, 32, (3, 512, 512)
-ROUNDS = 3
+SHARD, SHAPE = 32, (3, 512, 512)
 
 
 def by_slices(array: Any, wanted: np.ndarray) -> np.ndarray:
@@ -39,30 +36,24 @@ def by_index_array(array: Any, wanted: np.ndarray) -> np.ndarray:
     return np.asarray(array.oindex[wanted])
 
 
-def seconds(way: Callable[[], object]) -> float:
-    """Wall seconds of one call."""
-    start = time.perf_counter()
-    way()
-    return time.perf_counter() - start
-
-
 def main() -> None:
     """Print medians, their ratio, and the distance from a copy in memory."""
-    print(describe("zarr", "numpy"))
+    arguments = parser(__doc__).parse_args()
+    num_samples, rounds = by_form(arguments, full=(96, 5), quick=(96, 1), smallest=(32, 1))
     rng = np.random.default_rng(0)
     smooth = rng.integers(90, 110, (SHARD, *SHAPE), dtype=np.uint8)
-    wanted = np.sort(rng.choice(SAMPLES, SAMPLES * 3 // 4, replace=False))
+    wanted = np.sort(rng.choice(num_samples, num_samples * 3 // 4, replace=False))
     with tempfile.TemporaryDirectory() as folder:
-        array = sharded_array(Path(folder), smooth, num_samples=SAMPLES, shard=SHARD)
-        ways: dict[str, list[float]] = {"index array": [], "slices": [], "copy": []}
-        for _ in range(ROUNDS):
-            ways["index array"].append(seconds(lambda: by_index_array(array, wanted)))
-            ways["slices"].append(seconds(lambda: by_slices(array, wanted)))
-            ways["copy"].append(seconds(lambda: np.resize(smooth, (len(wanted), *SHAPE)).copy()))
-    medians = {way: statistics.median(found) for way, found in ways.items()}
-    print(", ".join(f"{way} {median:.3f} s" for way, median in medians.items()))
-    print(f"ratio index array / slices {medians['index array'] / medians['slices']:.1f}")
-    print(f"slices over a copy in memory {medians['slices'] / medians['copy']:.1f}")
+        array = sharded_array(Path(folder), smooth, num_samples=num_samples, shard=SHARD)
+        ways = {
+            "index array": lambda: by_index_array(array, wanted),
+            "slices": lambda: by_slices(array, wanted),
+            "copy in memory": lambda: np.resize(smooth, (len(wanted), *SHAPE)).copy(),
+        }
+        median = medians(paired(ways, rounds))
+    rows = [[way, f"{s:.3f}", f"{median['index array'] / s:.1f}"] for way, s in median.items()]
+    lines = [describe("zarr", "numpy"), *table(["way", "seconds", "times as fast"], rows)]
+    report(arguments.report, "Scattered samples of a sharded array", lines)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ noise on a slope, 512 px tiles, deflate. Every round has an address of its own, 
 which is by address, holds nothing of it. GDAL has the settings its documentation recommends for
 COGs, and beside them the larger block cache that lets it fetch a whole window at once.
 
-Run: python benchmarks/remote_reading.py
+Run: python benchmarks/remote_reading.py [--quick]
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ import rasterio
 from machine import describe
 from rasterio.transform import from_origin
 from rasterio.windows import Window
+from side_by_side import by_form, parser
 
 from salibi_data.rasters import opened
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 LATENCY_S = 0.03
-FILE_PX, WINDOW_PX, TILE_PX = 6144, 2048, 512
-ROUNDS = 9
+WINDOW_PX, TILE_PX = 2048, 512
 RECOMMENDED = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_MULTIPLEX": "YES",
@@ -53,39 +53,41 @@ def serve_forever(folder: Path, ready: Connection) -> None:
         ready.recv()
 
 
-def write(path: Path) -> None:
+def write(path: Path, file_px: int) -> None:
     """A COG that compresses to about half, as an aerial photograph does."""
     rng = np.random.default_rng(0)
-    slope = np.linspace(0, 230, FILE_PX, dtype=np.float32)
-    profile = {"driver": "COG", "dtype": "uint8", "count": 4, "width": FILE_PX, "height": FILE_PX}
+    slope = np.linspace(0, 230, file_px, dtype=np.float32)
+    profile = {"driver": "COG", "dtype": "uint8", "count": 4, "width": file_px, "height": file_px}
     place = {"crs": "EPSG:32610", "transform": from_origin(5e5, 4e6, 0.6, 0.6)}
     how = {"blocksize": TILE_PX, "compress": "deflate"}
     with rasterio.open(path, "w", **profile, **place, **how) as dataset:
         for band in range(1, 5):
-            noise = rng.integers(0, 16, (FILE_PX, FILE_PX), dtype=np.uint8)
+            noise = rng.integers(0, 16, (file_px, file_px), dtype=np.uint8)
             dataset.write(noise + slope.astype(np.uint8), band)
 
 
-def window(turn: int) -> Window:
+def window(turn: int, file_px: int) -> Window:
     """Another place in every round, across tiles."""
     offset = 200 + 137 * turn
-    return Window(offset, FILE_PX - WINDOW_PX - offset, WINDOW_PX, WINDOW_PX)
+    return Window(offset, file_px - WINDOW_PX - offset, WINDOW_PX, WINDOW_PX)
 
 
 def by_us(url: str, turn: int) -> np.ndarray:
     """As :func:`salibi_data.read.read_asset` does."""
     with opened(url) as dataset:
-        return dataset.read(window=window(turn))
+        return dataset.read(window=window(turn, dataset.width))
 
 
 def by_gdal(url: str, turn: int, options: dict[str, str]) -> np.ndarray:
     """As rasterio does on its own."""
     with rasterio.Env(**options), rasterio.open(url) as dataset:
-        return dataset.read(window=window(turn))
+        return dataset.read(window=window(turn, dataset.width))
 
 
 def main() -> None:
     """Print medians and their ratios."""
+    form = parser(__doc__).parse_args()
+    rounds, file_px = by_form(form, full=(9, 6144), quick=(3, 6144), smallest=(1, 2560))
     print(describe("rasterio", "requests", "urllib3"), f"GDAL {rasterio.__gdal_version__}")
     ways: dict[str, Callable[[str, int], np.ndarray]] = {
         "ours": by_us,
@@ -94,13 +96,13 @@ def main() -> None:
     }
     found: dict[str, list[float]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder) / "a.tif")
+        write(Path(folder) / "a.tif", file_px)
         context = get_context("spawn")
         ours, theirs = context.Pipe()
         server = context.Process(target=serve_forever, args=(Path(folder), theirs), daemon=True)
         server.start()
         base = f"{ours.recv()}/a.tif"
-        for turn in range(-1, ROUNDS):  # the first warms up: imports, connections
+        for turn in range(-1, rounds):  # the first warms up: imports, connections
             images = []
             for number, (name, way) in enumerate(ways.items()):
                 start = time.perf_counter()

@@ -4,7 +4,7 @@ Claim: sums between a pixel's own edges are nearer to the plain average than GDA
 one a pixel or 2 x 2, on a source that is turned against Web Mercator. The oracle samples every pixel
 60 x 60 times.
 
-Run: python benchmarks/shrinking.py
+Run: python benchmarks/shrinking.py [--quick]
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from machine import describe
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 from rasterio.warp import transform
+from side_by_side import by_form, parser, report, table
 
 from salibi_data import align, gdal_warp
 from salibi_data.grid import PixelGrid, TileXYZ
@@ -26,21 +27,20 @@ from salibi_data.read import Source
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SAMPLES = 60
 DEGREES_OFF = 2.8  # of the zone's central meridian; grids differ by 2 degrees at 45 N
 
 
-def plain_average(source: Source, grid: PixelGrid) -> NDArray[np.float64]:
-    """Mean of the source under each pixel, by dense nearest sampling."""
+def plain_average(source: Source, grid: PixelGrid, samples: int) -> NDArray[np.float64]:
+    """Mean of the source under each pixel, by ``samples`` x ``samples`` nearest ones."""
     rows, columns = grid.shape
     west, _, _, north = grid.bounds_3857
-    step = grid.pixel_m / SAMPLES
-    x = west + (np.arange(columns * SAMPLES) + 0.5) * step
-    y = north - (np.arange(rows * SAMPLES) + 0.5) * step
+    step = grid.pixel_m / samples
+    x = west + (np.arange(columns * samples) + 0.5) * step
+    y = north - (np.arange(rows * samples) + 0.5) * step
     xs, ys = transform("EPSG:3857", source.crs, *(a.ravel() for a in np.meshgrid(x, y)))
     column, row = ~Affine(*source.transform) @ (np.array(xs), np.array(ys))
     values = source.values[0][np.floor(row).astype(int), np.floor(column).astype(int)]
-    return values.reshape(rows, SAMPLES, columns, SAMPLES).mean(axis=(1, 3), dtype=np.float64)
+    return values.reshape(rows, samples, columns, samples).mean(axis=(1, 3), dtype=np.float64)
 
 
 def turned_source(tile: TileXYZ, *, feature_px: int) -> Source:
@@ -63,23 +63,30 @@ def turned_source(tile: TileXYZ, *, feature_px: int) -> Source:
 
 def main() -> None:
     """Print the worst and the mean error of each way."""
-    print(describe("rasterio", "numpy", "opencv-python-headless"))
+    arguments = parser(__doc__).parse_args()
+    samples, features_px = by_form(
+        arguments, full=(60, (1, 4, 16)), quick=(60, (1, 4, 16)), smallest=(4, (4,))
+    )
     tile = TileXYZ(*mercantile.tile(-93 + DEGREES_OFF, 45, 17))
-    print("worst and mean error, of 255")
-    print("features  shrink    GDAL, one box     GDAL, 2 x 2 boxes            ours")
-    for feature_px in (1, 4, 16):
+    rows = []
+    for feature_px in features_px:
         source = turned_source(tile, feature_px=feature_px)
         for tile_px in (64, 128):
             grid = PixelGrid.around([tile], tile_px=tile_px)
-            oracle = plain_average(source, grid)
+            oracle = plain_average(source, grid, samples)
             found = [align.warp(source, grid)[0]]
             for supersampling in (2, 1):
                 with patch.object(gdal_warp, "SUPERSAMPLING", supersampling):
                     found.insert(0, gdal_warp.warp(source, grid, categorical=False)[0])
             errors = [np.abs(pixels - oracle) for pixels in found]
-            figures = "   ".join(f"{error.max():10.2f} {error.mean():6.3f}" for error in errors)
+            figures = [f"{figure:.2f}" for e in errors for figure in (e.max(), e.mean())]
             factor = gdal_warp.shrinking_factor(source, grid)
-            print(f"{feature_px:5d} px  {factor:6.2f}   {figures}")
+            rows.append([f"{feature_px} px", f"{factor:.2f}", *figures])
+    ways = ("GDAL, one box", "GDAL, 2 x 2 boxes", "ours")
+    head = ["features", "shrink", *(f"{way}: {what}" for way in ways for what in ("worst", "mean"))]
+    machine = describe("rasterio", "numpy", "opencv-python-headless")
+    lines = [machine, "", "Errors of 255.", *table(head, rows)]
+    report(arguments.report, "Shrunk pixels against a plain average", lines)
 
 
 if __name__ == "__main__":

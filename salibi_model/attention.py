@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from salibi_model.alibi import scale_alibi_bias, slopes
+from salibi_model.dense_attention import attend_densely
 from salibi_model.errors import UsageError
 
 BACKENDS: Final = ("auto", "dense", "flex")
@@ -49,15 +50,18 @@ class GroundBias:
     @cached_property
     def dense(self) -> Float[Tensor, "#batch heads queries keys"]:
         """The bias as a tensor: ``-m(h) * distance``, and -inf at keys that are not valid."""
-        bias = scale_alibi_bias(self.query_xy, self.key_xy, self.num_heads)
-        if self.key_valid is None:
-            return bias
-        return bias.masked_fill(~self.key_valid[:, None, None, :], -torch.inf)
+        return self._made()
 
     @cached_property
     def dense_bf16(self) -> Float[Tensor, "#batch heads queries keys"]:
         """The same, rounded once for all the blocks that train in bf16."""
-        return self.dense.bfloat16()
+        return self._made().bfloat16()
+
+    def _made(self) -> Tensor:
+        bias = scale_alibi_bias(self.query_xy, self.key_xy, self.num_heads)
+        if self.key_valid is None:
+            return bias
+        return bias.masked_fill(~self.key_valid[:, None, None, :], -torch.inf)
 
     @cached_property
     def score_mod(self) -> Callable[..., Tensor]:
@@ -111,7 +115,10 @@ def attend(
         mixed: Tensor = _flex()(query, key, value, score_mod=bias.score_mod)
         return mixed
     if isinstance(bias, GroundBias):
-        bias = bias.dense_bf16 if query.dtype == torch.bfloat16 else bias.dense
+        low = query.dtype == torch.bfloat16
+        if low and query.device.type == "cpu":
+            return attend_densely(query, key, value, bias.dense_bf16)
+        bias = bias.dense_bf16 if low else bias.dense
     added = None if bias is None else bias.to(query.dtype)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=added)
 

@@ -136,7 +136,7 @@ class RunState:
             return 0
         try:
             self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            optim.restore(self.optimizer, state["optimizer"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
         except (RuntimeError, ValueError, KeyError) as error:

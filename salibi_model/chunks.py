@@ -38,7 +38,7 @@ class Chunks:
     storage: Shards
     path: str
     """Of the array within the storage."""
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     """Of a sample (C, H, W)."""
     samples_per_shard: int
     compressed: bool
@@ -66,20 +66,20 @@ class Chunks:
                 kinds = tuple(type(codec) for codec in packing)
             case _:
                 return None
-        of_sample = (1, *array.shape[1:])
+        of_sample, shards = array.shape[1:], array.shards or (1,)
         if (
             not isinstance(storage, Shards)
             or array.dtype != np.uint8
-            or array.chunks != of_sample
-            or (array.shards or ())[1:] != array.shape[1:]
+            or array.chunks != (1, *of_sample)
+            or shards[1:] != of_sample
             or kinds not in ((), (ZstdCodec,), (Crc32cCodec,), (ZstdCodec, Crc32cCodec))
         ):
             return None
         return cls(
             storage=storage,
             path=array.path,
-            shape=of_sample[1:],
-            samples_per_shard=array.shards[0],
+            shape=of_sample,
+            samples_per_shard=shards[0],
             compressed=ZstdCodec in kinds,
             checked=Crc32cCodec in kinds,
             fill_value=int(array.fill_value),
@@ -99,14 +99,14 @@ class Chunks:
 
     def _of_shard(self, number: int, first: int, last: int) -> Iterator[np.ndarray]:
         key, entries = self._key(number), self._index(number)[first:last].tolist()
-        if _in_a_row(entries):
-            begin = entries[0][0]
-            run = self.storage.read_range(key, begin, sum(entries[-1]))
-            pieces = (run[offset - begin :][:length] for offset, length in entries)
-        else:
-            pieces = (self._piece(key, offset, length) for offset, length in entries)
-        for piece in pieces:
-            yield self._decode(piece)
+        if not _in_a_row(entries):
+            for offset, length in entries:
+                yield self._decode(self._piece(key, offset, length))
+            return
+        begin = entries[0][0]
+        run = self.storage.read_range(key, begin, sum(entries[-1]))
+        for offset, length in entries:
+            yield self._decode(run[offset - begin :][:length])
 
     def _piece(self, key: str, offset: int, length: int) -> _Bytes | None:
         if offset == length == _NOT_WRITTEN:
@@ -128,7 +128,7 @@ class Chunks:
         return self._indexes[number]
 
     def _decode(self, piece: _Bytes | None) -> UInt8[np.ndarray, "bands rows cols"]:
-        from numcodecs.zstd import decompress
+        from numcodecs.zstd import decompress  # type: ignore[import-untyped]
 
         if piece is None:
             return np.full(self.shape, self.fill_value, np.uint8)

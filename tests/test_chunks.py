@@ -150,9 +150,7 @@ def test_a_shard_that_was_cut_after_it_was_opened_is_told(
 
 
 @pytest.mark.parametrize("remote", [False, True])
-def test_a_missing_shard_is_told_by_its_name(
-    tmp_path: Path, path: Path, *, remote: bool
-) -> None:
+def test_a_missing_shard_is_told_by_its_name(tmp_path: Path, path: Path, *, remote: bool) -> None:
     damaged = shutil.copytree(path, tmp_path / "damaged.zarr")
     (damaged / KEY).unlink()
     with serve(SuffixServer(tmp_path)) as server:

@@ -51,7 +51,8 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	for script in allocator bias reading shrinking planning remote_reading loading; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in allocator bias reading shrinking planning remote_reading; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in codecs scattered loading; do $(BIN)/python benchmarks/$$script.py --quick || exit 1; done
 
 ## What others made and the page of `salibi-data view` ships, fetched anew; versions as in its README
 VENDOR := salibi_data/view/page/vendor

@@ -76,7 +76,7 @@ def main() -> None:
     """Print a table for each kind of pixels."""
     arguments = side_by_side.parser(__doc__).parse_args()
     most = side_by_side.by_form(arguments, full=6, quick=2, smallest=1)
-    rounds = side_by_side.by_form(arguments, full=5, quick=3, smallest=1)
+    rounds = side_by_side.by_form(arguments, full=3, quick=1, smallest=1)
     lines = [describe("numcodecs", "zarr", "pillow", "numpy"), ""]
     with tempfile.TemporaryDirectory() as folder:
         pixels = stored_pixels(Path(folder), most=most, real=not arguments.smallest)

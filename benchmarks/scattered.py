@@ -124,8 +124,8 @@ def decoded(packed: list[bytes], num_samples: int) -> None:
 def main() -> None:
     """Print samples per second by place, way and number of threads, and by the length of shards."""
     arguments = side_by_side.parser(__doc__).parse_args()
-    num_samples = side_by_side.by_form(arguments, full=512, quick=192, smallest=8)
-    rounds = side_by_side.by_form(arguments, full=5, quick=2, smallest=1)
+    num_samples = side_by_side.by_form(arguments, full=128, quick=64, smallest=8)
+    rounds = side_by_side.by_form(arguments, full=3, quick=1, smallest=1)
     images = landscapes()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

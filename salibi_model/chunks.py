@@ -2,7 +2,7 @@
 
 Zarr reads a chunk by way of an event loop that all threads share, which for one sample of a local
 store takes longer than reading and decoding it. Here a sample is one range of a file, its checksum
-and its decoder, all outside of Python's lock; ``benchmarks/loading.py`` has the figures. The format
+and its decoder, all outside of Python's lock; ``benchmarks/scattered.py`` has the figures. The format
 is that of Zarr's specification (sharding codec 1.0), and what is laid out otherwise than Salibi's
 image arrays is left to Zarr.
 """

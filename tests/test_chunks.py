@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +43,18 @@ def images() -> np.ndarray:
     return made
 
 
-def packed(folder: Path, images: np.ndarray, compressors: object, **options: object) -> Path:
-    """A store's array of SAR images, packed as asked for."""
-    path = write_store(folder / "a.zarr", num_samples=NUM_SAMPLES, modalities=["sar"])
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory, images: np.ndarray) -> Callable[..., Path]:
+    """Make a store whose SAR images are packed as asked for."""
+    whole = tmp_path_factory.mktemp("whole") / "a.zarr"
+    write_store(whole, num_samples=NUM_SAMPLES, modalities=["sar"])
+    return partial(_packed, whole, images)
+
+
+def _packed(
+    whole: Path, images: np.ndarray, folder: Path, *, compressors: object, **options: object
+) -> Path:
+    path = shutil.copytree(whole, folder / "a.zarr")
     made = zarr.open_group(path, mode="r+").create_array(
         "sar",
         shape=images.shape,
@@ -61,15 +72,16 @@ def packed(folder: Path, images: np.ndarray, compressors: object, **options: obj
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory, images: np.ndarray) -> Path:
-    return packed(tmp_path_factory.mktemp("packed"), images, PACKINGS["zstd and checksum"])
+def path(tmp_path_factory: pytest.TempPathFactory, packed: Callable[..., Path]) -> Path:
+    folder = tmp_path_factory.mktemp("packed")
+    return packed(folder, compressors=PACKINGS["zstd and checksum"])
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_every_packing_gives_what_zarr_gives(
-    tmp_path: Path, images: np.ndarray, packing: str
+    tmp_path: Path, images: np.ndarray, packed: Callable[..., Path], packing: str
 ) -> None:
-    path = packed(tmp_path, images, PACKINGS[packing])
+    path = packed(tmp_path, compressors=PACKINGS[packing])
     assert Chunks.of(open_group(str(path))["sar"]) is not None
     store = SampleStore(path)
     assert np.array_equal(store.read("sar", range(NUM_SAMPLES)), zarr.open_array(path / "sar")[:])
@@ -88,9 +100,9 @@ def test_every_packing_gives_what_zarr_gives(
     ids=["codec", "filter", "no shards", "two samples", "one band"],
 )
 def test_what_is_laid_out_otherwise_is_left_to_zarr(
-    tmp_path: Path, images: np.ndarray, options: dict[str, object]
+    tmp_path: Path, images: np.ndarray, packed: Callable[..., Path], options: dict[str, object]
 ) -> None:
-    path = packed(tmp_path, images, **options)
+    path = packed(tmp_path, **options)
     assert Chunks.of(open_group(str(path))["sar"]) is None
     store = SampleStore(path)
     assert np.array_equal(store.read("sar", [7, 2, 3]), images[[7, 2, 3]])

@@ -51,8 +51,9 @@ TARGET_ORIGINAL, TARGET_MEMMAP = 20.0, 0.5
 MEANING = """\
 Read anew, the time goes into Zstandard: about 1 GB of pixels a second and core, so that a sample of
 1.3 MB takes more than a millisecond, which a memmap only copies. A split up to `cache_bytes` is kept in
-memory, decoded, and is then near a memmap. The S3 server is one Python process and the limit there: it
-says nothing of a real bucket.
+memory, decoded, and is then near a memmap. The S3 server is one Python process and most
+likely the limit there: from a range server with 30 ms latency the same reader does ten times as much
+(`scattered.md`).
 """
 
 

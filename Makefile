@@ -52,7 +52,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 ## Claims about speed, each in its quick form; without --quick they take minutes each
-BENCHMARKS := step attention waiting allocator bias reading shrinking planning remote_reading loading
+BENCHMARKS := step attention waiting allocator bias codecs scattered loading reading shrinking planning remote_reading
 bench: $(STAMP)
 	for name in $(BENCHMARKS); do echo "== $$name" && $(BIN)/python benchmarks/$$name.py --quick || exit 1; done
 

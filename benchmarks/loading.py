@@ -1,128 +1,261 @@
-"""Scattered samples of a sharded array against whole shards, from a disk and over a network.
+"""Samples per second into torch batches, in random order: the original's way, ours, and a memmap.
 
-Claim: a permutation of all samples, each read on its own, feeds training about as fast as whole
-shards do, so that little would be gained by shuffling within a window of shards. A store as
-`salibi-data build` writes it, with chunks of one sample and shards of 64: whole shards, and each
-sample on its own in a random order, with several numbers of threads. The network is a server in a
-process of its own that waits 30 ms before each answer. Medians of samples per second; the last
-figure is without the shards' indexes being kept, which zarr asks for with every chunk.
+Claim: a Salibi store feeds batches 20 times as fast as the original's archives, and half as fast as a
+memmap of the same pixels, which is the limit. The same samples lie as PNG tiles in three PMTiles
+archives, as a store, and as plain arrays. A sample is SAR, low and high resolution and its four
+children, all uint8, whole and unturned, in batches of 16:
 
-Run: python benchmarks/loading.py [--quick]
+- the original's way: for each sample seven lookups of the `pmtiles` package and seven PNGs decoded by
+  Pillow, the children put together, one by one; alone, and in two processes of torch's `DataLoader`;
+- ours: `SampleStore.batches` with 1 and 2 threads, read anew each time (as of a store larger than
+  memory) and kept in memory (as of a split up to `cache_bytes`, 2 GiB by default);
+- memmap: rows of arrays copied into a batch by one thread.
+
+Ways take turns (A B A B). Cold: the files' pages are given back before each turn, as far as the system
+does that for an ordinary user. S3: a moto server on this machine, 16 threads. Turned: with the flips and
+quarter turns of training, which the memmap gets, too.
+
+Run: python benchmarks/loading.py [--quick | --smallest] [--report FILE]
 """
 
 from __future__ import annotations
 
-import statistics
+import io
+import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
+import pytest
+import side_by_side
+import torch
 from machine import describe
-from obstore.store import from_url
+from PIL import Image
+from pmtiles.reader import MmapSource, Reader
 from shards import sharded_array
-from side_by_side import by_form, parser
-from zarr.storage import ObjectStore
+from torch.utils.data import DataLoader, Dataset
 
-from salibi_model.locations import open_group
+from salibi_model.batches import Batches, turn_and_flip
+from salibi_model.store import SampleStore
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-LATENCY_S = 0.03
-SHARD, SHAPE = 64, (3, 512, 512)
-THREADS = (2, 4, 16)
+BATCH = 16
+NAMES = ("sar", "lores", "hires", "hires_4x")
+TARGET_ORIGINAL, TARGET_MEMMAP = 20.0, 0.5
+MEANING = """\
+Read anew, the time goes into Zstandard: about 1 GB of pixels a second and core, so that a sample of
+1.3 MB takes more than a millisecond, which a memmap only copies. A split up to `cache_bytes` is kept in
+memory, decoded, and is then near a memmap. The S3 server is one Python process and most
+likely the limit there: from a range server with 30 ms latency the same reader does ten times as much
+(`scattered.md`).
+"""
 
 
-def serve_forever(folder: Path, ready: Connection) -> None:
-    """Serve the folder until this process is ended."""
-    from buckets import SuffixServer
-    from servers import serve
+def write_samples(folder: Path, num_samples: int) -> list[tuple[int, int]]:
+    """Write the same landscapes as archives, store and arrays; give their tiles."""
+    from released_archives import release, square
+    from stores import landscape, write_store
 
-    with serve(SuffixServer(folder, latency_s=LATENCY_S)) as server:
-        ready.send(server.url)
-        ready.recv()
+    edge = int(num_samples**0.5)
+    tiles = square(edge)
+    release(tiles).write(folder)
+    drawn = [landscape(np.random.default_rng((0, x, y))) for x, y in tiles]
+    write_store(folder / "a.zarr", num_samples=len(tiles), validation=0)
+    for name in NAMES:
+        images = np.ascontiguousarray(np.stack([sample[name] for sample in drawn]))
+        np.save(folder / f"{name}.npy", images)
+        sharded_array(folder / "a.zarr", images, name=name, num_samples=len(tiles), shard=64)
+    return tiles
 
 
-def write(path: Path, num_samples: int) -> None:
-    """Photographs of drawn landscapes, a few of them again and again."""
-    from stores import landscape
+class Archives(Dataset[dict[str, torch.Tensor]]):
+    """Samples as the original reads them: one tile after the other."""
 
-    images = np.stack([landscape(np.random.default_rng(i))["hires_4x"] for i in range(8)])
-    sharded_array(path, images, num_samples=num_samples, shard=SHARD)
+    def __init__(self, folder: Path, tiles: list[tuple[int, int]]) -> None:
+        self._folder, self._tiles = folder, tiles
+        self._readers: dict[str, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self._tiles)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        from released_archives import ZOOM
+
+        if not self._readers:  # each process opens its own
+            for name in ("sar", "lores", "hires"):
+                file = (self._folder / f"{name}.pmtile").open("rb")
+                self._readers[name] = Reader(MmapSource(file))
+        x, y = self._tiles[index]
+        rows = [
+            np.concatenate(
+                [self._tile("hires", ZOOM + 1, 2 * x + col, 2 * y + row) for col in (0, 1)], axis=1
+            )
+            for row in (0, 1)
+        ]
+        images = {
+            "sar": self._tile("sar", ZOOM, x, y)[..., 1:],
+            "lores": self._tile("lores", ZOOM, x, y),
+            "hires": self._tile("hires", ZOOM, x, y),
+            "hires_4x": np.concatenate(rows),
+        }
+        return {
+            name: torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+            for name, image in images.items()
+        }
+
+    def _tile(self, name: str, z: int, x: int, y: int) -> np.ndarray:
+        with Image.open(io.BytesIO(self._readers[name].get(z, x, y))) as image:
+            return np.asarray(image)[..., :3]
 
 
-def by_shards(array: Any, threads: int) -> None:
-    """One request per shard, as many at a time as there are threads."""
-    shards = [slice(start, start + SHARD) for start in range(0, array.shape[0], SHARD)]
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(array.__getitem__, shards):
+def of_archives(archives: Archives, workers: int) -> Callable[[], None]:
+    """An epoch of the original's way; its processes stay from one to the next."""
+    loader = DataLoader(
+        archives,
+        batch_size=BATCH,
+        shuffle=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+
+    def epoch() -> None:
+        for _ in loader:
             pass
 
-
-def by_samples(array: Any, threads: int) -> None:
-    """Each on its own, in a random order, as `Batches` reads."""
-    order = np.random.default_rng(0).permutation(array.shape[0]).tolist()
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(array.__getitem__, order):
-            pass
+    return epoch
 
 
-def by_zarr(location: str) -> Any:
-    """The array as zarr alone opens it: no shard's index is kept."""
-    if "://" in location:
-        storage = from_url(location, client_options={"allow_http": True})
-        return zarr.open_group(ObjectStore(storage, read_only=True), mode="r")["hires_4x"]
-    return zarr.open_group(location, mode="r")["hires_4x"]
+def of_memmaps(arrays: dict[str, np.ndarray], *, turned: bool) -> None:
+    """An epoch of plain arrays: the limit."""
+    order = np.random.default_rng(0).permutation(len(arrays["sar"]))
+    for first in range(0, len(order) - BATCH + 1, BATCH):
+        for array in arrays.values():
+            batch = torch.empty((BATCH, *array.shape[1:]), dtype=torch.uint8)
+            into = batch.numpy()
+            for place, row in enumerate(order[first : first + BATCH].tolist()):
+                into[place] = turn_and_flip(array[row], row) if turned else array[row]
 
 
-def per_second(
-    ways: dict[str, Callable[[], None]], num_samples: int, rounds: int
-) -> dict[str, float]:
-    """Medians over rounds in which every way has its turn; the first round warms up."""
-    found: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(rounds + 1):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            if turn:
-                found[name].append(num_samples / (time.perf_counter() - start))
-    return {name: statistics.median(rates) for name, rates in found.items()}
+def of_batches(batches: Batches) -> None:
+    """An epoch of ours, from its first sample on: nothing was read ahead."""
+    reader = iter(batches)
+    for _ in islice(reader, batches.steps_per_epoch):
+        pass
+    reader.close()
+
+
+def forget(folder: Path, way: Callable[[], None]) -> None:
+    """Give back the pages of all files, and then do it."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    way()
+
+
+def ways_of(folder: Path, tiles: list[tuple[int, int]], store: SampleStore) -> dict[str, Any]:
+    """All ways, by what they are called; each does an epoch."""
+    archives = Archives(folder, tiles)
+    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in NAMES}
+
+    def ours(workers: int, *, keep: bool = False, turned: bool = False) -> Callable[[], None]:
+        batches = Batches(
+            [store],
+            modalities=NAMES,
+            batch_size=BATCH,
+            workers=workers,
+            augment=turned,
+            cache_bytes=1 << 40 if keep else 0,
+        )
+        return partial(of_batches, batches)
+
+    memmap = partial(of_memmaps, arrays, turned=False)
+    return {
+        "original": of_archives(archives, 0),
+        "original, 2 processes": of_archives(archives, 2),
+        "ours, 1 thread": ours(1),
+        "ours, 2 threads": ours(2),
+        "ours, kept in memory": ours(2, keep=True),
+        "memmap": memmap,
+        "original, cold": partial(forget, folder, of_archives(archives, 0)),
+        "ours, 2 threads, cold": partial(forget, folder, ours(2)),
+        "memmap, cold": partial(forget, folder, memmap),
+        "ours, 2 threads, turned": ours(2, turned=True),
+        "ours, kept in memory, turned": ours(2, keep=True, turned=True),
+        "memmap, turned": partial(of_memmaps, arrays, turned=True),
+    }
 
 
 def main() -> None:
-    """Print samples per second, from disk and over the network."""
-    form = parser(__doc__).parse_args()
-    num_samples, rounds = by_form(form, full=(256, 3), quick=(128, 1), smallest=(64, 1))
-    print(describe("zarr", "obstore", "numpy"))
-    with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder) / "a.zarr", num_samples)
-        context = get_context("spawn")
-        ours, theirs = context.Pipe()
-        server = context.Process(target=serve_forever, args=(Path(folder), theirs), daemon=True)
-        server.start()
-        for place, location in {
-            "disk": f"{folder}/a.zarr",
-            "network": f"{ours.recv()}/a.zarr",
-        }.items():
-            array, most = open_group(location)["hires_4x"], THREADS[-1]
-            ways = {f"shards, {n} threads": partial(by_shards, array, n) for n in (1, 2, 4)}
-            for threads in THREADS:
-                ways[f"samples, {threads} threads"] = partial(by_samples, array, threads)
-            ways[f"samples, {most} threads, indexes not kept"] = partial(
-                by_samples, by_zarr(location), most
-            )
-            rates = per_second(ways, num_samples, rounds)
-            print(f"{place}: " + "; ".join(f"{way} {rate:.0f}/s" for way, rate in rates.items()))
-        ours.send("done")
-        server.join()
+    """Print samples per second of all ways, and what is left to the targets."""
+    from buckets import s3_server
+
+    arguments = side_by_side.parser(__doc__).parse_args()
+    wanted = side_by_side.by_form(arguments, full=144, quick=64, smallest=16)
+    rounds = side_by_side.by_form(arguments, full=3, quick=2, smallest=1)
+    torch.set_num_threads(1)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        s3_server() as server,
+        pytest.MonkeyPatch.context() as environment,
+    ):
+        folder = Path(scratch)
+        tiles = write_samples(folder, wanted)
+        ways = ways_of(folder, tiles, SampleStore(folder / "a.zarr"))
+        server.upload(folder / "a.zarr", "bench", "a.zarr")
+        server.environment(environment)
+        remote = SampleStore("s3://bench/a.zarr").batches(
+            modalities=NAMES, batch_size=BATCH, workers=16, augment=False, cache_bytes=0
+        )
+        ways["ours, 16 threads, from S3"] = partial(of_batches, remote)
+        seconds = side_by_side.medians(side_by_side.paired(ways, rounds))
+    rates = {way: len(tiles) // BATCH * BATCH / found for way, found in seconds.items()}
+    side_by_side.report(arguments.report, "Loading", lines_of(rates, len(tiles)))
+
+
+def lines_of(rates: dict[str, float], num_samples: int) -> list[str]:
+    """The table, and the targets."""
+    rows = [
+        [
+            way,
+            f"{rate:,.0f}",
+            f"{rate / rates['original']:.1f}",
+            f"{rate / rates[_limit(way)]:.2f}",
+        ]
+        for way, rate in rates.items()
+    ]
+    best, kept = rates["ours, 2 threads"], rates["ours, kept in memory"]
+    of_original = (
+        f"Target: {TARGET_ORIGINAL:g} times the original. Read anew {best / rates['original']:.1f}, "
+        f"kept {kept / rates['original']:.1f}; read anew against two processes of the original "
+        f"{best / rates['original, 2 processes']:.1f}."
+    )
+    of_memmap = (
+        f"Target: {TARGET_MEMMAP:g} of a memmap. Read anew {best / rates['memmap']:.2f}, kept "
+        f"{kept / rates['memmap']:.2f}."
+    )
+    return [
+        describe("torch", "zarr", "pmtiles", "pillow", "numpy"),
+        "",
+        f"{num_samples} samples of drawn landscapes.",
+        *side_by_side.table(["way", "samples/s", "original = 1", "its memmap = 1"], rows),
+        of_original,
+        "",
+        of_memmap,
+        "",
+        MEANING,
+    ]
+
+
+def _limit(way: str) -> str:
+    kinds = [kind for kind in ("cold", "turned") if way.endswith(kind)]
+    return ", ".join(["memmap", *kinds])
 
 
 if __name__ == "__main__":

@@ -75,6 +75,7 @@ class Batches:
         weights: Sequence[float] = (),
         crop: Crop | None = None,
         workers: int = 2,
+        pin: bool = False,
     ) -> None:
         """Set up; the first samples are read when the first batch is asked for.
 
@@ -97,6 +98,7 @@ class Batches:
             crop: which squares are cut from samples, and their size; ``None``: whole samples.
             workers: threads; they change no result. Buckets, where a sample takes a request per
                 modality, can use a dozen.
+            pin: whether batches lie in pinned memory, from which a GPU copies them while it works.
 
         Raises:
             UsageError: the batch does not divide among the ranks, or is larger than the split;
@@ -123,6 +125,7 @@ class Batches:
         self._seed, self._shuffle, self._augment, self._crop = seed, shuffle, augment, crop
         self._rank, self._local_size = rank, batch_size // world_size
         self._cache_bytes, self._cached, self._workers = cache_bytes, False, workers
+        self._pin = pin
         self._scaled = crop is not None or any(scale != 1 for scale in self._samples.gsd_scales)
         self._epoch, self._batch = 0, 0
         self._made_of = {
@@ -211,10 +214,10 @@ class Batches:
         places = range(first, first + self._local_size)
         batch = Batch(
             images={
-                modality.name: torch.full(
+                modality.name: torch.empty(
                     (self._local_size, len(modality.bands), *[self._edge_px(modality)] * 2),
-                    modality.nodata,
                     dtype=torch.uint8,
+                    pin_memory=self._pin,
                 )
                 for modality in self._samples.modalities
             },
@@ -235,14 +238,16 @@ class Batches:
         seed, modalities = batch.seeds[place], self._samples.modalities
         window = self._crop.window(seed, modalities) if self._crop else None
         for modality in modalities:
+            into = batch.images[modality.name].numpy()[place]
             image = self._samples.image(row, modality.name)
             if image is None:
+                into[...] = modality.nodata
                 continue
             if window:
                 image = window.cut(image, modality)
             if self._augment:
                 image = turn_and_flip(image, seed)
-            batch.images[modality.name].numpy()[place] = image
+            into[...] = image
         if batch.gsd_scale is not None:
             scale = self._samples.gsd_scales[self._samples.store_of(row)]
             batch.gsd_scale[place] = scale * (window.gsd_scale if window else 1.0)

@@ -38,7 +38,7 @@ class Window:
         """Cut this square from an image of one modality and bring it to its size."""
         ratio = modality.gsd_ratio
         row, col, edge = (round(n / ratio) for n in (self.row, self.col, self.edge))
-        square = np.ascontiguousarray(image[:, row : row + edge, col : col + edge])
+        square = image[:, row : row + edge, col : col + edge].copy()
         size = round(self.size_px / ratio)
         resized = resample_stored(torch.from_numpy(square)[None], modality, (size, size))
         return resized[0].numpy()

@@ -97,8 +97,7 @@ class Samples:
 
     def _read(self, number: int, name: str, position: int) -> np.ndarray:
         index = int(self._indices[number][position])
-        image: np.ndarray = self._stores[number].read(name, [index])[0]
-        return image
+        return self._stores[number].image(name, index)
 
     def _there(self) -> list[tuple[int, Modality]]:
         return [

@@ -4,7 +4,7 @@ Everything is a function of the seed and the epoch: not of batches, processes or
 
 An epoch's order is a permutation of all samples, across all shards. It costs eight bytes per
 sample, whatever their images take: a chunk of a store is one sample, so that a sample read on its
-own costs no more than one read in a run. ``benchmarks/loading.py`` has the figures.
+own costs no more than one read in a run. ``benchmarks/scattered.py`` has the figures.
 """
 
 import math

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,7 @@ from salibi_data.schema import (
     StoreAttributes,
     gsd_ratio,
 )
+from salibi_model.chunks import Chunks
 from salibi_model.errors import StoreError, UsageError
 from salibi_model.locations import damaged, open_array, open_group
 
@@ -71,7 +73,9 @@ class SampleStore:
             for name in (*self.attributes.modalities, *INDEX_ARRAYS)
         }
         self._check_shapes()
-        self._split = self._take("split", slice(None))
+        found = {name: Chunks.of(self._arrays[name]) for name in self.attributes.modalities}
+        self._chunks = {name: chunks for name, chunks in found.items() if chunks is not None}
+        self._split = self.read("split", range(self._arrays["split"].shape[0]))
 
     def __len__(self) -> int:
         return len(self._split)
@@ -86,7 +90,7 @@ class SampleStore:
         if not -len(self) <= index < len(self):
             raise self._no_sample(index)
         position = index % len(self)
-        return {name: self._take(name, position) for name in self._arrays}
+        return {name: self.read(name, [position])[0] for name in self._arrays}
 
     def read(self, name: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Read array ``name`` at ``indices``, in their order; one request per run of samples.
@@ -99,18 +103,33 @@ class SampleStore:
         if name not in self._arrays:
             raise UsageError(f"{self.location} has no {name!r}; it has {', '.join(self._arrays)}.")
         wanted = np.asarray(indices, dtype=np.int64)
-        for index in (wanted.min(), wanted.max()) if len(wanted) else ():
-            if not 0 <= index < len(self):
-                raise self._no_sample(int(index))
         array = self._arrays[name]
+        for index in (wanted.min(), wanted.max()) if len(wanted) else ():
+            if not 0 <= index < array.shape[0]:
+                raise self._no_sample(int(index))
         out = np.empty((len(wanted), *array.shape[1:]), array.dtype)
         # Slices only: an index array makes zarr decode whole shards to pick samples from them.
         breaks = np.flatnonzero(np.diff(wanted) != 1) + 1
         for start, stop in pairwise([0, *breaks.tolist(), len(wanted)]):
             if start < stop:
-                run = slice(int(wanted[start]), int(wanted[stop - 1]) + 1)
-                out[start:stop] = self._take(name, run)
+                run = range(int(wanted[start]), int(wanted[stop - 1]) + 1)
+                self._read_run(name, run, out[start:stop])
         return out
+
+    def image(self, name: str, index: int) -> np.ndarray:
+        """Give the image (C, H, W) of a sample, without a copy that could be written to.
+
+        Args:
+            name: of a modality that the store has.
+            index: of a sample that it has.
+
+        Raises:
+            StoreError: it is damaged, or cannot be reached.
+        """
+        with self._explained(name):
+            if name in self._chunks:
+                return next(self._chunks[name].read(index, index + 1))
+            return np.asarray(self._arrays[name][index])
 
     def split_indices(self, split: str) -> np.ndarray:
         """Give the ascending indices of the samples in ``train``, ``validation`` or ``test``.
@@ -129,10 +148,21 @@ class SampleStore:
         options.setdefault("modalities", tuple(self.attributes.modalities))
         return Batches([self], **options)
 
-    def _take(self, name: str, rows: int | slice) -> np.ndarray:
-        """Take rows of array ``name``; damage is told in our words."""
+    def _read_run(self, name: str, rows: range, out: np.ndarray) -> None:
+        """Fill ``out`` with consecutive rows of array ``name``."""
+        with self._explained(name):
+            if name in self._chunks:
+                images = self._chunks[name].read(rows.start, rows.stop)
+                for row, image in zip(out, images, strict=True):
+                    row[...] = image
+            else:
+                out[...] = self._arrays[name][rows.start : rows.stop]
+
+    @contextmanager
+    def _explained(self, name: str) -> Iterator[None]:
+        """Tell of damage to array ``name`` in our words."""
         try:
-            return np.asarray(self._arrays[name][rows])
+            yield
         except MemoryError:
             raise
         except Exception as error:

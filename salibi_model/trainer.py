@@ -101,7 +101,7 @@ def _train(
     config = config.resolve(stores, world_size=distributed.world_size())
     check_same_run(config, folder, resume=resume)
     check_trackers(config.trackers)
-    state = RunState.start(config, stores, _batches(config, stores), device)
+    state = RunState.start(config, stores, _batches(config, stores, device), device)
     _check_shapes(state.model, config)
     watch = Watch(stores, config, state.model.config, device)
     is_writer = distributed.rank() == 0
@@ -187,7 +187,7 @@ def _run(
     )
 
 
-def _batches(config: TrainingConfig, stores: list[SampleStore]) -> Batches:
+def _batches(config: TrainingConfig, stores: list[SampleStore], device: torch.device) -> Batches:
     return Batches(
         stores,
         modalities=config.modalities,
@@ -198,6 +198,7 @@ def _batches(config: TrainingConfig, stores: list[SampleStore]) -> Batches:
         weights=config.weights,
         crop=config.crop,
         workers=config.workers,
+        pin=device.type == "cuda",
     )
 
 

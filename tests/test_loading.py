@@ -202,8 +202,9 @@ def test_crops_and_variants_multiply(coarse, fine):
     assert not batch.images["hires_4x"][10:].any()
 
 
-def test_a_crop_of_the_whole_changes_no_pixel(coarse):
-    options = {"modalities": NAMES, "batch_size": 5, "seed": 4}
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
+def test_a_crop_of_the_whole_changes_no_pixel(coarse, cache_bytes):
+    options = {"modalities": NAMES, "batch_size": 5, "seed": 4, "cache_bytes": cache_bytes}
     whole = take(coarse.batches(**options), 3)
     cropped = take(
         coarse.batches(**options, crop=Crop(min_share=1.0, max_share=1.0, size_px=256)), 3

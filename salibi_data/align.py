@@ -1,7 +1,8 @@
 """From source pixels to tile pixels: one warp per rectangle of tiles, then dB, then 8 bit.
 
-Arrays are (bands, rows, columns) float32 with NaN where there is no observation. GDAL does the
-resampling; what is ours is the grid, the choice of kernel and the mosaic.
+Arrays are (bands, rows, columns) float32 with NaN where there is no observation. OpenCV looks the
+pixels up, GDAL warps where that would not be exact; what is ours is the grid, the choice of kernel
+and the mosaic.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
+from salibi_data import remap
 from salibi_data.errors import GridError
+from salibi_data.grid import PixelGrid
+from salibi_data.lattice import lattices
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 
     from salibi_data.catalog import Units
     from salibi_data.control_points import ControlPoints
-    from salibi_data.grid import PixelGrid
+    from salibi_data.lattice import Lattice
     from salibi_data.read import Source
     from salibi_data.variant import ModalityRecipe
 
@@ -28,6 +32,9 @@ SUPERSAMPLING: Final = 2
 """When shrinking, each pixel is the mean of 2 x 2 area averages: GDAL's average takes the upright
 box around a pixel's two corners, and on a grid turned against ours (UTM is, by up to 2 degrees)
 smaller boxes follow the turned pixel better. ``benchmarks/shrinking.py`` has the figures."""
+
+MOST_BENT_PX: Final = 0.01
+"""Source pixels by which a pixel's place may be wrong; a tile that bends more is left to GDAL."""
 
 POWER_FLOOR: Final = 1e-10
 """Least power whose logarithm is taken: -100 dB, below any sensor's noise."""
@@ -37,23 +44,47 @@ def warp(source: Source, grid: PixelGrid, *, categorical: bool = False) -> NDArr
     """``source`` on the pixels of ``grid``.
 
     Enlarging is bilinear; shrinking averages every source pixel by the area it shares with the
-    new one, so that nothing aliases; classes take the nearest.
+    new one, so that nothing aliases; classes take the nearest. Every tile is the same in whatever
+    grid it is.
 
     Returns:
         Shape (bands, *grid.shape); NaN where the source has no observation.
 
     Raises:
-        ReadError: GDAL cannot place the source on the grid.
-
-    Source: GDAL's warper (https://gdal.org/en/stable/api/gdalwarp_cpp.html).
+        ReadError: the source cannot be placed on the grid.
     """
     from salibi_data.rasters import usable
 
     with usable(source.where, "Check its CRS and transform, or leave its scene out."):
-        return _warp(source, grid, categorical=categorical)
+        if categorical or source.transform is None:
+            return by_gdal(source, grid, categorical=categorical)
+        return _by_tiles(source, grid)
 
 
-def _warp(source: Source, grid: PixelGrid, *, categorical: bool) -> NDArray[np.float32]:
+def _by_tiles(source: Source, grid: PixelGrid) -> NDArray[np.float32]:
+    """Tile by tile: by :mod:`salibi_data.remap` where it is exact, by GDAL elsewhere."""
+    warped = np.empty((len(source.values), *grid.shape), dtype=np.float32)
+    for lattice in lattices(source, grid):
+        pixels = _remapped(source.values, lattice)
+        if pixels is None:
+            pixels = by_gdal(source, PixelGrid.around([lattice.tile], tile_px=grid.tile_px))
+        warped[(slice(None), *grid.window(lattice.tile))] = pixels
+    return warped
+
+
+def _remapped(values: NDArray[np.float32], lattice: Lattice) -> NDArray[np.float32] | None:
+    if lattice.bent_px > MOST_BENT_PX:
+        return None
+    if lattice.scale > 1:
+        return remap.average(values, lattice)
+    return remap.bilinear(values, lattice)
+
+
+def by_gdal(source: Source, grid: PixelGrid, *, categorical: bool = False) -> NDArray[np.float32]:
+    """``source`` on the pixels of ``grid`` by GDAL alone: where nothing else will do.
+
+    Source: GDAL's warper (https://gdal.org/en/stable/api/gdalwarp_cpp.html).
+    """
     if categorical:
         return _reproject(source, grid, "nearest")
     if shrinking_factor(source, grid) <= 1:

@@ -87,12 +87,10 @@ def _around(values: NDArray[np.float32], x: Any, y: Any) -> tuple[NDArray[np.flo
     return values[:, top : max(top, bottom), left : max(left, right)], left, top
 
 
-def _looked_up(
-    part: NDArray[np.float32], x: NDArray[np.float64], y: NDArray[np.float64]
-) -> NDArray[np.float32]:
+def _looked_up(part: NDArray[np.float32], x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float32]:
     """Bilinear lookups; 0 outside."""
     cv2 = _opencv()
-    x, y = x.astype(np.float32), y.astype(np.float32)
+    x, y = (np.ascontiguousarray(places, np.float32) for places in (x, y))
     found = np.empty((len(part), *x.shape), np.float32)
     for band, values in enumerate(part):
         found[band] = cv2.remap(
@@ -125,16 +123,14 @@ def average(values: NDArray[np.float32], lattice: Lattice) -> NDArray[np.float32
     part, left, top = _around(values, lattice.columns, lattice.rows)
     rows, columns = part.shape[1:]
     x_nodes, y_nodes = lattice.columns - left, lattice.rows - top
-    inside = min(x_nodes.min(), y_nodes.min()) >= 0
-    if not inside or x_nodes.max() > columns or y_nodes.max() > rows or not _summable(part):
+    if x_nodes.min() < 0 or x_nodes.max() > columns:
         return None
     row_edges = _row_edges(lattice, x_nodes, y_nodes, columns)
     if row_edges.min() < 0 or row_edges.max() > rows:
         return None
-    x_edges, _ = lattice.places(centres(lattice.tile_px), edges(lattice.tile_px))
-    columns_done = _means_between(part, row_edges)
-    turned = columns_done.transpose(0, 2, 1)
-    return _means_between(turned, (x_edges - left).T).transpose(0, 2, 1)
+    column_edges, _ = lattice.places(centres(lattice.tile_px), edges(lattice.tile_px))
+    strips = _means_down(part, row_edges)
+    return None if strips is None else _means_across(strips, column_edges - left)
 
 
 def _upright(lattice: Lattice) -> bool:
@@ -145,13 +141,6 @@ def _upright(lattice: Lattice) -> bool:
         along.min() > 0 and np.abs(aside / along).max() <= MOST_TURNED
         for along, aside in (across, down)
     )
-
-
-def _summable(part: NDArray[np.float32]) -> bool:
-    """Whether nothing is missing, and running sums in float32 keep enough digits."""
-    sizes = np.abs(part)
-    worst = sizes.max(axis=(1, 2)) * max(part.shape[1:]) * np.finfo(np.float32).eps
-    return bool((worst <= MOST_ROUNDED * sizes.mean(axis=(1, 2))).all())
 
 
 def _row_edges(
@@ -168,25 +157,46 @@ def _row_edges(
     return lattice.weights(edges(lattice.tile_px)) @ np.array(at_nodes)
 
 
-def _means_between(
+def _means_down(
     values: NDArray[np.float32], borders: NDArray[np.float64]
-) -> NDArray[np.float32]:
-    """Means along axis 1 of ``values`` between borders that follow each other.
+) -> NDArray[np.float32] | None:
+    """Means along the columns of ``values`` between borders that follow each other.
 
     Args:
         values: shape (bands, rows, columns).
-        borders: shape (n + 1, columns), increasing along axis 0; from the upper edge.
+        borders: from the upper edge, shape (n + 1, columns), increasing along axis 0.
 
     Returns:
-        Shape (bands, n, columns).
+        Shape (bands, n, columns); None where something is missing or rounding would show.
     """
     bands, rows, columns = values.shape
-    sums = np.zeros((bands, rows + 1, columns), np.float32)
+    sums = np.empty((bands, rows + 1, columns), np.float32)
+    sums[:, 0] = 0
     for row in range(rows):  # many times faster than numpy's own sums along this axis
         np.add(sums[:, row], values[:, row], out=sums[:, row + 1])
-    across = np.broadcast_to(np.arange(columns, dtype=np.float64), borders.shape)
-    at_borders = _looked_up(sums, across, borders)
-    return np.diff(at_borders, axis=1) / np.diff(borders, axis=0).astype(np.float32)
+    across = np.broadcast_to(np.arange(columns, dtype=np.float32), borders.shape)
+    means = np.diff(_looked_up(sums, across, borders), axis=1)
+    means /= np.diff(borders, axis=0).astype(np.float32)
+    return means if _keeps_digits(sums, means) else None
+
+
+def _keeps_digits(sums: NDArray[np.float32], means: NDArray[np.float32]) -> bool:
+    """Whether running sums are exact beside the means that are made of them; False for NaN."""
+    last, eps = sums[:, -1], np.finfo(np.float32).eps
+    low, high = last.min(axis=1), last.max(axis=1)
+    typical = np.abs(means.mean(axis=(1, 2)))
+    return bool((np.maximum(high, -low) * eps <= MOST_ROUNDED * typical).all())
+
+
+def _means_across(values: NDArray[np.float32], borders: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Means along the rows of ``values`` between borders, shape (rows, n + 1), as above."""
+    bands, rows, columns = values.shape
+    sums = np.zeros((bands, rows, columns + 1), np.float32)
+    np.cumsum(values, axis=2, out=sums[:, :, 1:])
+    down = np.broadcast_to(np.arange(rows, dtype=np.float32)[:, None], borders.shape)
+    means = np.diff(_looked_up(sums, borders, down), axis=2)
+    means /= np.diff(borders, axis=1).astype(np.float32)
+    return means
 
 
 @cache

@@ -18,12 +18,13 @@ from salibi_data.grid import PixelGrid
 from salibi_data.lattice import lattices
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from numpy.typing import NDArray
 
     from salibi_data.catalog import Units
     from salibi_data.control_points import ControlPoints
+    from salibi_data.grid import TileXYZ
     from salibi_data.lattice import Lattice
     from salibi_data.read import Source
     from salibi_data.variant import ModalityRecipe
@@ -40,12 +41,24 @@ POWER_FLOOR: Final = 1e-10
 """Least power whose logarithm is taken: -100 dB, below any sensor's noise."""
 
 
-def warp(source: Source, grid: PixelGrid, *, categorical: bool = False) -> NDArray[np.float32]:
+def warp(
+    source: Source,
+    grid: PixelGrid,
+    *,
+    tiles: Collection[TileXYZ] | None = None,
+    categorical: bool = False,
+) -> NDArray[np.float32]:
     """``source`` on the pixels of ``grid``.
 
     Enlarging is bilinear; shrinking averages every source pixel by the area it shares with the
     new one, so that nothing aliases; classes take the nearest. Every tile is the same in whatever
     grid it is.
+
+    Args:
+        source: a window around the grid.
+        grid: of whole tiles.
+        tiles: those of the grid that are asked for, None for all; of the others nothing is said.
+        categorical: whether values are classes.
 
     Returns:
         Shape (bands, *grid.shape); NaN where the source has no observation.
@@ -58,13 +71,17 @@ def warp(source: Source, grid: PixelGrid, *, categorical: bool = False) -> NDArr
     with usable(source.where, "Check its CRS and transform, or leave its scene out."):
         if categorical or source.transform is None:
             return by_gdal(source, grid, categorical=categorical)
-        return _by_tiles(source, grid)
+        return _by_tiles(source, grid, tiles)
 
 
-def _by_tiles(source: Source, grid: PixelGrid) -> NDArray[np.float32]:
+def _by_tiles(
+    source: Source, grid: PixelGrid, tiles: Collection[TileXYZ] | None
+) -> NDArray[np.float32]:
     """Tile by tile: by :mod:`salibi_data.remap` where it is exact, by GDAL elsewhere."""
-    warped = np.empty((len(source.values), *grid.shape), dtype=np.float32)
+    warped = np.full((len(source.values), *grid.shape), np.nan, dtype=np.float32)
     for lattice in lattices(source, grid):
+        if tiles is not None and lattice.tile not in tiles:
+            continue
         pixels = _remapped(source.values, lattice)
         if pixels is None:
             pixels = by_gdal(source, PixelGrid.around([lattice.tile], tile_px=grid.tile_px))
@@ -166,9 +183,17 @@ def shrinking_factor(source: Source, grid: PixelGrid) -> float:
     return float(np.sqrt(abs((c1 - c0) * (r2 - r0) - (c2 - c0) * (r1 - r0))))
 
 
-def fill(target: NDArray[np.float32], layer: NDArray[np.float32]) -> None:
-    """Fill the pixels that ``target`` lacks with those of ``layer``; in place, valid pixels only."""
-    np.copyto(target, layer, where=np.isnan(target).any(axis=0))
+def mosaic(layers: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The first of the layers, its missing pixels filled with those of the second, and so on.
+
+    Args:
+        layers: shape (bands, rows, columns) each; at least one. They are left as they are.
+    """
+    first, *others = layers
+    target = first.copy()
+    for layer in others:
+        np.copyto(target, layer, where=np.isnan(target).any(axis=0))
+    return target
 
 
 def valid_fraction(values: NDArray[np.float32]) -> float:
@@ -197,8 +222,13 @@ def quantise(values: NDArray[np.float32], recipe: ModalityRecipe) -> NDArray[np.
     """
     scale = np.asarray(recipe.scale, dtype=np.float32)[:, None, None]
     offset = np.asarray(recipe.offset, dtype=np.float32)[:, None, None]
-    steps = np.clip(np.rint((values - offset) / scale), 1, 255)
-    return np.where(np.isnan(values).any(axis=0), 0, steps).astype(np.uint8)
+    steps = values - offset
+    steps /= scale
+    np.clip(np.rint(steps, out=steps), 1, 255, out=steps)
+    missing = np.isnan(steps).any(axis=0)
+    if missing.any():
+        steps[:, missing] = 0
+    return steps.astype(np.uint8)
 
 
 def cloud_fraction(classes: NDArray[np.float32], cloudy: Iterable[int]) -> float:

@@ -227,16 +227,14 @@ def _tile_images(work: _Work, sensor: str, choices: Sequence[Choice]) -> Images:
         sources: dict[tuple[str, tuple[Band, ...]], Source | None] = {}
         for layer in layers:
             grid = PixelGrid.around(tiles, tile_px=layer.tile_px)
-            warped[layer.name, scene.id] = grid, _warp(work, scene, layer, grid, sources)
+            warped[layer.name, scene.id] = grid, _warp(work, scene, layer, grid, tiles, sources)
     images: Images = {layer.name: {} for layer in layers}
     for layer in layers:
         for choice in choices:
-            shape = (len(layer.bands), layer.tile_px, layer.tile_px)
-            mosaic = np.full(shape, np.nan, dtype=np.float32)
-            for scene in choice.scenes[sensor]:
-                grid, pixels = warped[layer.name, scene.id]
-                align.fill(mosaic, pixels[(slice(None), *grid.window(choice.tile))])
-            images[layer.name][choice.tile] = mosaic
+            found = (warped[layer.name, scene.id] for scene in choice.scenes[sensor])
+            images[layer.name][choice.tile] = align.mosaic(
+                pixels[(slice(None), *grid.window(choice.tile))] for grid, pixels in found
+            )
     return images
 
 
@@ -254,9 +252,10 @@ def _warp(
     scene: Scene,
     layer: _Layer,
     grid: PixelGrid,
+    tiles: Sequence[TileXYZ],
     sources: dict[tuple[str, tuple[Band, ...]], Source | None],
 ) -> NDArray[np.float32]:
-    """One scene on one grid: (bands, rows, columns) in the layer's units.
+    """One scene on the tiles of a grid: (bands, rows, columns) in the layer's units.
 
     Reads what is not in ``sources`` yet, and leaves it there.
     """
@@ -270,7 +269,7 @@ def _warp(
         source = sources[key]
         if source is not None:
             work.warnings.update(source.warnings)
-            warped[rows] = align.warp(source, grid, categorical=layer.categorical)
+            warped[rows] = align.warp(source, grid, tiles=tiles, categorical=layer.categorical)
     return align.in_units(warped, layer.product.units, layer.units)
 
 

@@ -7,20 +7,24 @@ tile, so no pixel depends on which tiles are beside it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 import numpy as np
 
 from salibi_data.grid import MERCATOR_EDGE_M, TileXYZ
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from salibi_data.grid import PixelGrid
     from salibi_data.read import Source
+
+    Places = NDArray[np.float64]
+    Transform = tuple[float, float, float, float, float, float]
+
+Along = Literal["middles", "edges"]
+"""Along an axis of a tile: the middles of its pixels, or their edges, one more."""
 
 SPACING_PX: Final = 32
 """Pixels of a tile between two nodes, at most."""
@@ -68,70 +72,78 @@ class Lattice:
         area = abs((c1 - c0) * (r2 - r0) - (c2 - c0) * (r1 - r0))
         return float(np.sqrt(area)) / self.tile_px
 
-    def places(
-        self, rows_px: NDArray[np.float64], columns_px: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Columns and rows in the source of places in the tile, shape (rows, columns) each.
+    def places(self, *, rows: Along, columns: Along) -> tuple[Places, Places]:
+        """Columns and rows in the source of the tile's pixels, or of their edges.
 
-        Args:
-            rows_px: from the tile's upper edge, in its pixels; 0.5 is the middle of the first.
-            columns_px: from its left edge.
+        Returns:
+            Shape (rows, columns) each; edges are one more than pixels.
         """
-        down, across = self.weights(rows_px), self.weights(columns_px).T
+        down, across = self.weights(rows), self.weights(columns).T
         return down @ self.columns @ across, down @ self.rows @ across
 
-    def weights(self, places_px: NDArray[np.float64]) -> NDArray[np.float64]:
+    def weights(self, along: Along) -> Places:
         """Share of every node in a place, (places, nodes): two that are not zero, of sum 1."""
-        at = places_px * ((len(self.rows) - 1) / self.tile_px)
-        return np.clip(1 - np.abs(at[:, None] - np.arange(len(self.rows))), 0, None)
+        return _weights(along, self.tile_px, len(self.rows))
 
 
 @cache
-def centres(tile_px: int) -> NDArray[np.float64]:
-    """Middles of a tile's pixels, from its edge."""
-    return np.arange(tile_px) + 0.5
+def _weights(along: Along, tile_px: int, num_nodes: int) -> Places:
+    places_px = np.arange(tile_px) + 0.5 if along == "middles" else np.arange(tile_px + 1.0)
+    at = places_px * ((num_nodes - 1) / tile_px)
+    shares: Places = np.clip(1 - np.abs(at[:, None] - np.arange(num_nodes)), 0, None)
+    return shares
 
 
-@cache
-def edges(tile_px: int) -> NDArray[np.float64]:
-    """Edges of a tile's pixels: one more than there are pixels."""
-    return np.arange(tile_px + 1.0)
-
-
-def lattices(source: Source, grid: PixelGrid) -> Iterator[Lattice]:
+def lattices(source: Source, grid: PixelGrid) -> tuple[Lattice, ...]:
     """The lattice of every tile of ``grid``, row by row.
 
     Args:
         source: with a transform.
         grid: of whole tiles.
     """
+    return _lattices(source.crs, cast("Transform", source.transform), grid)
+
+
+@lru_cache(maxsize=2)  # the files of a scene's bands follow each other, and mostly lie alike
+def _lattices(crs: str, transform: Transform, grid: PixelGrid) -> tuple[Lattice, ...]:
     num = max(2, -(-grid.tile_px // SPACING_PX))
-    columns, rows = _nodes(source, grid, num)
+    columns, rows = _nodes(crs, transform, grid, num)
+    made = []
     for row in range(grid.num_rows):
         for column in range(grid.num_columns):
             part = np.s_[row * num : (row + 1) * num + 1, column * num : (column + 1) * num + 1]
-            yield Lattice(
-                tile=TileXYZ(grid.left + column, grid.top + row, grid.zoom),
-                tile_px=grid.tile_px,
-                columns=columns[part],
-                rows=rows[part],
+            made.append(
+                Lattice(
+                    tile=TileXYZ(grid.left + column, grid.top + row, grid.zoom),
+                    tile_px=grid.tile_px,
+                    columns=columns[part],
+                    rows=rows[part],
+                )
             )
+    return tuple(made)
 
 
-def _nodes(source: Source, grid: PixelGrid, num: int) -> tuple[Any, Any]:
-    """Places in the source of all nodes, ``num`` intervals a tile; not finite where there is none."""
+def _nodes(crs: str, transform: Transform, grid: PixelGrid, num: int) -> tuple[Places, Places]:
+    """Places in the source of all nodes, ``num`` intervals a tile; not finite where there is none.
+
+    Nodes are counted from the world's corner, so that one is the same number in every grid.
+    """
+    from rasterio import warp
     from rasterio.transform import Affine
-    from rasterio.warp import transform
 
     step_m = grid.pixel_m * grid.tile_px / num
-    # Counted from the world's corner, so that a node is the same number in every grid.
     x = (grid.left * num + np.arange(grid.num_columns * num + 1)) * step_m - MERCATOR_EDGE_M
     y = MERCATOR_EDGE_M - (grid.top * num + np.arange(grid.num_rows * num + 1)) * step_m
     xs, ys = (places.ravel() for places in np.meshgrid(x, y))
-    there = np.array(transform("EPSG:3857", source.crs, xs, ys))
-    to_pixel = ~Affine(*source.transform)
+    there = np.array(warp.transform("EPSG:3857", crs, xs, ys))
+    to_pixel = ~Affine(*transform)
     with np.errstate(invalid="ignore"):  # places that have no projection are infinite
         columns = to_pixel.a * there[0] + to_pixel.b * there[1] + to_pixel.c
         rows = to_pixel.d * there[0] + to_pixel.e * there[1] + to_pixel.f
     shape = len(y), len(x)
-    return tuple(np.rint(p * STEPS_PER_PX).reshape(shape) / STEPS_PER_PX for p in (columns, rows))
+    return _rounded(columns.reshape(shape)), _rounded(rows.reshape(shape))
+
+
+def _rounded(places: Places) -> Places:
+    rounded: Places = np.rint(places * STEPS_PER_PX) / STEPS_PER_PX
+    return rounded

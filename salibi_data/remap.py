@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data.lattice import centres, edges
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -45,19 +43,15 @@ def bilinear(values: NDArray[np.float32], lattice: Lattice) -> NDArray[np.float3
 
     Source: GDAL's ``GWKBilinearResample4Sample``, whose rules these are.
     """
-    middles = centres(lattice.tile_px)
-    x, y = lattice.places(middles, middles)
-    part, left, top = _around(values, x, y)
-    shape = (len(values), lattice.tile_px, lattice.tile_px)
+    part, left, top = _around(values, lattice)
     if not part.size:
-        return np.full(shape, np.nan, np.float32)
+        return np.full((len(values), lattice.tile_px, lattice.tile_px), np.nan, np.float32)
+    x, y = lattice.places(rows="middles", columns="middles")
     x -= left + 0.5  # now 0 is the middle of the part's first pixel
     y -= top + 0.5
-    rows, columns = part.shape[1:]
-    inside = x.min() >= 0 and y.min() >= 0 and x.max() <= columns - 1 and y.max() <= rows - 1
-    if not inside or np.isnan(part[0]).any():
-        return _bilinear_of_observed(part, x, y)
-    return _looked_up(part, x, y)
+    if _inside(lattice, values.shape, margin=0.5) and not np.isnan(part[0]).any():
+        return _looked_up(part, x, y)
+    return _bilinear_of_observed(part, x, y)
 
 
 def _bilinear_of_observed(
@@ -75,16 +69,24 @@ def _bilinear_of_observed(
     return means
 
 
-def _around(values: NDArray[np.float32], x: Any, y: Any) -> tuple[NDArray[np.float32], int, int]:
-    """The part of a source that lookups at these places touch, and where it begins.
+def _around(values: NDArray[np.float32], lattice: Lattice) -> tuple[NDArray[np.float32], int, int]:
+    """The part of a source that lookups of a tile touch, and the column and row where it begins.
 
     Coordinates in a small part are small numbers, so that float32 holds them to 1e-5 pixels.
     """
     rows, columns = values.shape[1:]
-    left, top = (max(0, int(np.floor(places.min())) - 1) for places in (x, y))
-    right = min(columns, int(np.ceil(x.max())) + 1)
-    bottom = min(rows, int(np.ceil(y.max())) + 1)
-    return values[:, top : max(top, bottom), left : max(left, right)], left, top
+    left, top = (max(0, int(nodes.min()) - 1) for nodes in (lattice.columns, lattice.rows))
+    right = max(left, min(columns, int(lattice.columns.max()) + 2))
+    bottom = max(top, min(rows, int(lattice.rows.max()) + 2))
+    return values[:, top:bottom, left:right], left, top
+
+
+def _inside(lattice: Lattice, shape: tuple[int, ...], *, margin: float = 0) -> bool:
+    """Whether a tile lies in a source of that shape, so far from its edges."""
+    return all(
+        nodes.min() >= margin and nodes.max() <= size - margin
+        for nodes, size in ((lattice.rows, shape[1]), (lattice.columns, shape[2]))
+    )
 
 
 def _looked_up(part: NDArray[np.float32], x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float32]:
@@ -118,17 +120,13 @@ def average(values: NDArray[np.float32], lattice: Lattice) -> NDArray[np.float32
     Source: E. Catmull and A. R. Smith, "3-D transformations of images in scanline order", 1980;
     F. Crow, "Summed-area tables for texture mapping", 1984.
     """
-    if not _upright(lattice):
+    if not (_upright(lattice) and _inside(lattice, values.shape)):
         return None
-    part, left, top = _around(values, lattice.columns, lattice.rows)
-    rows, columns = part.shape[1:]
-    x_nodes, y_nodes = lattice.columns - left, lattice.rows - top
-    if x_nodes.min() < 0 or x_nodes.max() > columns:
-        return None
-    row_edges = _row_edges(lattice, x_nodes, y_nodes, columns)
-    if row_edges.min() < 0 or row_edges.max() > rows:
-        return None
-    column_edges, _ = lattice.places(centres(lattice.tile_px), edges(lattice.tile_px))
+    part, left, top = _around(values, lattice)
+    row_edges = _row_edges(lattice, left, part.shape[2]) - top
+    if row_edges.min() < 0 or row_edges.max() > part.shape[1]:
+        return None  # a slanted row leaves the part where no pixel of the tile is
+    column_edges, _ = lattice.places(rows="middles", columns="edges")
     strips = _means_down(part, row_edges)
     return None if strips is None else _means_across(strips, column_edges - left)
 
@@ -143,18 +141,17 @@ def _upright(lattice: Lattice) -> bool:
     )
 
 
-def _row_edges(
-    lattice: Lattice, x_nodes: NDArray[np.float64], y_nodes: NDArray[np.float64], columns: int
-) -> NDArray[np.float64]:
-    """Where the edges of the tile's rows cross the middles of the source's columns."""
+def _row_edges(lattice: Lattice, left: int, num_columns: int) -> NDArray[np.float64]:
+    """Rows where the edges of the tile's rows cross the middles of so many source columns."""
     # Beyond the tile's sides they go straight on: a slanted row ends at another column.
     x_nodes, y_nodes = (
         np.pad(nodes, ((0, 0), (1, 1)), mode="reflect", reflect_type="odd")
-        for nodes in (x_nodes, y_nodes)
+        for nodes in (lattice.columns, lattice.rows)
     )
-    middles = np.arange(columns) + 0.5
+    middles = np.arange(left, left + num_columns) + 0.5
     at_nodes = [np.interp(middles, x, y) for x, y in zip(x_nodes, y_nodes, strict=True)]
-    return lattice.weights(edges(lattice.tile_px)) @ np.array(at_nodes)
+    crossings: NDArray[np.float64] = lattice.weights("edges") @ np.array(at_nodes)
+    return crossings
 
 
 def _means_down(

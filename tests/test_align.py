@@ -233,10 +233,9 @@ def test_only_missing_pixels_are_stored_as_nodata() -> None:
 
 
 def test_a_mosaic_takes_the_first_valid_pixel() -> None:
-    target = np.array([[[np.nan, 1.0, np.nan]]], np.float32)
-    align.fill(target, np.array([[[2.0, 2.0, np.nan]]], np.float32))
-    align.fill(target, np.array([[[3.0, 3.0, 3.0]]], np.float32))
-    assert target.tolist() == [[[2.0, 1.0, 3.0]]]
+    layers = [[np.nan, 1.0, np.nan], [2.0, 2.0, np.nan], [3.0, 3.0, 3.0]]
+    mosaic = align.mosaic(np.array([[layer]], np.float32) for layer in layers)
+    assert mosaic.tolist() == [[[2.0, 1.0, 3.0]]]
 
 
 def test_variants_name_bands_that_their_catalogs_have() -> None:

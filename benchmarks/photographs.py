@@ -60,15 +60,16 @@ class Photograph:
         )
         return Catalog(name="files", title="Files", kind="static", sensors={"camera": sensor})
 
-    def scene(self, base: str = "") -> Scene:
-        """The item; its files are at ``base``, or where they are on disk."""
-        hrefs = {path.stem: f"{base}/{path.name}" if base else str(path) for path in self.files}
+    def scene(self, hrefs: Sequence[str] = ()) -> Scene:
+        """The item; its files are where ``hrefs`` say, or on disk."""
+        places = hrefs or [str(path) for path in self.files]
+        assets = {path.stem: place for path, place in zip(self.files, places, strict=True)}
         return Scene(
             id="scene",
             sensor="camera",
             acquired_utc=datetime(2024, 1, 1, tzinfo=UTC),
             footprint={},
-            hrefs=hrefs,
+            hrefs=assets,
             properties={},
         )
 

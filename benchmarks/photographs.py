@@ -16,6 +16,7 @@ from rasterio.warp import transform
 
 from salibi_data.catalog import Band, Catalog, Product, Sensor
 from salibi_data.grid import PixelGrid, TileXYZ
+from salibi_data.layers import Layer
 from salibi_data.scenes import Scene
 
 if TYPE_CHECKING:
@@ -43,6 +44,19 @@ class Photograph:
     def grids(self) -> list[PixelGrid]:
         """One for each block."""
         return [PixelGrid.around(tiles) for tiles in self.blocks]
+
+    @property
+    def layer(self) -> Layer:
+        """What is made of it."""
+        product = self.product
+        return Layer(
+            name="picture",
+            sensor="camera",
+            product=product,
+            bands=tuple(product.bands),
+            tile_px=256,
+            units=product.units,
+        )
 
     @property
     def bands(self) -> tuple[Band, ...]:

@@ -39,9 +39,8 @@ from shapely import box
 from shapely.geometry import mapping
 from side_by_side import by_form, parser, report, table
 
-from salibi_data import align
-from salibi_data.grid import PixelGrid
-from salibi_data.read import read_asset
+from salibi_data.grid import PixelGrid, TileXYZ
+from salibi_data.layers import sources_of, warp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,17 +88,14 @@ class Task:
 def by_us(task: Task, turn: int) -> None:
     """Blocks in as many threads, each as a build's worker reads it."""
     photograph = task.photograph
-    catalog = photograph.catalog()
-    scene = photograph.scene(task.urls(turn))
+    catalog, scene = photograph.catalog(), photograph.scene(task.urls(turn))
 
-    def make(grid: PixelGrid) -> None:
-        for asset in dict.fromkeys(band.asset for band in photograph.bands):
-            bands = [band for band in photograph.bands if band.asset == asset]
-            source = read_asset(catalog, scene, asset, photograph.product, bands, grid)
-            align.warp(source, grid)
+    def make(tiles: tuple[TileXYZ, ...]) -> None:
+        layer, grid = photograph.layer, PixelGrid.around(tiles)
+        warp(layer, grid, tiles, sources_of(catalog, scene, [(layer, grid)]))
 
     with ThreadPoolExecutor(task.concurrency) as pool:
-        list(pool.map(make, photograph.grids))
+        list(pool.map(make, photograph.blocks))
 
 
 def by_rio_tiler(task: Task, turn: int) -> None:

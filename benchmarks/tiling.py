@@ -162,8 +162,8 @@ def measure(name: str, photograph: Photograph, rounds: int, target: float) -> li
 def main() -> None:
     """Print the table, or write it as a report."""
     arguments = parser(__doc__).parse_args()
-    blocks = by_form(arguments, full=8, quick=2, smallest=1)
-    rounds = by_form(arguments, full=7, quick=3, smallest=1)
+    blocks = by_form(arguments, full=4, quick=1, smallest=1)
+    rounds = by_form(arguments, full=5, quick=3, smallest=1)
     across = by_form(arguments, full=4, quick=4, smallest=2)
     edge_px = by_form(arguments, full=5120, quick=5120, smallest=3600)
     with tempfile.TemporaryDirectory() as temporary:

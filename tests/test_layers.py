@@ -57,9 +57,11 @@ def test_remote_files_are_asked_for_at_a_time_and_hold_the_same_pixels(folder: P
 
 
 def test_the_first_file_in_order_that_fails_is_named(folder: Path) -> None:
-    with serve(RangeServer(folder, gone={"green.tif", "blue.tif"})) as server:
-        with pytest.raises(ReadError, match="'green'") as caught:
-            sources_of(cogs.catalog(), scene_at(server.url), [(LAYER, cogs.GRID)])
+    with (
+        serve(RangeServer(folder, gone={"green.tif", "blue.tif"})) as server,
+        pytest.raises(ReadError, match="'green'") as caught,
+    ):
+        sources_of(cogs.catalog(), scene_at(server.url), [(LAYER, cogs.GRID)])
     assert caught.value.kind == "missing"
 
 

@@ -186,8 +186,8 @@ _turns: Final = count()
 def main() -> None:
     """Print the table, or write it as a report."""
     arguments = parser(__doc__).parse_args()
-    blocks = by_form(arguments, full=4, quick=2, smallest=1)
-    rounds = by_form(arguments, full=5, quick=2, smallest=1)
+    blocks = by_form(arguments, full=2, quick=1, smallest=1)
+    rounds = by_form(arguments, full=3, quick=1, smallest=1)
     across = by_form(arguments, full=4, quick=4, smallest=2)
     concurrencies = by_form(arguments, full=(1, 8, 32), quick=(1, 8, 32), smallest=(8,))
     rows = []

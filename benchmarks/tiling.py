@@ -198,7 +198,7 @@ def main() -> None:
         describe("rio-tiler", "rasterio", "opencv-python-headless", "numpy"),
         f"Tiles of 256 px, 3 bands, per second on one core; GDAL {rasterio.__gdal_version__}.",
         *table(head, rows),
-        "Enlarged tiles equal GDAL's to 1 of 255. Shrunk ones differ more, because GDAL averages",
+        "Pixels equal GDAL's to 1 of 255. On hard edges shrunk ones differ more, because GDAL averages",
         "over upright boxes: `benchmarks/shrinking.py` holds both to a plain average.",
     ]
     report(arguments.report, "Tiling", lines)

@@ -11,7 +11,7 @@ WORKERS ?= 2
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[model,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[model,dev,bench]'
 	touch $@
 
 ## The whole road: sample catalog, store, figure, training, reconstruction, retrieval, comparison
@@ -52,7 +52,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 ## Claims about speed, each in its quick form; without --quick they take minutes each
-BENCHMARKS := step attention waiting allocator bias codecs scattered loading reading shrinking planning remote_reading
+BENCHMARKS := tiling remote_tiling shrinking reading remote_reading codecs scattered loading waiting step attention allocator bias planning
 bench: $(STAMP)
 	for name in $(BENCHMARKS); do echo "== $$name" && $(BIN)/python benchmarks/$$name.py --quick || exit 1; done
 

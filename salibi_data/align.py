@@ -15,7 +15,7 @@ from salibi_data.grid import PixelGrid, TileXYZ
 from salibi_data.lattice import MOST_ERROR_PX, lattices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from numpy.typing import NDArray
 
@@ -31,11 +31,23 @@ POWER_FLOOR: Final = 1e-10
 """Least power whose logarithm is taken: -100 dB, below any sensor's noise."""
 
 
-def warp(source: Source, grid: PixelGrid, *, categorical: bool = False) -> NDArray[np.float32]:
+def warp(
+    source: Source,
+    grid: PixelGrid,
+    *,
+    tiles: Collection[TileXYZ] | None = None,
+    categorical: bool = False,
+) -> NDArray[np.float32]:
     """``source`` on the pixels of ``grid``, tile by tile: no pixel depends on its tile's neighbours.
 
     Enlarging is bilinear; shrinking averages every source pixel by the area it shares with the
     new one, so that nothing aliases; classes take the nearest.
+
+    Args:
+        source: a window around the grid.
+        grid: of whole tiles.
+        tiles: those of the grid that are asked for, None for all; of the others nothing is said.
+        categorical: whether values are classes.
 
     Returns:
         Shape (bands, *grid.shape); NaN where the source has no observation.
@@ -51,6 +63,8 @@ def warp(source: Source, grid: PixelGrid, *, categorical: bool = False) -> NDArr
         warped = np.full((len(source.values), *grid.shape), np.nan, dtype=np.float32)
         for (row, column), lattice in lattices(source, grid).items():
             tile = TileXYZ(grid.left + column, grid.top + row, grid.zoom)
+            if tiles is not None and tile not in tiles:
+                continue
             pixels = _tile(source, tile, lattice, categorical=categorical)
             if pixels is not None:
                 warped[(slice(None), *grid.window(tile))] = pixels
@@ -100,17 +114,16 @@ def _reach(nodes: NDArray[np.float64], count: int) -> range:
     return range(max(0, first - _REACH_PX), min(count, last + _REACH_PX))
 
 
-def fill(target: NDArray[np.float32], layer: NDArray[np.float32]) -> bool:
-    """Fill the pixels that ``target`` lacks with those of ``layer``; in place, valid pixels only.
-
-    Returns:
-        Whether it lacked any.
-    """
-    lacking = np.isnan(target).any(axis=0)
-    if not lacking.any():
-        return False
-    np.copyto(target, layer, where=lacking)
-    return True
+def mosaic(layers: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """One layer of those pixels that the first of some layers has; at least one layer."""
+    first, *others = layers
+    filled = first.copy()
+    for layer in others:
+        lacking = np.isnan(filled).any(axis=0)
+        if not lacking.any():
+            break
+        np.copyto(filled, layer, where=lacking)
+    return filled
 
 
 def valid_fraction(values: NDArray[np.float32]) -> float:

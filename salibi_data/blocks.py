@@ -17,14 +17,14 @@ import numpy as np
 
 from salibi_data import __version__, align, registration
 from salibi_data.grid import PixelGrid, TileXYZ, ground_gsd_m
-from salibi_data.read import Source, read_asset
+from salibi_data.layers import clouds_of, layers_of, sources_of, warp
 from salibi_data.schema import TILE_PX
 from salibi_data.variant import native_gsd_m
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from salibi_data.catalog import Band, Catalog, Product, Units
+    from salibi_data.catalog import Catalog
     from salibi_data.plans import Plan
     from salibi_data.scenes import Scene
     from salibi_data.select import Choice
@@ -169,79 +169,30 @@ class _Work:
     warnings: set[str] = field(default_factory=set)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Layer:
-    """One image to make of every tile: a modality, or a cloud mask."""
-
-    name: str
-    sensor: str
-    product: Product
-    bands: tuple[str, ...]
-    tile_px: int
-    units: Units
-    categorical: bool = False
-
-
-def _layers_of(work: _Work, sensor_name: str) -> list[_Layer]:
-    sensor = work.catalog.sensors[sensor_name]
-    layers = [
-        _Layer(
-            name=recipe.name,
-            sensor=sensor_name,
-            product=sensor.products[recipe.product],
-            bands=recipe.bands,
-            tile_px=recipe.tile_px,
-            units=recipe.units,
-        )
-        for recipe in work.variant.modalities
-        if recipe.sensor == sensor_name
-    ]
-    if sensor.clouds is not None:
-        layers.append(
-            _Layer(
-                name=_clouds_of(sensor_name),
-                sensor=sensor_name,
-                product=sensor.clouds.product,
-                bands=("class",),
-                tile_px=TILE_PX,
-                units="display",
-                categorical=True,
-            )
-        )
-    return layers
-
-
-def _clouds_of(sensor_name: str) -> str:
-    return f"{sensor_name} clouds"
-
-
 def _tile_images(work: _Work, sensor: str, choices: Sequence[Choice]) -> Images:
     """Every layer of one sensor on every tile.
 
     Each scene is read once for all its tiles, then warped in one pass per layer; a tile takes its
     scenes in the plan's order, each filling what those before it lack.
     """
-    layers = _layers_of(work, sensor)
+    layers = layers_of(work.variant, work.catalog, sensor)
     warped: dict[tuple[str, str], tuple[PixelGrid, NDArray[np.float32]]] = {}
     for scene, tiles in _uses(sensor, choices):
-        sources: dict[tuple[str, tuple[Band, ...]], Source | None] = {}
+        grids = {layer.name: PixelGrid.around(tiles, tile_px=layer.tile_px) for layer in layers}
+        wanted = [(layer, grids[layer.name]) for layer in layers]
+        sources = sources_of(work.catalog, scene, wanted)
+        work.warnings.update(*(source.warnings for source in sources.values() if source))
         for layer in layers:
-            grid = PixelGrid.around(tiles, tile_px=layer.tile_px)
-            warped[layer.name, scene.id] = grid, _warp(work, scene, layer, grid, sources)
+            grid = grids[layer.name]
+            warped[layer.name, scene.id] = grid, warp(layer, grid, tiles, sources)
     images: Images = {layer.name: {} for layer in layers}
     for layer in layers:
         for choice in choices:
-            first, *others = choice.scenes[sensor]
-            mosaic = _cut(*warped[layer.name, first.id], choice.tile).copy()
-            for scene in others:
-                if not align.fill(mosaic, _cut(*warped[layer.name, scene.id], choice.tile)):
-                    break
-            images[layer.name][choice.tile] = mosaic
+            found = (warped[layer.name, scene.id] for scene in choice.scenes[sensor])
+            images[layer.name][choice.tile] = align.mosaic(
+                pixels[(slice(None), *grid.window(choice.tile))] for grid, pixels in found
+            )
     return images
-
-
-def _cut(grid: PixelGrid, pixels: NDArray[np.float32], tile: TileXYZ) -> NDArray[np.float32]:
-    return pixels[(slice(None), *grid.window(tile))]
 
 
 def _uses(sensor: str, choices: Sequence[Choice]) -> list[tuple[Scene, list[TileXYZ]]]:
@@ -253,35 +204,10 @@ def _uses(sensor: str, choices: Sequence[Choice]) -> list[tuple[Scene, list[Tile
     return [uses[scene_id] for scene_id in sorted(uses)]
 
 
-def _warp(
-    work: _Work,
-    scene: Scene,
-    layer: _Layer,
-    grid: PixelGrid,
-    sources: dict[tuple[str, tuple[Band, ...]], Source | None],
-) -> NDArray[np.float32]:
-    """One scene on one grid: (bands, rows, columns) in the layer's units.
-
-    Reads what is not in ``sources`` yet, and leaves it there.
-    """
-    bands = [layer.product.bands[name] for name in layer.bands]
-    warped = np.full((len(bands), *grid.shape), np.nan, dtype=np.float32)
-    for asset in dict.fromkeys(band.asset for band in bands):
-        rows = [row for row, band in enumerate(bands) if band.asset == asset]
-        key = asset, tuple(bands[row] for row in rows)
-        if key not in sources:
-            sources[key] = read_asset(work.catalog, scene, asset, layer.product, key[1], grid)
-        source = sources[key]
-        if source is not None:
-            work.warnings.update(source.warnings)
-            warped[rows] = align.warp(source, grid, categorical=layer.categorical)
-    return align.in_units(warped, layer.product.units, layer.units)
-
-
 def _cloud_fraction(work: _Work, tile: TileXYZ, images: Images) -> float:
     """Cloudy share of a tile, by the sensors that have a cloud mask; NaN where none has."""
     fractions = [
-        align.cloud_fraction(images[_clouds_of(name)][tile], mask.cloudy)
+        align.cloud_fraction(images[clouds_of(name)][tile], mask.cloudy)
         for name in work.variant.sensors
         if (mask := work.catalog.sensors[name].clouds) is not None
     ]

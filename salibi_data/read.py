@@ -132,9 +132,14 @@ def _read_once(
         if product.calibration:
             values = _calibrated(raw, catalog, scene, product.calibration[asset], window)
         else:
-            values = raw.astype(np.float32) * np.float32(product.scale)
-            values += np.float32(product.offset_for(scene.properties))
-        values[:, missing] = np.nan
+            values = raw.astype(np.float32)
+            # Twice over a whole block for nothing, where numbers are what they say.
+            if product.scale != 1:
+                values *= np.float32(product.scale)
+            if (offset := product.offset_for(scene.properties)) != 0:
+                values += np.float32(offset)
+        if missing.any():
+            values[:, missing] = np.nan
         return Source(
             values=values,
             crs=place.crs,
@@ -279,12 +284,13 @@ def _missing(
     raw: NDArray[Any], dataset: Any, scene: Scene, product: Product, place: Placement
 ) -> NDArray[np.bool_]:
     """Which pixels hold no observation, shape (rows, columns)."""
-    empty = np.isnan(raw) if raw.dtype.kind == "f" else np.zeros(raw.shape, dtype=bool)
     nodata = _nodata(dataset, product)
-    if nodata is not None:
-        empty |= raw == nodata
-    combined = empty.all(axis=0) if product.nodata_bands == "all" else empty.any(axis=0)
-    missing: NDArray[np.bool_] = np.asarray(combined)
+    missing = np.full(raw.shape[1:], product.nodata_bands == "all")
+    for band in raw:  # band by band: one array of a byte a pixel, not several of all bands
+        empty = np.isnan(band) if raw.dtype.kind == "f" else np.False_
+        if nodata is not None:
+            empty = empty | (band == nodata)
+        missing = missing & empty if product.nodata_bands == "all" else missing | empty
     if product.nodata == "footprint":
         missing = missing | place.outside(scene.footprint, missing.shape)
     return missing

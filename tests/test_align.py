@@ -14,9 +14,8 @@ import rasterio
 import real_catalogs
 from hypothesis import given
 from hypothesis import strategies as st
-from oracle import warped
-from rasterio.transform import Affine
-from rasterio.warp import transform, transform_bounds
+from oracle import plain_average, warped
+from rasterio.warp import transform_bounds
 from real_catalogs import needs_real
 from tiles import tiles_within
 
@@ -41,20 +40,6 @@ VV = ModalityRecipe(
     units="dB",
     range=((-25.0, 0.0),),
 )
-
-
-def plain_average(source: Source, grid: PixelGrid, samples: int = 60) -> NDArray[np.float64]:
-    """Mean of the source pixels under each pixel of the grid, by dense nearest sampling."""
-    rows, columns = grid.shape
-    west, _, _, north = grid.bounds_3857
-    step = grid.pixel_m / samples
-    x = west + (np.arange(columns * samples) + 0.5) * step
-    y = north - (np.arange(rows * samples) + 0.5) * step
-    xs, ys = transform("EPSG:3857", source.crs, *(a.ravel() for a in np.meshgrid(x, y)))
-    column, row = ~Affine(*source.transform) @ (np.array(xs), np.array(ys))
-    values = source.values[0][np.floor(row).astype(int), np.floor(column).astype(int)]
-    dense = values.reshape(rows, samples, columns, samples).astype(np.float64)
-    return dense.mean(axis=(1, 3))
 
 
 @pytest.fixture(scope="module")
@@ -235,10 +220,9 @@ def test_only_missing_pixels_are_stored_as_nodata() -> None:
 
 
 def test_a_mosaic_takes_the_first_valid_pixel() -> None:
-    target = np.array([[[np.nan, 1.0, np.nan]]], np.float32)
-    align.fill(target, np.array([[[2.0, 2.0, np.nan]]], np.float32))
-    align.fill(target, np.array([[[3.0, 3.0, 3.0]]], np.float32))
-    assert target.tolist() == [[[2.0, 1.0, 3.0]]]
+    layers = [[np.nan, 1.0, np.nan], [2.0, 2.0, np.nan], [3.0, 3.0, 3.0]]
+    mosaic = align.mosaic(np.array([[layer]], np.float32) for layer in layers)
+    assert mosaic.tolist() == [[[2.0, 1.0, 3.0]]]
 
 
 def test_variants_name_bands_that_their_catalogs_have() -> None:

@@ -13,6 +13,7 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 from salibi_data import align, gdal_warp
+from salibi_data.errors import ReadError
 from salibi_data.grid import PixelGrid, TileXYZ
 from salibi_data.lattice import Lattice, lattices
 from salibi_data.read import Source
@@ -168,6 +169,23 @@ def test_in_another_window_of_a_file_a_tile_is_the_same(factor: float) -> None:
             align.warp(window, GRID, categorical=categorical),
             equal_nan=True,
         )
+
+
+def test_only_the_tiles_asked_for_are_warped() -> None:
+    block = PixelGrid.around([TILE, TileXYZ(TILE.x + 1, TILE.y + 1, 17)], tile_px=64)
+    source = turned(factor=0.9)
+    some, whole = align.warp(source, block, tiles=[TILE]), align.warp(source, block)
+    place = (slice(None), *block.window(TILE))
+    assert np.array_equal(some[place], whole[place])
+    assert np.isnan(some).mean() == 0.75
+
+
+def test_a_source_that_has_no_place_there_is_refused_in_words() -> None:
+    """Half the world away the transverse Mercator projection has no numbers."""
+    zone = CRS.from_epsg(32615).to_wkt()
+    source = replace(turned(factor=0.5), crs=zone, transform=(10.0, 0.0, 5e5, 0.0, -10.0, 5e6))
+    with pytest.raises(ReadError, match="Check its CRS and transform"):
+        align.warp(source, PixelGrid.around([TileXYZ(512, 511, 10)]))
 
 
 def test_gdal_takes_what_sums_or_lines_would_not_be_exact_for() -> None:

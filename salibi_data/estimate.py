@@ -42,6 +42,8 @@ class Tally:
         self._catalog = catalog
         self.num_bytes: Counter[str] = Counter()
         self.num_requests: Counter[str] = Counter()
+        self.num_files: Counter[str] = Counter()
+        """Times that one is opened."""
 
     def add(self, picks: Picks) -> None:
         """Count some tiles of the plan; a block of them is read once per scene."""
@@ -52,6 +54,7 @@ class Tally:
                     for num_bytes, num_requests in self._reads(sensor, scene, edges_m):
                         self.num_bytes[name] += num_bytes
                         self.num_requests[name] += num_requests
+                        self.num_files[name] += len(edges_m)
 
     def _reads(
         self, sensor: Sensor, scene: Scene, edges_m: NDArray[np.float64]
@@ -105,8 +108,11 @@ def _uses(picks: Picks, code: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[
     if len(picks.tiles) == 0:
         return
     x, y = picks.tiles.x, picks.tiles.y
-    block = np.stack([code, x >> BLOCK_ZOOM_OFFSET, y >> BLOCK_ZOOM_OFFSET], axis=1)
-    uses, use = np.unique(block, axis=0, return_inverse=True)
+    block_x, block_y = x >> BLOCK_ZOOM_OFFSET, y >> BLOCK_ZOOM_OFFSET
+    # One number per use sorts many times faster than rows of three do.
+    sides = np.array([block_x.max(), block_y.max()]) + 1
+    place = (code * sides[0] + block_x) * sides[1] + block_y
+    uses, use = np.unique(place, return_inverse=True)
     low = np.full((len(uses), 2), np.iinfo(np.int64).max)
     high = np.full((len(uses), 2), -1)
     xy = np.stack([x, y], axis=1)
@@ -114,5 +120,6 @@ def _uses(picks: Picks, code: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[
     np.maximum.at(high, use, xy)
     tile_m = ground_gsd_m(picks.tiles.zoom, low[:, 1]) * TILE_PX
     edges_m = (high - low + 1) * tile_m[:, None]
-    for number in np.unique(uses[:, 0]).tolist():
-        yield number, edges_m[uses[:, 0] == number]
+    used = uses // sides.prod()
+    for number in np.unique(used).tolist():
+        yield number, edges_m[used == number]

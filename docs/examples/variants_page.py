@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from salibi_data.catalog import load_catalog
+from salibi_data.costs import Conditions, outlay
 from salibi_data.forecast import forecast
 from salibi_data.variant import load_variant
 
@@ -59,7 +60,7 @@ COLOURS = {
 def tables() -> dict[str, str]:
     """The page's tables as Markdown, by the name of their marker."""
     catalog = load_catalog("planetary-computer")
-    expected = {name: forecast(load_variant(name), catalog, workers=WORKERS) for name in NAMES}
+    expected = {name: forecast(load_variant(name), catalog) for name in NAMES}
     made = {name: found for name, found in expected.items() if found is not None}
     return {
         "counts": _counts(made),
@@ -77,13 +78,17 @@ def _counts(made: dict[str, Forecast]) -> str:
         "left by the guard between splits": lambda _, f: f"{f.num_guarded:,}",
         "on land, with all scenes (expected)": lambda _, f: f"{f.num_available:,}",
         "margin": lambda _, f: f"{f.margin:.2f}",
-        "tiles read (expected)": lambda _, f: f"{f.num_read:,}",
-        "read from the sources (expected)": lambda _, f: f"{f.source_bytes / 1e9:,.0f} GB",
-        "store before compression": lambda _, f: f"{f.store_bytes / 1e9:,.0f} GB",
-        f"hours with {WORKERS} workers (expected)": lambda _, f: f"{f.hours:.0f}",
+        "tiles read (expected)": lambda _, f: f"{f.work.num_read:,}",
+        "read from the sources (expected)": lambda _, f: f"{f.work.source_bytes / 1e9:,.0f} GB",
+        "store before compression": lambda _, f: f"{f.work.store_bytes / 1e9:,.0f} GB",
+        f"hours with {WORKERS} workers (expected)": lambda _, f: _hours(f),
     }
     body = [[word, *(figure(*one) for one in made.items())] for word, figure in rows.items()]
     return _markdown(["", *made], body)
+
+
+def _hours(found: Forecast) -> str:
+    return f"{outlay(found.work, Conditions(workers=WORKERS)).hours:.0f}"
 
 
 def _regions(found: Forecast) -> str:

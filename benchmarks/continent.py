@@ -25,7 +25,7 @@ from itertools import groupby
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import side_by_side
@@ -40,7 +40,6 @@ from salibi_data.costs import Conditions, UnitCosts, Work, outlay
 from salibi_data.estimate import Tally
 from salibi_data.forecast import forecast
 from salibi_data.planning import plan
-from salibi_data.plans import Plan
 from salibi_data.runlog import RunLog
 from salibi_data.sample import write_sample_catalog
 from salibi_data.select import Choice, Picks, Tiles
@@ -48,13 +47,15 @@ from salibi_data.variant import Variant, load_variant
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-import samples  # noqa: E402 - found in the line above
+import samples
+
+if TYPE_CHECKING:
+    from salibi_data.plans import Plan
 
 LATENCY_S = 0.03
 NO_LIMIT = 1e12
-WORKERS = (8, 64, 512)
-PARALLEL = 1024
-"""Requests in flight for the largest crews; one host alone is asked for no more than 16 by default."""
+CREWS = ((8, 16), (64, 16), (64, 256), (512, 2048))
+"""Workers, and requests that all of them may have in flight: 16 unless a user raises it."""
 
 
 def serve_forever(folder: Path, latency_s: float, ready: Connection) -> None:
@@ -137,7 +138,7 @@ def calibrated(plans: Sequence[Plan], folder: Path) -> UnitCosts:
         taken += blocks_s
         beside_s, kept = beside_s + whole_s - sum(blocks_s), kept + num_kept
     units = np.array([[w.num_files, w.source_bytes / 1e6, w.num_read] for w in work], float)
-    # Relative errors count: a small block tells as much as a large one.
+    # The longer a block takes, the more its seconds scatter.
     weight = 1 / np.sqrt(np.array(taken))
     (file_s, mb_s, sample_s), _ = nnls(units * weight[:, None], np.array(taken) * weight)
     return UnitCosts(
@@ -165,6 +166,7 @@ def main() -> None:
         write_sample_catalog(source, columns=columns, rows=rows)
         with served(source, 0.0) as near_by, served(source, LATENCY_S) as far_off:
             small = [plan(at[17], catalog=near_by, limit=scattered), plan(at[15], catalog=near_by)]
+            timed_build(plan(at[17], catalog=near_by, limit=1), folder / "first.zarr")  # warms up
             costs = calibrated(small, folder)
             for what, made, conditions in (
                 ("zoom 17, dense", plan(at[17], catalog=near_by), begin),
@@ -230,11 +232,10 @@ def continent_lines() -> list[str]:
     for name in ("full", "micro"):
         variant = load_variant(name)
         where = f"continental U.S., zoom {variant.base_zoom}"
-        jobs[where] = continental_work(variant, catalog)[1]
+        jobs[where] = continental_work(variant, catalog)
     rows = []
     for what, work in jobs.items():
-        for workers in WORKERS:
-            parallel = Conditions.parallel if workers <= Conditions.parallel else PARALLEL
+        for workers, parallel in CREWS:
             found = outlay(work, Conditions(workers=workers, parallel=parallel))
             rows.append(
                 [

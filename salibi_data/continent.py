@@ -28,12 +28,15 @@ if TYPE_CHECKING:
 ELSEWHERE: Final = frozenset({"02", "15", "60", "66", "69", "72", "78"})
 """FIPS codes of Alaska, Hawaii and the territories over sea."""
 
+SUMMED: Final = ("num_read", "num_files", "source_bytes", "source_requests", "read_usd")
+"""Of :class:`~salibi_data.costs.Work`, what grows with the tiles that are read."""
+
 _PATCH_LEVELS: Final = 6
 """A row's cost is taken from 64 x 64 neighbouring tiles: 256 blocks, and all kinds of split."""
 
 
-def continental_work(variant: Variant, catalog: Catalog) -> tuple[int, Work]:
-    """Count the tiles of a variant's base zoom on all land of the 48 states, and the work they make.
+def continental_work(variant: Variant, catalog: Catalog) -> Work:
+    """What building a variant on all land of the 48 states takes.
 
     Every tile that the guard leaves is read; the store keeps what passes the filters.
 
@@ -41,14 +44,11 @@ def continental_work(variant: Variant, catalog: Catalog) -> tuple[int, Work]:
         variant: what is to be built; its regions and its target do not count.
         catalog: what from; it is not asked.
 
-    Returns:
-        Tiles on land, and what building takes.
-
     Raises:
         UsageError: the catalog cannot give what the variant needs.
     """
     check_fit(variant, catalog)
-    total, num_tiles = Counter[str](), 0.0
+    total: dict[str, float] = dict.fromkeys(SUMMED, 0.0)
     for row, num_cells in _land_by_row().items():
         patch = _patch(variant.base_zoom, row)
         usable = patch
@@ -57,18 +57,17 @@ def continental_work(variant: Variant, catalog: Catalog) -> tuple[int, Work]:
         tiles = num_cells * 4.0 ** (variant.base_zoom - CELL_ZOOM)
         times = tiles / len(patch) * FOUND_SHARE
         work = work_of(variant, catalog, usable, num_kept=0)
-        for name in ("num_read", "num_files", "source_bytes", "source_requests", "read_usd"):
+        for name in SUMMED:
             total[name] += getattr(work, name) * times
-        num_tiles += tiles
     num_kept = round(total["num_read"] * lots.SURVIVING_SHARE)
-    return round(num_tiles), Work(
+    return Work(
         num_read=round(total["num_read"]),
         num_kept=num_kept,
         num_files=round(total["num_files"]),
         source_bytes=round(total["source_bytes"]),
         source_requests=round(total["source_requests"]),
         store_bytes=num_kept * variant.bytes_per_sample,
-        read_usd=float(total["read_usd"]),
+        read_usd=total["read_usd"],
     )
 
 

@@ -118,9 +118,10 @@ def outlay(work: Work, conditions: Conditions, costs: UnitCosts | None = None) -
         + work.source_bytes / 1e6 * costs.s_per_mb
         + work.num_read * costs.s_per_sample
     )
+    in_flight_s = work.source_requests * conditions.latency_s + reading_s
     making_s = {
         "workers": (waiting_s + reading_s + computing_s) / conditions.workers,
-        "requests in flight": work.source_requests * conditions.latency_s / conditions.parallel,
+        "requests in flight": in_flight_s / conditions.parallel,
         "requests per second": work.source_requests / conditions.requests_per_s,
         "the host's bandwidth": work.source_bytes / conditions.host_bytes_per_s,
     }

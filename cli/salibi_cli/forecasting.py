@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -77,12 +78,12 @@ def _jobs(
     """What is reckoned, and how: the variants, and the continent unless some were named."""
     from salibi_data.continent import continental_work
 
-    jobs = [
-        (variant.name, lambda variant=variant: _regional(variant, catalog)) for variant in variants
+    jobs: list[tuple[str, Callable[[], Work]]] = [
+        (variant.name, partial(_regional, variant, catalog)) for variant in variants
     ]
     if not names:
         jobs += [
-            (CONTINENT[variant.name], lambda variant=variant: continental_work(variant, catalog)[1])
+            (CONTINENT[variant.name], partial(continental_work, variant, catalog))
             for variant in variants
             if variant.name in CONTINENT
         ]

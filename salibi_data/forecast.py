@@ -76,8 +76,12 @@ class Forecast:
 
     @property
     def margin(self) -> float:
-        """Samples expected if all were built, over the target: below 1 it is not reached."""
-        return self.num_available * lots.SURVIVING_SHARE / self.target_samples
+        """The margin over its own target."""
+        return self.margin_of(self.target_samples)
+
+    def margin_of(self, target: int) -> float:
+        """Samples expected if all were built, over a target: below 1 it is not reached."""
+        return self.num_available * lots.SURVIVING_SHARE / target
 
 
 def forecast(variant: Variant, catalog: Catalog) -> Forecast | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from salibi_data.catalog import load_catalog
+from salibi_data.continent import continental_work
 from salibi_data.costs import Conditions, outlay
 from salibi_data.forecast import forecast
 from salibi_data.variant import load_variant
@@ -26,6 +27,10 @@ PAGE = Path(__file__).parents[1] / "variants.md"
 MAP = PAGE.with_suffix(".png")
 NAMES = ("small", "full", "micro")
 WORKERS = 8
+CREWS = ((8, 16), (64, 16), (512, 2048))
+"""Workers, and requests in flight by all of them together."""
+MARGIN = 1.5
+"""What a variant's regions should hold, over its target."""
 EXTENT_LONLAT = (-126.5, 16.5, -63.0, 50.5)
 """(west, south, east, north) of the map."""
 
@@ -64,6 +69,8 @@ def tables() -> dict[str, str]:
     made = {name: found for name, found in expected.items() if found is not None}
     return {
         "counts": _counts(made),
+        "swapped": _swapped(made),
+        "forecast": _outlays(made),
         "full": _regions(made["full"]),
         "micro": _regions(made["micro"]),
     }
@@ -89,6 +96,43 @@ def _counts(made: dict[str, Forecast]) -> str:
 
 def _hours(found: Forecast) -> str:
     return f"{outlay(found.work, Conditions(workers=WORKERS)).hours:.0f}"
+
+
+def _swapped(made: dict[str, Forecast]) -> str:
+    full, micro = made["full"], made["micro"]
+    return (
+        f"`full` would then have a margin of {full.margin_of(micro.target_samples):.2f}, and `micro` "
+        f"one of {micro.margin_of(full.target_samples):.2f}: less than the {MARGIN:g} that we ask "
+        "for, so `micro` should be given more regions, too."
+    )
+
+
+def _outlays(made: dict[str, Forecast]) -> str:
+    catalog = load_catalog("planetary-computer")
+    jobs = {name: found.work for name, found in made.items()}
+    for name in ("full", "micro"):
+        variant = load_variant(name)
+        jobs[f"48 states, zoom {variant.base_zoom}"] = continental_work(variant, catalog)
+    body = []
+    for name, work in jobs.items():
+        for number, (workers, parallel) in enumerate(CREWS):
+            found = outlay(work, Conditions(workers=workers, parallel=parallel))
+            what = [name, f"{work.num_kept:,}", f"{work.source_requests:,}"]
+            sizes = [f"{size / 1e12:,.2f}" for size in (work.source_bytes, work.store_bytes)]
+            crew = [f"{workers}", f"{parallel}", f"{found.hours:,.1f}", found.limited_by]
+            money = [f"{found.usd:,.0f}", f"{found.store_usd_per_month:,.0f}"]
+            body.append([*([*what, *sizes] if number == 0 else [""] * 5), *crew, *money])
+    head = [
+        "dataset",
+        "samples",
+        "requests",
+        "TB read",
+        "TB stored",
+        "workers",
+        "in flight",
+        "hours",
+    ]
+    return _markdown([*head, "limited by", "$ to build", "$ a month"], body)
 
 
 def _regions(found: Forecast) -> str:

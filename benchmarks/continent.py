@@ -1,7 +1,7 @@
 """Hours and money of builds up to a continent's, and whether such a prediction can be trusted.
 
-Claim: what a build takes follows from the files that are opened, the megabytes that are read and
-the samples that are made, by unit costs from one small build, within 20 %. Calibrated on some
+Claim: what a build takes follows from the files that are opened, the megabytes that are read,
+the pixels that are warped and the samples that are made, by unit costs from one small build, within 20 %. Calibrated on some
 samples far apart at zoom 17 and a few at zoom 15; predicted and then measured: a dense area at
 zoom 17, several times as large; zoom 16, which the calibration has not seen, from a server that
 waits before each answer. Then `salibi-data forecast`, for several numbers of workers.
@@ -109,6 +109,7 @@ def work_of(made: Plan, choices: Sequence[Choice], *, num_kept: int = 0) -> Work
         num_read=len(choices),
         num_kept=num_kept,
         num_files=tally.num_files.total(),
+        num_warped_px=tally.num_warped_px.total(),
         source_bytes=tally.num_bytes.total(),
         source_requests=tally.num_requests.total(),
         store_bytes=0,
@@ -137,13 +138,18 @@ def calibrated(plans: Sequence[Plan], folder: Path) -> UnitCosts:
         work += [work_of(made, list(run)) for _, run in runs]
         taken += blocks_s
         beside_s, kept = beside_s + whole_s - sum(blocks_s), kept + num_kept
-    units = np.array([[w.num_files, w.source_bytes / 1e6, w.num_read] for w in work], float)
+    units = np.array(
+        [[w.num_files, w.source_bytes / 1e6, w.num_warped_px / 1e6, w.num_read] for w in work],
+        float,
+    )
     # The longer a block takes, the more its seconds scatter.
     weight = 1 / np.sqrt(np.array(taken))
-    (file_s, mb_s, sample_s), _ = nnls(units * weight[:, None], np.array(taken) * weight)
+    (file_s, mb_s, mpx_s, sample_s), _ = nnls(units * weight[:, None], np.array(taken) * weight)
+    print(json.dumps({"units": units.tolist(), "seconds": taken}), file=sys.stderr)
     return UnitCosts(
         s_per_file=float(file_s),
         s_per_mb=float(mb_s),
+        s_per_warped_mpx=float(mpx_s),
         s_per_sample=float(sample_s),
         s_per_kept=beside_s / kept,
     )
@@ -197,6 +203,7 @@ def unit_lines(costs: UnitCosts, num_samples: int) -> list[str]:
         for name, word in {
             "s_per_file": "a file opened",
             "s_per_mb": "a megabyte read",
+            "s_per_warped_mpx": "a million values warped",
             "s_per_sample": "a sample made",
             "s_per_kept": "a sample put into its shard",
         }.items()

@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 ELSEWHERE: Final = frozenset({"02", "15", "60", "66", "69", "72", "78"})
 """FIPS codes of Alaska, Hawaii and the territories over sea."""
 
-SUMMED: Final = ("num_read", "num_files", "source_bytes", "source_requests", "read_usd")
+SUMMED: Final = (
+    "num_read",
+    "num_files",
+    "num_warped_px",
+    "source_bytes",
+    "source_requests",
+    "read_usd",
+)
 """Of :class:`~salibi_data.costs.Work`, what grows with the tiles that are read."""
 
 _PATCH_LEVELS: Final = 6
@@ -64,6 +71,7 @@ def continental_work(variant: Variant, catalog: Catalog) -> Work:
         num_read=round(total["num_read"]),
         num_kept=num_kept,
         num_files=round(total["num_files"]),
+        num_warped_px=round(total["num_warped_px"]),
         source_bytes=round(total["source_bytes"]),
         source_requests=round(total["source_requests"]),
         store_bytes=num_kept * variant.bytes_per_sample,

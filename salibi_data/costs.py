@@ -28,6 +28,8 @@ class Work:
     """Samples that the store has in the end."""
     num_files: int
     """Times that a source's file is opened: once per block of tiles, scene and asset."""
+    num_warped_px: int
+    """Values that are warped: a block's whole rectangle, whether or not all its tiles are wanted."""
     source_bytes: int
     source_requests: int
     store_bytes: int
@@ -43,9 +45,11 @@ class UnitCosts:
     s_per_file: float = 0.01
     """To open it and to read its header."""
     s_per_mb: float = 0.02
-    """To decode and warp, by the megabytes that are read."""
+    """To decode, by the megabytes that are read."""
+    s_per_warped_mpx: float = 0.01
+    """To warp a million values."""
     s_per_sample: float = 0.08
-    """To align, filter, compress and keep one."""
+    """To measure its alignment, to filter, compress and keep one."""
     s_per_kept: float = 0.02
     """To put one into its shard, and to note its statistics and checksums."""
 
@@ -116,6 +120,7 @@ def outlay(work: Work, conditions: Conditions, costs: UnitCosts | None = None) -
     computing_s = (
         work.num_files * costs.s_per_file
         + work.source_bytes / 1e6 * costs.s_per_mb
+        + work.num_warped_px / 1e6 * costs.s_per_warped_mpx
         + work.num_read * costs.s_per_sample
     )
     in_flight_s = work.source_requests * conditions.latency_s + reading_s

@@ -163,6 +163,7 @@ def work_of(variant: Variant, catalog: Catalog, tiles: Tiles, *, num_kept: int) 
         num_read=len(tiles),
         num_kept=num_kept,
         num_files=tally.num_files.total(),
+        num_warped_px=tally.num_warped_px.total(),
         source_bytes=tally.num_bytes.total(),
         source_requests=tally.num_requests.total(),
         store_bytes=num_kept * variant.bytes_per_sample,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ WORK = Work(
     num_read=1_000,
     num_kept=850,
     num_files=4_000,
+    num_warped_px=500_000_000,
     source_bytes=10_000_000_000,
     source_requests=20_000,
     store_bytes=2_000_000_000,
@@ -32,10 +34,12 @@ WORK = Work(
 
 
 def test_hours_are_the_sum_of_what_a_worker_does() -> None:
-    costs = UnitCosts(s_per_file=0.1, s_per_mb=0.01, s_per_sample=1.0, s_per_kept=2.0)
+    costs = UnitCosts(
+        s_per_file=0.1, s_per_mb=0.01, s_per_warped_mpx=0.1, s_per_sample=1.0, s_per_kept=2.0
+    )
     alone = Conditions(workers=1, latency_s=0.5, read_bytes_per_s=1e7, parallel=1_000)
-    # Two round trips a file, bytes, files, megabytes, samples, and samples into shards.
-    seconds = 4_000 * 2 * 0.5 + 1_000 + 400 + 100 + 1_000 + 1_700
+    # Two round trips a file, bytes, files, megabytes, pixels, samples, and samples into shards.
+    seconds = 4_000 * 2 * 0.5 + 1_000 + 400 + 100 + 50 + 1_000 + 1_700
     found = outlay(WORK, alone, costs)
     assert found.hours == pytest.approx(seconds / 3600)
     assert found.limited_by == "workers"
@@ -139,28 +143,29 @@ def test_the_command_gives_hours_and_money_under_the_conditions_asked_for() -> N
     assert row["usd"] == pytest.approx(8 * found.hours, abs=0.01)
 
 
-def test_the_command_reckons_the_continent_and_says_what_is_assumed() -> None:
-    done = run("forecast")
-    assert done.returncode == 0, done.stderr
-    said = " ".join(done.stdout.split())
-    assert "small" in said
-    assert "limited by" in said
-    assert "Assumed: 8 workers of a core each, 50 ms to an answer" in said
+def test_the_command_reckons_the_continent() -> None:
     done = run("forecast", "--json")
     names = [row["dataset"] for row in json.loads(done.stdout)]
     assert names == ["small", "full", "micro", *(f"continental U.S., zoom {z}" for z in (15, 17))]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("scale-alibi",), "nothing to reckon"),
-        (("--latency-ms", "-1"), "expected a number at least 0"),
-        (("nothing-like-it",), "nothing-like-it"),
-    ],
-)
-def test_the_command_refuses_in_one_line(arguments: tuple[str, ...], words: str) -> None:
-    done = run("forecast", *arguments)
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert done.stderr.count("\n") == 1
+def test_the_command_says_what_is_assumed() -> None:
+    done = run("forecast", "micro")
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert "limited by" in said
+    assert "Assumed: 8 workers of a core each, 50 ms to an answer" in said
+
+
+def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere.toml"
+    nowhere.write_text('extends = "micro"\nname = "nowhere"\nregion = []\n')
+    for arguments, words in {
+        (str(nowhere),): "nothing to reckon",
+        ("--latency-ms", "-1"): "expected a number at least 0",
+        ("nothing-like-it",): "nothing-like-it",
+    }.items():
+        done = run("forecast", *arguments)
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1

@@ -126,11 +126,14 @@ def timed_build(made: Plan, store: Path) -> tuple[float, list[float], int]:
     return whole_s, [entry["seconds"] for entry in blocks], report.num_samples
 
 
-def calibrated(plans: Sequence[Plan], folder: Path) -> UnitCosts:
-    """Unit costs that fit the seconds of every block best; none is negative."""
+def calibrated(near: Sequence[Plan], far: Sequence[Plan], folder: Path) -> UnitCosts:
+    """Unit costs that fit the seconds of every block of the near plans best; none is negative.
+
+    The same samples from the server that waits tell how often an answer is waited for.
+    """
     work, taken, beside_s, kept = [], [], 0.0, 0
-    for number, made in enumerate(plans):
-        whole_s, blocks_s, num_kept = timed_build(made, folder / f"small-{number}.zarr")
+    for number, made in enumerate(near):
+        whole_s, blocks_s, num_kept = timed_build(made, folder / f"near-{number}.zarr")
         runs = groupby(
             made.choices(),
             key=lambda c: (c.tile.x >> BLOCK_ZOOM_OFFSET, c.tile.y >> BLOCK_ZOOM_OFFSET),
@@ -138,19 +141,24 @@ def calibrated(plans: Sequence[Plan], folder: Path) -> UnitCosts:
         work += [work_of(made, list(run)) for _, run in runs]
         taken += blocks_s
         beside_s, kept = beside_s + whole_s - sum(blocks_s), kept + num_kept
+    far_s = 0.0
+    for number, made in enumerate(far):
+        far_s += sum(timed_build(made, folder / f"far-{number}.zarr")[1])
+    waits_s = LATENCY_S * sum(w.num_files for w in work)
     units = np.array(
         [[w.num_files, w.source_bytes / 1e6, w.num_warped_px / 1e6, w.num_read] for w in work],
         float,
     )
     # The longer a block takes, the more its seconds scatter.
     weight = 1 / np.sqrt(np.array(taken))
-    (file_s, mb_s, mpx_s, sample_s), _ = nnls(units * weight[:, None], np.array(taken) * weight)
-    print(json.dumps({"units": units.tolist(), "seconds": taken}), file=sys.stderr)
+    fitted, _ = nnls(units * weight[:, None], np.array(taken) * weight)
+    file_s, mb_s, mpx_s, sample_s = fitted.tolist()
     return UnitCosts(
-        s_per_file=float(file_s),
-        s_per_mb=float(mb_s),
-        s_per_warped_mpx=float(mpx_s),
-        s_per_sample=float(sample_s),
+        round_trips_per_file=max(0.0, far_s - sum(taken)) / waits_s,
+        s_per_file=file_s,
+        s_per_mb=mb_s,
+        s_per_warped_mpx=mpx_s,
+        s_per_sample=sample_s,
         s_per_kept=beside_s / kept,
     )
 
@@ -171,9 +179,12 @@ def main() -> None:
         folder, source = Path(scratch), Path(scratch) / "catalog"
         write_sample_catalog(source, columns=columns, rows=rows)
         with served(source, 0.0) as near_by, served(source, LATENCY_S) as far_off:
-            small = [plan(at[17], catalog=near_by, limit=scattered), plan(at[15], catalog=near_by)]
+            small, waiting = (
+                [plan(at[17], catalog=place, limit=scattered), plan(at[15], catalog=place)]
+                for place in (near_by, far_off)
+            )
             timed_build(plan(at[17], catalog=near_by, limit=1), folder / "first.zarr")  # warms up
-            costs = calibrated(small, folder)
+            costs = calibrated(small, waiting, folder)
             for what, made, conditions in (
                 ("zoom 17, dense", plan(at[17], catalog=near_by), begin),
                 (f"zoom 16, {LATENCY_S * 1e3:g} ms away", plan(at[16], catalog=far_off), far),
@@ -208,8 +219,10 @@ def unit_lines(costs: UnitCosts, num_samples: int) -> list[str]:
             "s_per_kept": "a sample put into its shard",
         }.items()
     ]
+    trips = f"{costs.round_trips_per_file:.1f} ({kept.round_trips_per_file:.1f})"
     return [
         "",
+        f"Answers waited for, per file opened, and in salibi_data/costs.py: {trips}.",
         f"Milliseconds of one worker, from {num_samples} samples:",
         *side_by_side.table(["", "measured", "in salibi_data/costs.py"], rows),
     ]

@@ -9,13 +9,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Final
 
 from salibi_data.errors import UsageError
 from salibi_data.limits import HttpSettings
-
-ROUND_TRIPS_PER_FILE: Final = 2
-"""A file's header, then what is needed of its blocks, asked for side by side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,17 +36,23 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitCosts:
-    """Processor seconds of one worker; measured by ``benchmarks/continent.py``."""
+    """What a worker of one core takes; measured by ``benchmarks/continent.py``, and its defaults.
 
-    s_per_file: float = 0.01
+    All but the round trips are processor seconds. Files and samples are 0 by default: in the
+    benchmark's blocks their share cannot be told from that of megabytes and of what is warped.
+    """
+
+    round_trips_per_file: float = 4.0
+    """Times that an answer is waited for: a file's header, then its blocks, many side by side."""
+    s_per_file: float = 0.0
     """To open it and to read its header."""
-    s_per_mb: float = 0.02
+    s_per_mb: float = 0.034
     """To decode, by the megabytes that are read."""
-    s_per_warped_mpx: float = 0.01
+    s_per_warped_mpx: float = 0.029
     """To warp a million values."""
-    s_per_sample: float = 0.08
+    s_per_sample: float = 0.0
     """To measure its alignment, to filter, compress and keep one."""
-    s_per_kept: float = 0.02
+    s_per_kept: float = 0.030
     """To put one into its shard, and to note its statistics and checksums."""
 
 
@@ -115,7 +117,7 @@ def outlay(work: Work, conditions: Conditions, costs: UnitCosts | None = None) -
         costs: of a unit; by default those of the machine the benchmark's report is of.
     """
     costs = costs or UnitCosts()
-    waiting_s = work.num_files * ROUND_TRIPS_PER_FILE * conditions.latency_s
+    waiting_s = work.num_files * costs.round_trips_per_file * conditions.latency_s
     reading_s = work.source_bytes / conditions.read_bytes_per_s
     computing_s = (
         work.num_files * costs.s_per_file

@@ -35,7 +35,12 @@ WORK = Work(
 
 def test_hours_are_the_sum_of_what_a_worker_does() -> None:
     costs = UnitCosts(
-        s_per_file=0.1, s_per_mb=0.01, s_per_warped_mpx=0.1, s_per_sample=1.0, s_per_kept=2.0
+        round_trips_per_file=2.0,
+        s_per_file=0.1,
+        s_per_mb=0.01,
+        s_per_warped_mpx=0.1,
+        s_per_sample=1.0,
+        s_per_kept=2.0,
     )
     alone = Conditions(workers=1, latency_s=0.5, read_bytes_per_s=1e7, parallel=1_000)
     # Two round trips a file, bytes, files, megabytes, pixels, samples, and samples into shards.

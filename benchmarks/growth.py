@@ -258,6 +258,8 @@ def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
         axes.loglog(size, guide, "--", color="grey", linewidth=1, label=f"slope {slope}")
         axes.loglog(size, taken, "o-", color="#1e6091", label=f"{exponent(points):.2f} measured")
         axes.set(title=kind, xlabel=KINDS[kind])
+        axes.set_xticks(size, [f"{int(tick):,}" for tick in size], fontsize=8)
+        axes.minorticks_off()
         axes.grid(which="major", linewidth=0.4, alpha=0.6)
         axes.legend(fontsize=8, frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
@@ -293,6 +295,7 @@ def main() -> None:
         ]
         if kept:
             kept.write_text(json.dumps(found))
+    found = {kind: found[kind] for kind in KINDS if kind in found}
     side_by_side.report(arguments.report, "Growth", lines(found))
     if arguments.plot:
         draw(found, arguments.plot)

@@ -42,6 +42,12 @@ def area(tiles: int) -> tuple[float, float, float, float]:
 def write_catalog(folder: Path, bounds: tuple[float, float, float, float]) -> int:
     """Write ``catalog.json`` and its items; returns how many there are."""
     items = [*naip(bounds), *sentinel_2(bounds), *sentinel_1(bounds)]
+    write_items(folder, items)
+    return len(items)
+
+
+def write_items(folder: Path, items: list[dict[str, Any]]) -> None:
+    """Write a static catalog of these items, and ``bench.toml``, which describes it."""
     links = []
     for item in items:
         path = folder / item["collection"] / f"{item['id']}.json"
@@ -53,7 +59,6 @@ def write_catalog(folder: Path, bounds: tuple[float, float, float, float]) -> in
     (folder / "bench.toml").write_text(
         'extends = "sample"\nname = "bench"\nkind = "static"\nurl = "catalog.json"\n'
     )
-    return len(items)
 
 
 def item(collection: str, name: str, when: datetime, box: Any, **properties: Any) -> dict[str, Any]:

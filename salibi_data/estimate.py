@@ -42,16 +42,29 @@ class Tally:
         self._catalog = catalog
         self.num_bytes: Counter[str] = Counter()
         self.num_requests: Counter[str] = Counter()
+        self.num_files: Counter[str] = Counter()
+        """Times that one is opened."""
+        self.num_warped_px: Counter[str] = Counter()
+        """Values of the rectangles around what is taken of a block, in all layers."""
 
     def add(self, picks: Picks) -> None:
         """Count some tiles of the plan; a block of them is read once per scene."""
         for name in self._variant.sensors:
             sensor = self._catalog.sensors[name]
-            for number, edges_m in _uses(picks, picks.code[name]):
+            tile_px = self._px_per_tile(sensor)
+            for number, edges_m, num_tiles in _uses(picks, picks.code[name]):
+                self.num_warped_px[name] += len(picks.sets[name][number]) * num_tiles * tile_px
                 for scene in picks.sets[name][number]:
                     for num_bytes, num_requests in self._reads(sensor, scene, edges_m):
                         self.num_bytes[name] += num_bytes
                         self.num_requests[name] += num_requests
+                        self.num_files[name] += len(edges_m)
+
+    def _px_per_tile(self, sensor: Sensor) -> int:
+        """Values of a tile in all modalities of a sensor, and in its cloud mask."""
+        images = (row for row in self._variant.modalities if row.sensor == sensor.name)
+        mask = 0 if sensor.clouds is None else TILE_PX**2
+        return mask + sum(len(row.bands) * row.tile_px**2 for row in images)
 
     def _reads(
         self, sensor: Sensor, scene: Scene, edges_m: NDArray[np.float64]
@@ -100,19 +113,28 @@ class Tally:
         }
 
 
-def _uses(picks: Picks, code: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Each set in use with the (width, height) in metres of what it serves in every block."""
+def _uses(picks: Picks, code: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.float64], int]]:
+    """Each set in use with the (width, height) in metres of what it serves in every block.
+
+    And with the tiles in all of these rectangles, those between included.
+    """
     if len(picks.tiles) == 0:
         return
     x, y = picks.tiles.x, picks.tiles.y
-    block = np.stack([code, x >> BLOCK_ZOOM_OFFSET, y >> BLOCK_ZOOM_OFFSET], axis=1)
-    uses, use = np.unique(block, axis=0, return_inverse=True)
+    block_x, block_y = x >> BLOCK_ZOOM_OFFSET, y >> BLOCK_ZOOM_OFFSET
+    # One number per use sorts many times faster than rows of three do.
+    sides = np.array([block_x.max(), block_y.max()]) + 1
+    place = (code * sides[0] + block_x) * sides[1] + block_y
+    uses, use = np.unique(place, return_inverse=True)
     low = np.full((len(uses), 2), np.iinfo(np.int64).max)
     high = np.full((len(uses), 2), -1)
     xy = np.stack([x, y], axis=1)
     np.minimum.at(low, use, xy)
     np.maximum.at(high, use, xy)
     tile_m = ground_gsd_m(picks.tiles.zoom, low[:, 1]) * TILE_PX
-    edges_m = (high - low + 1) * tile_m[:, None]
-    for number in np.unique(uses[:, 0]).tolist():
-        yield number, edges_m[uses[:, 0] == number]
+    edges = high - low + 1
+    edges_m = edges * tile_m[:, None]
+    used = uses // sides.prod()
+    for number in np.unique(used).tolist():
+        of_set = used == number
+        yield number, edges_m[of_set], int(edges[of_set].prod(axis=1).sum())

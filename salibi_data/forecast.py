@@ -1,25 +1,29 @@
 """What a variant's regions hold and what building it will take, before any catalog is asked.
 
 Tiles are counted on the grid itself, after the guard between splits. How many of them a catalog can
-serve, and how fast, is assumed: the constants here and in :mod:`salibi_data.lots` say what and why.
+serve is assumed: the constants here and in :mod:`salibi_data.lots` say what and why.
 `salibi-data plan` then asks the catalog, and `salibi-data status` measures.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from salibi_data import lots, splits
+from salibi_data.costs import Work
 from salibi_data.estimate import Tally
 from salibi_data.scenes import Scene
 from salibi_data.select import Picks, Tiles
 from salibi_data.variant import check_fit
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from salibi_data.catalog import Catalog
     from salibi_data.recipes import Region
     from salibi_data.variant import Variant
@@ -31,14 +35,6 @@ NAIP covers the continental U.S. whole, Sentinel-2 passes every five days, and S
 twelve, which 15 days around Sentinel-2's date hold. What is missing is NAIP where quads of one year
 do not meet, and Sentinel-1 where it skipped a pass.
 """
-
-READ_BYTES_PER_S: Final = 8e6
-"""What a worker reads from the sources in a second; assumed: eight fill half a gigabit."""
-
-WORK_S_PER_SAMPLE: Final = 0.1
-WORK_S_PER_MB: Final = 0.03
-"""Processor seconds to decode, warp and compress, by sample and by what is read for it: measured at
-zooms 15 and 17 (``benchmarks/building.py``) and rounded up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,17 +52,12 @@ class RegionForecast:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What a variant's regions hold, and what it takes to build it."""
+    """What a variant's regions hold, and what there is to do to build it."""
 
     regions: tuple[RegionForecast, ...]
     target_samples: int
-    num_read: int
-    """Tiles that are read until the target has passed the filters; at most those available."""
-    source_bytes: int
-    source_requests: int
-    store_bytes: int
-    """Before compression."""
-    hours: float
+    work: Work
+    """Until the target has passed the filters: of the tiles, at most those available are read."""
 
     @property
     def num_candidates(self) -> int:
@@ -85,11 +76,15 @@ class Forecast:
 
     @property
     def margin(self) -> float:
-        """Samples expected if all were built, over the target: below 1 it is not reached."""
-        return self.num_available * lots.SURVIVING_SHARE / self.target_samples
+        """The margin over its own target."""
+        return self.margin_of(self.target_samples)
+
+    def margin_of(self, target: int) -> float:
+        """Samples expected if all were built, over a target: below 1 it is not reached."""
+        return self.num_available * lots.SURVIVING_SHARE / target
 
 
-def forecast(variant: Variant, catalog: Catalog, *, workers: int) -> Forecast | None:
+def forecast(variant: Variant, catalog: Catalog) -> Forecast | None:
     """What to expect of a variant; None where it has no regions or no target.
 
     Bytes are those of :class:`~salibi_data.estimate.Tally` on tiles drawn as a plan draws them, as
@@ -99,7 +94,6 @@ def forecast(variant: Variant, catalog: Catalog, *, workers: int) -> Forecast | 
     Args:
         variant: what is to be built.
         catalog: what from; it is not asked.
-        workers: processes that build.
 
     Raises:
         UsageError: the catalog cannot give what the variant needs.
@@ -108,9 +102,23 @@ def forecast(variant: Variant, catalog: Catalog, *, workers: int) -> Forecast | 
     if variant.target_samples is None or not variant.regions:
         return None
     zoom, target = variant.base_zoom, variant.target_samples
+    # What a variant is called and aims at does not count: `small` shares what is counted of `full`.
+    regions, (x, y) = _counted(replace(variant, name="any", summary="", target_samples=None))
+    drawn = np.argsort(lots.lot(zoom, x, y))[: lots.num_read(target)]
+    tiles = Tiles(zoom=zoom, x=x[drawn], y=y[drawn])
+    return Forecast(
+        regions=regions,
+        target_samples=target,
+        work=work_of(variant, catalog, tiles, num_kept=target),
+    )
+
+
+@lru_cache(maxsize=8)
+def _counted(variant: Variant) -> tuple[tuple[RegionForecast, ...], NDArray[np.int64]]:
+    """What each region holds, and columns and rows of all available tiles, (2, N)."""
     regions, columns = [], []
     for region in variant.regions:
-        span = region.span(zoom)
+        span = region.span(variant.base_zoom)
         xy = np.stack(span.tiles(), axis=1)
         if variant.split_by == "blocks":
             xy = xy[splits.guarded(variant, *xy.T)]
@@ -125,23 +133,10 @@ def forecast(variant: Variant, catalog: Catalog, *, workers: int) -> Forecast | 
                 num_available=len(available),
             )
         )
-    x, y = np.concatenate(columns).T
-    drawn = np.argsort(lots.lot(zoom, x, y))[: lots.num_read(target)]
-    tally = _tally(variant, catalog, Tiles(zoom=zoom, x=x[drawn], y=y[drawn]))
-    num_bytes = tally.num_bytes.total()
-    work_s = len(drawn) * WORK_S_PER_SAMPLE + num_bytes / 1e6 * WORK_S_PER_MB
-    return Forecast(
-        regions=tuple(regions),
-        target_samples=target,
-        num_read=len(drawn),
-        source_bytes=num_bytes,
-        source_requests=tally.num_requests.total(),
-        store_bytes=target * variant.bytes_per_sample,
-        hours=(num_bytes / READ_BYTES_PER_S + work_s) / workers / 3600,
-    )
+    return tuple(regions), np.concatenate(columns).T
 
 
-def _tally(variant: Variant, catalog: Catalog, tiles: Tiles) -> Tally:
+def work_of(variant: Variant, catalog: Catalog, tiles: Tiles, *, num_kept: int) -> Work:
     """What reading some tiles takes where one scene of each sensor covers them all."""
     scenes = {
         name: Scene(
@@ -164,4 +159,13 @@ def _tally(variant: Variant, catalog: Catalog, tiles: Tiles) -> Tally:
             lost={},
         )
     )
-    return tally
+    return Work(
+        num_read=len(tiles),
+        num_kept=num_kept,
+        num_files=tally.num_files.total(),
+        num_warped_px=tally.num_warped_px.total(),
+        source_bytes=tally.num_bytes.total(),
+        source_requests=tally.num_requests.total(),
+        store_bytes=num_kept * variant.bytes_per_sample,
+        read_usd=tally.summary()["usd"],
+    )

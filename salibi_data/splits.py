@@ -67,11 +67,31 @@ def guarded(variant: Variant, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDA
     Test tiles are all kept; validation tiles that touch a test block, and training tiles that
     touch either, are not.
     """
-    own = assign(variant, x, y)
-    usable = np.ones(own.shape, dtype=bool)
+    x, y = np.asarray(x), np.asarray(y)
+    edge = 1 << variant.split_zoom_offset
+    # Splits are decided once per block and its neighbours, not once per tile and its neighbours.
+    block = np.stack([x // edge, y // edge])
+    num_columns = int(block[0].max(initial=0)) + 1
+    places, of_tile = np.unique(block[1] * num_columns + block[0], return_inverse=True)
+    block_y, block_x = np.divmod(places, num_columns)
+
+    def codes(dx: int, dy: int) -> NDArray[np.uint8]:
+        return assign(variant, (block_x + dx) * edge, (block_y + dy) * edge)
+
+    own = codes(0, 0)
+    usable = np.ones(x.shape, dtype=bool)
     for dx, dy in _NEIGHBOURS:
-        usable &= assign(variant, x + dx, y + dy) <= own
+        held_back_further = (codes(dx, dy) > own)[of_tile]
+        usable &= ~(held_back_further & _touches(x % edge, dx, edge) & _touches(y % edge, dy, edge))
     return usable
+
+
+def _touches(place: NDArray[np.int64], step: int, edge: int) -> NDArray[np.bool_]:
+    """Whether tiles at a place in their block touch the next block in a direction, (N,)."""
+    if step == 0:
+        return np.ones(place.shape, dtype=bool)
+    touches: NDArray[np.bool_] = place == (0 if step < 0 else edge - 1)
+    return touches
 
 
 def assign_or_guard(

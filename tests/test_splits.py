@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from salibi_data.scenes import Scene
@@ -29,6 +30,19 @@ def test_no_two_touching_tiles_are_in_different_splits(left: int, top: int) -> N
     x, y = area(left, top, 32, 32)
     keep = guarded(MICRO, x, y)
     assert num_leaking_neighbours(x[keep], y[keep], assign(MICRO, x[keep], y[keep])) == 0
+
+
+@settings(deadline=None)  # other work on the machine may take its time
+@given(st.integers(0, 3), st.integers(0, 2**32 - 1))
+def test_the_guard_is_what_it_says_tile_by_tile(offset: int, seed: int) -> None:
+    """Scattered tiles, and those at the edges of the world, whose neighbours are over them."""
+    variant, last = replace(MICRO, split_zoom_offset=offset), 2**17 - 1
+    x, y = np.random.default_rng(seed).integers(0, last + 1, (2, 200))
+    x[:6], y[:6] = [0, 0, last, last, 0, 5], [0, last, 0, last, 7, 0]
+    around = [(dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1)]
+    codes = np.stack([assign(variant, x + dx, y + dy) for dx, dy in around])
+    assert np.array_equal(guarded(variant, x, y), (codes <= codes[4]).all(axis=0))
+    assert len(guarded(variant, x[:0], y[:0])) == 0
 
 
 def test_without_the_guard_they_would_be() -> None:

@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from salibi_cli import archives, building, common, growing, publishing, variants, viewing
+from salibi_cli import (
+    archives,
+    building,
+    common,
+    forecasting,
+    growing,
+    publishing,
+    variants,
+    viewing,
+)
 from salibi_data.errors import SalibiError, UsageError
 
 app = common.app(help="Make aligned, multi-modal, multi-scale satellite datasets.")
@@ -64,6 +73,7 @@ def _check(name: str) -> tuple[bool, str]:
 
 
 app.command()(variants.variants)
+app.command()(forecasting.forecast)
 
 
 @app.command()

@@ -10,6 +10,7 @@ import typer
 from salibi_cli import common
 
 if TYPE_CHECKING:
+    from salibi_data.costs import Conditions
     from salibi_data.forecast import Forecast
     from salibi_data.variant import Variant
 
@@ -39,27 +40,30 @@ def variants(
     Its regions, each with its reason: `salibi-data variants full`
     """
     from salibi_data.catalog import load_catalog
+    from salibi_data.costs import Conditions
     from salibi_data.forecast import forecast
     from salibi_data.variant import load_variant, variant_names
 
     names = variant_names() if name is None else [name]
-    catalog = load_catalog(CATALOG)
+    catalog, conditions = load_catalog(CATALOG), Conditions(workers=workers)
     found = []
     with common.progress("counting tiles", unit="variants") as advance:
         for number, variant in enumerate(map(load_variant, names), start=1):
-            found.append((variant, forecast(variant, catalog, workers=workers)))
+            found.append((variant, forecast(variant, catalog)))
             advance(number, len(names))
     if as_json:
-        common.print_json([_figures(*one) for one in found])
+        common.print_json([_figures(*one, conditions) for one in found])
         return
     if name is not None:
         _print_regions(*found[0])
-    _print_variants([_figures(*one) for one in found])
-    typer.echo(f"{_assumptions(workers)}\n\n{DISCREPANCY}")
+    _print_variants([_figures(*one, conditions) for one in found])
+    typer.echo(f"{_assumptions(conditions)}\n\n{DISCREPANCY}")
 
 
-def _figures(variant: Variant, expected: Forecast | None) -> dict[str, Any]:
+def _figures(variant: Variant, expected: Forecast | None, conditions: Conditions) -> dict[str, Any]:
     """A variant's figures, and those of its regions."""
+    from salibi_data.costs import outlay
+
     figures: dict[str, Any] = {
         "name": variant.name,
         "summary": variant.summary,
@@ -93,11 +97,11 @@ def _figures(variant: Variant, expected: Forecast | None) -> dict[str, Any]:
         "after_guard": expected.num_guarded,
         "available": expected.num_available,
         "margin": round(expected.margin, 2),
-        "read_samples": expected.num_read,
-        "source_bytes": expected.source_bytes,
-        "source_requests": expected.source_requests,
-        "store_bytes": expected.store_bytes,
-        "hours": round(expected.hours, 1),
+        "read_samples": expected.work.num_read,
+        "source_bytes": expected.work.source_bytes,
+        "source_requests": expected.work.source_requests,
+        "store_bytes": expected.work.store_bytes,
+        "hours": round(outlay(expected.work, conditions).hours, 1),
     }
 
 
@@ -162,7 +166,7 @@ def _bytes(number: int | None) -> str | None:
     return None if number is None else common.human_bytes(number)
 
 
-def _assumptions(workers: int) -> str:
+def _assumptions(conditions: Conditions) -> str:
     """What the figures rest on, in words."""
     from salibi_data import forecast, lots
 
@@ -170,9 +174,8 @@ def _assumptions(workers: int) -> str:
         f"Candidates and the guard are counted; the rest is expected of {CATALOG}, which was not "
         f"asked. Assumed: {forecast.FOUND_SHARE:.0%} of the tiles on land have all scenes, and "
         f"{lots.SURVIVING_SHARE:.0%} of those pass the filters for clouds and missing pixels; one "
-        "scene of a sensor covers each tile; each of "
-        f"{workers} workers reads {common.human_bytes(round(forecast.READ_BYTES_PER_S))} a second "
-        f"and computes {forecast.WORK_S_PER_SAMPLE:g} s per sample and "
-        f"{forecast.WORK_S_PER_MB:g} s per MB read. The margin is the samples that could then be "
-        "made over those aimed at. `salibi-data plan` asks a catalog."
+        f"scene of a sensor covers each tile; each of {conditions.workers} workers reads "
+        f"{common.human_bytes(round(conditions.read_bytes_per_s))} a second. The margin is the "
+        "samples that could then be made over those aimed at. `salibi-data forecast` tells money "
+        "and limits, and takes other speeds; `salibi-data plan` asks a catalog."
     )

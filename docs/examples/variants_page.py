@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from salibi_data.catalog import load_catalog
+from salibi_data.continent import continental_work
+from salibi_data.costs import Conditions, outlay
 from salibi_data.forecast import forecast
 from salibi_data.variant import load_variant
 
@@ -25,6 +27,10 @@ PAGE = Path(__file__).parents[1] / "variants.md"
 MAP = PAGE.with_suffix(".png")
 NAMES = ("small", "full", "micro")
 WORKERS = 8
+CREWS = ((8, 16), (64, 16), (512, 2048))
+"""Workers, and requests in flight by all of them together."""
+MARGIN = 1.5
+"""What a variant's regions should hold, over its target."""
 EXTENT_LONLAT = (-126.5, 16.5, -63.0, 50.5)
 """(west, south, east, north) of the map."""
 
@@ -59,10 +65,12 @@ COLOURS = {
 def tables() -> dict[str, str]:
     """The page's tables as Markdown, by the name of their marker."""
     catalog = load_catalog("planetary-computer")
-    expected = {name: forecast(load_variant(name), catalog, workers=WORKERS) for name in NAMES}
+    expected = {name: forecast(load_variant(name), catalog) for name in NAMES}
     made = {name: found for name, found in expected.items() if found is not None}
     return {
         "counts": _counts(made),
+        "swapped": _swapped(made),
+        "forecast": _outlays(made),
         "full": _regions(made["full"]),
         "micro": _regions(made["micro"]),
     }
@@ -77,13 +85,54 @@ def _counts(made: dict[str, Forecast]) -> str:
         "left by the guard between splits": lambda _, f: f"{f.num_guarded:,}",
         "on land, with all scenes (expected)": lambda _, f: f"{f.num_available:,}",
         "margin": lambda _, f: f"{f.margin:.2f}",
-        "tiles read (expected)": lambda _, f: f"{f.num_read:,}",
-        "read from the sources (expected)": lambda _, f: f"{f.source_bytes / 1e9:,.0f} GB",
-        "store before compression": lambda _, f: f"{f.store_bytes / 1e9:,.0f} GB",
-        f"hours with {WORKERS} workers (expected)": lambda _, f: f"{f.hours:.0f}",
+        "tiles read (expected)": lambda _, f: f"{f.work.num_read:,}",
+        "read from the sources (expected)": lambda _, f: f"{f.work.source_bytes / 1e9:,.0f} GB",
+        "store before compression": lambda _, f: f"{f.work.store_bytes / 1e9:,.0f} GB",
+        f"hours with {WORKERS} workers (expected)": lambda _, f: _hours(f),
     }
     body = [[word, *(figure(*one) for one in made.items())] for word, figure in rows.items()]
     return _markdown(["", *made], body)
+
+
+def _hours(found: Forecast) -> str:
+    return f"{outlay(found.work, Conditions(workers=WORKERS)).hours:.0f}"
+
+
+def _swapped(made: dict[str, Forecast]) -> str:
+    full, micro = made["full"], made["micro"]
+    return (
+        f"`full` would then have a margin of {full.margin_of(micro.target_samples):.2f}, and `micro` "
+        f"one of {micro.margin_of(full.target_samples):.2f}: less than the {MARGIN:g} that we ask "
+        "for, so `micro` should be given more regions, too."
+    )
+
+
+def _outlays(made: dict[str, Forecast]) -> str:
+    catalog = load_catalog("planetary-computer")
+    jobs = {name: found.work for name, found in made.items()}
+    for name in ("full", "micro"):
+        variant = load_variant(name)
+        jobs[f"48 states, zoom {variant.base_zoom}"] = continental_work(variant, catalog)
+    body = []
+    for name, work in jobs.items():
+        for number, (workers, parallel) in enumerate(CREWS):
+            found = outlay(work, Conditions(workers=workers, parallel=parallel))
+            what = [name, f"{work.num_kept:,}", f"{work.source_requests:,}"]
+            sizes = [f"{size / 1e12:,.2f}" for size in (work.source_bytes, work.store_bytes)]
+            crew = [f"{workers}", f"{parallel}", f"{found.hours:,.1f}", found.limited_by]
+            money = [f"{found.usd:,.0f}", f"{found.store_usd_per_month:,.0f}"]
+            body.append([*([*what, *sizes] if number == 0 else [""] * 5), *crew, *money])
+    head = [
+        "dataset",
+        "samples",
+        "requests",
+        "TB read",
+        "TB stored",
+        "workers",
+        "in flight",
+        "hours",
+    ]
+    return _markdown([*head, "limited by", "$ to build", "$ a month"], body)
 
 
 def _regions(found: Forecast) -> str:

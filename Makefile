@@ -7,7 +7,7 @@ DATA := data
 RUN := runs/demo
 WORKERS ?= 2
 
-.PHONY: demo test test-slow test-integration lint type format bench vendor clean
+.PHONY: demo test test-slow test-benchmarks test-integration lint type format bench vendor clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +34,10 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow
 
+## Every benchmark of `make bench` in its smallest form
+test-benchmarks: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m benchmark tests/test_benchmarks.py
+
 ## Tests against servers that are not Python packages: installs them, where this user may
 test-integration: $(STAMP)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[model,dev,integration,wandb,mlflow]'
@@ -52,7 +56,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 ## Claims about speed, each in its quick form; without --quick they take minutes each
-BENCHMARKS := tiling remote_tiling shrinking reading remote_reading codecs scattered loading waiting step attention allocator bias planning
+BENCHMARKS := tiling remote_tiling shrinking reading remote_reading codecs scattered loading waiting step attention allocator bias planning growth continent
 bench: $(STAMP)
 	for name in $(BENCHMARKS); do echo "== $$name" && $(BIN)/python benchmarks/$$name.py --quick || exit 1; done
 

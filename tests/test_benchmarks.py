@@ -10,25 +10,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NAMES = re.search(r"^BENCHMARKS := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
-NEEDS = {}
+NEEDS = {"tiling": ["rio_tiler"], "remote_tiling": ["rio_tiler", "odc.stac"]}
 """Per benchmark, the packages of the extra `bench` that it compares with."""
-WITH_REAL = set()
-"""Benchmarks on the real rasters that `SALIBI_REAL` names."""
-SLOW = set()
-"""Benchmarks whose smallest form is more than a few seconds."""
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in NAMES]
-)
+@pytest.mark.benchmark
+@pytest.mark.parametrize("name", NAMES)
 def test_it_runs_and_prints_its_machine(name, tmp_path):
     for package in NEEDS.get(name, ()):
         pytest.importorskip(package, reason="a peer; pip install -e '.[bench]'")
-    if (
-        name in WITH_REAL
-        and not Path(os.environ.get("SALIBI_REAL", ROOT / "../shared/real")).is_dir()
-    ):
-        pytest.skip("no real rasters; name their folder in SALIBI_REAL")
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / f"{name}.py", "--smallest"],
         capture_output=True,

@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from real_catalogs import needs_real
 
 ROOT = Path(__file__).parents[1]
 NAMES = re.search(r"^BENCHMARKS := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
 NEEDS = {"tiling": ["rio_tiler"], "remote_tiling": ["rio_tiler", "odc.stac"]}
 """Per benchmark, the packages of the extra `bench` that it compares with."""
+
+NAMES = [pytest.param(n, marks=[needs_real] if n in NEEDS else []) for n in NAMES]
 
 
 @pytest.mark.benchmark

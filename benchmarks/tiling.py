@@ -19,6 +19,7 @@ from __future__ import annotations
 import cProfile
 import pstats
 import tempfile
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,10 +166,11 @@ def profiled(photograph: Photograph, most: int = 7) -> list[str]:
     """The functions that our way spends most time in themselves, and their share of it in percent."""
     profile = cProfile.Profile()
     profile.runcall(afresh(by_us, photograph))
-    found = pstats.Stats(profile).get_stats_profile().func_profiles
-    whole_s = sum(one.tottime for one in found.values())
-    first = sorted(found.items(), key=lambda item: -item[1].tottime)[:most]
-    return [f"{_plain(name)} {100 * one.tottime / whole_s:.0f} %" for name, one in first]
+    own_s: Counter[str] = Counter()
+    for (_file, _line, name), (_, _, seconds, _, _) in pstats.Stats(profile).stats.items():
+        own_s[_plain(name)] += seconds
+    whole_s = own_s.total()
+    return [f"{name} {100 * spent / whole_s:.0f} %" for name, spent in own_s.most_common(most)]
 
 
 def _plain(name: str) -> str:

@@ -60,6 +60,10 @@ SIZES = {
 LIMIT = {"planning": 1.1, "building": 1.1, "loading": 1.1, "attention": 2.1}
 """Greatest exponent allowed; what is above 1 or 2 is for the noise of the clock."""
 
+NOTES = """Small sizes are start-up: imports, and dates and passes that a catalog has however small an
+area is. Peaks include what is drawn to be measured, as the scene of building. Planning stops at a
+million tiles: ten million take minutes, and forty thousand files of items that are written first."""
+
 SPARE = 1.5
 """Tiles searched per sample built: the guard between splits takes a quarter."""
 SCENE_PX, SCENE_PIXEL_M, UTM = 4096, 10.0, "EPSG:32614"
@@ -243,6 +247,7 @@ def lines(found: dict[str, list[dict[str, Any]]]) -> list[str]:
         describe("numpy", "zarr", "rasterio", "torch"),
         *side_by_side.table(["", "size", "seconds", "peak MB"], rows),
         *side_by_side.table(["", "exponent", "between neighbours", "at most", "met"], exponents),
+        NOTES,
     ]
 
 

@@ -42,7 +42,7 @@ class UnitCosts:
     benchmark's blocks their share cannot be told from that of megabytes and of what is warped.
     """
 
-    round_trips_per_file: float = 4.0
+    round_trips_per_file: float = 2.2
     """Times that an answer is waited for: a file's header, then its blocks, many side by side."""
     s_per_file: float = 0.0
     """To open it and to read its header."""

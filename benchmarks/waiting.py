@@ -50,6 +50,7 @@ def main() -> None:
                 steps=steps,
                 workers=WORKERS,
                 precision=precision,
+                validation_samples=0,
             )
             seen: list[dict[str, float]] = []
             train(

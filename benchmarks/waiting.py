@@ -41,7 +41,7 @@ def main() -> None:
     )
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        store = write_store(Path(folder) / "a.zarr", num_samples=24)
+        store = write_store(Path(folder) / "a.zarr", num_samples=max(8, 3 * batch_size))
         for precision in ("float32", "bf16"):
             config = TrainingConfig(
                 stores=(str(store),),
@@ -50,6 +50,7 @@ def main() -> None:
                 steps=steps,
                 workers=WORKERS,
                 precision=precision,
+                validation_samples=0,
             )
             seen: list[dict[str, float]] = []
             train(

@@ -1,7 +1,7 @@
 """Which codec, and how long a shard: bytes, and how fast they are made and read.
 
 Claim: of the codecs that every reader of Zarr v3 knows, Zstandard at level 3 is the one to store
-samples with (`docs/decisions/0018-codec-and-shards.md`). Chunks of one sample, from real NAIP,
+samples with (`docs/decisions/0017-codec-and-shards.md`). Chunks of one sample, from real NAIP,
 Sentinel-1 and Sentinel-2 pixels that went through a build, and from the sample catalog. All codecs
 take turns; medians of MB of pixels per second on one core. The limit is a copy in memory. PNG and
 WebP, which Zarr has no codec for, show what a codec made for images would give.

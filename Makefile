@@ -56,12 +56,12 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 ## Claims about speed, each in its quick form; without --quick they take minutes each
-BENCHMARKS := tiling remote_tiling shrinking reading remote_reading codecs scattered loading waiting step attention allocator bias planning growth continent
+BENCHMARKS := data/tiling data/remote_tiling data/shrinking data/reading data/remote_reading data/codecs model/scattered model/loading model/loader_wait model/step model/attention model/allocator model/bias data/planning data/scaling data/continent
 bench: $(STAMP)
-	for name in $(BENCHMARKS); do echo "== $$name" && $(BIN)/python benchmarks/$$name.py --quick || exit 1; done
+	for name in $(BENCHMARKS); do echo "== $$name" && $(BIN)/python -m benchmarks.$$(echo $$name | tr / .) --quick || exit 1; done
 
 ## What others made and the page of `salibi-data view` ships, fetched anew; versions as in its README
-VENDOR := salibi_data/view/page/vendor
+VENDOR := salibi_data/viewer/page/vendor
 vendor:
 	folder=$$(mktemp -d) && npm install --silent --no-save --prefix $$folder maplibre-gl@5.24.1 world-atlas@2.0.2 us-atlas@3.0.1 && cd $$folder/node_modules && \
 	cp maplibre-gl/dist/maplibre-gl.js maplibre-gl/dist/maplibre-gl.css world-atlas/countries-110m.json us-atlas/states-10m.json $(CURDIR)/$(VENDOR) && \

@@ -11,16 +11,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from salibi_data.building import build as build
-    from salibi_data.exporting import export_pmtiles as export_pmtiles
-    from salibi_data.importing import import_pmtiles as import_pmtiles
-    from salibi_data.merging import merge as merge
-    from salibi_data.planning import plan as plan
-    from salibi_data.publishing import publish as publish
-    from salibi_data.pulling import pull as pull
-    from salibi_data.selection import Selection as Selection
-    from salibi_data.subsetting import subset as subset
-    from salibi_data.verifying import verify as verify
+    from salibi_data.builds.build import build as build
+    from salibi_data.derived.merge import merge as merge
+    from salibi_data.derived.selection import Selection as Selection
+    from salibi_data.derived.subset import subset as subset
+    from salibi_data.imports.pmtiles.exporter import export_pmtiles as export_pmtiles
+    from salibi_data.imports.pmtiles.importer import import_pmtiles as import_pmtiles
+    from salibi_data.inspection.verify import verify as verify
+    from salibi_data.plans.planner import plan as plan
+    from salibi_data.releases.publish import publish as publish
+    from salibi_data.releases.pull import pull as pull
 
 __version__ = "0.1.0"
 __all__ = [
@@ -37,16 +37,16 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "Selection": "selection",
-    "build": "building",
-    "export_pmtiles": "exporting",
-    "import_pmtiles": "importing",
-    "merge": "merging",
-    "plan": "planning",
-    "publish": "publishing",
-    "pull": "pulling",
-    "subset": "subsetting",
-    "verify": "verifying",
+    "Selection": "derived.selection",
+    "build": "builds.build",
+    "export_pmtiles": "imports.pmtiles.exporter",
+    "import_pmtiles": "imports.pmtiles.importer",
+    "merge": "derived.merge",
+    "plan": "plans.planner",
+    "publish": "releases.publish",
+    "pull": "releases.pull",
+    "subset": "derived.subset",
+    "verify": "inspection.verify",
 }
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from salibi_model.interface import PretrainModel
+    from salibi_model.models.base import PretrainModel
 
 __all__ = ["load"]
 
@@ -21,7 +21,7 @@ def load(
     device: str | torch.device = "cpu",
     expect: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> PretrainModel:
-    """Load a trained model, ready for :meth:`~salibi_model.interface.PretrainModel.encode`.
+    """Load a trained model, ready for :meth:`~salibi_model.models.base.PretrainModel.encode`.
 
     Args:
         path: a run's folder (as ``salibi-model train`` writes it), or its ``model/`` folder.
@@ -42,8 +42,8 @@ def load(
     Example:
         >>> tokens, embedding = salibi_model.load("runs/tiny").encode(images, "sar")
     """
-    from salibi_model.agreement import check_expected
-    from salibi_model.checkpoints import load_model
+    from salibi_model.checkpoints.files import load_model
+    from salibi_model.models.compatibility import check_expected
 
     model = load_model(path, device=device)
     check_expected(model.config, {} if expect is None else expect)

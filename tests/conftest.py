@@ -39,7 +39,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of 10 training and 6 validation samples, with all four modalities."""
-    from stores import write_store
+    from tests.support.model.stores import write_store
 
     return write_store(tmp_path_factory.mktemp("small") / "small.zarr", num_samples=16)
 
@@ -47,9 +47,8 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def sample_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a small sample catalog; not to be written to."""
-    from samples import COLUMNS, ROWS
-
-    from salibi_data.sample import write_sample_catalog
+    from salibi_data.synthetic import write_sample_catalog
+    from tests.support.data.samples import COLUMNS, ROWS
 
     directory = tmp_path_factory.mktemp("sample") / "catalog"
     write_sample_catalog(directory, columns=COLUMNS, rows=ROWS)
@@ -59,7 +58,7 @@ def sample_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def sample_toml(sample_catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Provider file of the small sample catalog."""
-    from samples import catalog_toml
+    from tests.support.data.samples import catalog_toml
 
     return catalog_toml(sample_catalog, tmp_path_factory.mktemp("toml") / "sample-test.toml")
 
@@ -67,7 +66,7 @@ def sample_toml(sample_catalog: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="session")
 def micro_store(sample_toml: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ``micro`` store of the small sample catalog; not to be written to."""
-    from salibi_data.building import build
+    from salibi_data.builds.build import build
 
     store = tmp_path_factory.mktemp("micro") / "micro.zarr"
     build(store, variant="micro", catalog=sample_toml)

@@ -7,11 +7,11 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from servers import RangeServer, serve
 
-from salibi_data import limits
-from salibi_data.calibration import GammaTable, load_gamma
-from salibi_data.errors import ReadError
+from salibi_data.sources import rate_limits as limits
+from salibi_data.sources.sentinel1_calibration import GammaTable, load_gamma
+from salibi_data.store.errors import ReadError
+from tests.support.data.servers import RangeServer, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

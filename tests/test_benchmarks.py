@@ -4,14 +4,14 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from real_catalogs import needs_real
 
-ROOT = Path(__file__).parents[1]
+from tests.support.data.real_catalogs import needs_real
+from tests.support.paths import ROOT
+
 NAMES = re.search(r"^BENCHMARKS := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
-NEEDS = {"tiling": ["rio_tiler"], "remote_tiling": ["rio_tiler", "odc.stac"]}
+NEEDS = {"data/tiling": ["rio_tiler"], "data/remote_tiling": ["rio_tiler", "odc.stac"]}
 """Per benchmark, the packages of the extra `bench` that it compares with."""
 
 NAMES = [pytest.param(n, marks=[needs_real] if n in NEEDS else []) for n in NAMES]
@@ -23,7 +23,7 @@ def test_it_runs_and_prints_its_machine(name, tmp_path):
     for package in NEEDS.get(name, ()):
         pytest.importorskip(package, reason="a peer; pip install -e '.[bench]'")
     done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / f"{name}.py", "--smallest"],
+        [sys.executable, "-m", f"benchmarks.{name.replace('/', '.')}", "--smallest"],
         capture_output=True,
         text=True,
         cwd=tmp_path,

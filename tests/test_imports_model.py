@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from tests.support.paths import ROOT
+
 LIST_IMPORTS = """
 import importlib, pkgutil, sys
 import salibi_model
@@ -15,13 +15,13 @@ for module in pkgutil.walk_packages(salibi_model.__path__, "salibi_model."):
     try:
         importlib.import_module(module.name)
     except ModuleNotFoundError as error:
-        if (module.name, error.name) != ("salibi_model.torchgeo_bench", "torchgeo_bench"):
+        if (module.name, error.name) != ("salibi_model.exports.torchgeo_bench", "torchgeo_bench"):
             raise
 print("\\n".join(name for name in sys.modules if name.split(".")[0] == "salibi_data"))
 """
 HEAVY = """
 import sys
-import salibi_cli.model
+import salibi_cli.model.app
 print("\\n".join(name for name in ("torch", "zarr", "numpy") if name in sys.modules))
 """
 
@@ -35,7 +35,7 @@ def output_of(code):
 
 
 def test_the_model_half_imports_only_the_schema_of_the_data_half():
-    assert output_of(LIST_IMPORTS) == {"salibi_data", "salibi_data.schema"}
+    assert output_of(LIST_IMPORTS) == {"salibi_data", "salibi_data.store.schema"}
 
 
 def test_the_command_starts_without_heavy_libraries():

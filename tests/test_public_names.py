@@ -8,18 +8,16 @@ import sys
 import pytest
 
 import salibi_data
-from salibi_data import (
-    building,
-    exporting,
-    importing,
-    merging,
-    planning,
-    publishing,
-    pulling,
-    selection,
-    subsetting,
-    verifying,
-)
+from salibi_data.builds import build as building
+from salibi_data.derived import merge as merging
+from salibi_data.derived import selection
+from salibi_data.derived import subset as subsetting
+from salibi_data.imports.pmtiles import exporter as exporting
+from salibi_data.imports.pmtiles import importer as importing
+from salibi_data.inspection import verify as verifying
+from salibi_data.plans import planner as planning
+from salibi_data.releases import publish as publishing
+from salibi_data.releases import pull as pulling
 
 
 def test_the_commands_functions_are_public() -> None:
@@ -42,7 +40,7 @@ def test_other_names_are_not() -> None:
 
 def test_importing_the_schema_loads_the_standard_library_alone() -> None:
     code = (
-        "import sys, salibi_data.schema; "
+        "import sys, salibi_data.store.schema; "
         "print([m for m in sys.modules if m.split('.')[0] in ('numpy', 'zarr', 'rasterio')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import real_catalogs
-import samples
-from real_catalogs import needs_real
 
-ROOT = samples.ROOT
+from tests.support.data import real_catalogs, samples
+from tests.support.data.real_catalogs import needs_real
+from tests.support.paths import ROOT
+
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from dask_jobqueue import SLURMCluster
 
 import salibi_data
-from salibi_data.errors import SalibiError
+from salibi_data.store.errors import SalibiError
 
 
 def arguments() -> argparse.Namespace:

@@ -12,16 +12,16 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from salibi_data.catalog import load_catalog
-from salibi_data.continent import continental_work
-from salibi_data.costs import Conditions, outlay
-from salibi_data.forecast import forecast
-from salibi_data.variant import load_variant
+from salibi_data.catalog.providers import load_catalog
+from salibi_data.catalog.variants import load_variant
+from salibi_data.forecasts.conus import continental_work
+from salibi_data.forecasts.costs import Conditions, outlay
+from salibi_data.forecasts.regions import forecast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from salibi_data.forecast import Forecast
+    from salibi_data.forecasts.regions import Forecast
 
 PAGE = Path(__file__).parents[1] / "variants.md"
 MAP = PAGE.with_suffix(".png")

@@ -11,8 +11,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pgstac import LoadedApi
-    from proxy import PlanetaryComputer
+    from tests.support.services.pgstac import LoadedApi
+    from tests.support.services.proxy import PlanetaryComputer
 
 NUM_COPIES = {
     "naip": 1500,
@@ -29,9 +29,9 @@ def loaded_api(
     sample_catalog: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LoadedApi]:
     """The real items, the sample catalog's, and thousands of copies behind a real STAC API."""
-    from pgstac import LoadedApi, stac_api
-    from real_catalogs import REAL
-    from real_items import copies, real_items, sample_items
+    from tests.support.data.real_catalogs import REAL
+    from tests.support.services.pgstac import LoadedApi, stac_api
+    from tests.support.services.real_items import copies, real_items, sample_items
 
     if not REAL.is_dir():
         pytest.skip(f"no real STAC items at {REAL}; set SALIBI_REAL")
@@ -49,9 +49,9 @@ def hosted_sample(
     sample_catalog: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PlanetaryComputer]:
     """The sample catalog as the Planetary Computer would serve it, behind a local proxy."""
-    from azurite import CONTAINERS, azurite
-    from proxy import planetary_computer
-    from real_items import sample_items
+    from tests.support.services.azurite import CONTAINERS, azurite
+    from tests.support.services.proxy import planetary_computer
+    from tests.support.services.real_items import sample_items
 
     folder = tmp_path_factory.mktemp("planetary-computer")
     items = sample_items(sample_catalog)

@@ -12,14 +12,13 @@ import pytest
 import shapely
 from shapely.geometry import shape
 
-from salibi_data.catalog import Catalog, Sensor, load_catalog
-from salibi_data.scenes import NODATA_MARGIN_PERCENT
-from salibi_data.search import Interval, parse_dates, search
+from salibi_data.catalog.providers import Catalog, Sensor, load_catalog
+from salibi_data.catalog.scenes import NODATA_MARGIN_PERCENT
+from salibi_data.catalog.search import Interval, parse_dates, search
 
 if TYPE_CHECKING:
-    from pgstac import LoadedApi
-
-    from salibi_data.grid import Bounds
+    from salibi_data.store.tiles import Bounds
+    from tests.support.services.pgstac import LoadedApi
 
 pytestmark = pytest.mark.integration
 

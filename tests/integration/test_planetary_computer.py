@@ -21,16 +21,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import requests
-import samples
 import shapely
-from azurite import CONTAINERS
-from proxy import ISSUER_PATH, PORTAL
 from shapely.geometry import shape
 
-if TYPE_CHECKING:
-    from proxy import PlanetaryComputer
+from tests.support.data import samples
+from tests.support.services.azurite import CONTAINERS
+from tests.support.services.proxy import ISSUER_PATH, PORTAL
 
-    from salibi_data.grid import Bounds
+if TYPE_CHECKING:
+    from salibi_data.store.tiles import Bounds
+    from tests.support.services.proxy import PlanetaryComputer
 
 pytestmark = pytest.mark.integration
 
@@ -132,7 +132,7 @@ def bounds(sample_catalog: Path) -> Bounds:
 @pytest.fixture(scope="module")
 def local_store(sample_toml: str, bounds: Bounds, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store that the same items give when they are read from disk."""
-    from salibi_data.building import build
+    from salibi_data.builds.build import build
 
     store = tmp_path_factory.mktemp("local") / "micro.zarr"
     build(store, variant="micro", catalog=sample_toml, bounds_lonlat=bounds)

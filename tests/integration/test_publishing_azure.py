@@ -6,17 +6,17 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-import samples
-from azurite import BlobStorage, azurite
-from published import another
 
-from salibi_data.buckets import listing, place
-from salibi_data.errors import StoreError
-from salibi_data.publishing import publish
-from salibi_data.pulling import pull
-from salibi_data.store_files import StoreFiles
-from salibi_data.verifying import verify
-from salibi_model.store import SampleStore
+from salibi_data.inspection.verify import verify
+from salibi_data.releases.publish import publish
+from salibi_data.releases.pull import pull
+from salibi_data.store.errors import StoreError
+from salibi_data.store.open import StoreFiles
+from salibi_data.store.storage import listing, place
+from salibi_model.data.store import SampleStore
+from tests.support.data import samples
+from tests.support.model.published import another
+from tests.support.services.azurite import BlobStorage, azurite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

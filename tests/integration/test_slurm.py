@@ -10,7 +10,9 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-import samples
+
+from tests.support.data import samples
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,12 +20,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-EXAMPLE = samples.ROOT / "docs" / "examples" / "slurm.py"
+EXAMPLE = ROOT / "docs" / "examples" / "slurm.py"
 
 
 @pytest.fixture(scope="module")
 def slurm_environment() -> Iterator[dict[str, str]]:
-    from slurm_cluster import slurm
+    from tests.support.services.slurm_cluster import slurm
 
     pytest.importorskip("dask_jobqueue", reason="pip install -e '.[integration]'")
     with slurm() as environment:

@@ -10,9 +10,10 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-import samples
 
-from salibi_model.metrics import read_metrics
+from salibi_model.training.tracking.metrics_log import read_metrics
+from tests.support.data import samples
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-TEMPLATE = samples.ROOT / "docs" / "examples" / "train.sbatch"
+TEMPLATE = ROOT / "docs" / "examples" / "train.sbatch"
 STEPS = 24
 SETTINGS = ["--size", "tiny", "--steps", str(STEPS), "--batch-size", "4", "--device", "cpu"]
 NODE = ["--ntasks-per-node=2", "--cpus-per-task=1", "--gpus-per-node=0"]
@@ -30,7 +31,7 @@ NODE = ["--ntasks-per-node=2", "--cpus-per-task=1", "--gpus-per-node=0"]
 @pytest.fixture(scope="module")
 def slurm_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A cluster, and ``salibi-model`` of this checkout on PATH."""
-    from slurm_cluster import slurm
+    from tests.support.services.slurm_cluster import slurm
 
     programs = tmp_path_factory.mktemp("bin")
     command = programs / "salibi-model"

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import samples
 from PIL import Image
 
-from salibi_model import mlflow_tracker
-from salibi_model.checkpoints import RunFolder
+from salibi_model.checkpoints.files import RunFolder
 from salibi_model.errors import UsageError
-from salibi_model.metrics import MetricsLog, read_metrics
+from salibi_model.training.tracking import mlflow as mlflow_tracker
+from salibi_model.training.tracking.metrics_log import MetricsLog, read_metrics
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,9 +39,9 @@ LEVELDB_BLOCK = 32768
 LOG_WITH_WANDB = """
 import os, signal, subprocess, sys
 import numpy as np
-from salibi_model.checkpoints import RunFolder
+from salibi_model.checkpoints.files import RunFolder
 from salibi_model.errors import UsageError
-from salibi_model.metrics import MetricsLog
+from salibi_model.training.tracking.metrics_log import MetricsLog
 folder, config, first, last, kill = sys.argv[1], *map(eval, sys.argv[2:6])
 picture = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
 try:
@@ -70,7 +70,7 @@ def wandb_environment(tmp_path: Path) -> dict[str, str]:
     home.mkdir()
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     folders = {"HOME": str(home), "NETRC": str(home / "netrc"), "XDG_CACHE_HOME": str(home)}
-    path = os.pathsep.join([str(samples.ROOT), str(samples.ROOT / "cli")])
+    path = os.pathsep.join([str(ROOT), str(ROOT / "cli")])
     quiet = {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false"}
     return {**kept, **folders, **quiet, "PYTHONPATH": path}
 

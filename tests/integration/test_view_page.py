@@ -15,21 +15,21 @@ from statistics import median
 import numpy as np
 import pyarrow as pa
 import pytest
-import samples as commands
 import shapely
 import zarr
-from many_samples import SENSORS, write_many
 from PIL import Image
-from real_catalogs import REAL, needs_real
 
-from salibi_data import geoparquet
-from salibi_data.schema import SAMPLES_NAME, SPLITS, UNKNOWN_TIME
-from salibi_data.view import basemap
-from salibi_data.view.export import export
-from salibi_data.view.samples import Samples
-from salibi_data.view.server import Server
-from salibi_data.view.site import Site
-from salibi_model.colours import as_rgb
+from salibi_data.store import geoparquet
+from salibi_data.store.schema import SAMPLES_NAME, SPLITS, UNKNOWN_TIME
+from salibi_data.viewer import basemap
+from salibi_data.viewer.export import export
+from salibi_data.viewer.samples import Samples
+from salibi_data.viewer.server import Server
+from salibi_data.viewer.site import Site
+from salibi_model.data.render_rgb import as_rgb
+from tests.support.data import samples as commands
+from tests.support.data.many_samples import SENSORS, write_many
+from tests.support.data.real_catalogs import REAL, needs_real
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

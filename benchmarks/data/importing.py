@@ -1,0 +1,182 @@
+"""Importing released archives: samples per second, peak memory at two sizes, a million tiles' directory.
+
+Writes archives in the layout of the authors' release, of noisy images, and imports them: a quarter
+of the samples and all of them, each in a process of its own, then exports what was imported. The
+last line is the directory of an archive of many small tiles, read by us and by the pmtiles package.
+
+    python -m benchmarks.data.importing [--quick] [--samples 1024] [--tiles 1000000] [--workers 1]
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pmtiles.reader import MmapSource, all_tiles
+from pmtiles.tile import Compression, TileType, tileid_to_zxy, zxy_to_tileid
+from pmtiles.writer import Writer
+
+from benchmarks._lib import machine
+
+FIRST = zxy_to_tileid(15, 8192, 12288)
+"""First tile of a block at every level: the samples are those that follow on the Hilbert curve."""
+TEXTURE = 6
+"""Deviation of the noise in pixel values: tiles of about 100 kB, as photographs have."""
+QUICK = {"samples": 128, "tiles": 100_000}
+
+
+def write_archive(path: Path, tiles: Iterable[tuple[int, bytes]]) -> None:
+    """Write an archive of tiles (id, content)."""
+    with path.open("wb") as file:
+        writer = Writer(file)
+        for tile_id, content in tiles:
+            writer.write_tile(tile_id, content)
+        writer.finalize({"tile_type": TileType.PNG, "tile_compression": Compression.NONE}, {})
+
+
+def write_release(folder: Path, num_samples: int) -> dict[str, str]:
+    """The three archives; what ``import_pmtiles`` takes. 16 images, each time with other last bytes.
+
+    What follows a PNG's end is nobody's, but makes the tiles differ: equal ones would be kept once.
+    """
+    rng = np.random.default_rng(0)
+    images = {name: [picture(rng, name) for _ in range(16)] for name in ("sar", "lores", "hires")}
+    ids = list(range(FIRST, FIRST + num_samples))
+    children = sorted(child for tile_id in ids for child in children_of(tile_id))
+    wanted = {"sar": ids, "lores": ids, "hires": [*ids, *children]}
+    paths = {name: folder / f"{name}-{num_samples}.pmtile" for name in images}
+    for name, tile_ids in wanted.items():
+        choice = images[name]
+        tiles = ((t, choice[t % len(choice)] + t.to_bytes(8, "big")) for t in tile_ids)
+        write_archive(paths[name], tiles)
+    return {name: str(path) for name, path in paths.items()}
+
+
+def picture(rng: np.random.Generator, name: str) -> bytes:
+    """A tile of noise around one colour."""
+    noise = rng.normal(120, TEXTURE, (256, 256, 4)).clip(1, 255).astype(np.uint8)
+    noise[..., 3] = 255
+    if name == "sar":
+        noise[..., 0] = 0
+    content = io.BytesIO()
+    Image.fromarray(noise).save(content, "PNG")
+    return content.getvalue()
+
+
+def children_of(tile_id: int) -> list[int]:
+    """Ids of the four tiles that a tile is cut into."""
+    zoom, x, y = tileid_to_zxy(tile_id)
+    return [zxy_to_tileid(zoom + 1, 2 * x + i, 2 * y + j) for i in (0, 1) for j in (0, 1)]
+
+
+def step(folder: Path, do: str, arguments: dict[str, Any]) -> None:
+    """In a process of its own: import, export or read a directory, and print what it took."""
+    import salibi_data
+    from salibi_data.imports.pmtiles.directory import open_archive
+
+    todo = {
+        "import": lambda: salibi_data.import_pmtiles(folder / "x.zarr", **arguments),
+        "export": lambda: salibi_data.export_pmtiles(
+            folder / "x.zarr", folder / "out", **arguments
+        ),
+        "ours": lambda: len(open_archive(folder / "tiles").ids(15)),
+        "package": lambda: read_by_package(folder / "tiles"),
+    }
+    begun_s = time.perf_counter()
+    todo[do]()
+    seconds = time.perf_counter() - begun_s
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"seconds": seconds, "peak_bytes": peak}))
+
+
+def read_by_package(path: Path) -> int:
+    """Number of tiles, by the package."""
+    with path.open("rb") as file:
+        return sum(1 for _ in all_tiles(MmapSource(file)))
+
+
+def measured(folder: Path, do: str, **arguments: Any) -> dict[str, float]:
+    """What :func:`step` prints."""
+    command = [
+        sys.executable,
+        "-m",
+        __spec__.name,
+        "--step",
+        str(folder),
+        do,
+        json.dumps(arguments),
+    ]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return dict(json.loads(done.stdout))
+
+
+def main() -> None:
+    """Write archives, import a quarter and all of them, export, read a large directory."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--tiles", type=int, default=1_000_000)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="sizes that take half a minute")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--step", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.step:
+        step(Path(options.step[0]), options.step[1], json.loads(options.step[2]))
+        return
+    sizes = QUICK if options.quick else {"samples": options.samples, "tiles": options.tiles}
+    figures: dict[str, Any] = {**sizes, "workers": options.workers}
+    for name, num_samples in [("quarter", sizes["samples"] // 4), ("all", sizes["samples"])]:
+        with tempfile.TemporaryDirectory() as folder:
+            paths = write_release(Path(folder), num_samples)
+            size = sum(Path(path).stat().st_size for path in paths.values())
+            took = measured(Path(folder), "import", **paths, workers=options.workers)
+            figures[name] = {"samples": num_samples, "archive_bytes": size, **took}
+            if name == "all":
+                figures["export"] = measured(Path(folder), "export", workers=options.workers)
+    with tempfile.TemporaryDirectory() as folder:
+        last = FIRST + 2 * sizes["tiles"]  # every second tile: no run shortens the directory
+        write_archive(
+            Path(folder) / "tiles", ((t, t.to_bytes(8, "big")) for t in range(FIRST, last, 2))
+        )
+        figures["directory"] = {who: measured(Path(folder), who) for who in ("ours", "package")}
+    if options.json:
+        print(json.dumps(figures))
+        return
+    report(figures)
+
+
+def report(figures: dict[str, Any]) -> None:
+    """Print the figures as sentences."""
+    print(machine.describe("pmtiles", "pillow", "zarr"))
+    for name in ("quarter", "all"):
+        found = figures[name]
+        print(
+            f"import of {found['samples']:,} samples ({found['archive_bytes'] / 1e6:.0f} MB of archives), "
+            f"{figures['workers']} workers: {found['samples'] / found['seconds']:.1f} samples/s, "
+            f"peak {found['peak_bytes'] / 1e6:.0f} MB"
+        )
+    found = figures["export"]
+    print(
+        f"export of {figures['samples']:,} samples: {figures['samples'] / found['seconds']:.1f} "
+        f"samples/s, peak {found['peak_bytes'] / 1e6:.0f} MB"
+    )
+    for who, found in figures["directory"].items():
+        print(
+            f"directory of {figures['tiles']:,} tiles, {who}: {found['seconds']:.2f} s, "
+            f"peak {found['peak_bytes'] / 1e6:.0f} MB"
+        )
+
+
+if __name__ == "__main__":
+    main()

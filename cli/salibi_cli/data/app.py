@@ -1,0 +1,235 @@
+"""``salibi-data``: from catalogs to stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from salibi_cli import common
+from salibi_cli.data import build as building
+from salibi_cli.data import derive as growing
+from salibi_cli.data import forecast as forecasting
+from salibi_cli.data import pmtiles as archives
+from salibi_cli.data import releases as publishing
+from salibi_cli.data import variants
+from salibi_cli.data import view as viewing
+from salibi_data.store.errors import SalibiError, UsageError
+
+app = common.app(help="Make aligned, multi-modal, multi-scale satellite datasets.")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Store = Annotated[Path, typer.Argument(help="Path of the store.")]
+StoreOrUrl = Annotated[str, typer.Argument(metavar="STORE", help="Path or URL of the store.")]
+
+
+@app.command()
+def catalogs(
+    *,
+    check: Annotated[bool, typer.Option(help="Ask each one for an item.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The catalogs known. Example: `salibi-data catalogs --check`"""
+    from salibi_data.catalog.providers import catalog_names, load_catalog
+
+    rows = []
+    for name in catalog_names():
+        catalog = load_catalog(name)
+        row: dict[str, Any] = {
+            "name": name,
+            "title": catalog.title,
+            "url": catalog.url or "drawn on first use",
+            "sensors": list(catalog.sensors),
+        }
+        if check:
+            row["reached"], row["found"] = _check(name)
+        rows.append(row)
+    if as_json:
+        common.print_json(rows)
+    else:
+        common.print_table(rows)
+    if not all(row.get("reached", True) for row in rows):
+        raise typer.Exit(1)
+
+
+def _check(name: str) -> tuple[bool, str]:
+    """Whether a catalog answers, and what: one item per sensor is asked for."""
+    from salibi_data.catalog.providers import load_catalog
+    from salibi_data.catalog.search import resolve, search
+
+    iowa = (-92.47, 41.98, -92.40, 42.02)
+    try:
+        catalog = resolve(load_catalog(name))
+        found = {
+            sensor: search(catalog, sensor, iowa, None, max_items=1) for sensor in catalog.sensors
+        }
+    except SalibiError as error:
+        return False, str(error)
+    answers = {sensor: scenes[-1].id if scenes else "nothing" for sensor, scenes in found.items()}
+    return all(found.values()), ", ".join(f"{sensor}: {name}" for sensor, name in answers.items())
+
+
+app.command()(variants.variants)
+app.command()(forecasting.forecast)
+
+
+@app.command()
+def sample(
+    directory: Annotated[
+        Path, typer.Argument(help="Folder to write; it must not hold anything else.")
+    ],
+    *,
+    seed: Annotated[int, typer.Option(help="Another seed, another landscape.")] = 0,
+    labelled: Annotated[
+        bool,
+        typer.Option(
+            "--labelled", help="Write labelled images of other landscapes, not the catalog."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write the offline sample catalog, or labelled images to evaluate models on.
+
+    Example: `salibi-data sample ~/salibi-sample`
+
+    Labelled images: `salibi-data sample ~/salibi-labelled --labelled`
+    """
+    if labelled:
+        _write_labelled(directory, seed, as_json=as_json)
+        return
+    from salibi_data.synthetic import write_sample_catalog
+
+    with common.progress("drawing the landscape", unit="files") as advance:
+        summary = write_sample_catalog(directory, seed=seed, progress=advance)
+    if as_json:
+        common.print_json({"directory": str(directory), "items": summary.num_items})
+        return
+    typer.echo(f"{sum(summary.num_items.values())} items in {directory / 'catalog.json'}")
+
+
+def _write_labelled(directory: Path, seed: int, *, as_json: bool) -> None:
+    from salibi_data.synthetic.labelled import write_labelled_sample
+
+    with common.progress("photographing labelled ground", unit="landscapes") as advance:
+        found = write_labelled_sample(directory, seed=seed, progress=advance).num_images
+    if as_json:
+        common.print_json({"directory": str(directory), "images": found})
+        return
+    total = sum(sum(split.values()) for split in found.values())
+    typer.echo(f"{total} labelled images in {directory}")
+
+
+app.command()(building.plan)
+app.command()(building.build)
+app.command()(building.status)
+app.command()(growing.subset)
+app.command()(growing.merge)
+app.command("import-pmtiles")(archives.import_pmtiles)
+app.command("export-pmtiles")(archives.export_pmtiles)
+app.command()(publishing.publish)
+app.command()(publishing.pull)
+
+
+@app.command()
+def info(store: StoreOrUrl, *, as_json: Json = False) -> None:
+    """What is in a store. Example: `salibi-data info data/micro.zarr`"""
+    from salibi_data.inspection.info import info as describe
+
+    found = describe(store)
+    if as_json:
+        common.print_json(found)
+        return
+    modalities = found.pop("modalities")
+    told = {key: value for key, value in found.items() if value not in (None, [], {})}
+    common.print_table([{"": key, "value": common.plain(value)} for key, value in told.items()])
+    common.print_table(
+        [
+            {
+                "modality": name,
+                "sensor": m["sensor"],
+                "zoom": m["zoom"],
+                "GSD ratio": m["gsd_ratio"],
+                "px": m["size_px"],
+                "bands": ", ".join(m["bands"]),
+                "units": m["units"],
+                "mean": ", ".join(f"{value:.1f}" for value in m["mean"]),
+                "std": ", ".join(f"{value:.1f}" for value in m["std"]),
+                "licence": m["licence"],
+            }
+            for name, m in modalities.items()
+        ]
+    )
+
+
+@app.command()
+def verify(
+    store: StoreOrUrl,
+    *,
+    against_source: Annotated[
+        int,
+        typer.Option(min=0, metavar="K", help="Read K samples again from their sources, compare."),
+    ] = 0,
+    catalog: Annotated[
+        str | None, typer.Option(help="Where the sources are; default the store's catalog.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check checksums, schema, grid, splits and every sample.
+
+    Example: `salibi-data verify data/micro.zarr --against-source 8`
+
+    A published dataset: `salibi-data verify s3://bucket/micro`
+    """
+    from salibi_data.inspection.verify import verify as check
+
+    if catalog is not None and not against_source:
+        raise UsageError("--catalog says where --against-source reads; give both, or neither.")
+    with common.progress("verifying", unit="samples") as advance:
+        found = check(store, against_source=against_source, catalog=catalog, progress=advance)
+    if as_json:
+        common.print_json(
+            {
+                "samples": found.num_samples,
+                "files": found.num_files,
+                "checks": list(found.checks),
+                "against_source": found.against_source,
+            }
+        )
+    else:
+        typer.echo(
+            f"{found.num_samples} samples in {found.num_files} files are as promised: "
+            f"{', '.join(found.checks)}"
+        )
+
+
+@app.command()
+def figure(
+    store: Store,
+    *,
+    output: Annotated[Path, typer.Option("-o", "--output", help="PNG file to write.")] = Path(
+        "grid.png"
+    ),
+    num_samples: Annotated[int, typer.Option("-n", min=1, help="Samples, a row each.")] = 8,
+    edge: Annotated[
+        int | None, typer.Option(min=64, help="Edge of a panel in pixels; default the finest's.")
+    ] = None,
+) -> None:
+    """Draw all modalities side by side.
+
+    Example: `salibi-data figure data/micro.zarr -o grid.png -n 8`
+    """
+    from salibi_cli.figures.panels import check_path
+    from salibi_cli.figures.samples import draw
+
+    check_path(output)
+    drawn = draw(store, output, num_samples=num_samples, edge=edge)
+    typer.echo(f"{drawn} samples in {output}")
+
+
+app.command()(viewing.view)
+
+
+def main() -> None:
+    """Entry point of ``salibi-data``."""
+    common.run(app)

@@ -1,0 +1,307 @@
+"""``salibi-data plan``, ``build`` and ``status``: what to make, making it, how far it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from salibi_cli import common
+from salibi_data.store.errors import SalibiError, UsageError
+
+if TYPE_CHECKING:
+    from salibi_data.builds.status import Step
+    from salibi_data.plans.plan import Plan
+    from salibi_data.plans.planner import Scope
+    from salibi_data.store.tiles import Bounds
+
+Catalog = Annotated[str, typer.Option(help="Catalog: a name from `catalogs`, or a TOML file.")]
+Bbox = Annotated[
+    str | None, typer.Option(metavar="W,S,E,N", help="Only tiles wholly within, in degrees.")
+]
+Aoi = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Only tiles wholly within a GeoJSON or GeoParquet outline."),
+]
+Dates = Annotated[
+    str | None,
+    typer.Option(metavar="A/B", help="Only scenes within, such as 2021-05-01/2022-09-30."),
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most so many samples.")]
+MaxCloud = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        metavar="SHARE",
+        help="Score clouds over each tile while planning; at most this share (0..1).",
+    ),
+]
+MaxBytes = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Refuse to read more from the sources, such as 500GB."),
+]
+AllowGrd = Annotated[
+    bool,
+    typer.Option("--allow-grd", help="Take Sentinel-1 GRD where a catalog has no RTC."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Store = Annotated[Path, typer.Argument(help="Path of the store.")]
+
+DEFAULT_CATALOG: Final = "planetary-computer"
+_PREFIXES: Final = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def plan(
+    *,
+    variant: Annotated[str, typer.Option(help="Variant: a name from `variants`, or a TOML file.")],
+    catalog: Catalog = DEFAULT_CATALOG,
+    bbox: Bbox = None,
+    aoi: Aoi = None,
+    dates: Dates = None,
+    limit: Limit = None,
+    max_cloud: MaxCloud = None,
+    allow_grd: AllowGrd = False,
+    max_bytes: MaxBytes = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="GeoParquet file to write.")
+    ] = Path("plan.parquet"),
+    as_json: Json = False,
+) -> None:
+    """Search and choose scenes. Example: `salibi-data plan --variant micro --catalog sample`"""
+    from salibi_data.plans.planner import plan as make_plan
+
+    if output.is_dir() or not output.parent.is_dir():
+        raise UsageError(f"--output {output} cannot be a file; name one in a folder that exists.")
+    with common.progress("planning", unit="cells") as advance:
+        made = make_plan(
+            variant,
+            catalog=catalog,
+            max_bytes=_num_bytes(max_bytes),
+            output=output,
+            progress=advance,
+            **_scope(bbox, aoi, dates, limit, max_cloud, allow_grd),
+        )
+    figures = _plan_figures(made)
+    if as_json:
+        common.print_json({**figures, "plan": str(output)})
+        return
+    scenes = ", ".join(f"{count} {sensor}" for sensor, count in figures["scenes"].items())
+    reserve = f" and {figures['reserve']} in reserve" if figures["reserve"] else ""
+    typer.echo(f"{figures['samples']} samples{reserve} from {scenes} scenes, in {output}")
+    if made.num_samples < (made.target_samples or 0):
+        typer.echo(
+            f"warning: {made.target_samples:,} samples are aimed at and only {made.num_samples:,} "
+            "tiles have all scenes; widen --dates, or add regions to the variant",
+            err=True,
+        )
+    typer.echo(
+        f"expected: {common.human_bytes(figures['source_bytes'])} in "
+        f"{figures['source_requests']:,} requests from the sources, at most "
+        f"{common.human_bytes(figures['store_bytes'])} in the store"
+    )
+    if figures["requester_pays"]:
+        typer.echo(
+            f"requester pays for {', '.join(figures['requester_pays'])}: "
+            f"about {figures['usd']:,.2f} USD"
+        )
+
+
+def _plan_figures(plan: Plan) -> dict[str, Any]:
+    return {
+        "samples": plan.num_wanted,
+        "reserve": plan.num_samples - plan.num_wanted,
+        "scenes": {sensor: len(used) for sensor, used in plan.scenes.items()},
+        "tiles_left_out": dict(plan.lost),
+        "store_bytes": plan.num_wanted * plan.variant.bytes_per_sample,
+        **plan.expected,
+        "requester_pays": [
+            s for s in plan.variant.sensors if plan.catalog.sensors[s].requester_pays
+        ],
+        "digest": plan.digest,
+    }
+
+
+def build(
+    *,
+    variant: Annotated[str | None, typer.Option(help="Variant: a name, or a TOML file.")] = None,
+    catalog: Catalog = DEFAULT_CATALOG,
+    plan_file: Annotated[
+        Path | None, typer.Option("--plan", help="A plan instead of variant and catalog.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Store to make; default data/VARIANT.zarr."),
+    ] = None,
+    bbox: Bbox = None,
+    aoi: Aoi = None,
+    dates: Dates = None,
+    limit: Limit = None,
+    max_cloud: MaxCloud = None,
+    allow_grd: AllowGrd = False,
+    max_bytes: MaxBytes = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Dask scheduler whose workers do it instead."),
+    ] = None,
+    block_deadline: Annotated[
+        float, typer.Option(min=1.0, metavar="SECONDS", help="For all reads of 4 x 4 tiles.")
+    ] = 900.0,
+    as_json: Json = False,
+) -> None:
+    """Plan and build a store; run it again to go on.
+
+    Example: `salibi-data build --variant micro --catalog sample`
+    """
+    scope = _scope(bbox, aoi, dates, limit, max_cloud, allow_grd)
+    if (variant is None) == (plan_file is None):
+        raise UsageError("give either --variant or --plan.")
+    narrowed = any(value is not None and value is not False for value in scope.values())
+    if plan_file is not None and (narrowed or catalog != DEFAULT_CATALOG):
+        raise UsageError(
+            "--plan says all; give no --catalog, --bbox, --aoi, --dates, --limit, --max-cloud or "
+            "--allow-grd beside it."
+        )
+    from salibi_data.builds.build import build as make
+
+    store = output or _default_store(variant, plan_file)
+    store.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as bars:
+        report = make(
+            store,
+            variant=variant,
+            catalog=catalog,
+            plan=plan_file,
+            workers=workers,
+            scheduler=scheduler,
+            block_deadline_s=block_deadline,
+            max_bytes=_num_bytes(max_bytes),
+            progress=_stages(bars),
+            **scope,
+        )
+    if as_json:
+        common.print_json(
+            {
+                "store": str(store),
+                "samples": report.num_samples,
+                "dropped": dict(report.dropped),
+                "failures": [vars(failure) for failure in report.failures],
+                "warnings": list(report.warnings),
+                "was_complete": report.was_complete,
+            }
+        )
+    else:
+        dropped = ", ".join(f"{count} for {reason}" for reason, count in report.dropped.items())
+        what = "were there already" if report.was_complete else "built"
+        typer.echo(
+            f"{report.num_samples} samples {what} in {store}"
+            + (f"; dropped {dropped}" if dropped else "")
+        )
+        for warning in report.warnings:
+            typer.echo(f"warning: {warning}", err=True)
+    if report.failures:
+        first = report.failures[0]
+        raise SalibiError(
+            f"{len(report.failures)} blocks could not be made, all others are in the store. "
+            f"The one at tile {first.tile} ({first.kind}): {first.reason} "
+            "Run the same command again to try them again."
+        )
+
+
+def status(store: Store, *, as_json: Json = False) -> None:
+    """How far a build is, what failed and why. Example: `salibi-data status data/micro.zarr`"""
+    from salibi_data.builds.status import status as look
+
+    found = look(store)
+    if as_json:
+        common.print_json(found)
+        return
+    if "blocks" in found:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in found["failures_by_kind"].items())
+        typer.echo(
+            f"{found['blocks_done']} of {found['blocks']} blocks done, "
+            f"{len(found['failures'])} failed{f' ({kinds})' if kinds else ''}, "
+            f"{found['planned_samples']} samples planned"
+        )
+        if found["last_run"]:
+            run = found["last_run"]
+            typer.echo(
+                f"last run: {run['samples']} samples and {common.human_bytes(run['bytes'])} in "
+                f"{common.human_time(run['seconds'])}, {run['samples_per_s']:.2f} samples/s; "
+                f"{found['samples_left']} samples left, about "
+                f"{common.human_time(run['seconds_left'])} at that rate"
+            )
+        for failure in found["failures"]:
+            typer.echo(f"  {failure['tile']} {failure['kind']}: {failure['reason']}")
+    typer.echo("the store is finished" if found["finished"] else "the store is not finished")
+
+
+def _default_store(variant: str | None, plan_file: Path | None) -> Path:
+    if variant is None:
+        from salibi_data.plans.plan import Plan
+
+        variant = Plan.read(plan_file or Path()).variant.name
+    return Path("data") / f"{Path(variant).stem}.zarr"
+
+
+def _stages(bars: ExitStack) -> Callable[[Step], None]:
+    """A progress bar per stage, opened when the stage begins."""
+    words = {"plan": "planning", "samples": "reading and aligning", "shards": "writing the store"}
+    units = {"plan": "cells", "samples": "samples", "shards": "shards"}
+    open_bars: dict[str, common.Advance] = {}
+
+    def advance(step: Step) -> None:
+        if step.stage not in open_bars:
+            bars.close()
+            bar = common.progress(words[step.stage], unit=units[step.stage])
+            open_bars[step.stage] = bars.enter_context(bar)
+        notes = [common.human_bytes(step.num_bytes)] if step.num_bytes else []
+        notes += [f"{count} failed: {kind}" for kind, count in sorted(step.failures.items())]
+        open_bars[step.stage](step.done, step.total, "".join(f", {note}" for note in notes))
+
+    return advance
+
+
+def _scope(
+    bbox: str | None,
+    aoi: Path | None,
+    dates: str | None,
+    limit: int | None,
+    max_cloud: float | None,
+    allow_grd: bool,
+) -> Scope:
+    """What narrows a plan, as the functions take it."""
+    return {
+        "bounds_lonlat": bounds(bbox),
+        "aoi": aoi,
+        "dates": dates,
+        "limit": limit,
+        "max_cloud": max_cloud,
+        "allow_grd": allow_grd,
+    }
+
+
+def bounds(text: str | None) -> Bounds | None:
+    """Read a bounding box given as ``W,S,E,N``; None where there is none."""
+    if text is None:
+        return None
+    try:
+        west, south, east, north = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--bbox {text!r} is not W,S,E,N: four numbers in degrees.") from error
+    return west, south, east, north
+
+
+def _num_bytes(text: str | None) -> int | None:
+    """A size such as ``500GB``, with decimal prefixes."""
+    if text is None:
+        return None
+    size = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)B?\s*", text)
+    if size is None:
+        raise UsageError(f"--max-bytes {text!r} is not a size such as 500GB, 1.5TB or 1000000.")
+    return int(float(size[1]) * _PREFIXES[size[2]])

@@ -1,0 +1,135 @@
+"""``salibi-data import-pmtiles`` and ``export-pmtiles``: the authors' released archives."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from salibi_cli import common
+
+Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_SHOWN: Final = 5
+
+
+class Splits(StrEnum):
+    """How samples are split."""
+
+    BLOCKS = "blocks"
+    NONE = "none"
+
+
+def import_pmtiles(
+    *,
+    sar: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Archive of Sentinel-1 tiles.")
+    ] = None,
+    lores: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Archive of Sentinel-2 tiles.")
+    ] = None,
+    hires: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Archive of NAIP tiles and their children.")
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Store to make.")] = Path(
+        "data/released.zarr"
+    ),
+    variant: Annotated[
+        str | None,
+        typer.Option(help="The variant they are a release of; default a name of its own."),
+    ] = None,
+    zoom: Annotated[
+        int | None, typer.Option(min=0, help="Base zoom, where the archives leave it open.")
+    ] = None,
+    splits: Annotated[
+        Splits,
+        typer.Option(help="By blocks, with a guard between them; or none: all samples train."),
+    ] = Splits.BLOCKS,
+    skip_damaged: Annotated[
+        bool,
+        typer.Option("--skip-damaged", help="Leave out samples with a tile that is damaged."),
+    ] = False,
+    workers: Workers = 1,
+    as_json: Json = False,
+) -> None:
+    """Make a store of the authors' released archives: of every tile that all of them have.
+
+    Example: `salibi-data import-pmtiles --sar sar_tiles.pmtile --lores visual_tiles.pmtile --hires
+    hires_visual_tiles.pmtile -o data/small.zarr`
+    """
+    from salibi_data.imports.pmtiles.importer import import_pmtiles as make
+
+    with common.progress("importing", unit="shards") as advance:
+        found = make(
+            output,
+            sar=sar,
+            lores=lores,
+            hires=hires,
+            variant=variant,
+            zoom=zoom,
+            splits=splits.value,
+            skip_damaged=skip_damaged,
+            workers=workers,
+            progress=advance,
+        )
+    if as_json:
+        common.print_json(
+            {
+                "store": str(found.store),
+                "base_zoom": found.base_zoom,
+                "samples": found.num_samples,
+                "tiles": dict(found.num_tiles),
+                "splits": dict(found.splits),
+                "damaged": list(found.damaged),
+                "was_complete": found.was_complete,
+            }
+        )
+        return
+    tiles = ", ".join(f"{number} of {name}" for name, number in found.num_tiles.items())
+    verb = "are already" if found.was_complete else "are"
+    typer.echo(
+        f"{found.num_samples} samples {verb} in {found.store}, of the tiles at zoom "
+        f"{found.base_zoom} that have all parts ({tiles}); splits: {common.plain(found.splits)}"
+    )
+    if found.damaged:
+        named = ", ".join(found.damaged[:_SHOWN])
+        more = ", ..." if len(found.damaged) > _SHOWN else ""
+        typer.echo(f"{len(found.damaged)} samples left out, damaged: {named}{more}", err=True)
+
+
+def export_pmtiles(
+    store: Annotated[Path, typer.Argument(help="Path of the store.")],
+    directory: Annotated[Path, typer.Argument(help="Folder to write the archives to.")],
+    *,
+    workers: Workers = 1,
+    as_json: Json = False,
+) -> None:
+    """Write a store's images as PMTiles archives in the layout of the authors' release.
+
+    Example: `salibi-data export-pmtiles data/micro.zarr archives`
+    """
+    from salibi_data.imports.pmtiles.exporter import export_pmtiles as write
+
+    with common.progress("exporting", unit="images") as advance:
+        found = write(store, directory, workers=workers, progress=advance)
+    sizes = {name: path.stat().st_size for name, path in found.archives.items()}
+    if as_json:
+        common.print_json(
+            {
+                "samples": found.num_samples,
+                "archives": {name: str(path) for name, path in found.archives.items()},
+                "bytes": sizes,
+                "left_out": list(found.left_out),
+            }
+        )
+        return
+    for name, path in found.archives.items():
+        typer.echo(
+            f"{name}: {found.num_samples} samples in {path}, {common.human_bytes(sizes[name])}"
+        )
+    if found.left_out:
+        names = ", ".join(found.left_out)
+        typer.echo(f"left out, as the layout has no place for them: {names}", err=True)

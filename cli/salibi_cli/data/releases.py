@@ -1,0 +1,150 @@
+"""``salibi-data publish`` and ``pull``: stores on their way to buckets, and back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from salibi_cli import common
+from salibi_cli.data.build import Aoi, Bbox, bounds
+from salibi_cli.data.derive import Dates, Limit, MaxCloud, MaxShift, Modalities, Split, show_subset
+
+if TYPE_CHECKING:
+    from salibi_data.derived.selection import Selection
+    from salibi_data.releases.publish import Published
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Workers = Annotated[int, typer.Option(min=1, help="Files on their way at a time.")]
+
+_NUM_SHOWN: Final = 4
+_EDGE_PX: Final = 256
+"""Of the dataset card's figure."""
+
+
+def publish(
+    store: Annotated[Path, typer.Argument(help="Path of the store.")],
+    url: Annotated[
+        str,
+        typer.Argument(metavar="URL", help="Address of the dataset: s3://, gs://, az://, file://."),
+    ],
+    *,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the dataset; default the store's variant.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be sent; write nothing.")
+    ] = False,
+    workers: Workers = 8,
+    as_json: Json = False,
+) -> None:
+    """Make a store the newest release of the dataset at a URL.
+
+    Example: `salibi-data publish data/micro.zarr s3://bucket/micro`
+
+    Readers have the release before until the last file is there. Run again, it goes on.
+    """
+    from salibi_cli.figures.samples import as_jpeg
+    from salibi_data.releases.publish import publish as send
+
+    figure = as_jpeg(store, num_samples=_NUM_SHOWN, edge=_EDGE_PX)
+    with common.progress("publishing", unit="files") as advance:
+        done = send(
+            store,
+            url,
+            name=name,
+            figure=figure,
+            dry_run=dry_run,
+            workers=workers,
+            progress=advance,
+        )
+    if as_json:
+        common.print_json({**_figures(done), "dry_run": dry_run})
+        return
+    sent = f"{done.files_sent} of {done.files} files ({common.human_bytes(done.bytes_sent)})"
+    if dry_run:
+        typer.echo(f"{sent} would be sent to {url}; nothing was written")
+    elif done.before == done.release and not done.files_sent:
+        typer.echo(f"{url} has this release already; nothing was sent")
+    else:
+        typer.echo(f"{sent} sent; {done.release.samples} samples are the newest release at {url}")
+
+
+def pull(
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="Address of a published dataset, or of a store.")
+    ],
+    directory: Annotated[Path, typer.Argument(help="Path of the store to be.")],
+    *,
+    split: Split = None,
+    bbox: Bbox = None,
+    aoi: Aoi = None,
+    max_cloud: MaxCloud = None,
+    dates: Dates = None,
+    modalities: Modalities = None,
+    limit: Limit = None,
+    max_shift: MaxShift = None,
+    workers: Workers = 8,
+    as_json: Json = False,
+) -> None:
+    """Fetch the newest release of a dataset, or a part of it.
+
+    Example: `salibi-data pull s3://bucket/micro data/micro.zarr`
+
+    A part: `salibi-data pull s3://bucket/micro data/part.zarr --split train --modalities sar,lores`
+
+    Run again, it goes on where it was.
+    """
+    from salibi_data.derived.selection import Selection
+
+    wanted = Selection(
+        splits=common.listed(split),
+        bounds_lonlat=bounds(bbox),
+        aoi=aoi,
+        max_cloud=max_cloud,
+        dates=dates,
+        modalities=common.listed(modalities),
+        limit=limit,
+        max_shift_m=max_shift,
+    )
+    if wanted == Selection():
+        _pull_whole(url, directory, workers, as_json=as_json)
+    else:
+        _pull_part(url, directory, wanted, workers, as_json=as_json)
+
+
+def _pull_whole(url: str, directory: Path, workers: int, *, as_json: bool) -> None:
+    from salibi_data.releases.pull import pull as fetch
+
+    with common.progress("pulling", unit="files") as advance:
+        done = fetch(url, directory, workers=workers, progress=advance)
+    if as_json:
+        common.print_json({**asdict(done), "store": str(done.store)})
+        return
+    typer.echo(
+        f"{done.num_samples} samples in {done.store}; {done.files_fetched} of {done.files} files "
+        f"({common.human_bytes(done.bytes_fetched)}) fetched"
+    )
+
+
+def _pull_part(
+    url: str, directory: Path, selection: Selection, workers: int, *, as_json: bool
+) -> None:
+    from salibi_data.derived.subset import subset
+
+    with common.progress("pulling", unit="shards") as advance:
+        found = subset(url, directory, selection, connections=workers, progress=advance)
+    show_subset(found, as_json=as_json)
+
+
+def _figures(done: Published) -> dict[str, Any]:
+    return {
+        "url": done.url,
+        "release": done.release.to_dict(),
+        "before": None if done.before is None else done.before.to_dict(),
+        "files": done.files,
+        "files_sent": done.files_sent,
+        "bytes_sent": done.bytes_sent,
+    }

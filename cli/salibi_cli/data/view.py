@@ -1,0 +1,121 @@
+"""``salibi-data view``: a store's page, served or written."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from salibi_cli import common
+from salibi_data.store.errors import UsageError
+
+if TYPE_CHECKING:
+    from salibi_data.viewer.site import Site
+
+EXPORT_QUALITY = 85
+"""Quality of exported pictures, which are copied and kept: a tenth of the size of exact ones."""
+
+
+def view(
+    store: Annotated[Path, typer.Argument(help="Path of the store.")],
+    *,
+    export: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the page as static files instead.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Show at most so many samples, evenly spread.")
+    ] = None,
+    quality: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=100, help="Of the pictures; 100 is exact. Default 100, of an export 85."
+        ),
+    ] = None,
+    basemap: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MAP",
+            help="Lies below: a raster .pmtiles file, or https://.../{z}/{x}/{y}.png, which the "
+            "browser will then ask.",
+        ),
+    ] = None,
+    basemap_attribution: Annotated[
+        str, typer.Option(help="Whose the base map is; default what its file says.")
+    ] = "",
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; other machines reach 0.0.0.0.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+    open_browser: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the page in the browser.")
+    ] = True,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what an export holds as JSON.")
+    ] = False,
+) -> None:
+    """Look at a store: a map of its samples, each one's images, filters.
+
+    Example: `salibi-data view data/micro.zarr`
+
+    As files for any web server: `salibi-data view data/micro.zarr --export page`
+    """
+    from salibi_data.viewer.basemap import load
+    from salibi_data.viewer.samples import Samples
+    from salibi_data.viewer.site import Site
+    from salibi_data.viewer.tiles import EXACT
+    from salibi_model.data.render_rgb import as_rgb
+
+    if as_json and export is None:
+        raise UsageError("--json tells what an export holds; give --export DIR too.")
+    site = Site(
+        Samples(store, limit=limit),
+        as_rgb,
+        quality=quality or (EXACT if export is None else EXPORT_QUALITY),
+        basemap=load(basemap, attribution=basemap_attribution) if basemap else None,
+    )
+    if export is not None:
+        _export(site, export, as_json=as_json)
+    else:
+        _serve(site, host, port, open_browser=open_browser)
+
+
+def _serve(site: Site, host: str, port: int, *, open_browser: bool) -> None:
+    from salibi_data.viewer.server import Server
+
+    with Server(site, host=host, port=port) as server:
+        try:
+            typer.echo(f"{len(site.samples)} samples at {server.url} (Ctrl-C ends it)")
+            if not server.is_local:
+                typer.echo(f"warning: whoever can reach {host} sees this store", err=True)
+            if open_browser:
+                webbrowser.open(server.url)
+            server.serve_forever()
+        except KeyboardInterrupt:
+            typer.echo("ended")
+
+
+def _export(site: Site, folder: Path, *, as_json: bool) -> None:
+    from salibi_data.viewer.export import expected_bytes
+    from salibi_data.viewer.export import export as write
+
+    size = common.human_bytes(expected_bytes(site))
+    typer.echo(f"{len(site.samples)} samples: about {size} of pictures in {folder}", err=True)
+    with common.progress("writing", unit="files") as advance:
+        done = write(site, folder, progress=advance)
+    if as_json:
+        common.print_json(
+            {
+                "directory": str(folder),
+                "samples": len(site.samples),
+                "files": done.num_files,
+                "written": done.num_written,
+                "bytes": done.num_bytes,
+            }
+        )
+        return
+    typer.echo(
+        f"{done.num_files} files, {common.human_bytes(done.num_bytes)}; look at them with "
+        f"`python -m http.server -d {folder}`"
+    )

@@ -1,0 +1,212 @@
+"""The command ``salibi-model``: train on stores, and look at what was learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from salibi_cli import common
+from salibi_cli.model import compare as comparing
+from salibi_cli.model import embed as embedding
+from salibi_cli.model import evaluate as evaluating
+from salibi_cli.model import train as training
+from salibi_cli.model.attention import attention_figure
+
+if TYPE_CHECKING:
+    from salibi_model.evals.reconstruction import ReconstructionReport
+
+application = common.app(help="Train the Scale-ALiBi tri-encoder on Salibi stores, and use it.")
+application.add_typer(evaluating.evaluation, name="eval")
+application.command()(training.train)
+application.command()(comparing.compare)
+application.command("attention")(attention_figure)
+application.command()(embedding.embed)
+application.command()(embedding.export)
+
+Checkpoint = Annotated[
+    Path, typer.Argument(help="A run's folder, or its model/ folder.", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@application.command()
+def reconstruct(
+    checkpoint: Checkpoint,
+    store: Annotated[str, typer.Argument(help="A store: folder or URL.", show_default=False)],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The figure.")] = Path("grid.png"),
+    num_samples: Annotated[int, typer.Option("-n", min=1, help="Samples to show.")] = 4,
+    max_samples: Annotated[int, typer.Option(min=1, help="Samples to measure errors on.")] = 256,
+    split: Annotated[str, typer.Option(help="train, validation, test.")] = "validation",
+    mask_ratio: Annotated[float, typer.Option(help="Share of patches removed.")] = 0.75,
+    hide: Annotated[
+        str | None, typer.Option(help="Modalities to remove whole: lores,hires_4x")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the masks.")] = 0,
+    as_json: Json = False,
+    device: common.Device = "auto",
+) -> None:
+    """Draw what the model predicts for what is hidden, and measure it in dB or reflectance.
+
+    Example: `salibi-model reconstruct runs/tiny data/micro.zarr -o grid.png -n 4`
+
+    SAR to optical: `salibi-model reconstruct runs/tiny data/micro.zarr --hide lores,hires_4x`
+    """
+    from salibi_cli.figures.panels import check_path
+    from salibi_model.distributed import choose_device
+    from salibi_model.evals.reconstruction import reconstruct as predict
+
+    check_path(out)
+    with common.progress("predicting", unit="samples") as advance:
+        report = predict(
+            checkpoint,
+            store,
+            split=split,
+            num_samples=num_samples,
+            max_samples=max_samples,
+            mask_ratio=mask_ratio,
+            hide=common.listed(hide) or (),
+            seed=seed,
+            device=str(choose_device(device)),
+            on_sample=advance,
+        )
+    _draw_reconstruction(report, out)
+    if as_json:
+        common.print_json(report.to_dict())
+        return
+    _print_errors(report)
+    typer.echo(f"wrote {out}")
+
+
+@application.command()
+def convert(
+    file: Annotated[
+        Path, typer.Argument(help="The authors' .pth, or CROMA's .pt.", show_default=False)
+    ],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new checkpoint.")],
+    num_heads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Attention heads; the file does not tell.  [default: 16]"),
+    ] = None,
+) -> None:
+    """Read a published checkpoint into one of ours, without unpickling objects.
+
+    Example: `salibi-model convert CROMA_base.pt -o runs/croma-base`
+    """
+    from salibi_model.checkpoints.convert import convert as read_and_write
+
+    folder = read_and_write(file, out, num_heads=num_heads)
+    typer.echo(f"wrote {folder}")
+    typer.echo(f"next: salibi-model info {out}")
+
+
+@application.command()
+def info(checkpoint: Checkpoint, *, as_json: Json = False) -> None:
+    """Tell what a checkpoint is: size, modalities, and how it was trained.
+
+    Example: `salibi-model info runs/tiny`
+    """
+    from salibi_model.checkpoints.files import describe
+
+    content = describe(checkpoint)
+    if as_json:
+        common.print_json(content)
+        return
+    size, training = content["size"], content["training"]
+    mistakes = ", ".join(map(str, content["mistakes"]))
+    chosen = f" with mistakes {mistakes}" if mistakes else ""
+    typer.echo(
+        f"{content['architecture']}{chosen}, size {common.plain(training.get('size', '-'))}: width "
+        f"{size['dim']}, depth {size['depth']}, {size['num_heads']} heads, "
+        f"patch {content['patch_px']} px"
+    )
+    common.print_table(
+        [
+            {
+                "modality": modality["name"],
+                "bands": " ".join(modality["bands"]),
+                "units": modality["units"],
+                "GSD ratio": f"{modality['gsd_ratio']:g}",
+                "mean": " ".join(f"{value:.1f}" for value in modality["mean"]),
+                "std": " ".join(f"{value:.1f}" for value in modality["std"]),
+            }
+            for modality in content["modalities"]
+        ]
+    )
+    _print_origin(training)
+
+
+def _print_origin(training: dict[str, Any]) -> None:
+    """Print what there is; a model that was edited or made elsewhere may not say it all."""
+    said = {name: common.plain(value) for name, value in training.items()}
+    if "converted_from" in said:
+        typer.echo(f"converted from {said['converted_from']}")
+        return
+    names = ("step", "steps", "batch_size", "mask_ratio", "seed")
+    step, steps, batch_size, mask_ratio, seed = (said.get(name, "?") for name in names)
+    typer.echo(
+        f"trained for {step} of {steps} steps, batch {batch_size}, mask ratio {mask_ratio}, "
+        f"seed {seed}"
+    )
+    stores, digests = (training.get(name) for name in ("stores", "store_digests"))
+    if isinstance(stores, list) and isinstance(digests, list):
+        for store, digest in zip(stores, digests, strict=False):
+            typer.echo(f"on {common.plain(store)} (plan {common.plain(digest)[:12]})")
+
+
+def main() -> None:
+    """Entry point of ``salibi-model``."""
+    common.run(application)
+
+
+def _draw_reconstruction(report: ReconstructionReport, out: Path) -> None:
+    from salibi_cli.figures.panels import Panel, save_panels
+    from salibi_model.data.render_rgb import as_rgb
+
+    titles = {
+        "original": "original",
+        "masked": "seen",
+        "predicted": "predicted",
+        "composite": "seen + predicted",
+    }
+    rows = [
+        [
+            Panel(title=title, image=as_rgb(getattr(row, layer), row.modality))
+            for layer, title in titles.items()
+        ]
+        for row in report.shown
+    ]
+    given = (
+        "Each patch's mean and contrast are the original's (as in MAE); its content is the model's."
+    )
+    save_panels(
+        rows,
+        out,
+        row_labels=[f"{row.sample}: {row.modality.name}" for row in report.shown],
+        heading=f"What is hidden, predicted. {given if report.given_statistics else ''}",
+    )
+
+
+def _print_errors(report: ReconstructionReport) -> None:
+    common.print_table(
+        [
+            {
+                "modality": error.modality,
+                "units": error.units,
+                "RMSE": f"{error.rmse:.3g}",
+                "without content": f"{error.flat_rmse:.3g}",
+                "mean error": f"{error.mae:.3g}",
+                "RMSE by band": " ".join(f"{b} {v:.3g}" for b, v in error.rmse_by_band.items()),
+            }
+            for error in report.errors
+        ]
+    )
+    flat = (
+        "each patch's own mean, which the predictions are given as well"
+        if report.given_statistics
+        else "the modality's mean"
+    )
+    typer.echo(f"{report.num_samples} samples; without content: predicting {flat}")

@@ -1,0 +1,178 @@
+"""``salibi-model compare``: models trained and measured alike, in one table and in words."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from salibi_cli import common
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from salibi_model.comparison import Comparison, Difference
+    from salibi_model.evals.probes import Options
+    from salibi_model.training.config import TrainingConfig
+
+
+def compare(
+    stores: Annotated[
+        list[str], typer.Argument(help="Stores to train on: folders or URLs.", show_default=False)
+    ],
+    *,
+    data: Annotated[
+        list[str],
+        typer.Option(
+            "--data",
+            help="A GEO-Bench task, a folder of tasks, or one with a folder of images per class; "
+            "again for more.",
+            show_default=False,
+        ),
+    ],
+    models: Annotated[
+        str,
+        typer.Option(
+            help="The reference first. scale-alibi, croma, scale-mae; no-gsd-scaling, no-contrast, "
+            "no-reconstruction, no-hires, separate-fusion, original; or TOML files of options."
+        ),
+    ] = "scale-alibi,croma,scale-mae",
+    methods: Annotated[
+        str, typer.Option(help="knn, linear, segment, segment-conv: those that fit the data.")
+    ] = "knn",
+    k: Annotated[int, typer.Option("-k", help="Neighbours that vote.")] = 20,
+    distance: Annotated[str, typer.Option(help="cosine or l2, of neighbours.")] = "cosine",
+    scales: Annotated[
+        str, typer.Option(help="Also show images so many times coarser: accuracy over GSD.")
+    ] = "1",
+    size: Annotated[str | None, typer.Option(help="tiny, small, base, large.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps of each.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the samples.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples per step.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order, masks and turns.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with options of `train`, for all models.")
+    ] = None,
+    gsd_m: Annotated[
+        float | None, typer.Option("--gsd-m", min=0.001, help="Metres per pixel, of plain images.")
+    ] = None,
+    partition: Annotated[
+        str, typer.Option(help="GEO-Bench partition, such as 0.10x_train.")
+    ] = "default",
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of runs and results; what is there is kept.")
+    ] = Path("comparison"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    device: common.Device = "auto",
+) -> None:
+    """Train models on one budget and one order of samples, measure them alike, and compare.
+
+    Example: `salibi-model compare data/micro.zarr --data ~/geobench --scales 1,2,4 -o comparison`
+    """
+    from salibi_cli.figures.scores import save_score_figure
+    from salibi_model.comparison import compare as train_and_measure
+    from salibi_model.distributed import choose_device
+    from salibi_model.evals.evaluate import open_data
+
+    given = {
+        "stores": tuple(stores),
+        "size": size,
+        "steps": steps,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+    }
+    chosen = _methods(methods, k=k, distance=distance)
+    labelled = open_data(data, gsd_m=gsd_m, partition=partition)
+    with common.progress("comparing", unit="steps and images") as advance:
+
+        def on_step(name: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
+            advance(done, total, f": training {name}, loss {metrics['loss']:.3f}")
+
+        comparison = train_and_measure(
+            _settings(config, {name: v for name, v in given.items() if v is not None}),
+            models=common.listed(models) or (),
+            data=labelled,
+            methods=chosen,
+            out=out,
+            scales=common.numbers("--scales", scales) or (1.0,),
+            device=str(choose_device(device)),
+            on_step=on_step,
+            on_progress=advance,
+            on_skip=lambda why: typer.echo(f"skipped: {why}", err=True),
+        )
+    save_score_figure(comparison.scores, out / "results.png")
+    if as_json:
+        common.print_json(comparison.to_dict())
+        return
+    _print_table(comparison)
+    _print_differences(comparison.differences)
+    typer.echo(f"wrote {out}/results.md, results.json, results.png")
+
+
+def _settings(file: Path | None, changes: dict[str, Any]) -> TrainingConfig:
+    from salibi_model.training.config import TrainingConfig
+
+    settings = TrainingConfig.from_toml(file) if file else TrainingConfig()
+    if "steps" in changes or "epochs" in changes:
+        settings = dataclasses.replace(settings, steps=0, epochs=0)
+    return dataclasses.replace(settings, **changes)
+
+
+def _methods(text: str, *, k: int, distance: str) -> list[Options]:
+    from salibi_model.evals.knn import KnnOptions
+    from salibi_model.evals.linear_probe import LinearOptions
+    from salibi_model.evals.segmentation import SegmentOptions
+
+    known: dict[str, Options] = {
+        "knn": KnnOptions(k=k, distance=distance),
+        "linear": LinearOptions(),
+        "segment": SegmentOptions(head="linear"),
+        "segment-conv": SegmentOptions(head="conv"),
+    }
+    names = common.listed(text) or ()
+    if unknown := [name for name in names if name not in known]:
+        raise typer.BadParameter(f"no method {unknown[0]!r}; take some of {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+def _print_table(comparison: Comparison) -> None:
+    """One row per model and encoder, one column per task, as on the slides."""
+    from salibi_model.comparison import PUBLISHED
+    from salibi_model.evals.results import percent
+
+    columns: dict[tuple[str, ...], str] = {}
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for row in comparison.scores:
+        where = (row.dataset, row.method, row.metric, f"{row.gsd_m:g}")
+        columns[where] = f"{row.dataset} {row.metric} %, {row.method}, {row.gsd_m:.3g} m"
+        cells.setdefault((row.model, row.encoder), {})[columns[where]] = percent(row)
+    names = [columns[where] for where in sorted(columns, key=lambda w: (*w[:3], float(w[3])))]
+    common.print_table(
+        [
+            {"model": model, "encoder": encoder, **{name: found.get(name, "-") for name in names}}
+            for (model, encoder), found in cells.items()
+        ]
+    )
+    for task in sorted({row.dataset for row in comparison.scores} & set(PUBLISHED)):
+        listed = ", ".join(f"{name} {value:.2%}" for name, value in PUBLISHED[task].items())
+        typer.echo(f"{task}, k-NN accuracy on the authors' slides: {listed}")
+
+
+def _print_differences(differences: tuple[Difference, ...]) -> None:
+    """Say of each difference whether it is larger than its interval."""
+    for one in differences:
+        values = f"{100 * one.value:+.1f} points ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
+        if one.is_clear:
+            better, worse = (one.reference, one.other)[:: 1 if one.value > 0 else -1]
+            verdict = f"{better} is better than {worse}"
+        else:
+            verdict = f"no difference to tell between {one.reference} and {one.other}"
+        typer.echo(f"{one.dataset}, {one.method} {one.metric}: {verdict}: {values}")
+    clear = sum(one.is_clear for one in differences)
+    typer.echo(
+        f"{clear} of {len(differences)} differences are larger than their intervals (bootstrap 95 % "
+        "over the same test images; another seed of training is not in them)."
+    )

@@ -1,0 +1,1 @@
+"""What every maker of a store shares."""

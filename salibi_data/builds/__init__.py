@@ -1,0 +1,1 @@
+"""A plan into a store, block by block."""

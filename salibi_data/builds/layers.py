@@ -1,0 +1,129 @@
+"""Layers of a tile, which are modalities and cloud masks: what of a scene they need, and its warp."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from salibi_data.pixels import warp as align
+from salibi_data.sources.read import locate, read_asset
+from salibi_data.store.schema import TILE_PX
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from numpy.typing import NDArray
+
+    from salibi_data.catalog.providers import Band, Catalog, Product, Units
+    from salibi_data.catalog.scenes import Scene
+    from salibi_data.catalog.variants import Variant
+    from salibi_data.sources.read import Source
+    from salibi_data.store.tiles import PixelGrid, TileXYZ
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One image to make of every tile: a modality, or a cloud mask."""
+
+    name: str
+    sensor: str
+    product: Product
+    bands: tuple[str, ...]
+    tile_px: int
+    units: Units
+    categorical: bool = False
+
+
+def layers_of(variant: Variant, catalog: Catalog, sensor_name: str) -> list[Layer]:
+    """What is made of a sensor's scenes."""
+    sensor = catalog.sensors[sensor_name]
+    layers = [
+        Layer(
+            name=recipe.name,
+            sensor=sensor_name,
+            product=sensor.products[recipe.product],
+            bands=recipe.bands,
+            tile_px=recipe.tile_px,
+            units=recipe.units,
+        )
+        for recipe in variant.modalities
+        if recipe.sensor == sensor_name
+    ]
+    if sensor.clouds is not None:
+        layers.append(
+            Layer(
+                name=clouds_of(sensor_name),
+                sensor=sensor_name,
+                product=sensor.clouds.product,
+                bands=("class",),
+                tile_px=TILE_PX,
+                units="display",
+                categorical=True,
+            )
+        )
+    return layers
+
+
+def clouds_of(sensor_name: str) -> str:
+    """Name of the layer of a sensor's cloud mask."""
+    return f"{sensor_name} clouds"
+
+
+Sources = dict[tuple[str, tuple["Band", ...]], "Source | None"]
+"""By asset and bands; None where the asset does not reach the tiles."""
+
+
+def _assets_of(layer: Layer) -> Iterator[tuple[list[int], tuple[str, tuple[Band, ...]]]]:
+    """The assets of a layer with their bands, and which of the layer's bands these are."""
+    bands = [layer.product.bands[name] for name in layer.bands]
+    for asset in dict.fromkeys(band.asset for band in bands):
+        rows = [row for row, band in enumerate(bands) if band.asset == asset]
+        yield rows, (asset, tuple(bands[row] for row in rows))
+
+
+def sources_of(
+    catalog: Catalog, scene: Scene, layers: Iterable[tuple[Layer, PixelGrid]]
+) -> Sources:
+    """All that layers on their grids need of a scene, each read once; remote files side by side.
+
+    A file takes at least two answers after each other, so their waits are what costs. Local files
+    take their turn: the other cores have other blocks.
+
+    Raises:
+        ReadError: an asset cannot be read.
+    """
+    reads: dict[tuple[str, tuple[Band, ...]], Callable[[], Source | None]] = {}
+    for layer, grid in layers:
+        for _, (asset, bands) in _assets_of(layer):
+            read = partial(read_asset, catalog, scene, asset, layer.product, bands, grid)
+            reads.setdefault((asset, bands), read)
+    if len(reads) == 1 or not any(
+        "://" in locate(catalog, scene.hrefs.get(a, "")) for a, _ in reads
+    ):
+        return {key: read() for key, read in reads.items()}
+    with ThreadPoolExecutor(len(reads), thread_name_prefix="salibi-assets") as pool:
+        # Deadlines are context variables, which threads of a pool do not inherit.
+        waiting = {key: pool.submit(copy_context().run, read) for key, read in reads.items()}
+        try:
+            return {key: future.result() for key, future in waiting.items()}
+        finally:
+            for future in waiting.values():
+                future.cancel()
+
+
+def warp(
+    layer: Layer, grid: PixelGrid, tiles: Collection[TileXYZ], sources: Sources
+) -> NDArray[np.float32]:
+    """A layer on tiles of a grid: (bands, rows, columns) in the layer's units, NaN elsewhere."""
+    warped = np.full((len(layer.bands), *grid.shape), np.nan, dtype=np.float32)
+    for rows, key in _assets_of(layer):
+        source = sources[key]
+        if source is not None:
+            warped[rows] = align.warp(source, grid, tiles=tiles, categorical=layer.categorical)
+    return align.in_units(warped, layer.product.units, layer.units)

@@ -1,0 +1,105 @@
+"""Where a build stands before it begins: what is wanted, what is there, and the plan it follows."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from salibi_data.assembly.writer import check_sizes
+from salibi_data.builds.status import BuildReport, Progress, Step
+from salibi_data.plans.plan import Plan
+from salibi_data.plans.planner import Scope, fitted, request
+from salibi_data.plans.planner import plan as make_plan
+from salibi_data.store import geoparquet
+from salibi_data.store.errors import StoreError, UsageError
+from salibi_data.store.schema import MANIFEST_NAME, SAMPLES_NAME
+
+if TYPE_CHECKING:
+    from salibi_data.assembly.workspace import Workshop
+
+
+def wanted_by(
+    variant: str | None, catalog: str, plan: str | Path | Plan | None, scope: Scope
+) -> Plan | dict[str, Any]:
+    """The plan to build, or the request that leads to one."""
+    narrowed = any(value is not None and value is not False for value in scope.values())
+    if plan is not None and (variant is not None or narrowed):
+        raise UsageError("a plan says all; give no variant, bounds, dates or limit beside it.")
+    if plan is not None:
+        return plan if isinstance(plan, Plan) else Plan.read(Path(plan))
+    if variant is None:
+        raise UsageError("neither a variant nor a plan was given; name one of them.")
+    return request(*fitted(variant, catalog, scope), scope)
+
+
+def finished_as(
+    store: Path, workshop: Workshop, wanted: Plan | dict[str, Any]
+) -> BuildReport | None:
+    """A report if the store is complete and is the one wanted; an error if it is another."""
+    if not store.exists():
+        return None
+    if not (store / MANIFEST_NAME).is_file():
+        raise StoreError(
+            f"{store} exists and is not a finished Salibi store; nothing was changed. "
+            "Choose another path, or remove it."
+        )
+    if not (store / SAMPLES_NAME).is_file():
+        raise StoreError(f"{store} lacks its {SAMPLES_NAME}; remove it and build it again.")
+    check_sizes(store)
+    table, kept = geoparquet.read(store / SAMPLES_NAME, ["tile_id"])
+    asked = wanted.request if isinstance(wanted, Plan) else wanted
+    same_plan = not isinstance(wanted, Plan) or kept.get("plan_digest") == wanted.digest
+    held = kept.get("request")  # a store that was not built from a plan has none
+    if not (same_plan and held == asked):
+        what = f" ({held['variant']} from {held['catalog']})" if held else ""
+        raise StoreError(
+            f"{store} holds another dataset{what}; nothing was changed. Choose another path, or "
+            "remove it."
+        )
+    if workshop.plan.exists():
+        return None  # blocks failed last time: try them again
+    return BuildReport(
+        store=store, num_samples=len(table), dropped={}, failures=(), was_complete=True
+    )
+
+
+def plan_given(workshop: Workshop, wanted: Plan) -> Plan:
+    """The plan begun here, which must be the one given, or a copy of that one made here.
+
+    Raises:
+        StoreError: an unfinished build of something else is there.
+    """
+    begun = workshop.begun(wanted.digest, request=wanted.request)
+    if begun is not None:
+        return begun
+    wanted.write(workshop.plan)
+    return wanted
+
+
+def plan_once(
+    workshop: Workshop,
+    store: Path,
+    wanted: Mapping[str, Any],
+    variant: str,
+    catalog: str,
+    scope: Scope,
+    report: Progress,
+) -> Plan:
+    """The plan begun here, or a new one: a build never searches twice."""
+    begun = workshop.begun(request=wanted)
+    if begun is not None:
+        return begun
+    try:
+        return make_plan(
+            variant,
+            catalog=catalog,
+            output=workshop.plan,
+            progress=lambda done, total: report(Step(stage="plan", done=done, total=total)),
+            **scope,
+        )
+    except BaseException:
+        if not store.exists() and [path.name for path in workshop.folder.iterdir()] == ["lock"]:
+            shutil.rmtree(workshop.folder)  # nothing was found yet that could be of use later
+        raise

@@ -1,0 +1,1 @@
+"""Providers, variants, and STAC items as scenes."""

@@ -1,0 +1,94 @@
+"""STAC items on disk: a static catalog's tree of JSON files, or one stac-geoparquet file.
+
+Source: STAC specification 1.0 (static catalogs); stac-geoparquet specification 1.0, where an
+item's properties are columns, its geometry is WKB, and its assets are one struct.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from salibi_data.store.errors import CatalogError
+from salibi_data.store.redaction import in_one_line
+
+_NOT_PROPERTIES: Final = frozenset(
+    {"type", "stac_version", "stac_extensions", "id", "geometry", "bbox", "links", "assets"}
+    | {"collection", "proj:geometry"}
+)
+
+Item = dict[str, Any]
+"""``id``, ``geometry``, ``properties`` and ``assets``, whose hrefs are relative if inside."""
+
+
+def items_of(path: Path, collection: str) -> Iterator[Item]:
+    """All items of one collection.
+
+    Raises:
+        CatalogError: nothing is there, or it is not a catalog.
+    """
+    import pyarrow as pa
+    import pystac
+    from shapely.errors import ShapelyError
+
+    read = _from_parquet if path.suffix == ".parquet" else _from_tree
+    others = (pa.ArrowException, ShapelyError)
+    damaged = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+    try:
+        yield from read(path, collection)
+    except (*damaged, pystac.STACError, pystac.STACTypeError, *others) as error:
+        raise CatalogError(
+            f"the catalog at {path} cannot be read: {in_one_line(error)}. Expected a static STAC catalog's "
+            "catalog.json or a stac-geoparquet file; check the path, or write it again."
+        ) from error
+
+
+def _from_tree(path: Path, collection: str) -> Iterator[Item]:
+    import pystac
+
+    root = path.parent
+    for item in pystac.Catalog.from_file(str(path)).get_items(recursive=True):
+        if item.collection_id == collection:
+            yield {
+                "id": item.id,
+                "geometry": item.geometry,
+                "properties": item.properties,
+                "assets": {
+                    key: {"href": _relative(asset.get_absolute_href() or asset.href, root)}
+                    for key, asset in item.assets.items()
+                },
+            }
+
+
+def _from_parquet(path: Path, collection: str) -> Iterator[Item]:
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+    from shapely import from_wkb
+    from shapely.geometry import mapping
+
+    table = pq.read_table(path, filters=pc.field("collection") == collection)
+    for batch in table.to_batches(max_chunksize=1024):
+        for row in batch.to_pylist():
+            properties = {
+                key: value.isoformat() if hasattr(value, "isoformat") else value
+                for key, value in row.items()
+                if key not in _NOT_PROPERTIES and value is not None
+            }
+            geometry, assets = row["geometry"], row["assets"]
+            yield {
+                "id": row["id"],
+                "geometry": mapping(from_wkb(geometry)) if geometry is not None else None,
+                "properties": properties,
+                "assets": {
+                    key: {"href": _relative(asset["href"], path.parent)}
+                    for key, asset in assets.items()
+                    if asset and asset["href"]
+                },
+            }
+
+
+def _relative(href: str, root: Path) -> str:
+    """``href`` from the catalog's folder, so that a plan does not depend on where that is."""
+    path = Path(href)
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else href

@@ -1,0 +1,177 @@
+"""The rows of a variant's file: modalities, how scenes are chosen, regions."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from salibi_data.catalog.providers import Units
+from salibi_data.store.schema import TILE_PX
+from salibi_data.store.tiles import Bounds, Span, tile_bounds
+
+LandCover = Literal[
+    "city",
+    "coast",
+    "crops",
+    "desert",
+    "forest",
+    "grassland",
+    "mountains",
+    "snow",
+    "wetland",
+]
+"""What a region may be chosen for."""
+
+RANKS: Final = ("newest", "cloud", "time")
+
+MAX_ZOOM_OFFSET: Final = 4
+"""A modality of 4096 px a sample; beyond it blocks would not fit in memory."""
+
+MAX_WITHIN_DAYS: Final = 36_525
+"""A century, longer than there are satellites; dates stay within what Python can count."""
+
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+
+
+def check_name(what: str, name: str) -> None:
+    """Raise ValueError where a name could not be a file's on every system, or part of a URL."""
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        raise ValueError(
+            f"a {what} is named {name!r}; expected a letter, then letters, digits, _ and - (64 at "
+            "most)"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionRule:
+    """How scenes of one sensor are chosen for a tile."""
+
+    sensor: str
+    rank: tuple[Literal["newest", "cloud", "time"], ...]
+    near: str | None = None
+    """Sensor whose date this one follows."""
+    within_days: float | None = None
+
+    def __post_init__(self) -> None:
+        unknown = set(self.rank) - set(RANKS)
+        if unknown or not self.rank:
+            raise ValueError(f"rank of {self.sensor} is {self.rank}; expected some of {RANKS}")
+        if self.near == self.sensor:
+            raise ValueError(f"near of {self.sensor} is itself; name a sensor chosen before it")
+        if self.within_days is not None and not 0 <= self.within_days <= MAX_WITHIN_DAYS:
+            raise ValueError(
+                f"within_days of {self.sensor} is {self.within_days}; expected 0..{MAX_WITHIN_DAYS}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModalityRecipe:
+    """One image array of a variant, and what it is made from."""
+
+    name: str
+    sensor: str
+    product: str
+    bands: tuple[str, ...]
+    units: Units
+    zoom_offset: int = 0
+    """Zoom of the pixels minus the variant's base zoom."""
+    range: tuple[tuple[float, float], ...] = ()
+    """Physical (low, high) per band, stored as 1 and 255. Empty for ``display``."""
+
+    def __post_init__(self) -> None:
+        check_name("modality", self.name)
+        if not (isinstance(self.zoom_offset, int) and 0 <= self.zoom_offset <= MAX_ZOOM_OFFSET):
+            raise ValueError(
+                f"zoom_offset of {self.name} is {self.zoom_offset}; expected 0..{MAX_ZOOM_OFFSET}"
+            )
+        if not self.bands or isinstance(self.bands, str):
+            raise ValueError(f"bands of {self.name} is {self.bands!r}; expected a list of names")
+        if len(set(self.bands)) < len(self.bands):
+            raise ValueError(f"bands of {self.name} is {list(self.bands)}; name each band once")
+        if self.units not in get_args(Units):
+            raise ValueError(f"units of {self.name} is {self.units!r}; expected {get_args(Units)}")
+        if self.units != "display" and len(self.range) != len(self.bands):
+            raise ValueError(
+                f"modality {self.name!r} in {self.units} needs a range per band: "
+                f"{len(self.bands)} bands, {len(self.range)} ranges"
+            )
+        if not all(-math.inf < low < high < math.inf for low, high in self.range):
+            raise ValueError(f"a range of {self.name} is not (low, high): {self.range}")
+
+    @property
+    def tile_px(self) -> int:
+        """Edge of the image in pixels."""
+        return int(TILE_PX * 2**self.zoom_offset)
+
+    @property
+    def scale(self) -> tuple[float, ...]:
+        """Physical units per stored step, per band."""
+        if self.units == "display":
+            return (1.0,) * len(self.bands)
+        return tuple((high - low) / 254 for low, high in self.range)
+
+    @property
+    def offset(self) -> tuple[float, ...]:
+        """Physical value of a stored 0, per band (0 itself means nodata)."""
+        if self.units == "display":
+            return (0.0,) * len(self.bands)
+        return tuple(low - (high - low) / 254 for low, high in self.range)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentPair:
+    """Two modalities on the same pixels, of which one is measured against the other."""
+
+    modality: str
+    reference: str
+
+    def __post_init__(self) -> None:
+        if self.modality == self.reference:
+            raise ValueError(f"alignment is of {self.modality} with itself; name two modalities")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """A named parent tile whose children are candidates."""
+
+    name: str
+    tile: str
+    """``zoom/x/y``."""
+    reason: str
+    kinds: tuple[LandCover, ...] = ()
+    """What it is chosen for."""
+    land_share: float = 1.0
+    """Of the tile, what the rarest sensor can be expected to cover: NAIP stops at the border and at
+    the open sea. An estimate from maps, for counting; nothing is left out by it."""
+
+    def __post_init__(self) -> None:
+        tile = re.fullmatch(r"([0-9]{1,2})/([0-9]{1,9})/([0-9]{1,9})", self.tile)
+        zoom, x, y = (int(part) for part in tile.groups()) if tile else (0, 1, 1)
+        if max(x, y) >= 2**zoom:
+            raise ValueError(
+                f"tile of region {self.name!r} is {self.tile!r}; expected zoom/column/row of a "
+                "tile of the grid, such as 10/245/380"
+            )
+        if not 0 < self.land_share <= 1:
+            raise ValueError(
+                f"land_share of region {self.name!r} is {self.land_share}; expected above 0, to 1"
+            )
+
+    @property
+    def zoom(self) -> int:
+        """Zoom of the parent tile."""
+        return int(self.tile.split("/")[0])
+
+    def span(self, zoom: int) -> Span:
+        """Its children at a zoom."""
+        own, x, y = (int(part) for part in self.tile.split("/"))
+        return Span(x, y, x + 1, y + 1).children(zoom - own)
+
+    @property
+    def bounds_lonlat(self) -> Bounds:
+        """(west, south, east, north) in degrees."""
+        zoom, x, y = (int(part) for part in self.tile.split("/"))
+        west, south, east, north = tile_bounds(zoom, [x], [y])[0].tolist()
+        return west, south, east, north

@@ -1,0 +1,315 @@
+"""Variants: which modalities a dataset has, at which zoom, and how its scenes are chosen.
+
+A modality is a row of a variant's TOML file, not code.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from salibi_data.catalog import toml_files
+from salibi_data.catalog.variant_rows import (
+    AlignmentPair,
+    ModalityRecipe,
+    Region,
+    SelectionRule,
+    check_name,
+)
+from salibi_data.store.errors import UsageError
+from salibi_data.store.schema import INDEX_ARRAYS, Modality, gsd_ratio
+from salibi_data.store.validation import record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from salibi_data.catalog.providers import Catalog, Sensor
+
+__all__ = [
+    "EXAMPLE",
+    "AlignmentPair",
+    "ModalityRecipe",
+    "Region",
+    "SelectionRule",
+    "Variant",
+    "check_fit",
+    "example_at",
+    "load_variant",
+    "native_gsd_m",
+    "used_assets",
+    "variant_from_dict",
+    "variant_names",
+]
+
+SPLITS_BY: Final = ("blocks", "scenes")
+CONVERSIONS: Final = frozenset(
+    {("power", "dB"), *((units, units) for units in ("power", "dB", "reflectance", "display"))}
+)
+"""(units of a product, units of a modality) that can be made of it; see :mod:`salibi_data.pixels.warp`."""
+
+MAX_BASE_ZOOM: Final = 22
+EXAMPLE: Final = "micro"
+"""Variant that has the modalities of the authors' release, and the default rule for splits."""
+_FOLDER: Final = "variants"
+_SECTIONS: Final = {
+    "quality": ("min_valid_fraction", "max_cloud_fraction"),
+    "split": ("split_by", "split_zoom_offset", "validation_share", "test_share"),
+}
+"""Tables of a variant's file, and the fields they hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """What a dataset is made of."""
+
+    name: str
+    summary: str
+    base_zoom: int
+    modalities: tuple[ModalityRecipe, ...] = field(metadata={"key": "modality"})
+    selection: tuple[SelectionRule, ...]
+    regions: tuple[Region, ...] = field(default=(), metadata={"key": "region"})
+    alignment: AlignmentPair | None = None
+    target_samples: int | None = None
+    min_valid_fraction: float = 1.0
+    max_cloud_fraction: float = 0.1
+    split_by: Literal["blocks", "scenes"] = "blocks"
+    """``scenes``: blocks that share a scene go to one split together."""
+    split_zoom_offset: int = 2
+    """Samples are split by parent tiles this many zooms above the base zoom."""
+    validation_share: float = 0.15
+    test_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        names = [recipe.name for recipe in self.modalities]
+        if not names or len(set(names)) < len(names) or set(names) & set(INDEX_ARRAYS):
+            raise ValueError(f"modalities are named {names}; expected names of their own")
+        if not (isinstance(self.base_zoom, int) and 0 <= self.base_zoom <= MAX_BASE_ZOOM):
+            raise ValueError(f"base_zoom is {self.base_zoom!r}; expected 0..{MAX_BASE_ZOOM}")
+        sizes = {recipe.name: recipe.tile_px for recipe in self.modalities}
+        if (pair := self.aligned) and sizes[pair.modality] != sizes[pair.reference]:
+            px = {name: sizes[name] for name in (pair.modality, pair.reference)}
+            raise ValueError(f"alignment names two modalities of {px} px; expected one size")
+        check_name("variant", self.name)
+        self._check_shares()
+        self._check_selection()
+        for region in self.regions:
+            if region.zoom > self.base_zoom:
+                raise ValueError(
+                    f"tile of region {region.name!r} is {region.tile}, finer than the base zoom "
+                    f"{self.base_zoom}; give a parent tile"
+                )
+
+    def _check_shares(self) -> None:
+        offset = self.split_zoom_offset
+        if not (isinstance(offset, int) and 0 <= offset <= self.base_zoom):
+            raise ValueError(f"split_zoom_offset is {offset}; expected 0..{self.base_zoom}")
+        if self.split_by not in SPLITS_BY:
+            raise ValueError(f"split_by is {self.split_by!r}; expected one of {SPLITS_BY}")
+        names = ("min_valid_fraction", "max_cloud_fraction", "validation_share", "test_share")
+        for name in names:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0..1")
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError(
+                f"validation_share {self.validation_share} and test_share {self.test_share} leave "
+                "nothing to train on; their sum must be below 1"
+            )
+        if self.target_samples is not None and self.target_samples < 1:
+            raise ValueError(f"target_samples is {self.target_samples}; expected at least 1")
+
+    def _check_selection(self) -> None:
+        rows = Counter(rule.sensor for rule in self.selection)
+        if set(self.sensors) - set(rows):
+            raise ValueError(f"no [[selection]] row for {sorted(set(self.sensors) - set(rows))}")
+        if twice := [sensor for sensor, count in rows.items() if count > 1]:
+            raise ValueError(f"several [[selection]] rows for {twice}; give each sensor one")
+        before: set[str] = set()
+        for rule in self.selection:
+            if rule.near is not None and rule.near not in before:
+                found = (
+                    "has no [[selection]] row" if rule.near not in rows else "is chosen after it"
+                )
+                raise ValueError(
+                    f"near of {rule.sensor} is {rule.near!r}, which {found}; name a sensor of an "
+                    "earlier row"
+                )
+            before.add(rule.sensor)
+
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """Sensors in the order of the modalities: the columns of the per-sensor arrays."""
+        return tuple(dict.fromkeys(recipe.sensor for recipe in self.modalities))
+
+    @property
+    def aligned(self) -> AlignmentPair | None:
+        """The pair whose alignment is measured; None where this variant lacks one of them."""
+        names = {recipe.name for recipe in self.modalities}
+        pair = self.alignment
+        return pair if pair and {pair.modality, pair.reference} <= names else None
+
+    @property
+    def bytes_per_sample(self) -> int:
+        """Bytes of a sample's images before compression."""
+        return sum(len(recipe.bands) * recipe.tile_px**2 for recipe in self.modalities)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form, which :func:`variant_from_dict` reads back."""
+        content = asdict(self)
+        content["modality"] = content.pop("modalities")
+        content["region"] = content.pop("regions")
+        return content
+
+    def modality(self, recipe: ModalityRecipe, catalog: Catalog) -> Modality:
+        """The store's description of ``recipe``, without statistics."""
+        sensor = catalog.sensors[recipe.sensor]
+        zoom = self.base_zoom + recipe.zoom_offset
+        return Modality(
+            name=recipe.name,
+            sensor=recipe.sensor,
+            zoom=zoom,
+            gsd_ratio=gsd_ratio(zoom, self.base_zoom),
+            size_px=recipe.tile_px,
+            bands=recipe.bands,
+            units=recipe.units,
+            scale=recipe.scale,
+            offset=recipe.offset,
+            collection=sensor.collection,
+            licence=sensor.licence,
+            attribution=sensor.attribution,
+        )
+
+
+def example_at(base_zoom: int) -> Variant:
+    """The :data:`EXAMPLE`, at a base zoom of its own and with no regions."""
+    example = load_variant(EXAMPLE)
+    offset = min(example.split_zoom_offset, base_zoom)
+    return replace(example, base_zoom=base_zoom, regions=(), split_zoom_offset=offset)
+
+
+def variant_names() -> list[str]:
+    """Names of the variants that come with this software."""
+    return toml_files.names(_FOLDER, with_key="base_zoom")
+
+
+def load_variant(name_or_path: str) -> Variant:
+    """The variant of that name, or the one a TOML file describes.
+
+    Raises:
+        UsageError: unknown name, unreadable TOML, or a field that is missing or unknown.
+    """
+    path = toml_files.find(_FOLDER, name_or_path, what="variant", known=variant_names())
+    variant = variant_from_dict(toml_files.resolved(path, _FOLDER), where=str(path))
+    _check_own_alignment(variant, path)
+    return variant
+
+
+def variant_from_dict(content: Mapping[str, Any], *, where: str) -> Variant:
+    """A variant from its TOML's content.
+
+    Raises:
+        UsageError: a field is missing, unknown, of the wrong type or out of its range.
+    """
+    try:
+        return record(Variant, _flat(content))
+    except ValueError as error:
+        raise UsageError(
+            f"{where} is not a variant: {error}; compare it with the files in catalogs/."
+        ) from error
+
+
+def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content with the fields of its sections beside the others, as a plan keeps it."""
+    flat = {key: value for key, value in content.items() if key not in _SECTIONS}
+    for name, keys in _SECTIONS.items():
+        section = content.get(name, {})
+        if not isinstance(section, dict):
+            raise ValueError(f"[{name}] is {section!r}; expected a table")  # noqa: TRY004
+        for key, value in section.items():
+            if key not in keys:
+                known = ", ".join(keys)
+                raise ValueError(f"[{name}] has an unknown key {key!r}; known are {known}")
+            if key in flat:
+                raise ValueError(f"{key} is given under [{name}] and outside of it; give it once")
+            flat[key] = value
+    return flat
+
+
+def _check_own_alignment(variant: Variant, path: Path) -> None:
+    """A pair that the file itself names is there; one that it inherits may lack a modality."""
+    names = [recipe.name for recipe in variant.modalities]
+    own = toml_files.read(path).get("alignment", {})
+    if strangers := [name for name in own.values() if name not in names]:
+        raise UsageError(
+            f"{path} is not a variant: alignment names {strangers}, and its modalities are "
+            f"{', '.join(names)}; name two of these."
+        )
+
+
+def check_fit(variant: Variant, catalog: Catalog) -> None:
+    """Every modality's sensor, product and bands are in the catalog, in units it can be made of.
+
+    Raises:
+        UsageError: one is not.
+    """
+    for recipe in variant.modalities:
+        sensor = catalog.sensors.get(recipe.sensor)
+        product = sensor.products.get(recipe.product) if sensor else None
+        unknown = set(recipe.bands) - set(product.bands) if product else set(recipe.bands)
+        if product is not None and not unknown:
+            if (product.units, recipe.units) not in CONVERSIONS:
+                raise UsageError(
+                    f"modality {recipe.name!r} of variant {variant.name!r} wants {recipe.units} and "
+                    f"{recipe.sensor} {recipe.product} of catalog {catalog.name!r} is in "
+                    f"{product.units}; give the modality units that can be made of it."
+                )
+            continue
+        cannot = (
+            f"catalog {catalog.name!r} cannot give modality {recipe.name!r} of variant "
+            f"{variant.name!r}: it has "
+        )
+        substitute = _substitute(sensor, recipe)
+        if substitute is not None:
+            raise UsageError(
+                f"{cannot}{recipe.sensor} only as {substitute}: no terrain correction, no CRS, "
+                "control points only. Take collection sentinel-1-rtc of --catalog "
+                f"planetary-computer, or {substitute} as it is with --allow-grd."
+            )
+        raise UsageError(
+            f"{cannot}no {recipe.sensor} {recipe.product} with bands "
+            f"{', '.join(sorted(unknown))}. Choose another catalog or variant."
+        )
+
+
+def _substitute(sensor: Sensor | None, recipe: ModalityRecipe) -> str | None:
+    """Name in capitals of the sensor's product that may stand in for the recipe's."""
+    products = sensor.products if sensor else {}
+    names = (name for name, p in products.items() if p.stands_in_for == recipe.product)
+    return next((name.upper() for name in names), None)
+
+
+def used_assets(variant: Variant, catalog: Catalog, sensor_name: str) -> tuple[str, ...]:
+    """Asset keys of a sensor that a build opens, the cloud mask's last."""
+    sensor = catalog.sensors[sensor_name]
+    assets = [
+        asset
+        for recipe in variant.modalities
+        if recipe.sensor == sensor_name
+        for asset in sensor.products[recipe.product].assets_of(recipe.bands)
+    ]
+    if sensor.clouds is not None:
+        assets.append(sensor.clouds.asset)
+    return tuple(dict.fromkeys(assets))
+
+
+def native_gsd_m(
+    recipe: ModalityRecipe, catalog: Catalog, properties: Mapping[str, Any]
+) -> float | None:
+    """Native pixel in metres of a modality's coarsest band, in an item with these properties.
+
+    None where the catalog does not say.
+    """
+    product = catalog.sensors[recipe.sensor].products[recipe.product]
+    sizes = [product.native_gsd_m(band, properties) for band in recipe.bands]
+    return max((size for size in sizes if size is not None), default=None)

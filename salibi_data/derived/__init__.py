@@ -1,0 +1,1 @@
+"""Stores made of other stores: subsets and merges."""

@@ -1,0 +1,104 @@
+"""May stores be merged? They may if a value of one means what it means in every other. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from salibi_data.store.errors import UsageError
+
+if TYPE_CHECKING:
+    from salibi_data.derived.sources import Stored
+    from salibi_data.store.schema import Modality, StoreAttributes
+
+MEANING: Final = (
+    *("sensor", "zoom", "gsd_ratio", "size_px", "bands", "units", "scale", "offset", "nodata"),
+)
+"""Fields of a modality that decide what its values mean; they are equal in all stores."""
+
+MERGED: Final = "merged"
+"""The variant's name where the stores have several."""
+
+
+def agreed(sources: Sequence[Stored]) -> StoreAttributes:
+    """What a store of the samples of all sources says of itself, without digest and statistics.
+
+    Args:
+        sources: the first one decides the order of modalities and sensors.
+
+    Raises:
+        UsageError: the sources differ; the message says which, and in what.
+    """
+    first = sources[0]
+    _check_modalities(sources)
+    for other in sources[1:]:
+        zooms = (first.attributes.base_zoom, other.attributes.base_zoom)
+        if zooms[0] != zooms[1]:
+            raise UsageError(_differ(first, other, "base zoom", *zooms))
+        for name in first.attributes.modalities:
+            _check_meaning(first, other, name)
+    merged = {
+        name: _joined([s.attributes.modalities[name] for s in sources])
+        for name in first.attributes.modalities
+    }
+    used = {modality.sensor for modality in merged.values()}
+    every = [stored.attributes for stored in sources]
+    variants = _unique(attributes.variant for attributes in every)
+    return replace(
+        first.attributes,
+        variant=variants[0] if len(variants) == 1 else MERGED,
+        catalog=", ".join(_unique(attributes.catalog for attributes in every)),
+        modalities=merged,
+        sensors=tuple(sensor for sensor in first.attributes.sensors if sensor in used),
+        notes=_unique(note for attributes in every for note in attributes.notes),
+    )
+
+
+def _check_modalities(sources: Sequence[Stored]) -> None:
+    """Whether all have the same."""
+    first = sources[0].attributes.modalities
+    if all(set(stored.attributes.modalities) == set(first) for stored in sources):
+        return
+    shared = [name for name in first if all(name in s.attributes.modalities for s in sources)]
+    held = "; ".join(f"{s.where} has {', '.join(s.attributes.modalities)}" for s in sources)
+    remedy = (
+        f"First take what all have, with `salibi-data subset --modalities {','.join(shared)}`."
+        if shared
+        else "They have none in common."
+    )
+    raise UsageError(f"the stores cannot be merged, as their modalities differ: {held}. {remedy}")
+
+
+def _check_meaning(first: Stored, other: Stored, name: str) -> None:
+    ours, theirs = (stored.attributes.modalities[name] for stored in (first, other))
+    for field in MEANING:
+        values = getattr(ours, field), getattr(theirs, field)
+        if values[0] != values[1]:
+            raise UsageError(_differ(first, other, f"{field} of {name}", *values))
+
+
+def _differ(first: Stored, other: Stored, what: str, ours: object, theirs: object) -> str:
+    return (
+        f"the stores cannot be merged: {what} is {ours} in {first.where} and {theirs} in "
+        f"{other.where}. Build both with the same variant."
+    )
+
+
+def _joined(modalities: Sequence[Modality]) -> Modality:
+    """A modality from several collections, under all of their licences."""
+    return replace(
+        modalities[0],
+        collection=_listed(modality.collection for modality in modalities),
+        licence=_listed(modality.licence for modality in modalities),
+        attribution=_listed(modality.attribution for modality in modalities),
+    )
+
+
+def _listed(values: Iterable[str]) -> str:
+    return "; ".join(filter(None, _unique(values)))
+
+
+def _unique(values: Iterable[str]) -> tuple[str, ...]:
+    """Each value once, in the order in which they first come."""
+    return tuple(dict.fromkeys(values))

@@ -1,0 +1,192 @@
+"""Which samples of a store are wanted, and which modalities: for a subset, or a part of a download.
+
+A selection looks at index arrays and at columns of the table, never at images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from salibi_data.catalog.search import parse_dates
+from salibi_data.plans import areas
+from salibi_data.plans.sampling import lot
+from salibi_data.plans.scene_selection import Tiles
+from salibi_data.store.errors import SelectionError, UsageError
+from salibi_data.store.schema import SPLITS, UNKNOWN_TIME
+from salibi_data.store.tiles import spans_within
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from salibi_data.store.schema import StoreAttributes
+    from salibi_data.store.tiles import Bounds
+
+SHIFT_COLUMN: Final = "alignment_shift_m"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What is wanted of a store; what is left out does not narrow it.
+
+    A sample of which something asked for is not known does not match: no date, no measure of its
+    clouds or of its alignment.
+    """
+
+    splits: tuple[str, ...] | None = None
+    """Names of :data:`~salibi_data.store.schema.SPLITS`."""
+    bounds_lonlat: Bounds | None = None
+    """(west, south, east, north) in degrees; tiles lie wholly within."""
+    aoi: str | Path | None = None
+    """GeoJSON or GeoParquet file of an outline; tiles lie wholly within."""
+    dates: str | None = None
+    """``A/B``; every sensor of the modalities wanted saw the sample within."""
+    max_cloud: float | None = None
+    """Largest cloudy share of a tile, 0..1."""
+    max_shift_m: float | None = None
+    """Largest shift measured between two sensors, in metres."""
+    limit: int | None = None
+    """At most so many samples, drawn evenly and reproducibly from all that match."""
+    modalities: tuple[str, ...] | None = None
+    """Names of arrays; they keep the store's order."""
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.splits or ()) - set(SPLITS):
+            raise UsageError(
+                f"no split {', '.join(sorted(unknown))}; choose from {', '.join(SPLITS)}."
+            )
+        if self.max_cloud is not None and not 0 <= self.max_cloud <= 1:
+            raise UsageError(f"max_cloud is {self.max_cloud}; expected a share of a tile, 0..1.")
+        if self.max_shift_m is not None and not self.max_shift_m >= 0:
+            raise UsageError(f"max_shift_m is {self.max_shift_m}; expected metres, 0 or more.")
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"limit is {self.limit}; expected at least 1 sample.")
+        if self.dates is not None:
+            parse_dates(self.dates)
+        if self.bounds_lonlat is not None:
+            spans_within(self.bounds_lonlat, 0)
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of ``samples.parquet`` that :meth:`rows` looks at."""
+        return [SHIFT_COLUMN] if self.max_shift_m is not None else []
+
+    def rows(
+        self, attributes: StoreAttributes, arrays: Mapping[str, Any], table: Any = None
+    ) -> NDArray[np.int64]:
+        """Positions of the samples that match, ascending, shape (M,) with M > 0.
+
+        Args:
+            attributes: of the store.
+            arrays: its index arrays by name, NumPy's or Zarr's; its Zarr group is such a mapping.
+            table: pyarrow table with :attr:`columns`, a row per sample; not looked at without any.
+
+        Raises:
+            SelectionError: no sample matches.
+            UsageError: the store lacks a modality, or a measure that is asked for; or no area can
+                be read.
+        """
+        tile = np.asarray(arrays["tile"][:]).astype(np.int64)
+        tiles = Tiles(zoom=attributes.base_zoom, x=tile[:, 1], y=tile[:, 2])
+        keep = np.ones(len(tiles), dtype=bool)
+        left = {}
+        for test, matches in self._tests(attributes, arrays, table, tiles):
+            keep &= matches
+            left[test] = int(keep.sum())
+        if not keep.any():
+            told = ", ".join(f"{count} after {name}" for name, count in left.items())
+            raise SelectionError(
+                f"none of {len(tiles)} samples matches: of these there are {told}. Ask for less."
+            )
+        rows: NDArray[np.int64] = np.flatnonzero(keep)
+        if self.limit is None or self.limit >= len(rows):
+            return rows
+        chances = lot(tiles.zoom, tiles.x[rows], tiles.y[rows])
+        return np.sort(rows[np.argsort(chances)[: self.limit]])
+
+    def _tests(
+        self, attributes: StoreAttributes, arrays: Mapping[str, Any], table: Any, tiles: Tiles
+    ) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+        """Name of each test that narrows, and which samples pass it, (N,)."""
+        sensors = self.narrowed(attributes).sensors
+        if self.splits is not None:
+            yield "split", np.isin(arrays["split"][:], [SPLITS[name] for name in self.splits])
+        if self._area is not None:
+            yield "area", self._area.holds(tiles)
+        if self.dates is not None:
+            columns = [attributes.sensors.index(name) for name in sensors]
+            yield "dates", self._seen_within(arrays["acquired"][:][:, columns])
+        # A comparison with NaN, which stands for "not measured", is false.
+        if self.max_cloud is not None:
+            yield "clouds", arrays["cloud_fraction"][:] <= np.float32(self.max_cloud)
+        if self.max_shift_m is not None:
+            yield "shift", _shifts_m(table) <= np.float32(self.max_shift_m)
+
+    def narrowed(self, attributes: StoreAttributes) -> StoreAttributes:
+        """A store's attributes with the modalities wanted alone, and their sensors.
+
+        Raises:
+            UsageError: the store lacks one.
+        """
+        if self.modalities is None:
+            return attributes
+        if not self.modalities or set(self.modalities) - set(attributes.modalities):
+            raise UsageError(
+                f"modalities {', '.join(self.modalities) or 'none'} were asked for, and the store "
+                f"has {', '.join(attributes.modalities)}; choose from these."
+            )
+        kept = {n: m for n, m in attributes.modalities.items() if n in self.modalities}
+        used = {modality.sensor for modality in kept.values()}
+        sensors = tuple(name for name in attributes.sensors if name in used)
+        return replace(attributes, modalities=kept, sensors=sensors)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form of what was asked for: equal ones select the same of the same store."""
+        content: dict[str, Any] = {
+            "splits": sorted(set(self.splits)) if self.splits else None,
+            "bounds_lonlat": list(self.bounds_lonlat) if self.bounds_lonlat else None,
+            "aoi_sha256": self._outline and hashlib.sha256(self._outline.wkb).hexdigest(),
+            "dates": self.dates,
+            "max_cloud": self.max_cloud,
+            "max_shift_m": self.max_shift_m,
+            "limit": self.limit,
+            "modalities": sorted(set(self.modalities)) if self.modalities else None,
+        }
+        return {key: value for key, value in content.items() if value is not None}
+
+    @cached_property
+    def _outline(self) -> Any:
+        """What the area's file holds, read once; None without one."""
+        return None if self.aoi is None else areas.read_outline(Path(self.aoi))
+
+    @property
+    def _area(self) -> Any:
+        if self._outline is None and self.bounds_lonlat is None:
+            return None
+        box = self.bounds_lonlat or self._outline.bounds
+        return areas.Area(boxes=(box,), outline=self._outline)
+
+    def _seen_within(self, acquired_s: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether all times of each sample are known and within the dates, (N,)."""
+        first, last = parse_dates(self.dates or "")
+        within = (acquired_s >= first.timestamp()) & (acquired_s <= last.timestamp())
+        known = acquired_s != UNKNOWN_TIME
+        every: NDArray[np.bool_] = (within & known).all(axis=1)
+        return every
+
+
+def _shifts_m(table: Any) -> NDArray[np.float32]:
+    """The measured shift of each sample, NaN where there is none, (N,)."""
+    if table is None or SHIFT_COLUMN not in table.column_names:
+        raise UsageError(
+            "the alignment of this store's samples was not measured; leave the largest shift out."
+        )
+    shifts_m: NDArray[np.float32] = table[SHIFT_COLUMN].to_numpy().astype(np.float32)
+    return shifts_m

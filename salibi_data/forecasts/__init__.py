@@ -1,0 +1,1 @@
+"""What a variant's regions hold, and what building them costs."""

@@ -1,0 +1,1 @@
+"""Data sets that exist already, into stores."""

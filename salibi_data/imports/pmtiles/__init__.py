@@ -1,0 +1,1 @@
+"""The authors' released PMTiles archives, into a store and back."""

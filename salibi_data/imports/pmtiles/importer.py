@@ -1,0 +1,294 @@
+"""The authors' released PMTiles archives into a store: what it holds, and what is unknown of it.
+
+Nothing but the archives' directories is in memory; tiles are decoded shard by shard, by whoever
+writes the shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+import numpy as np
+
+from salibi_data import __version__
+from salibi_data.assembly.executor import Lost, check_main_module, crew
+from salibi_data.assembly.shards import Contents, Progress, make_store
+from salibi_data.assembly.writer import SAMPLES_PER_SHARD, file_sha256
+from salibi_data.builds.samples_table import write_unsourced
+from salibi_data.catalog.providers import load_catalog
+from salibi_data.catalog.variants import EXAMPLE, Variant, example_at, load_variant
+from salibi_data.imports.pmtiles.directory import Archive, open_archive
+from salibi_data.imports.pmtiles.layout import fits, own_modalities
+from salibi_data.imports.pmtiles.samples import Parts, base_zoom_of, complete_parts, layouts
+from salibi_data.plans.splits import assign_or_guard
+from salibi_data.store.errors import ReadError, SelectionError, UsageError
+from salibi_data.store.schema import SPLITS, UNKNOWN_TIME, Modality, StoreAttributes
+from salibi_data.store.tiles import ground_gsd_m
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from salibi_data.imports.pmtiles.layout import Layout
+
+Splits = Literal["blocks", "none"]
+
+CATALOG: Final = "pmtiles"
+"""What a store that was imported says of where it is from."""
+RULES_VERSION: Final = 1
+"""Another one whenever the same archives would become other bytes."""
+_TERMS: Final = "earth-search"
+"""Catalog whose licences are those of the sensors themselves, not of a provider's processing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportReport:
+    """What an import did."""
+
+    store: Path
+    base_zoom: int
+    num_samples: int
+    num_tiles: Mapping[str, int]
+    """Tiles at the base zoom by archive; those beyond the samples lack a part elsewhere."""
+    splits: Mapping[str, int]
+    damaged: tuple[str, ...]
+    """Samples left out because a tile of theirs cannot be decoded, ``zoom/column/row``."""
+    was_complete: bool
+    """The store was there already; nothing was done."""
+
+
+def import_pmtiles(
+    store: str | Path,
+    *,
+    sar: str | Path | None = None,
+    lores: str | Path | None = None,
+    hires: str | Path | None = None,
+    variant: str | None = None,
+    zoom: int | None = None,
+    splits: Splits = "blocks",
+    skip_damaged: bool = False,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> ImportReport:
+    """Make a store of released archives, or go on with one that was stopped.
+
+    Args:
+        store: path of the Zarr group to make.
+        sar: archive of Sentinel-1 tiles; without it the store has no such modality.
+        lores: archive of Sentinel-2 tiles, likewise.
+        hires: archive of NAIP tiles and their children, likewise.
+        variant: name or TOML file of the variant that this is a release of: its name and its rule
+            for splits are taken. By default it is called ``released``, and split as ``micro`` is.
+        zoom: the base zoom, where the archives have samples at several.
+        splits: ``blocks`` as in built stores, but samples between blocks are kept, as split
+            ``guard``; ``none`` puts all samples into training.
+        skip_damaged: leave out samples of which a tile cannot be decoded, instead of failing.
+        workers: processes that read and write; the bytes do not depend on their number.
+        progress: called as shards are done.
+
+    Raises:
+        UsageError: no archive, no file where one should be, the zoom is not clear, or the variant
+            does not fit.
+        ReadError: an archive or a tile is damaged, or not what this software reads.
+        SelectionError: no tile has all parts.
+        StoreError: something else is at the store's path, or another process is at work on it.
+    """
+    check_main_module()
+    if splits not in get_args(Splits):
+        raise UsageError(f"splits are {splits!r}; give one of {', '.join(get_args(Splits))}.")
+    given = {"sar": sar, "lores": lores, "hires": hires}
+    archives = {name: open_archive(path) for name, path in given.items() if path is not None}
+    if not archives:
+        raise UsageError("no archive was given; name those of sar, lores and hires.")
+    base_zoom = base_zoom_of(archives, zoom)
+    rules = _variant(variant, base_zoom)
+    parts = complete_parts(archives, base_zoom)
+    damaged = _damaged(parts, workers) if skip_damaged else []
+    left_out = tuple(f"{base_zoom}/{parts.x[n]}/{parts.y[n]}" for n in damaged)
+    parts = parts.of(np.setdiff1d(np.arange(len(parts)), damaged))
+    if not len(parts):
+        raise SelectionError(
+            "every sample has a tile that is damaged; download the archives again."
+        )
+    split = _split(rules, parts, splits)
+    made = make_store(
+        store,
+        _contents(archives, rules, parts, split, left_out),
+        workers=workers,
+        progress=progress,
+    )
+    return ImportReport(
+        store=Path(store),
+        base_zoom=base_zoom,
+        num_samples=len(parts),
+        num_tiles={name: archive.num_tiles(base_zoom) for name, archive in archives.items()},
+        splits={name: int((split == code).sum()) for name, code in SPLITS.items()},
+        damaged=left_out,
+        was_complete=not made,
+    )
+
+
+def _variant(name_or_path: str | None, base_zoom: int) -> Variant:
+    """The variant that says how the store is called and split."""
+    if name_or_path is None:
+        return replace(example_at(base_zoom), name="released")
+    variant = load_variant(name_or_path)
+    if variant.split_by != "blocks":
+        raise UsageError(
+            f"variant {variant.name} is split by {variant.split_by}, and archives do not say which "
+            "theirs are; name another variant."
+        )
+    if variant.base_zoom != base_zoom:
+        raise UsageError(
+            f"variant {variant.name} is at zoom {variant.base_zoom}, and the archives' samples are at "
+            f"zoom {base_zoom}; name the variant that they are a release of."
+        )
+    return variant
+
+
+def _damaged(parts: Parts, workers: int) -> list[int]:
+    """Samples that cannot be used, found by decoding every tile."""
+    num_shards = -(-len(parts) // SAMPLES_PER_SHARD)
+    tasks = ((n, Parts.damaged, (parts.shard(n),)) for n in range(num_shards))
+    found: list[int] = []
+    with crew(workers, None) as team:
+        for number, result in team.run(tasks):
+            if isinstance(result, Lost):
+                raise ReadError(f"tiles could not be checked: {result.reason}. Run it again.")
+            found += [number * SAMPLES_PER_SHARD + at for at in result]
+    return sorted(found)
+
+
+def _split(rules: Variant, parts: Parts, splits: Splits) -> NDArray[np.uint8]:
+    """Split code of each sample: none is left out of a release for where it lies."""
+    if splits == "none":
+        return np.full(len(parts), SPLITS["train"], np.uint8)
+    return assign_or_guard(rules, parts.x, parts.y)
+
+
+def _contents(
+    archives: Mapping[str, Archive],
+    rules: Variant,
+    parts: Parts,
+    split: NDArray[np.uint8],
+    left_out: tuple[str, ...],
+) -> Contents:
+    modalities = {
+        name: modality
+        for layout, archive in layouts(archives)
+        for name, modality in _modalities(layout, archive, rules).items()
+    }
+    attributes = StoreAttributes(
+        variant=rules.name,
+        catalog=CATALOG,
+        base_zoom=rules.base_zoom,
+        sensors=tuple(dict.fromkeys(modality.sensor for modality in modalities.values())),
+        modalities=modalities,
+        plan_digest="",
+        software_version=__version__,
+        notes=tuple(_notes(archives, split, left_out)),
+    )
+    checksums = _checksums(archives)
+    digest = _digest(checksums, attributes, split, left_out)
+    about = {
+        "plan_digest": digest,
+        "request": {"variant": rules.name, "catalog": CATALOG},
+        "archives": checksums,
+    }
+    num_samples, num_sensors = len(parts), len(attributes.sensors)
+    return Contents(
+        attributes=replace(attributes, plan_digest=digest),
+        index={
+            "tile": np.stack([np.full(num_samples, rules.base_zoom), parts.x, parts.y], axis=1),
+            "gsd_m": ground_gsd_m(rules.base_zoom, parts.y),
+            "acquired": np.full((num_samples, num_sensors), UNKNOWN_TIME),
+            "cloud_fraction": np.full(num_samples, np.nan),
+            "split": split,
+        },
+        shard=parts.shard,
+        write_samples=partial(write_unsourced, sensors=attributes.sensors, about=about),
+        digest=digest[:24],
+    )
+
+
+def _modalities(layout: Layout, archive: Archive, rules: Variant) -> dict[str, Modality]:
+    """What an archive's values mean: as it says itself if we wrote it, else as far as is known."""
+    own = own_modalities(archive)
+    if own is None:
+        return {name: _released(name, layout, archive, rules) for name in layout.modalities}
+    for name in layout.modalities:
+        if name not in own or not fits(layout, own[name], rules.base_zoom):
+            raise ReadError(
+                f"{archive.path} was written from a store that has no {name} of "
+                f"{', '.join(layout.bands)} for base zoom {rules.base_zoom}; export it again."
+            )
+    return {name: own[name].with_statistics((), ()) for name in layout.modalities}
+
+
+def _released(name: str, layout: Layout, archive: Archive, rules: Variant) -> Modality:
+    """A modality of the release: the sensor's terms, the archive's credit, no physical units."""
+    recipes = {recipe.name: recipe for recipe in load_variant(EXAMPLE).modalities}
+    modality = rules.modality(recipes[name], load_catalog(_TERMS))
+    credit = archive.metadata.get("attribution")
+    return replace(
+        modality,
+        units="display",
+        scale=(1.0,) * len(layout.bands),
+        offset=(0.0,) * len(layout.bands),
+        collection="",
+        attribution=credit if credit and isinstance(credit, str) else modality.attribution,
+    )
+
+
+def _notes(
+    archives: Mapping[str, Archive], split: NDArray[np.uint8], left_out: tuple[str, ...]
+) -> Iterator[str]:
+    """What a reader should know of the store."""
+    foreign = [name for name, archive in archives.items() if own_modalities(archive) is None]
+    yield "Imported from PMTiles archives: scenes, acquisition dates and clouds are unknown."
+    if foreign:
+        yield (
+            f"{', '.join(foreign)}: 0 where a tile was observed is stored as 1; a tile of nothing but "
+            "0 is taken for a failed download, and is nodata."
+        )
+    if "sar" in foreign:
+        yield (
+            "sar: the dB scale of the 8-bit values is unknown. The release's scaling wraps the "
+            "brightest to 0, and its alpha is that of VV: a stored 1 may be the darkest value, the "
+            "brightest, or VH without observation."
+        )
+    guards = int((split == SPLITS["guard"]).sum())
+    if guards:
+        yield (
+            f"{guards} samples touch a block of a split they must not leak into; they are in split "
+            "guard, which nothing is trained or measured on."
+        )
+    elif not split.any():
+        yield "All samples are in the training split."
+    if left_out:
+        yield f"{len(left_out)} samples are left out, as a tile of theirs cannot be decoded."
+
+
+def _checksums(archives: Mapping[str, Archive]) -> dict[str, str]:
+    """SHA-256 of each archive's file, as ``sha256sum`` prints it; one thread for each."""
+    with ThreadPoolExecutor(len(archives)) as threads:
+        found = threads.map(file_sha256, [archive.path for archive in archives.values()])
+        return dict(zip(archives, found, strict=True))
+
+
+def _digest(
+    checksums: Mapping[str, str],
+    attributes: StoreAttributes,
+    split: NDArray[np.uint8],
+    left_out: tuple[str, ...],
+) -> str:
+    """SHA-256 of all that decides the store's bytes."""
+    said = {k: v for k, v in attributes.to_dict().items() if k != "software_version"}
+    content = json.dumps([RULES_VERSION, checksums, said, left_out], sort_keys=True)
+    return hashlib.sha256(content.encode() + split.tobytes()).hexdigest()

@@ -1,0 +1,212 @@
+"""Which samples released archives hold, and where the tiles of each lie: the all-parts rule.
+
+A sample is a tile that every archive holds, and in high resolution its four children, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from salibi_data.assembly.writer import SAMPLES_PER_SHARD
+from salibi_data.imports.pmtiles.layout import (
+    LAYOUTS,
+    ZOOM_OFFSETS,
+    Layout,
+    child_tiles,
+    own_modalities,
+)
+from salibi_data.imports.pmtiles.tile_codec import decode, stored_values
+from salibi_data.store.errors import ReadError, SelectionError, UsageError
+from salibi_data.store.schema import TILE_PX
+from salibi_data.store.tiles import tile_ids, tiles_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from salibi_data.imports.pmtiles.directory import Archive
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Part:
+    """Where the images of one modality lie in their archive."""
+
+    modality: str
+    archive: Path
+    base_zoom: int
+    zoom_offset: int
+    x: NDArray[np.int64]
+    """Columns of the samples at the base zoom, (N,)."""
+    y: NDArray[np.int64]
+    offset: NDArray[np.int64]
+    """In the archive, of the tiles as they lie in an image, (N, rows, columns)."""
+    length: NDArray[np.int64]
+    channels: tuple[int, ...]
+    zero_is_nodata: bool
+
+    def of(self, samples: Any) -> Part:
+        """The same of some samples, by a slice, a mask or indices."""
+        fields = ("x", "y", "offset", "length")
+        return replace(self, **{name: getattr(self, name)[samples] for name in fields})
+
+    def read(self) -> NDArray[np.uint8]:
+        """The images, (N, bands, size, size).
+
+        Raises:
+            ReadError: a tile cannot be decoded, or is not what this archive should hold.
+        """
+        num, rows, columns = self.offset.shape
+        tiles = np.empty((num, rows, columns, len(self.channels), TILE_PX, TILE_PX), np.uint8)
+        with self.archive.open("rb") as file:
+            for place in np.ndindex(num, rows, columns):
+                file.seek(int(self.offset[place]))
+                try:
+                    tiles[place] = self._values(file.read(int(self.length[place])))
+                except ReadError as error:
+                    raise ReadError(
+                        f"tile {self._name(*place)} of {self.archive} cannot be used: {error}. "
+                        "Download the archive again, or leave out such samples: --skip-damaged."
+                    ) from error
+        shape = (num, len(self.channels), rows * TILE_PX, columns * TILE_PX)
+        return tiles.transpose(0, 3, 1, 4, 2, 5).reshape(shape)
+
+    def _values(self, content: bytes) -> NDArray[np.uint8]:
+        rgba = decode(content)
+        empty = [channel for channel in range(3) if channel not in self.channels]
+        if rgba[..., empty][rgba[..., 3] > 0].any():
+            raise ReadError("it has red, which a SAR tile leaves empty (green is VV, blue is VH)")
+        return stored_values(rgba, self.channels, zero_is_nodata=self.zero_is_nodata)
+
+    def _name(self, number: int, row: int, column: int) -> str:
+        x = (int(self.x[number]) << self.zoom_offset) + column
+        y = (int(self.y[number]) << self.zoom_offset) + row
+        return f"{self.base_zoom + self.zoom_offset}/{x}/{y}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Parts:
+    """All modalities of the same samples; as the source of a shard, of its samples alone."""
+
+    parts: tuple[Part, ...]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def x(self) -> NDArray[np.int64]:
+        """Columns of the samples, (N,)."""
+        return self.parts[0].x
+
+    @property
+    def y(self) -> NDArray[np.int64]:
+        """Rows of the samples, (N,)."""
+        return self.parts[0].y
+
+    def of(self, samples: Any) -> Parts:
+        """The same of some samples, by a slice, a mask or indices."""
+        return Parts(parts=tuple(part.of(samples) for part in self.parts))
+
+    def shard(self, number: int) -> Parts:
+        """The samples of one shard."""
+        return self.of(slice(number * SAMPLES_PER_SHARD, (number + 1) * SAMPLES_PER_SHARD))
+
+    def read(self) -> dict[str, NDArray[np.uint8]]:
+        """Per modality (N, bands, size, size); raises as :meth:`Part.read`."""
+        return {part.modality: part.read() for part in self.parts}
+
+    def damaged(self) -> list[int]:
+        """Samples of which a tile cannot be used, found by decoding every one."""
+        return [n for n in range(len(self)) if not self._is_readable(n)]
+
+    def _is_readable(self, number: int) -> bool:
+        try:
+            self.of(slice(number, number + 1)).read()
+        except ReadError:
+            return False
+        return True
+
+
+def layouts(archives: Mapping[str, Archive]) -> Iterator[tuple[Layout, Archive]]:
+    """The archives given by name, in the order of a store's modalities."""
+    return ((layout, archives[layout.name]) for layout in LAYOUTS if layout.name in archives)
+
+
+def base_zoom_of(archives: Mapping[str, Archive], wanted: int | None) -> int:
+    """The zoom at which every archive has tiles, and children where it should.
+
+    Raises:
+        UsageError: there is none, or there are several and none was asked for.
+    """
+    fitting = set.intersection(
+        *(
+            {zoom - ZOOM_OFFSETS[name] for zoom in archive.zooms}
+            for layout, archive in layouts(archives)
+            for name in layout.modalities
+        )
+    )
+    held = "; ".join(
+        f"{archive.path.name} has zoom {', '.join(str(zoom) for zoom in archive.zooms)}"
+        for archive in archives.values()
+    )
+    if not fitting:
+        raise UsageError(
+            "the archives share no zoom z, with z + 1 in the high-resolution one for the four "
+            f"children ({held}); give the archives of one release."
+        )
+    if wanted in fitting or (wanted is None and len(fitting) == 1):
+        return fitting.pop() if wanted is None else wanted
+    choices = " or ".join(str(zoom) for zoom in sorted(fitting))
+    raise UsageError(f"samples may be at zoom {choices} ({held}); say which with --zoom.")
+
+
+def complete_parts(archives: Mapping[str, Archive], base_zoom: int) -> Parts:
+    """Exactly the tiles of which every archive has every part, in the store's order.
+
+    Raises:
+        SelectionError: there is none.
+    """
+    fewest = min(archives.values(), key=lambda archive: archive.num_tiles(base_zoom))
+    x, y = tiles_of(base_zoom, fewest.ids(base_zoom))
+    parts = tuple(
+        _part(layout, archive, name, base_zoom, x, y)
+        for layout, archive in layouts(archives)
+        for name in layout.modalities
+    )
+    complete = np.logical_and.reduce([(part.offset >= 0).all(axis=(1, 2)) for part in parts])
+    if not complete.any():
+        counts = ", ".join(f"{(part.offset >= 0).sum()} of {part.modality}" for part in parts)
+        raise SelectionError(
+            f"none of the {len(x)} tiles at zoom {base_zoom} has all parts (there are {counts}); give "
+            "the archives of one release."
+        )
+    return Parts(parts=parts).of(complete)
+
+
+def _part(
+    layout: Layout,
+    archive: Archive,
+    name: str,
+    base_zoom: int,
+    x: NDArray[np.int64],
+    y: NDArray[np.int64],
+) -> Part:
+    zoom_offset = ZOOM_OFFSETS[name]
+    columns, rows = child_tiles(zoom_offset, x, y)
+    ids = tile_ids(base_zoom + zoom_offset, columns.ravel(), rows.ravel())
+    offset, length = archive.find(ids.reshape(columns.shape))
+    return Part(
+        modality=name,
+        archive=archive.path,
+        base_zoom=base_zoom,
+        zoom_offset=zoom_offset,
+        x=x,
+        y=y,
+        offset=offset,
+        length=length,
+        channels=layout.channels,
+        zero_is_nodata=own_modalities(archive) is not None,
+    )

@@ -1,0 +1,105 @@
+"""One tile of an archive and the values a store keeps: decoded and encoded, alpha and zero.
+
+A store keeps 0 for "no observation" and 1..255 for what was observed; a tile says the same by its
+alpha, and uses 0 as a value, too. :func:`stored_values` is the rule between them
+(``docs/decisions/0015-released-archives.md``).
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from salibi_data.store.errors import ReadError
+from salibi_data.store.redaction import in_one_line
+from salibi_data.store.schema import NODATA, TILE_PX
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+FORMATS: Final = ("PNG", "JPEG", "WEBP")
+MODES: Final = ("RGB", "RGBA", "P")
+PNG_LEVEL: Final = 6
+
+_DAMAGE: Final = (
+    *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError),
+    *(struct.error, zlib.error),
+)
+"""What Pillow's readers raise of files that are not what they should be."""
+
+
+def decode(content: bytes) -> NDArray[np.uint8]:
+    """Pixels of an encoded tile, (256, 256, 4): red, green, blue, alpha; alpha 255 where it has none.
+
+    Raises:
+        ReadError: no PNG, JPEG or WebP image, damaged, another size than a tile's, or in a mode
+            other than colours.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                size, mode = image.size, image.mode
+                if size == (TILE_PX, TILE_PX):
+                    # Decoding looks at no checksum of a PNG's pixels: a changed bit would pass.
+                    image.verify()
+        if size == (TILE_PX, TILE_PX) and mode in MODES:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                return np.asarray(image.convert("RGBA"))
+    except UnidentifiedImageError as error:
+        raise ReadError(f"it is no image of {', '.join(FORMATS)}") from error
+    except (*_DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ReadError(f"it cannot be decoded ({in_one_line(error)})") from error
+    expected = f"{TILE_PX} x {TILE_PX} px in {' or '.join(MODES)}"
+    raise ReadError(f"it is {size[0]} x {size[1]} px in mode {mode}, not {expected}")
+
+
+def stored_values(
+    rgba: NDArray[np.uint8], channels: Sequence[int], *, zero_is_nodata: bool
+) -> NDArray[np.uint8]:
+    """Values a store keeps of a tile.
+
+    Alpha 0 is nodata. Where a tile was observed, 0 is a value like others, which a store cannot keep:
+    it becomes 1. A tile that holds nothing but 0 is a download that failed, and nodata.
+
+    Args:
+        rgba: (256, 256, 4), as :func:`decode` gives it.
+        channels: of the bands, in the store's order.
+        zero_is_nodata: the tile was written from a store: 0 means nodata there as here.
+
+    Returns:
+        (bands, 256, 256), 0 where not observed.
+    """
+    values = np.ascontiguousarray(rgba[..., list(channels)].transpose(2, 0, 1))
+    observed = rgba[..., 3] > 0
+    if zero_is_nodata:
+        return np.where(observed, values, NODATA).astype(np.uint8)
+    if not values[:, observed].any():
+        return np.full_like(values, NODATA)
+    return np.where(observed, np.maximum(values, 1), NODATA).astype(np.uint8)
+
+
+def encode(values: NDArray[np.uint8], channels: Sequence[int]) -> bytes:
+    """A PNG of RGBA from values of a store; alpha is 0 where no band was observed.
+
+    Args:
+        values: (bands, 256, 256), 0 where not observed.
+        channels: of the bands; the other colours are empty.
+    """
+    from PIL import Image
+
+    rgba = np.zeros((*values.shape[1:], 4), np.uint8)
+    rgba[..., list(channels)] = values.transpose(1, 2, 0)
+    rgba[..., 3] = np.where((values != NODATA).any(axis=0), 255, 0)
+    packed = io.BytesIO()
+    Image.fromarray(rgba).save(packed, "PNG", compress_level=PNG_LEVEL)
+    return packed.getvalue()

@@ -1,0 +1,1 @@
+"""Where pixels lie, and how they are resampled, registered and stored."""

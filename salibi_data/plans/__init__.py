@@ -1,0 +1,1 @@
+"""What a store will hold: areas, scenes, splits, and the plan."""

@@ -1,0 +1,142 @@
+"""Which tiles scenes cover, alone or together: geometry for many tiles at once.
+
+Longitude and latitude in degrees, planar: tiles are small, and footprints are given that way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from salibi_data.store.tiles import tile_outlines
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from salibi_data.catalog.scenes import Scene
+
+_SLIVER: Final = 1e-9
+"""Share of a tile that may be missing between footprints by rounding of their coordinates."""
+
+_PARENT_LEVELS: Final = 4
+"""Tiles are first looked at 16 x 16 together: most lie far inside or far outside a footprint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cover:
+    """How scenes that may be used together cover tiles."""
+
+    sets: tuple[tuple[Scene, ...], ...]
+    """Distinct sets, in the order in which their scenes are used."""
+    code: NDArray[np.int32]
+    """Which set covers each tile, -1 where none does; shape (tiles,)."""
+
+    @property
+    def num_tiles(self) -> int:
+        """Tiles covered."""
+        return int((self.code >= 0).sum())
+
+
+class Coverage:
+    """Scenes over tiles of one zoom."""
+
+    def __init__(
+        self, scenes: Sequence[Scene], zoom: int, x: NDArray[np.int64], y: NDArray[np.int64]
+    ) -> None:
+        import shapely
+        from shapely.geometry import shape
+
+        self.scenes = tuple(scenes)
+        self._outlines = tile_outlines(zoom, x, y)
+        self._footprints = np.array(
+            [shapely.make_valid(shape(scene.footprint)) for scene in scenes], dtype=object
+        )
+        self._covers = np.zeros((len(scenes), len(x)), dtype=bool)
+        self._touches = np.zeros_like(self._covers)
+        self._known: dict[frozenset[int], Cover] = {}
+        levels = min(_PARENT_LEVELS, zoom)
+        parents, parent = np.unique(
+            np.stack([x >> levels, y >> levels], axis=1), axis=0, return_inverse=True
+        )
+        wholes = tile_outlines(zoom - levels, parents[:, 0], parents[:, 1])
+        for row, footprint in enumerate(self._footprints):
+            shapely.prepare(footprint)
+            inside = shapely.covers(footprint, wholes)
+            partly = (shapely.intersects(footprint, wholes) & ~inside)[parent]
+            self._covers[row] = self._touches[row] = inside[parent]
+            self._covers[row, partly] = shapely.covers(footprint, self._outlines[partly])
+            self._touches[row, partly] = shapely.intersects(footprint, self._outlines[partly])
+
+    def cover(self, members: Sequence[int]) -> Cover:
+        """How the scenes at some positions cover the tiles: alone where one can, else together.
+
+        Of scenes that cover a tile alone, the one that covers most tiles is taken; together,
+        they are used the fullest first, and one that adds nothing is not used.
+        """
+        key = frozenset(members)
+        if key not in self._known:
+            self._known[key] = self._cover(sorted(members, key=self._age))
+        return self._known[key]
+
+    def _age(self, member: int) -> tuple[Any, str]:
+        return self.scenes[member].acquired_utc, self.scenes[member].id
+
+    def _cover(self, members: Sequence[int]) -> Cover:
+        code = np.full(self._covers.shape[1], -1, dtype=np.int32)
+        sets: list[tuple[Scene, ...]] = []
+        num_covered = self._covers.sum(axis=1)
+        for member in sorted(members, key=lambda m: -int(num_covered[m])):
+            alone = self._covers[member] & (code < 0)
+            if alone.any():
+                code[alone] = len(sets)
+                sets.append((self.scenes[member],))
+        shared = np.nonzero((code < 0) & (self._touches[members].sum(axis=0) > 1))[0]
+        numbers: dict[tuple[int, ...], int] = {}
+        for position, used in self._together(members, shared):
+            if used not in numbers:
+                numbers[used] = len(sets)
+                sets.append(tuple(self.scenes[member] for member in used))
+            code[position] = numbers[used]
+        return Cover(sets=tuple(sets), code=code)
+
+    def _together(
+        self, members: Sequence[int], tiles: NDArray[np.int64]
+    ) -> list[tuple[int, tuple[int, ...]]]:
+        """Tiles that several members cover, each with those used, the fullest first."""
+        import shapely
+
+        if len(tiles) == 0:
+            return []
+        missing = self._outlines[tiles].copy()
+        whole = shapely.area(missing)
+        share = np.zeros((len(members), len(tiles)))
+        for row, member in enumerate(members):
+            touched = np.nonzero(self._touches[member, tiles])[0]
+            common = shapely.intersection(self._footprints[member], missing[touched])
+            share[row, touched] = np.round(shapely.area(common) / whole[touched], 9)
+        # A stable sort: of equally full ones the oldest comes first.
+        order = np.argsort(-share, axis=0, kind="stable")
+        used: list[list[int]] = [[] for _ in tiles]
+        left = whole.copy()
+        for turn in order:
+            at = np.nonzero((left > _SLIVER * whole) & (share[turn, np.arange(len(tiles))] > 0))[0]
+            if len(at) == 0:
+                break
+            taken = np.asarray(members)[turn[at]]
+            missing[at] = shapely.difference(missing[at], self._footprints[taken])
+            area = shapely.area(missing[at])
+            for position, member, gained in zip(
+                at.tolist(), taken.tolist(), (area < left[at]).tolist(), strict=True
+            ):
+                if gained:
+                    used[position].append(member)
+            left[at] = area
+        done = left <= _SLIVER * whole
+        return [
+            (int(tile), tuple(found))
+            for tile, found, whole_tile in zip(tiles, used, done, strict=True)
+            if whole_tile
+        ]

@@ -1,0 +1,284 @@
+"""The plan: which tiles become samples, from which scenes, in which order. Made once, then fixed.
+
+A plan is a GeoParquet file with a row per sample, and the scenes, the variant and the catalog it
+was made with in its metadata; a build needs nothing else and never searches. It is read row group
+by row group, so that a plan of millions of tiles needs no more memory than one of thousands. Equal
+content, equal digest, equal dataset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from salibi_data.catalog.providers import Catalog, catalog_from_dict
+from salibi_data.catalog.scenes import Scene
+from salibi_data.catalog.variants import Variant, native_gsd_m, variant_from_dict
+from salibi_data.plans import sampling as lots
+from salibi_data.plans.scene_selection import Choice
+from salibi_data.store import geoparquet
+from salibi_data.store.errors import GridError, PlanError
+from salibi_data.store.filesystem import whole
+from salibi_data.store.schema import SPLITS, gsd_ratio
+from salibi_data.store.tiles import TileXYZ, ground_gsd_m, tile_ids
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from salibi_data.plans.scene_selection import Picks
+    from salibi_data.store.scratch import ScratchFolder
+
+PLAN_VERSION: Final = 3
+_DAY_S: Final = 86_400
+_AGAIN: Final = "Plan again with `salibi-data plan`, and narrow it with --aoi, --bbox or --limit."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Samples in the order of the store, with everything a build needs."""
+
+    path: Path
+    """The GeoParquet file that holds them."""
+    variant: Variant
+    catalog: Catalog
+    scenes: Mapping[str, Mapping[str, Scene]]
+    """Every scene used: sensor, then id."""
+    lost: Mapping[str, int]
+    """Candidate tiles left out, by reason."""
+    request: Mapping[str, Any]
+    """What was asked for: an equal request need not be searched again."""
+    expected: Mapping[str, Any]
+    """What building it will take: bytes and requests from the sources, and their price."""
+    num_samples: int
+    """Rows, those of the reserve included."""
+    target_samples: int | None
+    """So many of the rows become samples; the others are a reserve for those that clouds or missing
+    pixels cost. None: all that pass."""
+    keeper: ScratchFolder | None = None
+    """Owner of a file that nobody asked to keep."""
+
+    @classmethod
+    def read(cls, path: Path, *, keeper: ScratchFolder | None = None) -> Plan:
+        """Open a plan's file; the samples are read when they are asked for.
+
+        Raises:
+            UsageError: there is no such file.
+            PlanError: it is damaged, not a plan, or one of another version.
+        """
+        with geoparquet.opened(path) as (file, metadata):
+            if metadata.get("plan_version") != PLAN_VERSION:
+                raise PlanError(
+                    f"{path} has plan version {metadata.get('plan_version')}; expected "
+                    f"{PLAN_VERSION}. Plan again with `salibi-data plan`."
+                )
+            plan = cls(
+                path=path,
+                variant=variant_from_dict(metadata["variant"], where=str(path)),
+                catalog=catalog_from_dict(metadata["catalog"], where=str(path), folder=path.parent),
+                scenes=scenes_from_dict(metadata["scenes"]),
+                lost=metadata["lost"],
+                request=metadata["request"],
+                expected=metadata["expected"],
+                num_samples=file.metadata.num_rows,
+                target_samples=metadata["target_samples"],
+                keeper=keeper,
+            )
+        plan._check()
+        return plan
+
+    def _check(self) -> None:
+        """Whether the rows are a plan's: a person may have edited them."""
+        import pyarrow as pa
+
+        sensors = self.variant.sensors
+        columns = ["z", "x", "y", "tile_id", "split"]
+        columns += [f"{name}_{what}" for name in sensors for what in ("items", "acquired")]
+        last_id = -1
+        for table in self._tables(columns):
+            try:
+                ids = self._checked(table.select(columns))
+            except (pa.ArrowException, GridError, LookupError, ValueError, TypeError) as error:
+                raise PlanError(f"{self.path} is no plan any more: {error}. {_AGAIN}") from error
+            if len(ids) == 0:
+                continue
+            if ids[0] <= last_id:
+                raise PlanError(f"{self.path} is no plan any more: rows changed places. {_AGAIN}")
+            last_id = int(ids[-1])
+        if last_id < 0:
+            raise PlanError(f"{self.path} holds no sample. {_AGAIN}")
+
+    def _checked(self, table: Any) -> NDArray[np.int64]:
+        """Tile ids of a row group; an error that says what is wrong with it."""
+        if any(column.null_count for column in table.columns):
+            raise ValueError("a row lacks a value")
+        x, y, z = (table[name].to_numpy().astype(np.int64) for name in "xyz")
+        if np.any(z != self.variant.base_zoom):
+            raise ValueError(f"a row is not at zoom {self.variant.base_zoom}")
+        if not np.isin(table["split"].to_numpy(), list(SPLITS.values())).all():
+            raise ValueError("a row has an unknown split")
+        for name in self.variant.sensors:
+            if not set(_flat(table[f"{name}_items"])) <= set(self.scenes[name]):
+                raise ValueError(f"a row has an unknown {name} scene")
+        ids = tile_ids(self.variant.base_zoom, x, y)
+        if np.any(np.diff(ids) <= 0):
+            raise ValueError("rows changed places")
+        return ids
+
+    def write(self, path: Path) -> None:
+        """Copy the plan's file; the copy appears whole or not at all."""
+        with whole(path) as partial:
+            shutil.copyfile(self.path, partial)
+
+    def choices(self) -> Iterator[Choice]:
+        """The samples in order, read as they are asked for."""
+        names = self.variant.sensors
+        for table in self._tables(["x", "y", "z", *(f"{name}_items" for name in names)]):
+            for row in table.to_pylist():
+                yield Choice(
+                    tile=TileXYZ(row["x"], row["y"], row["z"]),
+                    scenes={
+                        name: tuple(self.scenes[name][id_] for id_ in row[f"{name}_items"])
+                        for name in names
+                    },
+                )
+
+    def table(self, columns: Sequence[str] | None = None) -> Any:
+        """The samples as a pyarrow table, or some of its columns."""
+        return geoparquet.read(self.path, None if columns is None else list(columns))[0]
+
+    @property
+    def num_wanted(self) -> int:
+        """Samples that the store is to have."""
+        return min(self.num_samples, self.target_samples or self.num_samples)
+
+    @cached_property
+    def ranks(self) -> NDArray[np.int64]:
+        """Place of each row in the order in which tiles are drawn, shape (num_samples,)."""
+        table = self.table(["x", "y"])
+        x, y = (table[name].to_numpy() for name in ("x", "y"))
+        order = np.argsort(lots.lot(self.variant.base_zoom, x, y))
+        ranks = np.empty(len(order), dtype=np.int64)
+        ranks[order] = np.arange(len(order))
+        return ranks
+
+    @cached_property
+    def rounds(self) -> NDArray[np.int64]:
+        """The round in which each row is read, if it is, shape (num_samples,)."""
+        return lots.rounds_of(self.ranks, self.target_samples)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what decides the dataset's bytes; a local catalog's place does not count."""
+        variant = self.variant.to_dict()
+        for key in ("summary", "region", "target_samples"):
+            variant.pop(key)
+        content = {
+            "plan_version": PLAN_VERSION,
+            "variant": variant,
+            "catalog": {"name": self.catalog.name, "sensors": self.catalog.to_dict()["sensors"]},
+            "scenes": scenes_to_dict(self.scenes),
+            "request": self.request,
+            "target_samples": self.target_samples,
+        }
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+        items = [f"{name}_items" for name in self.variant.sensors]
+        for table in self._tables(["x", "y", "split", *items]):
+            for name in ("x", "y", "split"):
+                digest.update(table[name].to_numpy().astype("<i8").tobytes())
+            for name in items:
+                digest.update("\n".join(map("\t".join, table[name].to_pylist())).encode())
+        return digest.hexdigest()
+
+    def _tables(self, columns: list[str]) -> Iterator[Any]:
+        with geoparquet.opened(self.path) as (file, _):
+            for number in range(file.num_row_groups):
+                yield file.read_row_group(number, columns=columns)
+
+
+def _flat(column: Any) -> list[Any]:
+    import pyarrow.compute as pc
+
+    unique: list[Any] = pc.list_flatten(column).unique().to_pylist()
+    return unique
+
+
+def metadata(
+    variant: Variant,
+    catalog: Catalog,
+    scenes: Mapping[str, Mapping[str, Scene]],
+    **more: Any,
+) -> dict[str, Any]:
+    """What a plan's file says beside its rows."""
+    return {
+        "plan_version": PLAN_VERSION,
+        "variant": variant.to_dict(),
+        "catalog": catalog.to_dict(),
+        "scenes": scenes_to_dict(scenes),
+        **more,
+    }
+
+
+def scenes_to_dict(scenes: Mapping[str, Mapping[str, Scene]]) -> dict[str, list[dict[str, Any]]]:
+    """JSON form of scenes by sensor, in order of their ids."""
+    return {
+        sensor: [scene.to_dict() for _, scene in sorted(used.items())]
+        for sensor, used in scenes.items()
+    }
+
+
+def scenes_from_dict(content: Mapping[str, Any]) -> dict[str, dict[str, Scene]]:
+    """Scenes by sensor and id, from :func:`scenes_to_dict`."""
+    return {
+        sensor: {row["id"]: Scene.from_dict(sensor, row) for row in rows}
+        for sensor, rows in content.items()
+    }
+
+
+def sample_columns(
+    variant: Variant, catalog: Catalog, picks: Picks, split: NDArray[np.uint8]
+) -> dict[str, Any]:
+    """Columns that a person reads in the plan and in ``samples.parquet`` (pyarrow arrays)."""
+    import pyarrow as pa
+
+    tiles = picks.tiles
+    gsd_m = ground_gsd_m(tiles.zoom, tiles.y)
+    columns: dict[str, Any] = {
+        "z": pa.array(np.full(len(tiles), tiles.zoom, np.int32)),
+        "x": pa.array(tiles.x.astype(np.int32)),
+        "y": pa.array(tiles.y.astype(np.int32)),
+        "tile_id": pa.array(tile_ids(tiles.zoom, tiles.x, tiles.y)),
+        "gsd_m": pa.array(gsd_m.astype(np.float32)),
+        "split": pa.array(split),
+    }
+    acquired_s: dict[str, NDArray[np.float64]] = {}
+    for sensor in variant.sensors:
+        sets, code = picks.sets[sensor], picks.code[sensor]
+        ids = pa.array([[scene.id for scene in used] for used in sets], pa.list_(pa.string()))
+        times = pa.array([used[0].acquired_utc for used in sets], pa.timestamp("us", tz="UTC"))
+        columns[f"{sensor}_items"] = ids.take(pa.array(code))
+        columns[f"{sensor}_acquired"] = times.take(pa.array(code))
+        acquired_s[sensor] = np.array([used[0].acquired_utc.timestamp() for used in sets])[code]
+    for rule in variant.selection:
+        if rule.sensor in acquired_s and rule.near in acquired_s:
+            days = (acquired_s[rule.sensor] - acquired_s[rule.near]) / _DAY_S
+            columns[f"{rule.sensor}_days_after_{rule.near}"] = pa.array(days.astype(np.float32))
+    for recipe in variant.modalities:
+        native_m = np.array(
+            [
+                native_gsd_m(recipe, catalog, used[0].properties) or np.nan
+                for used in picks.sets[recipe.sensor]
+            ]
+        )[picks.code[recipe.sensor]]
+        pixel_m = gsd_m * gsd_ratio(recipe.zoom_offset, 0)
+        columns[f"{recipe.name}_enlargement"] = pa.array((native_m / pixel_m).astype(np.float32))
+    if np.isfinite(picks.cloud_fraction).any():
+        columns["planned_cloud_fraction"] = pa.array(picks.cloud_fraction)
+    return columns

@@ -1,0 +1,1 @@
+"""Stores published to buckets, and pulled from them."""

@@ -1,0 +1,172 @@
+"""Pulling a store from where it was published: every file by its checksum, in its place at the end.
+
+Files are gathered in the folder beside the store in which it would be built. Each appears there
+whole, once its checksum was found right, so that pulling again fetches what is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from salibi_data.assembly.workspace import Workshop
+from salibi_data.assembly.writer import swap_in
+from salibi_data.releases.transfers import together
+from salibi_data.store.errors import StoreError
+from salibi_data.store.filesystem import whole
+from salibi_data.store.open import Entry, StoreFiles, read_manifest
+from salibi_data.store.schema import MANIFEST_NAME
+from salibi_data.store.storage import blocks, explained
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pulled:
+    """What pulling did."""
+
+    store: Path
+    manifest_sha256: str
+    num_samples: int
+    files: int
+    files_fetched: int
+    """Those that were not there yet."""
+    bytes_fetched: int
+
+
+def pull(
+    url: str | Path, store: str | Path, *, workers: int = 8, progress: Progress | None = None
+) -> Pulled:
+    """Fetch the newest release of a dataset, or a store; run again, it goes on.
+
+    Args:
+        url: address of a published dataset (s3://, gs://, az://, http(s)://, file://), or of a
+            store itself.
+        store: path of the store to be; nothing is there yet, or the same store.
+        workers: files to fetch at a time.
+        progress: called with (files done, files in all).
+
+    Raises:
+        StoreError: nothing is at ``url``, it cannot be reached, or differs from its checksums;
+            something else is at ``store``, or the disk has no room for it.
+        SchemaError: it is of a newer schema.
+        UsageError: a URL of a kind that is not read, or with a password in it.
+    """
+    files = StoreFiles.at(url)
+    group, _ = files.open()
+    content = files.manifest_content()
+    manifest = read_manifest(content, where=f"{MANIFEST_NAME} of {files.where}")
+    place, sha256 = Path(store), hashlib.sha256(content).hexdigest()
+    fetched: list[str] = []
+    if not _is_there(place, content, manifest):
+        workshop = Workshop.of(place)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _check_no_build(workshop)
+        with workshop.locked():
+            folder = workshop.folder / f"pull-{sha256[:16]}"
+            fetched = _fetch(files, manifest, folder, workers, progress)
+            with whole(folder / MANIFEST_NAME) as partial:
+                partial.write_bytes(content)
+            swap_in(folder, place)
+            workshop.clear(place)
+    return Pulled(
+        store=place,
+        manifest_sha256=sha256,
+        num_samples=int(group["tile"].shape[0]),
+        files=len(manifest),
+        files_fetched=len(fetched),
+        bytes_fetched=sum(manifest[name].bytes for name in fetched),
+    )
+
+
+def _is_there(store: Path, content: bytes, manifest: dict[str, Entry]) -> bool:
+    """Whether this very store is at a path; an error if something else is."""
+    if not store.exists() or (store.is_dir() and not any(store.iterdir())):
+        return False
+    found = store / MANIFEST_NAME
+    if not found.is_file() or found.read_bytes() != content:
+        raise StoreError(
+            f"{store} exists and holds something else; nothing was changed. Choose another path, "
+            "or remove it."
+        )
+    for name, entry in manifest.items():
+        if not _has(store, name, entry):
+            raise StoreError(
+                f"{store} is the same store, but its file {name} is missing or cut short; remove "
+                "the store and pull it again."
+            )
+    return True
+
+
+def _has(folder: Path, name: str, entry: Entry) -> bool:
+    path = folder / name
+    return path.is_file() and path.stat().st_size == entry.bytes
+
+
+def _check_no_build(workshop: Workshop) -> None:
+    if workshop.plan.exists():
+        raise StoreError(
+            f"{workshop.folder} holds an unfinished build; nothing was changed. Finish it by "
+            "running it again, choose another path, or remove the folder."
+        )
+
+
+def _fetch(
+    files: StoreFiles,
+    manifest: dict[str, Entry],
+    folder: Path,
+    workers: int,
+    progress: Progress | None,
+) -> list[str]:
+    """Fetch the files that are not in a folder yet; their names."""
+    for half in folder.rglob("*.partial"):
+        half.unlink()
+    wanted = [name for name, entry in manifest.items() if not _has(folder, name, entry)]
+    _check_room(folder, sum(manifest[name].bytes for name in wanted))
+    done = len(manifest) - len(wanted)
+
+    def fetch(name: str) -> None:
+        fetch_file(files, name, manifest[name], folder / name)
+
+    for _ in together(fetch, wanted, workers=workers):
+        done += 1
+        if progress is not None:
+            progress(done, len(manifest))
+    return wanted
+
+
+def _check_room(folder: Path, num_bytes: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise StoreError(
+            f"{num_bytes / 1e9:.1f} GB are to be pulled and {free / 1e9:.1f} GB are free at "
+            f"{folder.parent}; make room, or choose another path."
+        )
+
+
+def fetch_file(files: StoreFiles, name: str, entry: Entry, path: Path) -> None:
+    """Fetch one file of a store; it appears whole and right, or not at all.
+
+    Raises:
+        StoreError: it cannot be read, or differs from its checksum.
+    """
+    digest = hashlib.sha256()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        explained(f"{name} of {files.where}", "read", then="Run the same command again to go on."),
+        whole(path) as partial,
+        partial.open("wb") as file,
+    ):
+        for block in blocks(files.storage, files.key(name), entry.bytes):
+            digest.update(block)
+            file.write(block)
+        file.flush()
+        if digest.hexdigest() != entry.sha256:
+            raise StoreError(
+                f"{name} of {files.where} differs from its checksum and was not kept; "
+                "`salibi-data verify` tells more. It has to be published again."
+            )

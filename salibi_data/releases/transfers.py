@@ -1,0 +1,129 @@
+"""Objects on their way to a bucket: which are there already, by checksum, and sending the others."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from salibi_data.assembly.writer import file_sha256
+from salibi_data.store.errors import StoreError
+from salibi_data.store.open import Entry
+from salibi_data.store.storage import BLOCK_BYTES, blocks, listing
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+PARTS_AT_ONCE: Final = 4
+"""Blocks of one file on their way at a time; with 8 files at a time, 256 MB of memory."""
+
+_CHECKSUM: Final = "sha256"
+"""Name of the object's metadata that keeps its checksum, as ``x-amz-meta-sha256``."""
+
+_TYPES: Final = {
+    ".json": "application/json",
+    ".md": "text/markdown; charset=utf-8",
+    ".jpg": "image/jpeg",
+    ".parquet": "application/vnd.apache.parquet",
+}
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """One object to be: a file, or bytes made for it."""
+
+    key: str
+    entry: Entry
+    source: Path | bytes
+
+    @classmethod
+    def of_bytes(cls, content: bytes, key: str) -> Upload:
+        """An object of these bytes."""
+        entry = Entry(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        return cls(key=key, entry=entry, source=content)
+
+    def is_there(self, target: ObjectStore) -> bool:
+        """Whether an object of the right size has the right content.
+
+        Its metadata say so. A folder keeps none, and whoever copied objects by other means may have
+        lost them: then the content is read.
+        """
+        import obstore
+
+        kept = obstore.get(target, self.key, options={"head": True}).attributes.get(_CHECKSUM)
+        if kept is None:
+            digest = hashlib.sha256()
+            for block in blocks(target, self.key, self.entry.bytes):
+                digest.update(block)
+            kept = digest.hexdigest()
+        return kept == self.entry.sha256
+
+    def send(self, target: ObjectStore) -> None:
+        """Put the object there, in blocks if it is large; it appears whole or not at all.
+
+        Raises:
+            StoreError: the file is not what the manifest says.
+        """
+        import obstore
+
+        self._check_source()
+        obstore.put(
+            target,
+            self.key,
+            self.source,
+            attributes=self._attributes(target),
+            chunk_size=BLOCK_BYTES,
+            max_concurrency=PARTS_AT_ONCE,
+        )
+
+    def _check_source(self) -> None:
+        if isinstance(self.source, bytes):
+            return
+        if not self.source.is_file() or file_sha256(self.source) != self.entry.sha256:
+            raise StoreError(
+                f"{self.source} is not as its store's manifest says; `salibi-data verify` tells "
+                "more. Nothing was published. Build or pull the store again."
+            )
+
+    def _attributes(self, target: ObjectStore) -> Any:
+        from obstore.store import LocalStore
+
+        if isinstance(target, LocalStore):
+            return None
+        kind = _TYPES.get(Path(self.key).suffix)
+        return {_CHECKSUM: self.entry.sha256} | ({"Content-Type": kind} if kind else {})
+
+
+def uploads_of(folder: Path, manifest: Mapping[str, Entry], prefix: str) -> list[Upload]:
+    """An upload per file of a store, to objects below ``prefix``."""
+    return [
+        Upload(key=f"{prefix}/{name}", entry=entry, source=folder / name)
+        for name, entry in manifest.items()
+    ]
+
+
+def missing(
+    target: ObjectStore, prefix: str, uploads: Sequence[Upload], *, workers: int
+) -> list[Upload]:
+    """Those whose objects are not there below ``prefix``, or have another content."""
+    sizes = listing(target, prefix)
+    same_size = [one for one in uploads if sizes.get(one.key) == one.entry.bytes]
+    there = together(lambda one: one.is_there(target), same_size, workers=workers)
+    done = {one.key for one, whole in zip(same_size, there, strict=True) if whole}
+    return [one for one in uploads if one.key not in done]
+
+
+def together(
+    work: Callable[[_Item], _Result], items: Sequence[_Item], *, workers: int
+) -> Iterator[_Result]:
+    """What ``work`` gives for each item, in order, by threads; an error leaves the rest undone."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="salibi-transfer")
+    try:
+        yield from pool.map(work, items)
+    finally:
+        pool.shutdown(cancel_futures=True)

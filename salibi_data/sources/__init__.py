@@ -1,0 +1,1 @@
+"""From a scene's files to pixels in physical units."""

@@ -1,0 +1,1 @@
+"""The floor that both halves stand on: the contract, errors, tiles, storage and files."""

@@ -1,0 +1,1 @@
+"""The landscape that the sample's sensors look at."""

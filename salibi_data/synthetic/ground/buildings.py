@@ -1,0 +1,310 @@
+"""Roads, farmsteads, a small town and a solar farm of the sample landscape."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, Final
+
+import numpy as np
+
+from salibi_data.synthetic.ground.canvas import Canvas, Doubles, Surface, blob, scatter
+from salibi_data.synthetic.ground.fields import RIGHT_OF_WAY_M
+
+_BLOCK_M: Final = (112.0, 86.0)
+_NUM_BLOCKS: Final = (8, 6)
+_ROOFS: Final = ("roof_grey", "roof_grey", "roof_dark", "roof_dark", "roof_red", "roof_white")
+_SHED_ROOFS: Final = ("roof_white", "roof_white", "roof_grey", "roof_red", "roof_blue", "steel")
+
+
+def draw_roads(
+    canvas: Canvas, rng: np.random.Generator, lines: tuple[Doubles, Doubles], course: Doubles
+) -> None:
+    """Section roads, some missing, a road that winds along the river, and a divided highway."""
+    from shapely.geometry import LineString
+
+    segments = [((u, v0), (u, v1)) for u in lines[0] for v0, v1 in pairwise(lines[1])]
+    segments += [((u0, v), (u1, v)) for v in lines[1] for u0, u1 in pairwise(lines[0])]
+    kept = [LineString(segment) for segment in segments if rng.random() > 1 / 9]
+    roads = [(line, bool(rng.random() < 1 / 3)) for line in kept]
+    roads.append((_river_road(course), True))
+    # Layer by layer: a ditch must not run across the next road at a crossing.
+    for line, _ in roads:
+        ditch = Surface(material="grass", vigour=rng.uniform(0.4, 1.0), variation=0.15)
+        canvas.paint(line.buffer(RIGHT_OF_WAY_M - 0.5, cap_style="square"), ditch)
+    for line, is_paved in sorted(roads, key=lambda road: road[1]):
+        _draw_carriageway(canvas, rng, line, is_paved=is_paved)
+    _draw_highway(canvas)
+
+
+def _river_road(course: Doubles) -> Any:
+    """A curve that follows the trend of the river on its north side."""
+    from shapely.geometry import LineString
+
+    num = 121
+    padded = np.pad(course, ((num // 2, num // 2), (0, 0)), mode="edge")
+    trend = np.stack(
+        [np.convolve(padded[:, k], np.ones(num) / num, mode="valid") for k in (0, 1)], axis=-1
+    )
+    return LineString(trend[::6] + np.asarray([0.0, 330.0]))
+
+
+def _draw_carriageway(
+    canvas: Canvas, rng: np.random.Generator, line: Any, *, is_paved: bool
+) -> None:
+    """Gravel, and on paved roads asphalt between gravel shoulders, with a centre line."""
+    gravel = Surface(material="gravel", brightness=rng.uniform(0.85, 1.15), variation=0.0)
+    canvas.paint(line.buffer(4.4 if is_paved else 3.4, cap_style="square"), gravel, obstacle=True)
+    if is_paved:
+        asphalt = Surface(material="asphalt", brightness=rng.uniform(0.85, 1.5))
+        canvas.paint(line.buffer(3.5, cap_style="square"), asphalt)
+        canvas.paint(line.buffer(0.22), Surface(material="line", brightness=0.8))
+
+
+def _draw_highway(canvas: Canvas) -> None:
+    """Two carriageways on a long curve from the south-west to the north-east."""
+    from shapely.geometry import LineString
+
+    t = np.linspace(-0.05, 1.05, 120)
+    u = t * canvas.width_m
+    v = canvas.height_m * (0.12 + 0.62 * t + 0.10 * np.sin(2.6 * t + 0.4))
+    middle = LineString(np.stack([u, v], axis=-1))
+    canvas.paint(middle.buffer(34), Surface(material="grass", vigour=0.6, variation=0.2))
+    for side in (-1, 1):
+        lane = middle.parallel_offset(11.0, "left" if side < 0 else "right")
+        canvas.paint(lane.buffer(6.6), Surface(material="asphalt"), obstacle=True)
+        canvas.paint(lane.buffer(5.2), Surface(material="concrete", brightness=0.78))
+        canvas.paint(lane.buffer(0.25), Surface(material="asphalt", brightness=1.5))
+
+
+def draw_building(
+    canvas: Canvas,
+    centre: Doubles,
+    *,
+    size_m: tuple[float, float],
+    angle_rad: float,
+    height_m: float,
+    roof: str,
+) -> None:
+    """A building with a ridge along its longer side: one half of the roof faces the sun."""
+    from shapely.affinity import rotate, translate
+    from shapely.geometry import box
+
+    length, depth = size_m
+    halves = ((-depth / 2, 0.0, 1.12), (0.0, depth / 2, 0.8))
+    # The southern half is lit: turned roofs keep it because angles stay within a quarter turn.
+    for v0, v1, light in halves:
+        half = rotate(box(-length / 2, v0, length / 2, v1), angle_rad, (0, 0), use_radians=True)
+        surface = Surface(material=roof, brightness=light, height_m=height_m, variation=0.0)
+        canvas.paint(translate(half, *centre), surface, obstacle=True)
+
+
+def _draw_silo(canvas: Canvas, centre: Doubles, radius_m: float) -> None:
+    from shapely.geometry import Point
+
+    disc = Point(*centre).buffer(radius_m)
+    rim = Surface(material="steel", brightness=0.75, height_m=radius_m * 2.2, variation=0.0)
+    canvas.paint(disc, rim, obstacle=True)
+    cap = Surface(material="steel", brightness=1.15, height_m=radius_m * 2.6, variation=0.0)
+    canvas.paint(Point(*centre).buffer(radius_m * 0.6), cap)
+
+
+def draw_farmsteads(
+    canvas: Canvas,
+    rng: np.random.Generator,
+    lines: tuple[Doubles, Doubles],
+    trees: list[int],
+) -> None:
+    """Farms along the section roads, about six to a square mile."""
+    for line_u in lines[0]:
+        for v in np.arange(120.0, canvas.height_m, 420.0):
+            if rng.random() < 1 / 2:
+                side = float(rng.choice([-1.0, 1.0]))
+                at = np.asarray([line_u + side * rng.uniform(60, 85), v + rng.normal(0, 70)])
+                _draw_farmstead(canvas, rng, at, side, trees)
+    for line_v in lines[1]:
+        for u in np.arange(300.0, canvas.width_m, 520.0):
+            if rng.random() < 1 / 2:
+                at = np.asarray([u + rng.normal(0, 70), line_v + rng.uniform(55, 80)])
+                _draw_farmstead(canvas, rng, at, 0.0, trees)
+
+
+def _draw_farmstead(
+    canvas: Canvas, rng: np.random.Generator, at: Doubles, side: float, trees: list[int]
+) -> None:
+    """A lawn, a gravel yard with its drive, a house, barns, silos and a windbreak."""
+    from shapely.geometry import LineString, box
+
+    lawn = box(at[0] - 52, at[1] - 45, at[0] + 52, at[1] + 45).buffer(8)
+    canvas.paint(lawn, Surface(material="lawn", vigour=rng.uniform(0.6, 1), variation=0.12))
+    yard = blob(rng, centre=(at[0], at[1]), radius_m=27)
+    gravel = Surface(material="yard", brightness=rng.uniform(0.85, 1.2))
+    road = at - np.asarray([side * 85, 0.0 if side else 80.0])
+    canvas.paint(yard.union(LineString([at, road]).buffer(2.2)), gravel, obstacle=True)
+    angle = float(rng.choice([0.0, 0.5 * np.pi])) + rng.normal(0, 0.05)
+    slots = at + np.asarray([(-30, 22), (26, 24), (28, -18), (-28, -20), (0, 34)])
+    slots = slots + rng.normal(0, 3, slots.shape)
+    for slot in slots[: int(rng.integers(2, 5))]:
+        size_m = (rng.uniform(17, 38), rng.uniform(9, 16))
+        roof = str(rng.choice(_SHED_ROOFS))
+        draw_building(
+            canvas, slot, size_m=size_m, angle_rad=angle, height_m=rng.uniform(4, 7), roof=roof
+        )
+    house = str(rng.choice(_ROOFS))
+    draw_building(canvas, slots[4], size_m=(14, 9), angle_rad=angle, height_m=6.0, roof=house)
+    for k in range(int(rng.integers(0, 4))):
+        _draw_silo(canvas, at + np.asarray([-8.0 + 9.5 * k, 4.0]), rng.uniform(3.0, 4.3))
+    windbreak = lawn.difference(lawn.buffer(-9)) - box(
+        at[0] - 25, at[1] - 60, at[0] + 99, at[1] + 30
+    )
+    points = scatter(windbreak, rng, spacing_m=5.5)
+    canvas.plant(points, rng, features=trees, radius_m=(2.2, 3.8))
+    garden = scatter(lawn, rng, spacing_m=19)
+    canvas.plant(garden, rng, features=trees, radius_m=(2.0, 4.6))
+
+
+def draw_town(canvas: Canvas, rng: np.random.Generator, trees: list[int]) -> None:
+    """A grid of streets with houses, a main street, a school and a grain elevator."""
+    from shapely.geometry import LineString, box
+
+    west, south = 0.40 * canvas.width_m, 0.52 * canvas.height_m
+    (block_u, block_v), (num_u, num_v) = _BLOCK_M, _NUM_BLOCKS
+    east, north = west + num_u * block_u, south + num_v * block_v
+    lawn = Surface(material="lawn", vigour=0.7, variation=0.2, cover_bias=-0.08)
+    canvas.paint(box(west - 15, south - 15, east + 15, north + 15), lawn)
+    for i in range(num_u):
+        for j in range(num_v):
+            corner = np.asarray([west + i * block_u, south + j * block_v])
+            _draw_block(canvas, rng, corner, trees, is_main=(i == num_u // 2))
+    street = Surface(material="asphalt", brightness=1.35)
+    for i in range(num_u + 1):
+        u = west + i * block_u
+        canvas.paint(
+            LineString([(u, south - 15), (u, north + 15)]).buffer(4.2, cap_style="square"),
+            street,
+            obstacle=True,
+        )
+    for j in range(num_v + 1):
+        v = south + j * block_v
+        canvas.paint(
+            LineString([(west - 15, v), (east + 15, v)]).buffer(3.8, cap_style="square"),
+            street,
+            obstacle=True,
+        )
+
+
+def _draw_block(
+    canvas: Canvas, rng: np.random.Generator, corner: Doubles, trees: list[int], *, is_main: bool
+) -> None:
+    """One block: shops along the main street, else houses, a large building, or a park."""
+    from shapely.geometry import box
+
+    block = box(*(corner + 6), *(corner + np.asarray(_BLOCK_M) - 6))
+    kind = rng.random()
+    if is_main:
+        canvas.paint(block, Surface(material="concrete", brightness=rng.uniform(0.5, 0.8)))
+        _draw_houses(canvas, rng, corner, lot_m=12.0, is_row=True)
+    elif kind < 1 / 6:
+        _draw_large_building(canvas, rng, block)
+    elif kind < 1 / 4:
+        _draw_park(canvas, rng, block, trees)
+    else:
+        lawn = Surface(material="lawn", vigour=rng.uniform(0.3, 1), variation=0.15)
+        canvas.paint(block, lawn)
+        _draw_houses(canvas, rng, corner, lot_m=rng.uniform(15, 25), is_row=False)
+        points = scatter(block, rng, spacing_m=rng.uniform(8.5, 21))
+        canvas.plant(points, rng, features=list(rng.choice(trees, 5)), radius_m=(1.8, 5))
+
+
+def _draw_houses(
+    canvas: Canvas, rng: np.random.Generator, corner: Doubles, *, lot_m: float, is_row: bool
+) -> None:
+    """Two rows of houses with drives, or of shops wall to wall."""
+    from shapely.geometry import box
+
+    drive = canvas.add(Surface(material="concrete", brightness=rng.uniform(0.6, 0.95)))
+    for u in np.arange(corner[0] + 17, corner[0] + _BLOCK_M[0] - 12, lot_m):
+        for v, street in ((corner[1] + 22, -18), (corner[1] + _BLOCK_M[1] - 22, 18)):
+            if rng.random() < 1 / 9:
+                continue
+            at = np.asarray([u, v]) + rng.normal(0, 0.0 if is_row else 1.6, 2)
+            size_m = (11.4, 21.0) if is_row else (rng.uniform(10, 15), rng.uniform(7.5, 11))
+            if not is_row:
+                canvas.paint(box(*sorted_box(u - 5.5, v, u - 2.5, v + street)), drive)
+            roof, height_m = str(rng.choice(_ROOFS)), rng.uniform(4, 7.5)
+            draw_building(canvas, at, size_m=size_m, angle_rad=0.0, height_m=height_m, roof=roof)
+
+
+def sorted_box(u0: float, v0: float, u1: float, v1: float) -> tuple[float, float, float, float]:
+    """West, south, east, north of two opposite corners."""
+    return min(u0, u1), min(v0, v1), max(u0, u1), max(v0, v1)
+
+
+def _draw_park(canvas: Canvas, rng: np.random.Generator, block: Any, trees: list[int]) -> None:
+    """Lawn with a ball field and trees around it."""
+    from shapely.geometry import Point, Polygon
+
+    canvas.paint(block, Surface(material="lawn", vigour=0.95, variation=0.1))
+    west, south, _, _ = block.bounds
+    home = np.asarray([west + rng.uniform(24, 45), south + rng.uniform(8, 18)])
+    infield = (
+        Point(*home)
+        .buffer(30)
+        .intersection(Polygon([home, home + np.asarray([60, 60]), home + np.asarray([-60, 60])]))
+    )
+    canvas.paint(infield, Surface(material="bare", tone=0.9, moisture=0.1, variation=0.0))
+    diamond = Polygon(
+        [
+            home + np.asarray([0, 4]),
+            home + np.asarray([13, 17]),
+            home + np.asarray([0, 30]),
+            home + np.asarray([-13, 17]),
+        ]
+    )
+    canvas.paint(diamond, Surface(material="lawn", vigour=0.95, variation=0.0))
+    rim = scatter(block.difference(block.buffer(-14)), rng, spacing_m=11)
+    canvas.plant(rim, rng, features=trees, radius_m=(2.5, 5.5))
+
+
+def _draw_large_building(canvas: Canvas, rng: np.random.Generator, block: Any) -> None:
+    """A school, warehouse or elevator on its car park."""
+    west, south, east, north = block.bounds
+    paved = Surface(material="asphalt", brightness=rng.uniform(0.9, 1.6))
+    canvas.paint(block, paved, obstacle=True)
+    centre = np.asarray([(west + east) / 2, (south + north) / 2])
+    roof = str(rng.choice(["roof_white", "roof_white", "roof_grey", "steel"]))
+    size_m = (rng.uniform(40, 66), rng.uniform(24, 38))
+    draw_building(canvas, centre, size_m=size_m, angle_rad=0.0, height_m=9.0, roof=roof)
+    for k in range(int(rng.integers(0, 4))):
+        _draw_silo(canvas, np.asarray([west + 9 + 13 * k, north - 8]), 5.0)
+    _park_cars(canvas, rng, (west, south, east, north), size_m[1])
+
+
+def _park_cars(
+    canvas: Canvas, rng: np.random.Generator, lot: tuple[float, ...], building_depth_m: float
+) -> None:
+    """Rows of cars on what the building leaves of its lot."""
+    from shapely.geometry import box
+
+    west, south, east, north = lot
+    paints = [canvas.add(Surface(material="roof_white", brightness=b)) for b in (0.2, 0.5, 0.95)]
+    free_m = (north - south - building_depth_m) / 2
+    for v in (south + 2, south + free_m / 2 + 2):
+        for u in np.arange(west + 3, east - 5, 3.0):
+            if rng.random() < 2 / 5:
+                canvas.paint(box(u, v, u + 1.9, v + 4.6), int(rng.choice(paints)))
+
+
+def draw_solar_farm(canvas: Canvas) -> None:
+    """Rows of panels on mown grass."""
+    from shapely.geometry import MultiPolygon, box
+
+    west, south = 0.335 * canvas.width_m, 0.60 * canvas.height_m
+    ground = box(west, south, west + 330, south + 250)
+    canvas.paint(ground.buffer(8), Surface(material="lawn", vigour=0.5, variation=0.2))
+    panels = [
+        box(west + u, south + v, west + u + 98, south + v + 3.6)
+        for u in (6.0, 116.0, 226.0)
+        for v in np.arange(6.0, 242.0, 7.2)
+    ]
+    surface = Surface(material="solar", height_m=2.0, variation=0.0)
+    canvas.paint(MultiPolygon(panels), surface, obstacle=True)

@@ -1,0 +1,318 @@
+"""What a run leaves on disk, and reading it back.
+
+A run's folder: ``config.toml`` (resolved), ``metrics.csv``, ``events/`` (TensorBoard),
+``checkpoints/step-*.pt`` (all state), ``last`` (name of the newest of them) and ``model/``
+(safetensors and ``config.json``). Every file appears whole or not at all. Nothing is unpickled
+but tensors and plain values (``weights_only=True``).
+"""
+
+import json
+import os
+import re
+import tomllib
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from salibi_data import __version__
+from salibi_model.checkpoints.description import (
+    COPY_AGAIN,
+    FORMAT_VERSION,
+    check_version,
+    first_line,
+    read_description,
+)
+from salibi_model.distributed import choose_device
+from salibi_model.errors import CheckpointError, UsageError
+from salibi_model.models.base import PretrainModel
+from salibi_model.models.config import ModelConfig
+from salibi_model.models.registry import build_model
+
+WEIGHTS_NAME = "model.safetensors"
+CONFIG_NAME = "config.json"
+
+
+_DAMAGE = (
+    *(KeyError, TypeError, ValueError, RuntimeError, OSError, ArithmeticError),
+    *(SafetensorError, UsageError),
+)
+"""What reading a model raises where its two files are not what was written."""
+
+
+class DamagedCheckpointWarning(UserWarning):
+    """The newest checkpoint of a run is damaged, and an older one was taken."""
+
+
+class RunFolder:
+    """The folder of one training run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.metrics = self.path / "metrics.csv"
+        self.events = self.path / "events"
+        self.model = self.path / "model"
+        self._config = self.path / "config.toml"
+        self._checkpoints = self.path / "checkpoints"
+        self._last = self.path / "last"
+
+    def exists(self) -> bool:
+        """Tell whether a run was started here."""
+        return self._config.is_file()
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write the resolved configuration."""
+        lines = [f"{name} = {_toml(value)}\n" for name, value in config.items()]
+        self._checkpoints.mkdir(parents=True, exist_ok=True)
+        with whole_file(self._config) as partial:
+            partial.write_text("".join(lines), encoding="utf-8")
+
+    def read_config(self) -> dict[str, Any]:
+        """Read the configuration back.
+
+        Raises:
+            CheckpointError: there is no run here, or its configuration is damaged.
+        """
+        try:
+            return tomllib.loads(self._config.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise CheckpointError(
+                f"{self.path} holds no run (there is no {self._config.name}); start one without "
+                "--resume, or give the folder of one with --out."
+            ) from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(
+                f"{self._config} is damaged: {first_line(error)}. Copy it from where it is whole, "
+                "or start again with another --out."
+            ) from error
+
+    def save(self, step: int, state: Mapping[str, Any], *, keep: int = 3) -> Path:
+        """Write all state after ``step`` steps, then point ``last`` at it; keep the newest few.
+
+        Returns:
+            The state's file.
+        """
+        path = self._checkpoints / f"step-{step:08d}.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as partial:
+            torch.save({"format_version": FORMAT_VERSION, "step": step, **state}, partial)
+        with whole_file(self._last) as partial:
+            partial.write_text(f"{path.name}\n", encoding="utf-8")
+        for old in sorted(self._checkpoints.glob("step-*.pt"))[:-keep]:
+            old.unlink()
+        return path
+
+    def load_last(self, device: torch.device) -> dict[str, Any] | None:
+        """Read the newest whole state, or ``None`` where the run was stopped before its first.
+
+        The newest is the one that ``last`` names, or the last there is where ``last`` is missing.
+        Where it is missing or damaged, the one before it is taken, with a :class:`DamagedCheckpointWarning`.
+
+        Raises:
+            CheckpointError: all are damaged, or the newest is of another version.
+        """
+        there = sorted((path.name for path in self._checkpoints.glob("step-*.pt")), reverse=True)
+        if not self._last.exists() and not there:
+            return None
+        newest = self._newest() if self._last.exists() else there[0]
+        older = [name for name in there if name < newest]
+        damage: list[str] = []
+        for path in map(self._checkpoints.joinpath, (newest, *older)):
+            state, problem = _read_state(path, device)
+            if not problem:
+                for said in damage:
+                    warning = f"{said}. It was skipped; going on from {path.name}."
+                    warnings.warn(warning, DamagedCheckpointWarning, stacklevel=2)
+                return state
+            damage.append(f"{path} {problem}")
+        raise self._unusable(damage[0])
+
+    def _newest(self) -> str:
+        """Name of the newest state's file, as ``last`` has it."""
+        try:
+            name = self._last.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise self._unusable(f"{self._last} cannot be read ({first_line(error)})") from error
+        if not re.fullmatch(r"[\w.-]+\.pt", name):
+            raise self._unusable(
+                f"{self._last} should hold the name of a checkpoint, as step-00000500.pt"
+            )
+        return name
+
+    def _unusable(self, problem: str) -> CheckpointError:
+        return CheckpointError(
+            f"{problem}. Write the name of an older checkpoint of {self._checkpoints} into "
+            f"{self._last}, or start again with another --out."
+        )
+
+
+def _read_state(path: Path, device: torch.device) -> tuple[dict[str, Any], str]:
+    """Read a run's state; else tell what is wrong with it.
+
+    Raises:
+        CheckpointError: it is of another version.
+    """
+    try:
+        state = read_tensors(path, device)
+    except Exception as error:  # noqa: BLE001 - torch.load raises a dozen types, none its own
+        return {}, f"cannot be read ({type(error).__name__})"
+    check_version(state, path)
+    lacking = _lacking(state)
+    return dict(state), f"is no whole checkpoint: {lacking}" if lacking else ""
+
+
+def read_tensors(file: Path, device: torch.device) -> Any:
+    """Read what ``torch.save`` wrote: tensors and plain values, never objects.
+
+    Raises what ``torch.load`` raises, without its warnings: the error that follows says it all.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.load(file, map_location=device, weights_only=True)
+
+
+def save_model(model: PretrainModel, folder: Path, *, training: Mapping[str, Any]) -> None:
+    """Write weights (safetensors) and everything needed to use them (``config.json``).
+
+    Args:
+        model: the model, decoder included.
+        folder: where the two files go.
+        training: how it came to be: step, seed, mask ratio, stores and their plan digests.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "format_version": FORMAT_VERSION,
+        "software_version": __version__,
+        **asdict(model.config),
+        "training": dict(training),
+    }
+    with whole_file(folder / WEIGHTS_NAME) as partial:
+        save_file({name: t.contiguous() for name, t in model.state_dict().items()}, partial)
+    with whole_file(folder / CONFIG_NAME) as partial:
+        partial.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> PretrainModel:
+    """Load the model of a run's folder, or of a ``model/`` folder, in evaluation mode.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or of another version.
+        UsageError: there is no such device.
+    """
+    chosen = choose_device(str(device))
+    folder = model_folder(path)
+    _, config = read_description(folder / CONFIG_NAME)
+    try:
+        _check_weights(folder / WEIGHTS_NAME, config)
+        model = build_model(config)
+        model.load_state_dict(load_file(folder / WEIGHTS_NAME))
+    except _DAMAGE as error:
+        raise CheckpointError(
+            f"{folder} is damaged: {CONFIG_NAME} and {WEIGHTS_NAME} do not make a model "
+            f"({first_line(error)}). {COPY_AGAIN}"
+        ) from error
+    return model.to(chosen).eval()
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """Read ``config.json`` of a run's or model's folder: size, modalities, training.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or of another version.
+    """
+    content, _ = read_description(model_folder(path) / CONFIG_NAME)
+    return content
+
+
+def model_folder(path: str | Path) -> Path:
+    """Find the folder with the two files of a model: ``path``, or ``model/`` in it.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    for folder in (Path(path) / "model", Path(path)):
+        if (folder / CONFIG_NAME).is_file():
+            return folder
+    state = "no finished checkpoint yet" if RunFolder(path).exists() else "no model"
+    raise CheckpointError(
+        f"{path} holds {state}: expected model/{CONFIG_NAME}, as `salibi-model train` writes it."
+    )
+
+
+def _check_weights(file: Path, config: ModelConfig) -> None:
+    """Compare names and shapes in the file's header with the model's, before either is made.
+
+    Raises:
+        ValueError: they differ; says where first.
+    """
+    with safe_open(file, framework="pt") as opened:
+        found = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    deepest = max(config.size.depth, config.size.decoder_depth, *dict(config.depths).values(), 0)
+    if deepest > len(found):
+        raise ValueError(f"{deepest} blocks are described, but there are {len(found)} tensors")
+    with torch.device("meta"):
+        wanted = {
+            name: tuple(value.shape) for name, value in build_model(config).state_dict().items()
+        }
+    for name in [*wanted, *found]:
+        if name not in wanted or name not in found:
+            there, absent = (WEIGHTS_NAME, "model") if name in found else ("model", WEIGHTS_NAME)
+            raise ValueError(f"the {there} has {name}, the {absent} does not")
+        if wanted[name] != found[name]:
+            raise ValueError(f"{name} is {found[name]}; the model described has {wanted[name]}")
+
+
+def _lacking(state: Mapping[str, Any]) -> str:
+    """What a run's state has not, or not as it should, in words; nothing for a whole one."""
+    expected = {"model": Mapping, "optimizer": Mapping, "data": Mapping, "rng": Tensor, "step": int}
+    for name, kind in expected.items():
+        if name not in state:
+            return f"it lacks {name!r}"
+        if not isinstance(state[name], kind):
+            return f"{name!r} is a {type(state[name]).__name__}"
+    data = state["data"]
+    checks = {
+        "'model' holds other than tensors": all(
+            isinstance(value, Tensor) for value in state["model"].values()
+        ),
+        "'optimizer' is not the state of one": {"state", "param_groups"} <= set(state["optimizer"]),
+        "'data' is no position in the data": all(
+            isinstance(data.get(name), int) for name in ("epoch", "batch")
+        ),
+        f"'step' is {state['step']}": state["step"] >= 0,
+        "'rng' is not the state of a random generator": _is_generator_state(state["rng"]),
+    }
+    return next((problem for problem, fits in checks.items() if not fits), "")
+
+
+def _is_generator_state(state: Tensor) -> bool:
+    try:
+        torch.Generator().set_state(state.cpu())
+    except (RuntimeError, TypeError):
+        return False
+    return True
+
+
+def _toml(value: Any) -> str:
+    """Write a string, number, boolean or sequence of them; JSON's form of these is TOML's."""
+    return json.dumps(list(value) if isinstance(value, tuple) else value)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a path to write to; move it to ``path`` once it is on the disk, or remove it."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

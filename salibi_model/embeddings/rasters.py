@@ -1,0 +1,198 @@
+"""A raster file: what its header says of its bands and its place, and reading a window of it.
+
+Axis order is (bands, rows, columns); windows are (row, column, rows, columns).
+"""
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import rasterio
+from jaxtyping import Bool, Shaped
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from salibi_data.store.schema import Modality
+from salibi_model.addresses import bare, is_remote
+from salibi_model.embeddings.options import Choices
+from salibi_model.errors import StoreError, UsageError
+from salibi_model.models.config import ModelConfig
+
+_GDAL: Final = {"GDAL_HTTP_MAX_RETRY": "4", "GDAL_HTTP_RETRY_DELAY": "1", "GDAL_HTTP_TIMEOUT": "60"}
+"""For rasters behind a URL; the environment wins."""
+
+_TAGS: Final = ("name", "band_name", "bandname", "long_name")
+
+
+class Handle(threading.local):
+    """The raster that a thread has open; opening one costs as much as reading a window of it."""
+
+    _location = ""
+    _dataset: Any = None
+
+    def __call__(self, location: str) -> Any:
+        """Open ``location``, unless it is open in this thread."""
+        if self._location != location:
+            if self._dataset is not None:
+                self._dataset.close()
+            self._location = ""
+            self._dataset = rasterio.open(location)
+            self._location = location
+        return self._dataset
+
+
+class RasterFile:
+    """A raster, as its header tells it.
+
+    Raises:
+        UsageError: it cannot be read as one.
+    """
+
+    def __init__(self, location: str, choices: Choices, handle: Handle) -> None:
+        self.location, self.name, self.choices = location, bare(location), choices
+        self._handle = handle
+        try:
+            with opened(handle, location) as dataset:
+                self.shape: tuple[int, int] = dataset.shape
+                self.transform, self.crs = dataset.transform, dataset.crs or None
+                self.dtypes: tuple[str, ...] = dataset.dtypes
+                self.scales, self.offsets = dataset.scales, dataset.offsets
+                self.bands = _band_names(dataset, choices.bands)
+                self._alpha_is_a_band = _has_named_alpha(dataset, len(choices.bands))
+        except (RasterioError, OSError) as error:
+            raise UsageError(
+                f"{self.name} cannot be read as a raster ({_said(error)}). Give a Salibi store, a "
+                "GeoTIFF, or an image that GDAL reads."
+            ) from error
+        except UsageError as error:
+            raise UsageError(f"{self.name}: {error}") from error
+        if any(np.dtype(dtype).kind not in "uif" for dtype in self.dtypes):
+            raise UsageError(f"{self.name} holds {self.dtypes[0]}; expected real numbers.")
+
+    def facts(self) -> dict[str, Any]:
+        """Give what tells whether it is still the same: its header, and size and time on disk."""
+        found: dict[str, Any] = {
+            "name": self.name,
+            "shape": [len(self.dtypes), *self.shape],
+            "dtype": self.dtypes[0],
+            "transform": list(self.transform)[:6],
+            "crs": self.crs.to_string() if self.crs else None,
+        }
+        path = Path(self.location.removeprefix("file://"))
+        if not is_remote(self.location) and path.is_file():
+            status = path.stat()
+            found |= {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+        return found
+
+    def modalities(self, config: ModelConfig) -> tuple[Modality, ...]:
+        """Choose the modalities of the model that are to see it.
+
+        Raises:
+            UsageError: its bands fit none, or more than one and none is named.
+        """
+        if self.choices.modalities:
+            return tuple(config[name] for name in self.choices.modalities)
+        fitting = [m for m in config.modalities if {b.lower() for b in m.bands} <= set(self.bands)]
+        if len(fitting) == 1:
+            return tuple(fitting)
+        offered = "; ".join(f"{m.name}: {', '.join(m.bands)}" for m in config.modalities)
+        if not fitting:
+            raise UsageError(self._lacks(f"the model takes ({offered})"))
+        raise UsageError(
+            f"{self.name} could be any of {', '.join(m.name for m in fitting)}, which have the same "
+            "bands: say with --modality whose encoder is to see it."
+        )
+
+    def indexes(self, modality: Modality) -> list[int]:
+        """Find the modality's bands, counted from 1, in its order.
+
+        Raises:
+            UsageError: it lacks one.
+        """
+        lacking = [band for band in modality.bands if band.lower() not in self.bands]
+        if lacking:
+            needed = f"{modality.name!r} takes {', '.join(modality.bands)}"
+            raise UsageError(self._lacks(f"{needed}; it lacks {', '.join(lacking)}"))
+        return [self.bands.index(band.lower()) + 1 for band in modality.bands]
+
+    def read(
+        self, window: tuple[int, int, int, int], indexes: Sequence[int]
+    ) -> tuple[Shaped[np.ndarray, "bands rows cols"], Bool[np.ndarray, "bands rows cols"]]:
+        """Read a window that lies within the raster: values as filed, and which are observed.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        row, col, rows, cols = window
+        where = Window(col, row, cols, rows)
+        try:
+            with opened(self._handle, self.location) as dataset:
+                values = dataset.read(indexes, window=where)
+                masks = None
+                if not self._alpha_is_a_band:
+                    masks = dataset.read_masks(indexes, window=where)
+        except (RasterioError, OSError) as error:
+            raise StoreError(
+                f"{self.name} cannot be read at row {row}, column {col} ({_said(error)}). What was "
+                "embedded before is kept; run the same command again, or leave this file out."
+            ) from error
+        valid = np.ones(values.shape, np.bool_) if masks is None else masks > 0
+        if self.choices.nodata is not None:
+            valid &= values != self.choices.nodata
+        return values, valid
+
+    def _lacks(self, what: str) -> str:
+        return (
+            f"{self.name} has the bands {', '.join(self.bands)}, but {what}. Say what its bands "
+            "are, in its order, with --bands; join files of one band each with gdalbuildvrt "
+            "-separate."
+        )
+
+
+@contextmanager
+def opened(handle: Handle, location: str) -> Iterator[Any]:
+    """Give the open raster, with patience for servers."""
+    options = {name: value for name, value in _GDAL.items() if name not in os.environ}
+    with rasterio.Env(**options):
+        yield handle(location)
+
+
+def _band_names(dataset: Any, given: Sequence[str]) -> list[str]:
+    """Name a raster's bands: as told, else by description, tag, or colour."""
+    if len(given) > dataset.count:
+        raise UsageError(
+            f"--bands names {len(given)} bands, {', '.join(given)}; the file has {dataset.count}."
+        )
+    names = [band.lower() for band in given]
+    if any(one == other for one, other in pairwise(sorted(names))):
+        raise UsageError(f"--bands names a band twice: {', '.join(given)}.")
+    for index in range(len(names) + 1, dataset.count + 1):
+        tags = {key.lower(): text for key, text in dataset.tags(index).items()}
+        tagged = next((tags[key] for key in _TAGS if key in tags), "")
+        colour = dataset.colorinterp[index - 1].name
+        found = dataset.descriptions[index - 1] or tagged or colour
+        names.append("rest" if given else found.strip().lower())
+    return names
+
+
+def _has_named_alpha(dataset: Any, num_given: int) -> bool:
+    """Whether what masks the file as transparency is a band by the user's word.
+
+    GDAL takes the fourth of four 8-bit bands for transparency, which in aerial images is often
+    near-infrared: its zeros mask nothing.
+    """
+    if MaskFlags.alpha not in dataset.mask_flag_enums[0] or dataset.nodata is not None:
+        return False
+    return ColorInterp.alpha in dataset.colorinterp[:num_given]
+
+
+def _said(error: Exception) -> str:
+    """What GDAL says, in one line, without what may be secret."""
+    cause = error.__cause__ or error
+    return bare(" ".join(str(cause).split()))[:200].rstrip(". ")

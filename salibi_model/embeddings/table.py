@@ -1,0 +1,122 @@
+"""Embeddings as GeoParquet 1.1: one row per image, with its outline and its vector.
+
+Source: GeoParquet specification 1.1.0. geopandas, DuckDB and QGIS open it.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+import zarr
+
+from salibi_model.checkpoints.files import whole_file
+from salibi_model.embeddings.inputs import Source
+from salibi_model.embeddings.writer import ATTRIBUTES_KEY, INDEX, read_bounds
+
+_ROWS_PER_GROUP: Final = 4096
+
+_HALF_TURN: Final = 180.0
+
+_BOX: Final = ("xmin", "ymin", "xmax", "ymax")
+
+
+def write_table(
+    path: Path,
+    group: zarr.Group,
+    sources: Mapping[str, Sequence[Source]],
+    attributes: Mapping[str, Any],
+) -> None:
+    """Write the table of all modalities' rows, one row group after the other; it appears whole.
+
+    Args:
+        path: where to.
+        group: a group per modality, as :mod:`salibi_model.embeddings.writer` writes it.
+        sources: the inputs of each modality, by their number.
+        attributes: kept in the file's metadata as JSON, under the key of the Zarr attributes.
+    """
+    metadata = {
+        "geo": json.dumps(_geo(group, sources)),
+        ATTRIBUTES_KEY: json.dumps(attributes, sort_keys=True),
+    }
+    with whole_file(path) as partial:
+        writer: pq.ParquetWriter | None = None
+        for modality, one in sources.items():
+            for columns in _runs(group[modality], modality, one):
+                table = pa.table(columns)
+                if writer is None:
+                    # Here, not when it is closed: readers look for it beside Arrow's own schema.
+                    schema = table.schema.with_metadata(metadata)
+                    writer = pq.ParquetWriter(partial, schema, compression="zstd")
+                writer.write_table(table.cast(schema), row_group_size=_ROWS_PER_GROUP)
+        if writer is not None:
+            writer.close()
+
+
+def _runs(group: Any, modality: str, sources: Sequence[Source]) -> Iterator[dict[str, Any]]:
+    by_number = {source.number: source for source in sources}
+    for first in range(0, group["embedding"].shape[0], _ROWS_PER_GROUP):
+        rows = slice(first, first + _ROWS_PER_GROUP)
+        index = {name: group[name][rows] for name in INDEX}
+        vectors = group["embedding"][rows]
+        outlines = np.full(len(vectors), None, dtype=object)
+        ids = np.empty(len(vectors), dtype=object)
+        for number in np.unique(index["source"]).tolist():
+            source = by_number[number]
+            mine = np.flatnonzero(index["source"] == number)
+            items = index["item"][mine].tolist()
+            outlines[mine] = source.outlines(items)
+            ids[mine] = [source.identity(item) for item in items]
+        names = [by_number[number].name for number in index["source"].tolist()]
+        columns = _columns(modality, first, index, vectors, ids.tolist(), names)
+        yield {**columns, "geometry": pa.array(shapely.to_wkb(outlines), pa.binary())}
+
+
+def _columns(
+    modality: str,
+    first: int,
+    index: Mapping[str, np.ndarray],
+    vectors: np.ndarray,
+    ids: list[str],
+    names: list[str],
+) -> dict[str, Any]:
+    known = ~np.isnan(index["bounds"][:, 0])
+    corners = [pa.array(values, mask=~known) for values in index["bounds"].T]
+    flat = pa.array(vectors.reshape(-1), pa.float32())
+    return {
+        "id": pa.array(ids),
+        "modality": pa.array([modality] * len(ids)),
+        "row": pa.array(np.arange(first, first + len(ids), dtype=np.int64)),
+        "source": pa.array(names),
+        "item": pa.array(index["item"]),
+        **{
+            name: pa.array(index["window"][:, column])
+            for column, name in enumerate(
+                ("window_row", "window_col", "window_rows", "window_cols")
+            )
+        },
+        "gsd_m": pa.array(index["gsd_m"], from_pandas=True),
+        "valid_fraction": pa.array(index["valid_fraction"]),
+        "bbox": pa.StructArray.from_arrays(corners, names=_BOX, mask=pa.array(~known)),
+        "embedding": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
+    }
+
+
+def _geo(group: zarr.Group, modalities: Iterable[str]) -> dict[str, Any]:
+    """Give the file's ``geo`` metadata; the default CRS is OGC:CRS84."""
+    bounds = np.concatenate([read_bounds(group, name) for name in modalities])
+    known = bounds[~np.isnan(bounds[:, 0])]
+    column: dict[str, Any] = {
+        "encoding": "WKB",
+        "geometry_types": [],
+        "covering": {"bbox": {corner: ["bbox", corner] for corner in _BOX}},
+    }
+    if len(known):
+        cut = ((known[:, 0] == -_HALF_TURN) & (known[:, 2] == _HALF_TURN)).any()
+        column["geometry_types"] = ["MultiPolygon", "Polygon"] if cut else ["Polygon"]
+        column["bbox"] = [*known[:, :2].min(axis=0).tolist(), *known[:, 2:].max(axis=0).tolist()]
+    return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}

@@ -1,0 +1,1 @@
+"""Labelled images, in whatever files they lie."""

@@ -1,0 +1,181 @@
+"""One sample of GEO-Bench v1: an HDF5 file with a data set per band, and its label."""
+
+import ast
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import numpy as np
+from jaxtyping import Float32, Int64, Shaped
+
+from salibi_model.checkpoints.description import first_line
+from salibi_model.errors import StoreError
+from salibi_model.evals.datasets.geobench_tasks import BandSource, GeoBenchSpec
+from salibi_model.evals.datasets.safe_pickle import PickledArray, unpickle_inert
+
+DOWNLOAD_AGAIN: Final = "Download the task again."
+
+_DATE: Final = re.compile(r"_\d{4}-\d{2}-\d{2}.*$")
+"""What forestnet, cashew and cattle append to a band's name."""
+
+_LABEL: Final = BandSource(name="label")
+_AXES: Final = (2, 3)
+_MOST_VALUES: Final = 1 << 28
+"""Of one band; the largest of GEO-Bench v1 has 400 x 400 x 369."""
+_NUM_AXES_WITH_PLANES: Final = 3
+
+
+def read_image(
+    path: Path, spec: GeoBenchSpec, sources: Sequence[BandSource]
+) -> Float32[np.ndarray, "bands rows cols"]:
+    """Read bands of a sample onto the grid of the task's first band.
+
+    Returns:
+        The file's values, or dB where the source says so; NaN where there is no measurement.
+
+    Raises:
+        StoreError: the file is damaged, lacks a band, or holds no measurement in any of them.
+    """
+    with _bands_of(path) as found:
+        grid = _grid(found, spec, path)
+        planes = [_plane(_find(found, each, path), each, grid, path) for each in sources]
+    image = np.stack(planes)
+    if np.isnan(image).all():
+        raise StoreError(f"{path} holds no measurement: every value is NaN. {DOWNLOAD_AGAIN}")
+    return image
+
+
+def read_label(path: Path, spec: GeoBenchSpec) -> Int64[np.ndarray, " *shape"]:
+    """Read a sample's label.
+
+    Returns:
+        A class number; for ``multilabel`` 0 and 1, (classes,); for ``segmentation`` a class number
+        per pixel, (rows, cols).
+
+    Raises:
+        StoreError: the file is damaged, or the label is none of the task's classes.
+    """
+    if spec.kind == "segmentation":
+        with _bands_of(path) as found:
+            shape = _grid(found, spec, path)
+            label = np.squeeze(_find(found, _LABEL, path)[()])
+        return _checked(label, shape, spec.num_classes, path)
+    content = unpickle_inert(_description(path), f"the description in {path}")
+    value = content.get(_LABEL.name) if isinstance(content, dict) else None
+    try:
+        label = np.asarray(value.values if isinstance(value, PickledArray) else value)
+    except ValueError as error:  # rows of several lengths
+        raise StoreError(f"the label of {path} is no array. {DOWNLOAD_AGAIN}") from error
+    if spec.kind == "multilabel":
+        return _checked(label, (spec.num_classes,), 2, path)
+    return _checked(label, (), spec.num_classes, path)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    # h5py raises RuntimeError and KeyError, too, where a file's inner tables are damaged.
+    except (OSError, RuntimeError, KeyError) as error:
+        raise StoreError(f"{path} cannot be read: {first_line(error)}. {DOWNLOAD_AGAIN}") from error
+
+
+@contextmanager
+def _bands_of(path: Path) -> Iterator[dict[str, h5py.Dataset]]:
+    """A file's data sets by their names without dates."""
+    with _opened(path) as file:
+        found: dict[str, h5py.Dataset] = {}
+        for name, dataset in file.items():
+            plain = _DATE.sub("", name)
+            if plain in found:
+                raise StoreError(
+                    f"{path} holds {plain!r} at several dates; a sample of GEO-Bench v1 has one. "
+                    f"{DOWNLOAD_AGAIN}"
+                )
+            found[plain] = dataset
+        yield found
+
+
+def _description(path: Path) -> bytes:
+    """The pickle in a file's attributes, where it is kept as Python's text of its bytes."""
+    with _opened(path) as file:
+        text = file.attrs.get("pickle")
+    try:
+        raw = ast.literal_eval(text) if isinstance(text, str) else None
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raw = None
+    if not isinstance(raw, bytes):
+        raise StoreError(f"{path} has no description of its label. {DOWNLOAD_AGAIN}")
+    return raw
+
+
+def _find(found: Mapping[str, h5py.Dataset], source: BandSource, path: Path) -> h5py.Dataset:
+    if source.name not in found:
+        raise StoreError(
+            f"{path} has no band {source.name!r}; it has {', '.join(found)}. {DOWNLOAD_AGAIN}"
+        )
+    _check_band(found[source.name], source.name, path)
+    return found[source.name]
+
+
+def _check_band(band: Any, name: str, path: Path) -> None:
+    """Refuse what is no image: a group, a dangling link, texts, an axis too few."""
+    shape = getattr(band, "shape", None) or ()
+    kind = getattr(getattr(band, "dtype", None), "kind", "")
+    pixels = math.prod(shape)
+    fits = kind in set("biuf") and len(shape) in _AXES and 0 < pixels <= _MOST_VALUES
+    if not fits:
+        raise StoreError(
+            f"{path}: {name!r} is no image of real numbers (shape {shape}, kind {kind or 'none'!r}). "
+            f"{DOWNLOAD_AGAIN}"
+        )
+
+
+def _grid(found: Mapping[str, h5py.Dataset], spec: GeoBenchSpec, path: Path) -> tuple[int, int]:
+    """Rows and columns of the task's first band."""
+    rows, cols = _find(found, next(iter(spec.bands.values())), path).shape[:2]
+    return int(rows), int(cols)
+
+
+def _plane(
+    dataset: h5py.Dataset, source: BandSource, grid: tuple[int, int], path: Path
+) -> Float32[np.ndarray, "rows cols"]:
+    """Read one band onto a grid, in the units that are given to the user."""
+    if source.plane is not None and source.plane >= dataset.shape[-1]:
+        raise StoreError(
+            f"{path}: {source.name!r} holds {dataset.shape[-1]} bands; need {source.plane + 1}. "
+            f"{DOWNLOAD_AGAIN}"
+        )
+    where = (..., source.plane or 0) if dataset.ndim == _NUM_AXES_WITH_PLANES else ()
+    values = np.asarray(dataset[where], dtype=np.float32)
+    if source.to_decibel:
+        values = 10 * np.log10(np.where(values > 0, values, np.float32(np.nan)))
+    values = np.where(np.isfinite(values), values, np.float32(np.nan))
+    factor = grid[0] // values.shape[0]
+    # Repeated, not interpolated: every value stays one that was measured.
+    values = values.repeat(factor, axis=0).repeat(factor, axis=1)
+    if values.shape != grid:
+        raise StoreError(
+            f"{path}: {source.name!r} has {dataset.shape[:2]} pixels, no whole part of the "
+            f"image's {grid}. {DOWNLOAD_AGAIN}"
+        )
+    return values
+
+
+def _checked(
+    label: Shaped[np.ndarray, "*given"], shape: tuple[int, ...], num_values: int, path: Path
+) -> Int64[np.ndarray, " *shape"]:
+    """Refuse labels of another shape, or that are not below ``num_values``."""
+    is_number = label.dtype.kind in "biuf" and label.size > 0
+    if not is_number or label.shape != shape or not np.isin(label, range(num_values)).all():
+        held = f"{label.min()} to {label.max()}" if is_number else "no numbers"
+        raise StoreError(
+            f"the label of {path} should hold whole numbers from 0 to {num_values - 1}, shape "
+            f"{shape}; it holds {held}, shape {label.shape}. {DOWNLOAD_AGAIN}"
+        )
+    return label.astype(np.int64)

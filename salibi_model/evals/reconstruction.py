@@ -1,0 +1,309 @@
+"""What a model makes of the patches, or of whole modalities, that it does not see."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+import salibi_model
+from salibi_data.store.schema import Modality
+from salibi_model.data.store import SampleStore, check_agreement
+from salibi_model.errors import StoreError, UsageError
+from salibi_model.models.base import PretrainModel
+from salibi_model.models.scale_alibi import ScaleAlibi
+from salibi_model.nn.losses import patch_statistics
+from salibi_model.nn.masking import random_masks
+from salibi_model.nn.patches import patchify, unpatchify
+
+HIDDEN = 128
+"""Value shown where a patch is masked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """One image of one sample; all arrays (C, H, W) in the store's units."""
+
+    sample: int
+    modality: Modality
+    original: UInt8[np.ndarray, "bands height width"]
+    masked: UInt8[np.ndarray, "bands height width"]
+    """The original with the removed patches grey: what the encoder saw."""
+    predicted: UInt8[np.ndarray, "bands height width"]
+    """The decoder's output everywhere."""
+    composite: UInt8[np.ndarray, "bands height width"]
+    """The original where it was seen, the prediction elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModalityError:
+    """How far predictions are from the truth, over valid pixels that the model did not see."""
+
+    modality: str
+    units: str
+    """Of the figures: ``dB``, ``reflectance`` or ``display`` (0..255)."""
+    rmse: float
+    """Root of the mean squared error over pixels, bands and samples."""
+    mae: float
+    """Mean absolute error."""
+    rmse_by_band: dict[str, float]
+    flat_rmse: float
+    """The same for a prediction without content: each patch's own mean where that is given to
+    the model's prediction as well, else the modality's mean. A model that helps is below."""
+    num_pixels: int
+    """Values compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructionReport:
+    """Images to look at, and errors per modality."""
+
+    shown: tuple[Reconstruction, ...]
+    """Sample by sample, and within a sample modality by modality."""
+    errors: tuple[ModalityError, ...]
+    num_samples: int
+    """Samples that the errors are measured on."""
+    given_statistics: bool
+    """Whether each patch's mean and deviation were taken from the truth (as MAE does for its
+    figures): so for models whose targets are relative to them."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form, without the images."""
+        return {
+            "num_samples": self.num_samples,
+            "given_statistics": self.given_statistics,
+            "errors": [asdict(error) for error in self.errors],
+        }
+
+
+def reconstruct(
+    checkpoint: str | Path | PretrainModel,
+    store: str | Path | SampleStore,
+    *,
+    split: str = "validation",
+    num_samples: int = 4,
+    max_samples: int = 256,
+    mask_ratio: float = 0.75,
+    hide: Sequence[str] = (),
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    batch_size: int = 8,
+    on_sample: Callable[[int, int], None] | None = None,
+) -> ReconstructionReport:
+    """Mask samples of a split, or hide whole modalities, and predict what is hidden.
+
+    A model with ``normalise_patches`` predicts each patch relative to its own mean and
+    deviation, and these are not predicted. As MAE (He et al. 2022) does for its figures, they
+    are taken from the truth: a patch's brightness and contrast are given to the prediction, its
+    content is not. The report says so in ``given_statistics``.
+
+    Args:
+        checkpoint: a run's or model's folder, or a model.
+        store: a store with the model's modalities. Those it lacks are predicted from the others
+            and measured against nothing; only a model without ``normalise_patches`` can do that.
+        split: ``validation``, ``test`` or ``train``.
+        num_samples: how many samples to show, spread evenly over the split.
+        max_samples: how many to measure errors on at most, spread evenly over the split.
+        mask_ratio: share of patches REMOVED, per modality.
+        hide: modalities that are removed whole: ``["lores", "hires_4x"]`` for SAR to optical.
+        seed: of the masks.
+        device: where to compute.
+        batch_size: samples at a time.
+        on_sample: called with (done, total).
+
+    Raises:
+        CheckpointError: there is no model.
+        StoreError: there is no store, or its split has no samples.
+        UsageError: the store lacks a modality, or its values mean something else; the model has
+            no decoder, ``mask_ratio`` does not fit, or everything is hidden.
+    """
+    model = checkpoint
+    if not isinstance(model, PretrainModel):
+        model = salibi_model.load(model, device=device)
+    if not isinstance(model, ScaleAlibi):
+        raise UsageError(
+            f"a model of architecture {model.config.architecture} does not predict patches of "
+            "all its modalities; take a scale-alibi or croma model."
+        )
+    for name in hide:
+        model.config[name]
+    samples = store if isinstance(store, SampleStore) else SampleStore(store)
+    check_agreement(samples, model.config.modalities, all_needed=False)
+    there = _modalities_there(model, samples)
+    if set(hide) >= set(there):
+        raise UsageError("every modality is hidden; leave one to predict the others from.")
+    indices = samples.split_indices(split)
+    if not len(indices):
+        raise StoreError(f"{samples.location} has no samples in the split {split!r}.")
+    shown, measured = _spread(indices, num_samples), _spread(indices, max_samples)
+    chosen = np.union1d(shown, measured)
+    sums = {name: _Sums(model.config[name]) for name in model.config.names}
+    rows: list[Reconstruction] = []
+    device = next(model.parameters()).device
+    for first in range(0, len(chosen), batch_size):
+        part = chosen[first : first + batch_size]
+        seeds = [seed * 1_000_003 + int(index) for index in part]
+        images = {name: torch.from_numpy(samples.read(name, part)).to(device) for name in there}
+        predictions = _predict(model, images, mask_ratio, hide, seeds)
+        for name, predicted in predictions.items():
+            sums[name].add(predicted, np.isin(part, measured))
+        rows += _rows(model, predictions, part, shown)
+        if on_sample is not None:
+            on_sample(first + len(part), len(chosen))
+    return ReconstructionReport(
+        shown=tuple(rows),
+        errors=tuple(total.error() for total in sums.values() if total.count.any()),
+        num_samples=len(measured),
+        given_statistics=model.config.normalise_patches,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Predicted:
+    """One modality of a batch, (B, C, H, W) at the decoder's resolution, in stored values."""
+
+    truth: Float[Tensor, "batch bands height width"]
+    predicted: Float[Tensor, "batch bands height width"]
+    flat: Float[Tensor, "batch bands height width"]
+    """What a prediction without content would be."""
+    valid: Tensor
+    hidden: Tensor
+
+
+class _Sums:
+    """Squared and absolute errors of one modality, in physical units, summed over batches."""
+
+    def __init__(self, modality: Modality) -> None:
+        self.modality = modality
+        num_bands = len(modality.bands)
+        self.squared, self.flat, self.absolute = (np.zeros(num_bands) for _ in range(3))
+        self.count = np.zeros(num_bands, np.int64)
+
+    def add(self, images: _Predicted, measured: np.ndarray) -> None:
+        chosen = torch.from_numpy(measured).to(images.valid.device)[:, None, None, None]
+        counted = (images.valid & images.hidden & chosen).double()
+        scale = counted.new_tensor(self.modality.scale)[:, None, None]
+        error, flat = (
+            (guess.double() - images.truth.double()) * scale * counted
+            for guess in (images.predicted, images.flat)
+        )
+        over = (0, 2, 3)
+        self.squared += error.square().sum(over).cpu().numpy()
+        self.flat += flat.square().sum(over).cpu().numpy()
+        self.absolute += error.abs().sum(over).cpu().numpy()
+        self.count += counted.sum(over).long().cpu().numpy()
+
+    def error(self) -> ModalityError:
+        total = max(1, int(self.count.sum()))
+        by_band = np.sqrt(self.squared / np.maximum(self.count, 1))
+        return ModalityError(
+            modality=self.modality.name,
+            units=self.modality.units,
+            rmse=float(np.sqrt(self.squared.sum() / total)),
+            mae=float(self.absolute.sum() / total),
+            rmse_by_band=dict(zip(self.modality.bands, map(float, by_band), strict=True)),
+            flat_rmse=float(np.sqrt(self.flat.sum() / total)),
+            num_pixels=int(self.count.sum()),
+        )
+
+
+@torch.inference_mode()
+def _predict(
+    model: ScaleAlibi,
+    images: dict[str, Tensor],
+    mask_ratio: float,
+    hide: Sequence[str],
+    seeds: Sequence[int],
+) -> dict[str, _Predicted]:
+    masks = random_masks(model.num_tokens(images), mask_ratio, seeds, hidden=hide)
+    device = next(iter(images.values())).device
+    masks = {name: mask.to(device) for name, mask in masks.items()}
+    predicted = model.predict_patches(images, masks)
+    grid = model.anchor_grid(images)
+    result = {}
+    for name, output in predicted.items():
+        guess, flat = output.float(), torch.zeros_like(output, dtype=torch.float32)
+        values, valid, hidden = flat, flat.bool(), ~flat.bool()  # nothing is known of it
+        if name in images:
+            stored = patchify(images[name], model.config.patch_px)
+            values, valid, hidden = model.truth(name, stored, masks[name].removed, grid)
+        if model.config.normalise_patches:
+            mean, variance = patch_statistics(values, valid)
+            guess, flat = guess * variance.sqrt() + mean, mean.expand_as(guess)
+        whole = _images(model, name, grid, (values, guess, flat), (valid, hidden))
+        result[name] = _Predicted(**whole)
+    return result
+
+
+def _images(
+    model: ScaleAlibi,
+    name: str,
+    grid: tuple[int, int],
+    normalised: tuple[Tensor, Tensor, Tensor],
+    flags: tuple[Tensor, Tensor],
+) -> dict[str, Tensor]:
+    """Patches as images, brought back to stored values; in the order of :class:`_Predicted`."""
+    encoder, fineness = model.encoder(name), model.decoder.fineness[name]
+    stored = [patches * encoder.pixel_std + encoder.pixel_mean for patches in normalised]
+    shape = (grid[0] * fineness, grid[1] * fineness)
+    names = ("truth", "predicted", "flat", "valid", "hidden")
+    return {
+        key: unpatchify(patches, shape, model.config.patch_px)
+        for key, patches in zip(names, (*stored, *flags), strict=True)
+    }
+
+
+def _rows(
+    model: ScaleAlibi, predictions: dict[str, _Predicted], part: np.ndarray, shown: np.ndarray
+) -> list[Reconstruction]:
+    """Lay the predictions of the samples to show beside what was there."""
+    return [
+        Reconstruction(
+            sample=int(index),
+            modality=model.config[name],
+            **{key: layer[i].cpu().numpy() for key, layer in _layers(model, name, whole).items()},
+        )
+        for i, index in enumerate(part)
+        if index in shown
+        for name, whole in predictions.items()
+    ]
+
+
+def _layers(model: ScaleAlibi, name: str, images: _Predicted) -> dict[str, Tensor]:
+    predicted = images.predicted.round().clamp(1, 255).to(torch.uint8)
+    original = images.truth.round().clamp(1, 255).to(torch.uint8)
+    original = original.masked_fill(~images.valid, model.config[name].nodata)
+    return {
+        "original": original,
+        "masked": original.masked_fill(images.hidden, HIDDEN),
+        "predicted": predicted,
+        "composite": torch.where(images.hidden, predicted, original),
+    }
+
+
+def _modalities_there(model: ScaleAlibi, samples: SampleStore) -> list[str]:
+    """The model's modalities that the store has.
+
+    Raises:
+        UsageError: it lacks some, and the model's predictions are relative to the truth; or all.
+    """
+    names = model.config.names
+    there = [name for name in names if name in samples.attributes.modalities]
+    if there != list(names) and (model.config.normalise_patches or not there):
+        lacking = ", ".join(name for name in names if name not in there)
+        raise UsageError(
+            f"{samples.location} has no {lacking}, and this model's predictions are relative to "
+            "the true patches; take a store that has them, or a model trained with "
+            "--absolute-targets."
+        )
+    return there
+
+
+def _spread(indices: np.ndarray, count: int) -> np.ndarray:
+    count = min(count, len(indices))
+    chosen: np.ndarray = indices[np.linspace(0, len(indices) - 1, count).round().astype(int)]
+    return chosen

@@ -1,0 +1,148 @@
+"""A trained checkpoint as a model of torchgeo-bench (extra ``torchgeo-bench``, Python 3.12+).
+
+That framework standardises images by their data set's statistics; they are then brought to those of
+the modality whose encoder sees them, as in the project's own evaluation. Nothing else imports this
+module.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchgeo_bench.datasets.base import BandSpec
+from torchgeo_bench.models._band_mapping import canonical_band_name
+from torchgeo_bench.models.interface import BenchModel
+
+import salibi_model
+from salibi_data.store.schema import Modality
+from salibi_model.data.resample import resample
+from salibi_model.errors import UsageError
+from salibi_model.evals.datasets.inputs import COMMON_NAMES, as_trained, shown_shape
+from salibi_model.models.compatibility import check_gsd
+from salibi_model.models.config import ModelConfig
+
+_NORMALIZATION: Final = "bandspec_zscore"
+_THEIR_NAMES: Final = {
+    "nir08": "nir_narrow",
+    "nir09": "watervapor",
+    "swir16": "swir1",
+    "swir22": "swir2",
+}
+"""The framework's names of bands, where they are not those that both know."""
+
+
+class SalibiBench(BenchModel):  # type: ignore[misc]
+    """The encoder of one of a checkpoint's modalities.
+
+    For segmentation, hook the layer ``tokens``: it gives the patch tokens on their grid.
+    """
+
+    def __init__(
+        self,
+        bands: Sequence[BandSpec],
+        *,
+        checkpoint: str | Path,
+        modality: str | None = None,
+        gsd_m: float | None = None,
+        any_gsd: bool = False,
+        normalization: str = _NORMALIZATION,
+        **_: object,
+    ) -> None:
+        """Load the model and fit the data set's bands to it.
+
+        Args:
+            bands: the data set's; the framework gives them.
+            checkpoint: a run's or model's folder.
+            modality: whose encoder sees the images; ``None``: the first whose bands are there.
+            gsd_m: metres per pixel of the images as they arrive, after the framework's resizing,
+                which does not say them. Needed where the model was trained with metres.
+            any_gsd: take images far from the ground sample distances of the training.
+            normalization: the framework's strategy; only ``bandspec_zscore``.
+
+        Raises:
+            UsageError: bands, units, GSD or normalization do not fit the model.
+            CheckpointError: there is no model.
+        """
+        if str(normalization) != _NORMALIZATION:
+            raise UsageError(
+                f"normalization is {str(normalization)!r}; expected {_NORMALIZATION!r}, from which "
+                "values are brought to those of the training."
+            )
+        super().__init__(bands=list(bands), normalization=_NORMALIZATION)
+        self.model = salibi_model.load(checkpoint)
+        self.modality, self._order = _fitting(self.model.config, modality, bands)
+        if gsd_m is not None:
+            check_gsd(self.model.config, self.modality, gsd_m, any_gsd=any_gsd)
+        elif self.model.config.base_gsd_m is not None:
+            raise UsageError(
+                "the model was trained with metres: give gsd_m, such as model.gsd_m=10."
+            )
+        self._gsd_m = gsd_m if self.model.config.base_gsd_m else None
+        self.tokens = nn.Identity()
+
+    @torch.no_grad()
+    def _forward_patch_features(
+        self, images: Float[Tensor, "batch bands rows cols"]
+    ) -> Float[Tensor, "batch dim"]:
+        """Give the pooled embedding of standardised images, and show :attr:`tokens` their tokens."""
+        images = images[:, self._order]
+        valid = images.isfinite()
+        values = images.masked_fill(~valid, 0.0)
+        patch_px = self.model.config.patch_px
+        height, width = images.shape[-2:]
+        shape = shown_shape((height, width), patch_px=patch_px)
+        if (height, width) != shape:
+            values, valid = resample(values, valid, shape)
+        coarser = math.sqrt(height * width / math.prod(shape))
+        spec = self.model.config[self.modality]
+        stored = as_trained(self.model.config, spec, values, valid)
+        if self._gsd_m is None:
+            ratio = spec.gsd_ratio * coarser
+            tokens, vectors = self.model.encode(stored, self.modality, gsd_ratio=ratio)
+        else:
+            metres = self._gsd_m * coarser
+            tokens, vectors = self.model.encode(stored, self.modality, gsd_m=metres)
+        rows, cols = (edge // patch_px for edge in shape)
+        self.tokens(tokens.transpose(1, 2).reshape(len(images), -1, rows, cols))
+        return vectors
+
+
+def _fitting(
+    config: ModelConfig, modality: str | None, bands: Sequence[BandSpec]
+) -> tuple[str, list[int]]:
+    """Give the modality that sees the images, and where its bands are among them.
+
+    Raises:
+        UsageError: bands are lacking, or radar is not in dB.
+    """
+    there = [canonical_band_name(band.name) for band in bands]
+    wanted = config.modalities if modality is None else (config[modality],)
+    for spec in wanted:
+        names = [_their_name(band) for band in spec.bands]
+        if set(names) <= set(there):
+            order = [there.index(name) for name in names]
+            _check_decibels(spec, [bands[place] for place in order])
+            return spec.name, order
+    listed = "; ".join(f"{spec.name} ({', '.join(spec.bands)})" for spec in wanted)
+    raise UsageError(
+        f"the data set has the bands {', '.join(band.name for band in bands)}; expected all those of "
+        f"{listed}. Take other bands or another modality."
+    )
+
+
+def _their_name(band: str) -> str:
+    common = COMMON_NAMES.get(band.lower(), band.lower())
+    return str(canonical_band_name(_THEIR_NAMES.get(common, common)))
+
+
+def _check_decibels(spec: Modality, bands: Sequence[BandSpec]) -> None:
+    """Radar power is skewed where dB are not, and is never below zero, where dB are."""
+    if spec.units.lower() == "db" and all(band.min >= 0 for band in bands):
+        raise UsageError(
+            f"modality {spec.name!r} was trained on dB; the data set's bands "
+            f"{', '.join(band.name for band in bands)} are never below 0, as power is. Take other data."
+        )

@@ -1,0 +1,164 @@
+"""Are images what a model takes: its bands, in its order, in its units, at a fitting GSD?
+
+A tensor of the right shape is encoded without complaint whatever it shows; these checks are for
+callers who can say what their images are.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from salibi_data.store.schema import Modality
+from salibi_model.errors import UsageError
+from salibi_model.models.config import ModelConfig
+
+STORED: Final = "stored"
+"""Units of values as a store keeps them: whole numbers 0..255, 0 = nodata."""
+
+GSD_FACTOR: Final = 8.0
+"""How many times finer or coarser than in training images may be without being told to."""
+
+_DESCRIBED: Final = ("bands", "units", "gsd_m", "any_gsd")
+
+
+def check_input(
+    config: ModelConfig,
+    modality: str,
+    *,
+    bands: Sequence[str] | None = None,
+    units: str | None = None,
+    gsd_m: float | None = None,
+    any_gsd: bool = False,
+) -> None:
+    """Refuse images that a model would take for something else; what is not given is not checked.
+
+    Args:
+        config: the model's, as in ``model.config``.
+        modality: whose encoder is to see them.
+        bands: their names, in the order of the array.
+        units: of the array's values: :data:`STORED`, or the modality's own where these are equal
+            (``display``). Values in dB or reflectance are converted first, by
+            :func:`salibi_model.embeddings.quantise.to_stored`.
+        gsd_m: metres on the ground per pixel.
+        any_gsd: take also what is more than :data:`GSD_FACTOR` times finer or coarser than the
+            images of the training. Distances are scaled as for any other; objects of sizes never
+            seen are still that.
+
+    Raises:
+        UsageError: no such modality, or bands, units or ground sample distance that differ.
+    """
+    expected = config[modality]
+    if bands is not None:
+        _check_bands(expected, tuple(bands))
+    if units is not None:
+        _check_units(expected, units)
+    if gsd_m is not None:
+        check_gsd(config, modality, gsd_m, any_gsd=any_gsd)
+
+
+def check_expected(config: ModelConfig, expect: Mapping[str, Mapping[str, Any]]) -> None:
+    """Apply :func:`check_input` to several modalities.
+
+    Args:
+        config: the model's.
+        expect: by modality, what the caller's images are: ``{"lores": {"bands": ("red", "green",
+            "blue"), "units": "display", "gsd_m": 10.0}}``.
+
+    Raises:
+        UsageError: as :func:`check_input`; or something else is said of the images.
+    """
+    if not isinstance(expect, Mapping) or not all(
+        isinstance(fields, Mapping) for fields in expect.values()
+    ):
+        raise UsageError(
+            f"expect is {expect!r}; give a mapping by modality, as "
+            '{"lores": {"bands": ("red", "green", "blue")}}.'
+        )
+    for modality, fields in expect.items():
+        unknown = [name for name in fields if name not in _DESCRIBED]
+        if unknown:
+            raise UsageError(
+                f"images of {modality!r} are described by {', '.join(_DESCRIBED)}; got "
+                f"{', '.join(map(repr, unknown))}."
+            )
+        check_input(config, modality, **fields)
+
+
+def check_gsd(config: ModelConfig, modality: str, gsd_m: float, *, any_gsd: bool = False) -> None:
+    """Refuse a ground sample distance that is none, or far from those of the training.
+
+    Raises:
+        UsageError: it is no number above 0, or more than :data:`GSD_FACTOR` times the metres per
+            pixel that the modality was trained at, or less than that part of them.
+    """
+    if not (math.isfinite(gsd_m) and gsd_m > 0):
+        raise UsageError(f"the ground sample distance is {gsd_m} m; expected a number above 0.")
+    far = None if any_gsd else far_gsd(config, modality, gsd_m)
+    if far is not None:
+        raise UsageError(f"{far}, take another modality, or allow any (--any-gsd; any_gsd=True).")
+
+
+def far_gsd(config: ModelConfig, modality: str, gsd_m: float) -> str | None:
+    """Say how far a ground sample distance is from those of the training, and what is near.
+
+    Returns:
+        The beginning of a sentence; ``None`` where it is within :data:`GSD_FACTOR` of them, or they
+        are not known.
+    """
+    trained_m = trained_gsd_m(config, modality)
+    if trained_m is None or 1 / GSD_FACTOR <= gsd_m / trained_m <= GSD_FACTOR:
+        return None
+    factor = gsd_m / trained_m
+    apart = f"{factor:.3g} times coarser" if factor > 1 else f"{1 / factor:.3g} times finer"
+    return (
+        f"images of {gsd_m:.4g} m per pixel are {apart} than those that {modality!r} was trained on "
+        f"({trained_m:.4g} m): resample them to between {trained_m / GSD_FACTOR:.3g} and "
+        f"{trained_m * GSD_FACTOR:.3g} m"
+    )
+
+
+def trained_gsd_m(config: ModelConfig, modality: str) -> float | None:
+    """Metres per pixel of a modality's training images, their mean; ``None`` where not known."""
+    base_m = config.base_gsd_m
+    return None if base_m is None else base_m * config[modality].gsd_ratio
+
+
+def is_stored(modality: Modality) -> bool:
+    """Whether physical values and stored ones are the same: offset 0, scale 1."""
+    return all(scale == 1 for scale in modality.scale) and not any(modality.offset)
+
+
+def _check_bands(expected: Modality, bands: tuple[str, ...]) -> None:
+    came = tuple(band.lower() for band in bands)
+    wanted = tuple(band.lower() for band in expected.bands)
+    if came == wanted:
+        return
+    what = f"{expected.name!r} takes the bands {', '.join(expected.bands)}"
+    if sorted(came) == sorted(wanted):
+        raise UsageError(
+            f"{what} in this order; got {', '.join(bands)}. Reorder the array's first axis of bands."
+        )
+    lacking = [band for band in wanted if band not in came]
+    without = f" (without {', '.join(lacking)})" if lacking else ""
+    raise UsageError(f"{what}; got {', '.join(bands) or 'none'}{without}. Give exactly those.")
+
+
+def _check_units(expected: Modality, units: str) -> None:
+    if units.lower() == STORED or (units.lower() == expected.units.lower() and is_stored(expected)):
+        return
+    if units.lower() == expected.units.lower():
+        formula = ", ".join(
+            f"{band}: ({units} - {offset:g}) / {scale:g}"
+            for band, offset, scale in zip(
+                expected.bands, expected.offset, expected.scale, strict=True
+            )
+        )
+        raise UsageError(
+            f"{expected.name!r} takes values as stored, 1..255 and 0 for nodata, not {units}: "
+            f"convert them first ({formula}; rounded, clipped), as "
+            "salibi_model.embeddings.quantise.to_stored does."
+        )
+    raise UsageError(
+        f"{expected.name!r} was trained on {expected.units}, stored as 0..255; got {units!r}. "
+        f"Convert the values to {expected.units}, or take a model that was trained on {units}."
+    )

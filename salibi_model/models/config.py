@@ -1,0 +1,225 @@
+"""What a model is: its size, its modalities, and what it is trained to do.
+
+Every ablation is a field here: a baseline differs from Scale-ALiBi in configuration, not in code.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+from jaxtyping import Float
+from torch import Tensor
+
+from salibi_data.store.schema import Modality
+from salibi_model.errors import UsageError
+
+TRI_ENCODER = ("sar", "lores", "hires_4x")
+"""Modalities of the tri-encoder, in the order in which the joint encoder takes them."""
+
+ARCHITECTURES = ("scale-alibi", "croma", "scale-mae", "original")
+"""``original`` is Scale-ALiBi with the mistakes of its authors' code (``--compat original``)."""
+
+OBJECTIVES = ("contrastive", "reconstruction")
+FUSIONS = ("shared", "separate")
+FINE_TARGETS = ("native", "base")
+PARTS = ("projections", "decoder")
+
+MISTAKES = (1, 2, 3, 4, 5, 6)
+"""Those of the authors' code, as :mod:`salibi_model.models.original` numbers them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Widths and depths of a model; the SAR and the joint encoder have half the depth."""
+
+    dim: int
+    depth: int
+    num_heads: int
+    decoder_dim: int
+    decoder_depth: int = 1
+    decoder_heads: int = 8
+
+
+SIZES: Mapping[str, Size] = {
+    "tiny": Size(dim=128, depth=2, num_heads=8, decoder_dim=96, decoder_heads=4),
+    "small": Size(dim=384, depth=12, num_heads=8, decoder_dim=256),
+    "base": Size(dim=768, depth=12, num_heads=16, decoder_dim=512),
+    "large": Size(dim=1024, depth=24, num_heads=16, decoder_dim=512),
+}
+"""``base`` is that of the paper; ``tiny`` trains on two CPU cores in minutes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Everything needed to build a model; modalities carry their statistics.
+
+    Raises:
+        UsageError: the fields do not fit together.
+    """
+
+    size: Size
+    modalities: tuple[Modality, ...]
+    """The first one is the anchor, at whose positions the others are fused."""
+    patch_px: int = 16
+    architecture: str = "scale-alibi"
+    objectives: tuple[str, ...] = OBJECTIVES
+    """Losses that are summed; parts that serve none of them are not built."""
+    pairs: tuple[tuple[str, str], ...] = ()
+    """Pairs of the contrastive loss; empty: all pairs of modalities."""
+    gsd_scaling: bool = True
+    """Whether distances are on the ground; otherwise each image counts its own patches."""
+    fusion: str = "shared"
+    """Whether the joint encoder has the same weights for each fusion step (``shared``) or blocks
+    of its own for each (``separate``)."""
+    fine_target: str = "native"
+    """Whether a finer modality is reconstructed at its own resolution (``native``), or averaged
+    to the anchor's (``base``)."""
+    normalise_patches: bool = True
+    """Whether a patch's target is relative to its own mean and deviation, as in MAE and CROMA.
+    Without it predictions are absolute: what inpainting without the truth needs."""
+    depths: tuple[tuple[str, int], ...] = ()
+    """(modality, depth of its encoder) where it is not the default."""
+    absent: tuple[str, ...] = ()
+    """Of :data:`PARTS`, what a converted checkpoint does not have; the model refuses to use it."""
+    mistakes: tuple[int, ...] = ()
+    """Which of :data:`MISTAKES` a model of the architecture ``original`` has: one or more, in
+    order; no other architecture has any."""
+    base_gsd_m: float | None = None
+    """Metres per pixel at the base zoom, the mean over the training samples; for images whose
+    ground sample distance is known in metres."""
+
+    def __post_init__(self) -> None:
+        self._check_modalities()
+        self._check_choices()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the modalities."""
+        return tuple(modality.name for modality in self.modalities)
+
+    @property
+    def anchor(self) -> Modality:
+        """The modality at whose positions the others are fused."""
+        return self.modalities[0]
+
+    @property
+    def contrasted(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of the contrastive loss: neighbours in order first, then the others."""
+        if "contrastive" not in self.objectives:
+            return ()
+        if self.pairs:
+            return self.pairs
+        adjacent = tuple(pairwise(self.names))
+        return adjacent + tuple(
+            pair for pair in combinations(self.names, 2) if pair not in adjacent
+        )
+
+    def __getitem__(self, name: str) -> Modality:
+        for modality in self.modalities:
+            if modality.name == name:
+                return modality
+        raise UsageError(
+            f"the model has no modality {name!r}; it has {', '.join(map(repr, self.names))}."
+        )
+
+    def depth(self, modality: Modality) -> int:
+        """Depth of a modality's encoder: by default half for SAR, whose bands hold less."""
+        default = self.half_depth if modality.sensor == "sentinel-1" else self.size.depth
+        return dict(self.depths).get(modality.name, default)
+
+    @property
+    def half_depth(self) -> int:
+        """Depth of the SAR encoder and of the joint encoder."""
+        return max(1, self.size.depth // 2)
+
+    def ground_ratio(self, gsd_m: float | Float[Tensor, " batch"]) -> float | Tensor:
+        """Give the GSD ratio of images of ``gsd_m`` metres per pixel, one number or one per image.
+
+        Raises:
+            UsageError: the ground sample distance of the training samples is not known.
+        """
+        if not self.base_gsd_m:
+            raise UsageError(
+                "this model does not know the metres per pixel that it was trained on (a "
+                "converted one does not say); give gsd_ratio instead of gsd_m."
+            )
+        return gsd_m / self.base_gsd_m
+
+    def _check_modalities(self) -> None:
+        names = ", ".join(self.names) or "none"
+        needed = 1 if self.architecture == "scale-mae" else 2
+        if len(self.modalities) < needed:
+            raise UsageError(
+                f"{self.architecture} needs two modalities or more of {', '.join(TRI_ENCODER)}; "
+                f"got {names}. Take a store that has them, or name two with --modalities."
+                if needed > 1
+                else "scale-mae needs one optical modality or more; got none."
+            )
+        if len(set(self.names)) < len(self.names):
+            raise UsageError(f"each modality is named once; got {names}.")
+        for modality in self.modalities:
+            if not (len(modality.mean) == len(modality.std) == len(modality.bands)):
+                raise UsageError(
+                    f"modality {modality.name!r} has no statistics (mean, std per band); "
+                    "finish the store with `salibi-data build`."
+                )
+            if self.architecture != "scale-mae" and self.anchor.gsd_ratio % modality.gsd_ratio:
+                raise UsageError(
+                    f"modality {modality.name!r} (GSD ratio {modality.gsd_ratio}) is coarser than "
+                    f"the first one, {self.anchor.name!r} ({self.anchor.gsd_ratio}); name it first."
+                )
+
+    def _check_choices(self) -> None:
+        _check_one_of("architecture", [self.architecture], ARCHITECTURES)
+        _check_one_of("objective", self.objectives, OBJECTIVES)
+        _check_one_of("part", self.absent, PARTS)
+        _check_one_of("fusion", [self.fusion], FUSIONS)
+        _check_one_of("target of finer modalities", [self.fine_target], FINE_TARGETS)
+        for pair in self.pairs:
+            _check_one_of("modality of a pair", pair, self.names)
+            if len(pair) != 2 or pair[0] == pair[1]:  # noqa: PLR2004
+                raise UsageError(f"{pair} is no pair; give two different modalities, as sar:lores.")
+        if len({frozenset(pair) for pair in self.pairs}) < len(self.pairs):
+            raise UsageError("each pair is named once, in either order.")
+        _check_one_of("modality of a depth", [name for name, _ in self.depths], self.names)
+        if any(depth < 1 for _, depth in self.depths):
+            raise UsageError("an encoder's depth is one block or more.")
+        for modality in self.modalities:
+            fineness = self.anchor.gsd_ratio / modality.gsd_ratio
+            if self.fine_target == "base" and self.patch_px % fineness:
+                raise UsageError(
+                    f"{modality.name!r} has {fineness:g} pixels for one of {self.anchor.name!r}, "
+                    f"which do not divide patches of {self.patch_px}; reconstruct it natively."
+                )
+        self._check_mistakes()
+        self._check_all_train()
+
+    def _check_mistakes(self) -> None:
+        if self.architecture != "original" and self.mistakes:
+            raise UsageError(
+                f"{self.architecture} has none of the authors' mistakes; got "
+                f"{', '.join(map(str, self.mistakes))}. Only the architecture original has them."
+            )
+        known = tuple(number for number in MISTAKES if number in self.mistakes)
+        if self.architecture == "original" and (not known or known != self.mistakes):
+            raise UsageError(
+                f"the architecture original has one or more of the mistakes "
+                f"{', '.join(map(str, MISTAKES))}, each once, in order; got "
+                f"{', '.join(map(str, self.mistakes)) or 'none, which is scale-alibi'}."
+            )
+
+    def _check_all_train(self) -> None:
+        if not self.objectives:
+            raise UsageError(f"give at least one objective of {', '.join(OBJECTIVES)}.")
+        for name in self.names if "reconstruction" not in self.objectives else ():
+            if not any(name in pair for pair in self.contrasted):
+                raise UsageError(
+                    f"modality {name!r} has no part in any loss; leave it out of --modalities, or "
+                    "name a pair with it."
+                )
+
+
+def _check_one_of(what: str, given: Sequence[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise UsageError(f"no {what} {name!r}; take one of {', '.join(known)}.")

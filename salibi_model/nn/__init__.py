@@ -1,0 +1,1 @@
+"""Layers, losses and geometry in plain torch."""

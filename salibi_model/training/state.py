@@ -1,0 +1,150 @@
+"""All that a run is, at one step: kept, and put back as it was."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch.optim.swa_utils import AveragedModel
+
+from salibi_model.checkpoints.files import RunFolder, describe, save_model
+from salibi_model.data.loader import Batches
+from salibi_model.data.store import SampleStore
+from salibi_model.errors import CheckpointError, TrainingError
+from salibi_model.models.base import PretrainModel
+from salibi_model.models.registry import build_model
+from salibi_model.training import optim
+from salibi_model.training.config import TrainingConfig
+from salibi_model.training.option_texts import read_factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """Weights, optimiser, average and position in the data, and how they came to be."""
+
+    config: TrainingConfig
+    """Resolved."""
+    model: PretrainModel
+    optimizer: torch.optim.Optimizer
+    batches: Batches
+    average: AveragedModel | None
+    """Moving average of the weights, where one is kept."""
+
+    @classmethod
+    def start(
+        cls,
+        config: TrainingConfig,
+        stores: list[SampleStore],
+        batches: Batches,
+        device: torch.device,
+    ) -> "RunState":
+        """Set up a new run; everything random is drawn from its seed."""
+        torch.manual_seed(config.seed)
+        model = build_model(config.model_config(stores)).to(device)
+        model.use_attention(config.attention)
+        scales = dict(read_factor(text) for text in config.lr_scales)
+        return cls(
+            config=config,
+            model=model,
+            optimizer=optim.adamw(model, weight_decay=config.weight_decay, lr_scales=scales),
+            batches=batches,
+            average=optim.moving_average(model, config.ema),
+        )
+
+    @property
+    def product(self) -> PretrainModel:
+        """The model that others will use: the average where there is one."""
+        if self.average is None:
+            return self.model
+        return cast("PretrainModel", self.average.module)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether every weight is a finite number."""
+        return all(bool(value.isfinite().all()) for value in self.model.state_dict().values())
+
+    def check_finite(self, step: int) -> None:
+        """Refuse weights after ``step`` steps that are not numbers.
+
+        Raises:
+            TrainingError: they are not.
+        """
+        if not self.is_finite:
+            raise TrainingError(
+                f"weights are not finite after step {step}; they were not kept. Lower --lr; "
+                "--resume goes on from the last checkpoint."
+            )
+
+    def save(
+        self, folder: RunFolder, step: int, *, position: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Keep everything after ``step`` steps, and the model for others to use.
+
+        Args:
+            folder: of the run.
+            step: number of steps done.
+            position: in the data, where it is not that of ``batches`` now.
+
+        Returns:
+            The checkpoint.
+
+        Raises:
+            TrainingError: weights are not finite; nothing was written.
+        """
+        config = self.config
+        self.check_finite(step)
+        content = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": {
+                "steps": config.steps,
+                "lr": config.lr,
+                "warmup_share": config.warmup_share,
+            },
+            "data": dict(position or self.batches.state_dict()),
+            "rng": torch.get_rng_state(),
+        }
+        if self.average is not None:
+            content["average"] = self.average.state_dict()
+        path = folder.save(step, content, keep=config.keep_checkpoints)
+        self._save_product(folder, step)
+        return path
+
+    def renew_product(self, folder: RunFolder, step: int) -> None:
+        """Write the model for others to use, where it is not that of ``step``.
+
+        A run may have been killed between a checkpoint and its model.
+        """
+        try:
+            there = describe(folder.path)["training"].get("step")
+        except CheckpointError:
+            there = None
+        if step and there != step:
+            self._save_product(folder, step)
+
+    def _save_product(self, folder: RunFolder, step: int) -> None:
+        save_model(self.product, folder.model, training={**asdict(self.config), "step": step})
+
+    def restore(self, state: Mapping[str, Any] | None) -> int:
+        """Put everything back as it was after a step; give that step, 0 without a state.
+
+        Raises:
+            CheckpointError: the state is of another model.
+        """
+        if state is None:
+            return 0
+        try:
+            self.model.load_state_dict(state["model"])
+            optim.restore(self.optimizer, state["optimizer"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"the run's last checkpoint is not of this model ({str(error).splitlines()[0]}); "
+                "write the name of an older one into its file `last`, or start again with another "
+                "--out."
+            ) from error
+        self.batches.load_state_dict(state["data"])
+        torch.set_rng_state(state["rng"].cpu())
+        return int(state["step"])

@@ -1,0 +1,364 @@
+"""Training: a linear loop over batches that can be killed at any moment and run again."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from salibi_model import distributed
+from salibi_model.checkpoints.files import RunFolder
+from salibi_model.data.loader import Batches
+from salibi_model.data.store import SampleStore
+from salibi_model.errors import CheckpointError, StoppedError, TrainingError, UsageError
+from salibi_model.locking import alone_in
+from salibi_model.models.base import PretrainModel
+from salibi_model.nn.masking import num_removed
+from salibi_model.training import optim
+from salibi_model.training.allocator import keep_freed_memory
+from salibi_model.training.config import TrainingConfig
+from salibi_model.training.grad_cache import MaskedBatch, add_gradients, mask_batch
+from salibi_model.training.monitoring.schedule import Watch, Watched, is_due
+from salibi_model.training.resume import check_same_run
+from salibi_model.training.signals import STOP_SIGNALS, StopSignals
+from salibi_model.training.state import RunState
+from salibi_model.training.tracking.metrics_log import MetricsLog
+from salibi_model.training.tracking.trackers import check_trackers
+
+OnStep = Callable[[int, int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """What a run came to."""
+
+    out: Path
+    steps: int
+    first_step: int
+    """The step it went on from; 0 for a new run."""
+    metrics: dict[str, float]
+    """The last step's row of ``metrics.csv``; empty where the run was complete already."""
+
+
+def train(
+    config: TrainingConfig,
+    *,
+    out: str | Path,
+    resume: bool = False,
+    device: str = "auto",
+    on_step: OnStep | None = None,
+) -> TrainingResult:
+    """Train a model on stores; a run that is there already goes on from its last checkpoint.
+
+    Args:
+        config: how to train. It must agree with that of a run in ``out``; the number of steps
+            may differ, the schedule is then that of the new number.
+        out: the run's folder.
+        resume: insist that there is a run to go on with.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        on_step: called with (done, total, the step's row of ``metrics.csv``) after each step.
+
+    Under ``torchrun`` each process takes its part of every batch. Batches, masks and turns are
+    drawn per sample from the seed, so that their number does not change what is learned.
+
+    SIGTERM and SIGUSR1, by which clusters announce that a job's time is over, let the step under
+    way end, and a checkpoint be written.
+
+    Raises:
+        UsageError: the stores, the configuration and the run in ``out`` do not fit together.
+        StoreError: a store cannot be read.
+        CheckpointError: there is nothing to resume, or it is damaged.
+        TrainingError: the loss is not finite, or all embeddings are alike. What was learned
+            before is kept as a checkpoint.
+        StoppedError: a signal asked for it; likewise.
+    """
+    chosen = distributed.choose_device(device)
+    if chosen.type == "cpu":
+        keep_freed_memory()
+    folder = RunFolder(out)
+    if not out or (folder.path / "zarr.json").exists():
+        raise UsageError(
+            f"{folder.path} is no folder for a run: it is a store, or no name. Give another --out."
+        )
+    with distributed.process_group(chosen):
+        return _train(config, folder, resume=resume, device=chosen, on_step=on_step)
+
+
+def _train(
+    config: TrainingConfig,
+    folder: RunFolder,
+    *,
+    resume: bool,
+    device: torch.device,
+    on_step: OnStep | None,
+) -> TrainingResult:
+    stores = [SampleStore(location) for location in config.stores]
+    config = config.resolve(stores, world_size=distributed.world_size())
+    check_same_run(config, folder, resume=resume)
+    check_trackers(config.trackers)
+    state = RunState.start(config, stores, _batches(config, stores, device), device)
+    _check_shapes(state.model, config)
+    watch = Watch(stores, config, state.model.config, device)
+    is_writer = distributed.rank() == 0
+    with alone_in(folder.path, "training") if is_writer else nullcontext():
+        return _run(state, watch, folder, device=device, on_step=on_step)
+
+
+def _run(
+    state: RunState,
+    watch: Watch,
+    folder: RunFolder,
+    *,
+    device: torch.device,
+    on_step: OnStep | None,
+) -> TrainingResult:
+    config, model, batches, optimizer = state.config, state.model, state.batches, state.optimizer
+    first_step = state.restore(folder.load_last(device))
+    _check_start(folder, config, first_step, device)
+    is_writer = distributed.rank() == 0
+    if is_writer:
+        folder.write_config(asdict(config))
+        state.renew_product(folder, first_step)
+    if config.compile:
+        model.compile()
+    wrapped = _data_parallel(model, device)
+    metrics: dict[str, float] = {}
+    with (
+        _metrics_log(folder, config, first_step) as log,
+        StopSignals() as signals,
+        closing(iter(batches)) as reader,
+    ):
+        for step in range(first_step, config.steps):
+            started, position = time.perf_counter(), batches.state_dict()
+            rate = learning_rate(config, step)
+            optim.set_learning_rate(optimizer, rate)
+            optimizer.zero_grad(set_to_none=True)
+            with _kept(state, folder, step, position):
+                batch = mask_batch(
+                    model,
+                    next(reader),
+                    mask_ratio=config.mask_ratio,
+                    hide_share=config.hide_share,
+                    device=device,
+                )
+                losses = _gradients(wrapped, model, batch, config, step + 1)
+                norm = _clip(model, config.clip_norm, step + 1)
+            optimizer.step()
+            if state.average is not None:
+                state.average.update_parameters(model)
+            seconds = time.perf_counter() - started
+            metrics = {
+                "step": float(step + 1),
+                "epoch": step / batches.steps_per_epoch,
+                "lr": rate,
+                "gradient_norm": norm,
+                **{name: value.item() for name, value in model.monitors().items()},
+                **losses,
+                "seconds": seconds,
+                "images_per_second": config.batch_size * len(batch.images) / seconds,
+                "data_wait_share": min(1.0, batches.waited_s / seconds),
+            }
+            due = is_due(step + 1, config.checkpoint_every, config.steps)
+            if due:
+                state.check_finite(step + 1)
+            watched = Watched()
+            try:
+                with _kept(state, folder, step + 1, batches.state_dict()):
+                    watched = watch(step + 1, state.product)
+            finally:  # a step that is kept has its row, too
+                metrics |= watched.metrics
+                _record(log, metrics, watched)
+            stop = _agreed(signals.requested, device)
+            if is_writer and (due or stop or watched.collapsed):
+                state.save(folder, step + 1)
+            if on_step is not None:
+                on_step(step + 1, config.steps, metrics)
+            if stop or watched.collapsed:
+                distributed.wait_for_all()
+            _check_goes_on(folder, watched, stop, step + 1, config.steps)
+    distributed.wait_for_all()
+    return TrainingResult(
+        out=folder.path, steps=config.steps, first_step=first_step, metrics=metrics
+    )
+
+
+def _batches(config: TrainingConfig, stores: list[SampleStore], device: torch.device) -> Batches:
+    return Batches(
+        stores,
+        modalities=config.modalities,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        weights=config.weights,
+        crop=config.crop,
+        workers=config.workers,
+        pin=device.type == "cuda",
+    )
+
+
+def _check_shapes(model: PretrainModel, config: TrainingConfig) -> None:
+    """Find out before anything is written whether images of the stores' sizes can be masked."""
+    images = {}
+    for m in model.config.modalities:
+        edge = round(config.crop_px / m.gsd_ratio) or m.size_px
+        images[m.name] = torch.empty(1, len(m.bands), edge, edge, device="meta")
+    for count in model.num_tokens(images).values():
+        num_removed(count, config.mask_ratio)
+
+
+def _check_start(
+    folder: RunFolder, config: TrainingConfig, first_step: int, device: torch.device
+) -> None:
+    """Let processes agree on where they are; nobody writes before everybody has read.
+
+    Raises:
+        UsageError: the run has more steps already than it is asked for.
+        CheckpointError: processes read different checkpoints.
+    """
+    if first_step > config.steps:
+        raise UsageError(
+            f"{folder.path} has been trained for {first_step} steps already, more than the "
+            f"{config.steps} asked for; give more --steps, or another --out."
+        )
+    own = torch.tensor([float(first_step)], device=device)
+    mean = distributed.mean_over_ranks(own).item()
+    if mean != first_step:
+        raise CheckpointError(
+            f"process {distributed.rank()} read the checkpoint of step {first_step} from "
+            f"{folder.path}, others that of another step; give a folder that all processes share."
+        )
+
+
+@contextmanager
+def _metrics_log(
+    folder: RunFolder, config: TrainingConfig, first_step: int
+) -> Iterator[MetricsLog | None]:
+    """The run's log, in the process that writes it."""
+    if distributed.rank():
+        yield None
+        return
+    with closing(
+        MetricsLog(
+            folder, first_step=first_step + 1, trackers=config.trackers, config=asdict(config)
+        )
+    ) as log:
+        yield log
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """Give the rate of a step (0, 1, ..) of a resolved configuration."""
+    return optim.learning_rate(
+        step,
+        steps=config.steps,
+        warmup_steps=config.warmup_steps,
+        peak=config.lr,
+    )
+
+
+def _gradients(
+    wrapped: nn.Module,
+    model: PretrainModel,
+    batch: MaskedBatch,
+    config: TrainingConfig,
+    step: int,
+) -> dict[str, float]:
+    """Fill in the weights' gradients; give the losses, averaged over processes.
+
+    All processes stop alike where one of the losses is not finite.
+    """
+    losses = add_gradients(
+        wrapped,
+        model,
+        batch,
+        num_parts=config.accumulate,
+        bf16=config.precision == "bf16",
+    )
+    means = distributed.mean_over_ranks(torch.stack(list(losses.values())).float()).tolist()
+    named = dict(zip(losses, means, strict=True))
+    for name, value in named.items():
+        _check_finite(name, value, step)
+    return named
+
+
+def _clip(model: PretrainModel, bound: float, step: int) -> float:
+    """Bring the gradient's norm down to ``bound``; give what it was."""
+    norm = nn.utils.clip_grad_norm_(model.parameters(), bound).item()
+    _check_finite("the gradient's norm", norm, step)
+    return norm
+
+
+def _check_finite(name: str, value: float, step: int) -> None:
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"{name} is {value} at step {step}; nothing of that step was kept. Lower --lr, or "
+            "look for damaged samples with `salibi-data verify`; --resume goes on from the last "
+            "checkpoint."
+        )
+
+
+@contextmanager
+def _kept(
+    state: RunState, folder: RunFolder, step: int, position: Mapping[str, Any]
+) -> Iterator[None]:
+    """Where something fails, keep the last whole step: hours may lie since the last checkpoint."""
+    try:
+        yield
+    except Exception as error:  # whatever it is, a bucket that is away or memory that is full
+        if distributed.rank() == 0 and state.is_finite:
+            state.save(folder, step, position=position)
+        if isinstance(error, TrainingError):
+            # All processes have it, and a launcher ends all when the first one ends.
+            distributed.wait_for_all()
+        raise
+
+
+def _agreed(requested: int | None, device: torch.device) -> int:
+    """Give the signal that asked any of the processes to stop; 0: none did."""
+    asked = torch.tensor([float(requested == number) for number in STOP_SIGNALS], device=device)
+    found = distributed.mean_over_ranks(asked).tolist()
+    return next((int(n) for n, share in zip(STOP_SIGNALS, found, strict=True) if share), 0)
+
+
+def _record(log: MetricsLog | None, metrics: Mapping[str, float], watched: Watched) -> None:
+    """Write a step's row and pictures, in the process that does."""
+    if log is not None:
+        log.write(metrics)
+        for name, image in watched.images.items():
+            log.write_image(name, int(metrics["step"]), image)
+
+
+def _check_goes_on(folder: RunFolder, watched: Watched, stop: int, step: int, steps: int) -> None:
+    """End a run that has collapsed, or was asked to stop; its state has been kept.
+
+    Raises:
+        TrainingError: it has collapsed.
+        StoppedError: a signal asked for it.
+    """
+    if watched.collapsed:
+        raise TrainingError(
+            f"embeddings of {', '.join(watched.collapsed)} are alike for all samples at step {step}: "
+            f"the model has collapsed. The checkpoint of this step is in {folder.path}. Lower --lr, "
+            "raise the batch size or take both objectives; --no-stop-on-collapse goes on all the "
+            "same."
+        )
+    if stop:
+        raise StoppedError(
+            f"stopped by signal {stop} after step {step} of {steps}; the checkpoint is in "
+            f"{folder.path}. Run the same command again to go on.",
+            signal_number=stop,
+        )
+
+
+def _data_parallel(model: PretrainModel, device: torch.device) -> nn.Module:
+    """Wrap the model so that gradients are averaged over ranks; itself when alone."""
+    if distributed.world_size() == 1:
+        return model
+    device_ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=device_ids)

@@ -1,0 +1,47 @@
+"""What messages may say of addresses: no query, fragment, user or password, and nothing less."""
+
+from __future__ import annotations
+
+import pytest
+
+from salibi_data.sources import sas_tokens as tokens
+from salibi_data.store.errors import ReadError
+from salibi_data.store.redaction import bare, in_one_line
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("https://a.org/b.tif", "https://a.org/b.tif"),
+        ("https://a.org/b.tif?sig=x&se=1", "https://a.org/b.tif"),
+        ("https://user:word@a.org:8080/b.tif#part", "https://a.org:8080/b.tif"),
+        ("s3://bucket/key.tif", "s3://bucket/key.tif"),
+        ("a folder/#3 at night.tif", "a folder/#3 at night.tif"),
+        (
+            "GET http://u:p@a.org/x?sig=1 and https://b.org/y?z failed",
+            "GET http://a.org/x and https://b.org/y failed",
+        ),
+        (
+            "HTTPSConnectionPool(host='a.org'): url: /x?token=abc (Caused by a reset)",
+            "HTTPSConnectionPool(host='a.org'): url: /x (Caused by a reset)",
+        ),
+        ("mail me@a.org, is it ready?", "mail me@a.org, is it ready?"),
+    ],
+)
+def test_addresses_lose_what_may_be_secret_and_nothing_else(text: str, told: str) -> None:
+    assert bare(text) == told
+
+
+def test_an_error_is_told_in_one_line() -> None:
+    assert (
+        in_one_line(ValueError("no\n good:  http://a.org/b?sig=x .")) == "no good: http://a.org/b"
+    )
+    assert in_one_line(KeyError()) == "KeyError"
+    assert len(in_one_line(ValueError("x" * 999))) == 200
+
+
+def test_an_href_that_names_no_blob_is_told_without_its_query() -> None:
+    with pytest.raises(ReadError, match="names no blob") as caught:
+        tokens.container_of("https://acct.blob.core.windows.net/naip?key=hidden")
+    assert "acct.blob.core.windows.net/naip" in str(caught.value)
+    assert "hidden" not in str(caught.value)

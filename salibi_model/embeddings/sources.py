@@ -9,7 +9,8 @@ from jaxtyping import UInt8
 
 from salibi_data.store.schema import NODATA, Modality
 from salibi_model.addresses import bare, is_remote, name_only
-from salibi_model.data.store import RAW_UNITS, SampleStore, check_agreement
+from salibi_model.data.modalities import RAW_UNITS, check_agreement
+from salibi_model.data.store import SampleStore
 from salibi_model.embeddings.footprints import tile_outlines
 from salibi_model.embeddings.inputs import Bounds, Source, View, observed_share
 from salibi_model.embeddings.options import Choices

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from salibi_model import distributed
 from salibi_model.checkpoints.files import RunFolder
-from salibi_model.data.loader import Batches
+from salibi_model.data.loader import DataLoader
 from salibi_model.data.store import SampleStore
 from salibi_model.errors import CheckpointError, StoppedError, TrainingError, UsageError
 from salibi_model.locking import alone_in
@@ -188,8 +188,8 @@ def _run(
     )
 
 
-def _batches(config: TrainingConfig, stores: list[SampleStore], device: torch.device) -> Batches:
-    return Batches(
+def _batches(config: TrainingConfig, stores: list[SampleStore], device: torch.device) -> DataLoader:
+    return DataLoader(
         stores,
         modalities=config.modalities,
         batch_size=config.batch_size,

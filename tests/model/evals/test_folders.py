@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,8 +17,11 @@ from rasterio.enums import ColorInterp
 
 from salibi_model.errors import StoreError, UsageError
 from salibi_model.evals.datasets.class_folders import _drawn_split
-from salibi_model.evals.datasets.labelled import LabelledImages, open_all, open_labelled
+from salibi_model.evals.datasets.open import open_all, open_labelled
 from tests.support.data.real_catalogs import REAL, needs_real
+
+if TYPE_CHECKING:
+    from salibi_model.evals.datasets.labelled import LabelledImages
 
 SPLITS = ("train", "validation", "test")
 EUROSAT = REAL / "labelled" / "eurosat_rgb_few"

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -20,10 +20,13 @@ from sklearn.neighbors import KNeighborsClassifier
 from salibi_model.errors import StoreError, UsageError
 from salibi_model.evals.datasets.geobench import GeoBenchTask
 from salibi_model.evals.datasets.geobench_tasks import GEOBENCH_TASKS
-from salibi_model.evals.datasets.labelled import LabelledImages, open_all, open_labelled
+from salibi_model.evals.datasets.open import open_all, open_labelled
 from salibi_model.evals.datasets.safe_pickle import unpickle_inert
 from tests.support.data.real_catalogs import REAL
 from tests.support.model.geobench_files import LOOKS, stand_ins, write_all, write_task
+
+if TYPE_CHECKING:
+    from salibi_model.evals.datasets.labelled import LabelledImages
 
 RED = "04 - Red"
 
@@ -440,7 +443,7 @@ def test_any_cut_of_a_pickle_is_one_clear_error(eurosat: Path) -> None:
 def test_reading_imports_no_benchmark_package(root: Path) -> None:
     """In a process of its own, without the shape checks of the tests."""
     program = (
-        "import sys; from salibi_model.evals.datasets.labelled import open_all\n"
+        "import sys; from salibi_model.evals.datasets.open import open_all\n"
         f"for task in open_all({str(root)!r}): task.labels([0])\n"
         "assert not [name for name in sys.modules if name.split('.')[0] == 'geobench']\n"
     )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.support.paths import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PACKAGES = {"salibi_data": ROOT, "salibi_model": ROOT, "salibi_cli": ROOT / "cli"}
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mercantile
 import numpy as np
@@ -27,11 +26,15 @@ from salibi_data.inspection.verify import open_store, verify
 from salibi_data.plans import sampling as lots
 from salibi_data.plans import splits
 from salibi_data.plans.draft import Draft
+from salibi_data.plans.picks import CellSelection
 from salibi_data.plans.plan import Plan
 from salibi_data.plans.planner import plan
-from salibi_data.plans.scene_selection import Picks, Tiles
+from salibi_data.store.tiles import Tiles
 from tests.support.data.samples import tree
 from tests.support.data.servers import RangeServer, StacServer, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 IMAGES = ("sar", "lores", "hires", "hires_4x")
 
@@ -192,7 +195,7 @@ def drafted(target: int, available: np.ndarray, folder: Path) -> Plan:
     usable = tiles.take(splits.guarded(variant, tiles.x, tiles.y))
     draft = Draft(folder / "draft", variant, load_catalog("planetary-computer"), target=target)
     draft.add(
-        Picks(
+        CellSelection(
             tiles=usable,
             sets={name: [(scene_of(name),)] for name in variant.sensors},
             code={name: np.zeros(len(usable), np.int64) for name in variant.sensors},

@@ -22,7 +22,7 @@ from salibi_model.models import config as model_config
 from salibi_model.nn.masking import random_masks
 from salibi_model.training.config import TrainingConfig
 from salibi_model.training.tracking.metrics_log import read_metrics
-from tests.support.model.labelled_arrays import coloured
+from tests.support.model.labelled.labelled_arrays import coloured
 from tests.support.model.nano import SIZE
 from tests.support.model.stores import write_store
 

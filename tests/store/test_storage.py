@@ -12,9 +12,9 @@ import torch
 from salibi_model.data.loader import Batches
 from salibi_model.data.store import SampleStore
 from salibi_model.errors import StoreError, UsageError
-from tests.model.data.test_batches import same, take
-from tests.support.data.buckets import SECRET, SuffixServer, s3_server
-from tests.support.data.servers import serve
+from tests.support.model.batches import same, take
+from tests.support.services.buckets import SECRET, SuffixServer, s3_server
+from tests.support.services.servers import serve
 
 pytest.importorskip("moto.server", reason="moto's server is not installed")
 

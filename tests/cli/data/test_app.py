@@ -15,6 +15,7 @@ import pytest
 import zarr
 from PIL import Image
 
+from tests.support.command_line import assert_one_line
 from tests.support.data import samples
 from tests.support.data.samples import run
 from tests.support.paths import ROOT
@@ -23,16 +24,6 @@ COMMANDS = [
     *("catalogs", "variants", "sample", "plan", "build", "status", "info", "verify", "figure"),
     *("view", "publish", "pull", "import-pmtiles", "export-pmtiles"),
 ]
-
-
-def assert_one_line(done: subprocess.CompletedProcess[str], exit_code: int, *words: str) -> None:
-    assert done.returncode == exit_code, done.stderr
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("error: ")
-    for word in words:
-        assert word in lines[0]
-    assert done.stdout == ""
 
 
 @pytest.mark.parametrize("command", COMMANDS)

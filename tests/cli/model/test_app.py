@@ -14,7 +14,7 @@ from salibi_cli.model import app as model
 from salibi_cli.model import train as training
 from salibi_model.models import config as model_config
 from tests.support.model.nano import SIZE
-from tests.support.model.reference_models import croma_weights
+from tests.support.model.weights.reference_weights import croma_weights
 
 
 @pytest.fixture

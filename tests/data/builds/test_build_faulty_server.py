@@ -16,7 +16,7 @@ from salibi_data.inspection.verify import open_store, verify
 from salibi_data.plans.planner import plan
 from tests.support.data import samples
 from tests.support.data.samples import tree
-from tests.support.data.servers import FAULTS, RangeServer, serve
+from tests.support.services.servers import FAULTS, RangeServer, serve
 
 
 @pytest.fixture(scope="module")

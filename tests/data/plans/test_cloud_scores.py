@@ -20,8 +20,8 @@ from salibi_data.plans.scene_selection import Choice, Tiles
 from salibi_data.store.errors import ReadError, SalibiError
 from salibi_data.store.tiles import PixelGrid, TileXYZ
 from tests.support.data import samples
-from tests.support.data.servers import RangeServer, serve
 from tests.support.data.variants_toml import ALL_TRAIN
+from tests.support.services.servers import RangeServer, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

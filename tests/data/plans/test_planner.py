@@ -28,8 +28,8 @@ from salibi_data.plans.plan import Plan
 from salibi_data.plans.planner import plan
 from salibi_data.store.errors import CatalogError, PlanError, SelectionError, UsageError
 from tests.support.data import samples
-from tests.support.data.servers import RangeServer, StacServer, serve
 from tests.support.paths import ROOT
+from tests.support.services.servers import RangeServer, StacServer, serve
 
 
 def outline_of(made: Plan) -> tuple[float, ...]:

@@ -31,7 +31,7 @@ from salibi_data.plans.plan import Plan
 from salibi_data.plans.planner import plan
 from salibi_data.plans.scene_selection import Picks, Tiles
 from tests.support.data.samples import tree
-from tests.support.data.servers import RangeServer, StacServer, serve
+from tests.support.services.servers import RangeServer, StacServer, serve
 
 IMAGES = ("sar", "lores", "hires", "hires_4x")
 

@@ -21,16 +21,16 @@ from salibi_model.models import config as model_config
 from salibi_model.training.config import TrainingConfig
 from salibi_model.training.trainer import train
 from tests.support.data import samples
-from tests.support.data.buckets import SuffixServer, s3_server
-from tests.support.data.servers import serve
 from tests.support.model.nano import SIZE
-from tests.support.model.published import another
+from tests.support.model.weights.published import another
+from tests.support.services.buckets import SuffixServer, s3_server
+from tests.support.services.servers import serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support.data.buckets import S3
+    from tests.support.services.buckets import S3
 
 pytest.importorskip("moto.server", reason="moto's server is not installed")
 

@@ -11,7 +11,7 @@ import pytest
 from salibi_data.assembly.executor import Crew, crew
 from salibi_data.sources import http as remote
 from salibi_data.sources import rate_limits as limits
-from tests.support.data.servers import RangeServer, serve
+from tests.support.services.servers import RangeServer, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import threading
-import time
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -23,7 +19,7 @@ from salibi_data.sources.gdal import opened
 from salibi_data.store.errors import ReadError, UsageError
 from salibi_data.store.tiles import PixelGrid, TileXYZ
 from tests.support.data import cogs
-from tests.support.data.servers import RangeServer, serve
+from tests.support.services.servers import RangeServer, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -163,70 +159,6 @@ def test_a_host_without_ranges_cannot_be_used(server: RangeServer) -> None:
     assert caught.value.kind == "unusable"
 
 
-@pytest.mark.parametrize("kind", ["seconds", "date", "date of an unknown place"])
-def test_retry_after_holds_back_the_whole_process(
-    folder: Path, server: RangeServer, kind: str
-) -> None:
-    later = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
-    if kind == "date of an unknown place":
-        later = later.replace("GMT", "-0000")
-    server.retry_after = "1" if kind == "seconds" else later
-    remote.RemoteFile(f"{server.url}/a.tif")  # the first 429 meets a warm process
-    server.plan = ["429"]
-    threads = [
-        threading.Thread(target=remote.RemoteFile, args=(f"{server.url}/a.tif",)) for _ in range(4)
-    ]
-    threads[0].start()
-    while len(server.log) < 2:
-        time.sleep(0.005)
-    time.sleep(0.05)
-    for thread in threads[1:]:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    refused = next(request.at for request in server.log if request.status == 429)
-    others = [request.at - refused for request in server.log if request.at > refused]
-    assert len(others) == 4
-    assert min(others) > 0.8  # a date has whole seconds only
-    assert max(others) < 3.5
-
-
-def test_a_host_that_asks_for_an_hour_is_given_up(server: RangeServer) -> None:
-    server.plan, server.retry_after = ["429"], "3600"
-    with pytest.raises(ReadError) as caught:
-        cogs.read(f"{server.url}/a.tif")
-    assert caught.value.kind == "throttled"
-
-
-def test_a_deadline_ends_retries_and_waits(
-    server: RangeServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SALIBI_HTTP_ATTEMPTS", "1000")
-    monkeypatch.setenv("SALIBI_HTTP_TIMEOUT_S", "60")
-    for fault in ("stall", "503", "429"):
-        server.fault_rate, server.faults, server.retry_after = 1.0, (fault,), "30"
-        began = time.monotonic()
-        with remote.deadline(60), remote.deadline(0.5), pytest.raises(ReadError) as caught:
-            cogs.read(f"{server.url}/a.tif")
-        assert caught.value.kind == "timeout"
-        assert time.monotonic() - began < 2
-    assert limits.remaining_s() == float("inf")
-
-
-def test_a_deadline_reaches_requests_side_by_side(
-    folder: Path, server: RangeServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SALIBI_HTTP_TIMEOUT_S", "60")
-    file = remote.RemoteFile(f"{server.url}/a.tif")
-    server.fault_rate, server.faults = 1.0, ("stall",)
-    began = time.monotonic()
-    with remote.deadline(0.5), pytest.raises(ReadError) as caught:
-        file.read_spans([(i * 1_000_000, i * 1_000_000 + 1000) for i in range(3)])
-    assert caught.value.kind == "timeout"
-    assert len(server.log) == 4
-    assert time.monotonic() - began < 2
-
-
 def test_a_file_replaced_meanwhile_is_not_mixed(tmp_path: Path) -> None:
     cogs.write_cog(tmp_path / "a.tif", seed=1)
     with serve(RangeServer(tmp_path)) as server:
@@ -273,34 +205,6 @@ def test_a_file_that_is_no_raster_is_damaged(tmp_path: Path) -> None:
     with serve(RangeServer(tmp_path)) as server, pytest.raises(ReadError) as caught:
         cogs.read(f"{server.url}/a.tif")
     assert caught.value.kind == "damaged"
-
-
-def test_requests_at_a_time_stay_below_their_limit(
-    folder: Path, server: RangeServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SALIBI_HTTP_PARALLEL", "5")
-    server.latency_s = 0.02
-    file = remote.RemoteFile(f"{server.url}/a.tif")
-    wanted = [(start, start + 1000) for start in range(0, 10_000_000, 200_000)]
-    content = (folder / "a.tif").read_bytes()
-    for _ in range(2):
-        assert file.read_spans(wanted) == [content[slice(*span)] for span in wanted]
-    assert 3 <= server.most_active <= 5
-
-
-def test_the_limit_halves_once_per_choking_and_grows_back() -> None:
-    limit = limits.HostLimit(8)
-    assert limit.allowed == 4
-    together = [limit.acquire() for _ in range(4)]
-    for since in together:
-        limit.release(since, choked=True)
-    assert limit.allowed == 2
-    for _ in range(100):
-        limit.release(limit.acquire(), choked=False)
-    assert limit.allowed == 8
-    for _ in range(10):
-        limit.release(limit.acquire(), choked=True)
-    assert limit.allowed == 1
 
 
 def test_what_interrupts_a_callback_of_gdal_comes_out(
@@ -357,70 +261,6 @@ def test_a_proxy_is_used(
     source = cogs.read("http://data.example/a.tif")
     assert np.array_equal(source.values, cogs.oracle(folder / "a.tif", source))
     assert server.log[0].headers["Host"] == "data.example"
-
-
-class TestS3:
-    """GDAL's own client, with our attempts around it."""
-
-    @pytest.fixture
-    def bucket(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RangeServer]:
-        (tmp_path / "bucket").mkdir()
-        cogs.write_cog(tmp_path / "bucket/T404_20200503.tif")
-        with serve(RangeServer(tmp_path, retry_after="0")) as server:
-            monkeypatch.setenv("AWS_S3_ENDPOINT", server.url.removeprefix("http://"))
-            monkeypatch.setenv("AWS_HTTPS", "NO")
-            monkeypatch.setenv("AWS_VIRTUAL_HOSTING", "FALSE")
-            monkeypatch.setenv("AWS_ACCESS_KEY_ID", "reader")
-            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very-secret")
-            yield server
-
-    def test_the_requester_pays_where_the_sensor_says_so(self, bucket: RangeServer) -> None:
-        for pays in (False, True):
-            bucket.log.clear()
-            source = cogs.read("s3://bucket/T404_20200503.tif", requester_pays=pays)
-            expected = cogs.oracle(bucket.folder / "bucket/T404_20200503.tif", source)
-            assert np.array_equal(source.values, expected)
-            assert {r.headers.get("x-amz-request-payer") for r in bucket.log} == {
-                "requester" if pays else None
-            }
-            assert {request.path for request in bucket.log} == {"bucket/T404_20200503.tif"}
-
-    def test_public_buckets_need_no_credentials(
-        self, bucket: RangeServer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-        cogs.read("s3://bucket/T404_20200503.tif")
-        assert not any("Authorization" in request.headers for request in bucket.log)
-
-    def test_passing_faults_are_read_through(self, bucket: RangeServer) -> None:
-        bucket.plan = ["reset", "503", "", "truncated", "", "corrupted"]
-        source = cogs.read("s3://bucket/T404_20200503.tif", requester_pays=True)
-        expected = cogs.oracle(bucket.folder / "bucket/T404_20200503.tif", source)
-        assert np.array_equal(source.values, expected)
-        assert {r.fault for r in bucket.log} == {"", "reset", "503", "truncated", "corrupted"}
-
-    @pytest.mark.parametrize(
-        ("fault", "kind"),
-        [
-            ("404", "missing"),
-            ("403", "forbidden"),
-            ("503", "throttled"),
-            ("500", "server"),
-            ("reset", "connection"),
-            ("truncated", "connection"),
-            ("corrupted", "damaged"),
-        ],
-    )
-    def test_one_that_stays_is_told_by_its_kind(
-        self, bucket: RangeServer, monkeypatch: pytest.MonkeyPatch, fault: str, kind: str
-    ) -> None:
-        """GDAL tells of it in words only, and the file's name has the figures of a status."""
-        monkeypatch.setenv("SALIBI_HTTP_ATTEMPTS", "1")
-        bucket.fault_rate, bucket.faults = 1.0, (fault,)
-        with pytest.raises(ReadError) as caught:
-            cogs.read("s3://bucket/T404_20200503.tif", requester_pays=True)
-        assert caught.value.kind == kind
 
 
 def test_a_local_file_is_read_without_any_ado(folder: Path) -> None:

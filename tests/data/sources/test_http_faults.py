@@ -19,7 +19,7 @@ from salibi_data.sources.sas_tokens import Broker
 from salibi_data.store.errors import ReadError
 from salibi_data.store.tiles import PixelGrid
 from tests.support.data import cogs
-from tests.support.data.servers import FAULTS, RangeServer, TokenServer, serve
+from tests.support.services.servers import FAULTS, RangeServer, TokenServer, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ from salibi_data.sources import sas_tokens as tokens
 from salibi_data.sources.sas_tokens import Broker
 from salibi_data.store.errors import ReadError
 from tests.support.data import cogs
-from tests.support.data.servers import RangeServer, TokenServer, serve
+from tests.support.services.servers import RangeServer, TokenServer, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

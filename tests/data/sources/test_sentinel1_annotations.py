@@ -11,7 +11,7 @@ import pytest
 from salibi_data.sources import rate_limits as limits
 from salibi_data.sources.sentinel1_calibration import GammaTable, load_gamma
 from salibi_data.store.errors import ReadError
-from tests.support.data.servers import RangeServer, serve
+from tests.support.services.servers import RangeServer, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,9 +18,9 @@ from salibi_model.data.chunk_reader import Chunks
 from salibi_model.data.store import SampleStore
 from salibi_model.errors import StoreError
 from salibi_model.locations import open_group
-from tests.support.data.buckets import SuffixServer
-from tests.support.data.servers import serve
 from tests.support.model.stores import landscape, write_store
+from tests.support.services.buckets import SuffixServer
+from tests.support.services.servers import serve
 
 NUM_SAMPLES = 11
 SHARD = 4

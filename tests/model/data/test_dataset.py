@@ -21,11 +21,11 @@ from salibi_model.data.crops import Crop
 from salibi_model.data.loader import Batches
 from salibi_model.data.store import SampleStore, mean_gsd_m, shared_modalities
 from salibi_model.errors import CheckpointError, StoreError, UsageError
-from tests.model.data.test_batches import same, take
-from tests.support.data.buckets import SuffixServer
-from tests.support.data.servers import serve
+from tests.support.model.batches import same, take
 from tests.support.model.stores import write_store
 from tests.support.paths import ROOT
+from tests.support.services.buckets import SuffixServer
+from tests.support.services.servers import serve
 
 
 def at_zoom(path, zooms):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 import numpy as np
 import pytest
 import torch
@@ -11,19 +9,9 @@ import torch
 from salibi_model.data.loader import turn_and_flip
 from salibi_model.data.store import SampleStore
 from salibi_model.errors import UsageError
+from tests.support.model.batches import same, take
 
 NAMES = ("sar", "lores", "hires_4x")
-
-
-def take(batches, count):
-    reader = iter(batches)
-    found = list(islice(reader, count))
-    reader.close()
-    return found
-
-
-def same(a, b):
-    return a.seeds == b.seeds and all(torch.equal(a.images[n], b.images[n]) for n in a.images)
 
 
 @pytest.fixture

@@ -1,22 +1,17 @@
-"""Evaluations from images to rows and figures, in Python and as a user runs them."""
+"""Evaluation of frozen models: probes, scales, floors, comparisons."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 import warnings
 
 import numpy as np
 import pytest
-from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.neighbors import KNeighborsClassifier
-from typer.testing import CliRunner
 
-from salibi_cli.common import run
 from salibi_cli.figures.scores import score_figure
-from salibi_cli.model import app as commands
 from salibi_model.checkpoints.files import save_model
 from salibi_model.errors import StoreError, UsageError
 from salibi_model.evals.datasets.geobench import GeoBenchTask
@@ -27,10 +22,10 @@ from salibi_model.evals.knn import KnnOptions
 from salibi_model.evals.linear_probe import LinearOptions
 from salibi_model.evals.results import Results
 from salibi_model.evals.segmentation import SegmentOptions
-from tests.support.model.geobench_files import write_task
-from tests.support.model.labelled_arrays import LabelledArrays, coloured, painted
+from tests.support.model.labelled.geobench_files import write_task
+from tests.support.model.labelled.labelled_arrays import LabelledArrays, coloured, painted
+from tests.support.model.labelled.tasks import fails
 from tests.support.model.nano import nano_model
-from tests.support.model.score_rows import score_row
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -281,130 +276,3 @@ def test_a_partition_of_one_class_is_refused(
     code, compared = fails(monkeypatch, capsys, "compare", small_store, *given)
     assert (code, compared) == (2, said)
     assert not (tmp_path / "r").exists()
-
-
-def call(*arguments):
-    result = CliRunner().invoke(commands.application, [str(a) for a in arguments])
-    assert result.exit_code == 0, result.output + repr(result.exception)
-    return result
-
-
-def fails(monkeypatch, capsys, *arguments):
-    """Run as from a shell; give the exit code and the one line on stderr."""
-    monkeypatch.setattr("sys.argv", ["salibi-model", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stopped:
-        run(commands.application)
-    return stopped.value.code, capsys.readouterr().err
-
-
-def test_a_root_of_tasks_from_the_command_line(checkpoint, tasks, tmp_path):
-    out = tmp_path / "results"
-    given = (checkpoint, "--data", tasks, "--out", out)
-    table = call("eval", "knn", *given, "-k", 3)
-    assert "m-eurosat" in table.stdout
-    assert "m-bigearthnet" in table.stdout
-    assert "skipped: m-pv4ger-seg is a segmentation task" in table.stderr
-    rows = json.loads(call("eval", "linear", *given, "--floors", "--json").stdout)
-    assert {row["model"] for row in rows} == {"nano", "nano, untrained", "mean colour"}
-    assert {row["metric"] for row in rows} == {"accuracy", "f1-micro", "f1-macro"}
-    call("eval", "segment", *given, "--epochs", 2, "--head", "conv", "--name", "other")
-    again = call("eval", "knn", checkpoint / "model", *given[1:], "-k", 3)
-    assert again.stdout == table.stdout
-    assert f"m-eurosat by nano (lores) is in {out}" in again.stderr.replace("\n", " ")
-    found = Results(out).scores
-    assert {row.method for row in found} == {"knn", "linear", "segment-conv"}
-    assert {row.model for row in found if row.dataset == "m-pv4ger-seg"} == {"other"}
-    assert all(row.settings["partition"] == "default" for row in found)
-    assert (out / "results.md").read_text().count("\n") == len(found) + 2
-    with Image.open(out / "results.png") as figure:
-        assert figure.size[0] > 1000
-
-
-def test_folders_of_classes_from_the_command_line(checkpoint, tmp_path):
-    rng = np.random.default_rng(0)
-    for name, colour in (("Forest", (20, 90, 30)), ("Sea", (10, 20, 90))):
-        folder = tmp_path / "classes" / name
-        folder.mkdir(parents=True)
-        for number in range(10):
-            pixels = rng.normal(colour, 4, (32, 32, 3)).clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / f"{name}_{number}.png")
-    given = (checkpoint, "--data", tmp_path / "classes", "--gsd-m", 10, "--out", tmp_path / "r")
-    rows = json.loads(call("eval", "linear", *given, "--scales", "1,2", "--json").stdout)
-    assert {row["gsd_m"] for row in rows} == {10, 20}
-    assert all(row["value"] == 1.0 for row in rows)
-
-
-def test_retrieval_writes_rows_where_asked(checkpoint, small_store, tmp_path):
-    other = tmp_path / "2021.zarr"
-    shutil.copytree(small_store, other)
-    given = (checkpoint, "--data", small_store, "--against", other)
-    said = call("eval", "retrieval", *given, "--out", tmp_path / "r").stdout
-    assert "lores > lores" in said
-    assert "among those of" in said
-    rows = Results(tmp_path / "r").scores
-    assert len(rows) == 18
-    assert {row.settings["against"] for row in rows} == {"2021.zarr"}
-    assert (tmp_path / "r/results.png").is_file()
-
-
-def test_mistakes_are_one_line(checkpoint, tasks, small_store, tmp_path, monkeypatch, capsys):
-    eurosat = tasks / "classification_v1.0/m-eurosat"
-    damaged = tmp_path / "damaged"
-    damaged.mkdir()
-    (damaged / "results.json").write_text("[")
-    for arguments, code, words in (
-        (("knn", "--data", small_store), 2, "its samples have no labels"),
-        (("knn", "--data", tmp_path / "absent"), 2, "absent"),
-        (("linear", "--data", "s3://bucket/data.zarr"), 2, "eval retrieval"),
-        (("segment", "--data", eurosat), 2, "is a classification task"),
-        (("segment", "--data", eurosat, "--head", "unet"), 2, "take linear or conv"),
-        (("knn", "--data", eurosat, "-k", 0), 2, "k is 0"),
-        (("knn", "--data", eurosat, "--modality", "nir"), 2, "no modality 'nir'"),
-        (("knn", "--data", eurosat, "--modality", "sar"), 2, "lacks vv, vh"),
-        (
-            ("knn", "--data", eurosat, "--modality", "lores", "--scales", "4"),
-            2,
-            "less than a patch",
-        ),
-        (("knn", "--data", eurosat, "--scales", "a"), 2, "--scales"),
-        (("knn", "--data", eurosat, "--out", damaged), 1, "is damaged"),
-        (("knn", "--data", eurosat, "--device", "cuda:99"), 2, "cannot be used"),
-    ):
-        method, *rest = arguments
-        out = () if "--out" in rest else ("--out", tmp_path / "out")
-        found, said = fails(monkeypatch, capsys, "eval", method, checkpoint, *rest, *out)
-        assert (found, said.count("\n")) == (code, 1), said
-        assert words in said
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("command", ["knn", "linear", "segment", "retrieval"])
-def test_help_has_an_example(command):
-    assert "Example" in call("eval", command, "--help").stdout
-
-
-def test_the_figure_tells_values_and_intervals():
-    rows = [
-        score_row(),
-        score_row(model="theirs", value=0.8, low=0.7, high=0.95),
-        score_row(dataset="m-so2sat"),
-    ]
-    first, second = score_figure(rows).axes
-    assert [first.get_title(), second.get_title()] == ["m-eurosat: knn", "m-so2sat: knn"]
-    labels = [text.get_text() for text in first.get_yticklabels()]
-    assert labels == ["ours (lores)", "theirs (lores)"]
-    points, _, (bars,) = first.containers[0]
-    assert points.get_xdata().tolist() == [60, 80]
-    ends = [segment[:, 0].tolist() for segment in bars.get_segments()]
-    assert np.allclose(ends, [[50, 70], [70, 95]])
-
-
-def test_the_figure_tells_apart_what_was_set_otherwise():
-    rows = [
-        score_row(),
-        score_row(settings={"k": 5, "distance": "cosine"}),
-        score_row(model="mean", settings={}),
-    ]
-    (axes,) = score_figure(rows).axes
-    labels = {text.get_text() for text in axes.get_yticklabels()}
-    assert labels == {"ours (lores), k 20", "ours (lores), k 5", "mean (lores)"}

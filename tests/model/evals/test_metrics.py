@@ -19,7 +19,7 @@ from salibi_model.evals.metrics import (
     paired_difference,
     pixel_counts,
 )
-from tests.support.model.score_rows import score_row
+from tests.support.model.labelled.score_rows import score_row
 
 
 def random_labels(seed, shape, *, share=0.3):

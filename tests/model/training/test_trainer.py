@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-from itertools import pairwise
 
 import pytest
 import torch
@@ -14,14 +12,15 @@ import zarr
 
 from salibi_model import load
 from salibi_model.data.store import SampleStore
-from salibi_model.errors import CheckpointError, StoreError, TrainingError, UsageError
+from salibi_model.errors import CheckpointError, TrainingError, UsageError
 from salibi_model.models import config as model_config
-from salibi_model.training import optim, trainer
-from salibi_model.training.config import DEFAULTS, TrainingConfig
+from salibi_model.training import trainer
+from salibi_model.training.config import TrainingConfig
 from salibi_model.training.resume import resumed_config
 from salibi_model.training.tracking.metrics_log import read_metrics
 from salibi_model.training.trainer import train
 from tests.support.model.nano import SIZE
+from tests.support.model.nano_runs import config, weights
 from tests.support.model.stores import write_store
 from tests.support.paths import ROOT
 
@@ -30,15 +29,6 @@ from tests.support.paths import ROOT
 def nano_size(monkeypatch):
     """Make ``tiny`` a model of 32 channels, so that a step takes a tenth of a second."""
     monkeypatch.setitem(model_config.SIZES, "tiny", SIZE)
-
-
-def config(store, **changes):
-    return TrainingConfig(**{"stores": (str(store),), "steps": 4, "batch_size": 4, **changes})
-
-
-def weights(run):
-    state = torch.load(max((run / "checkpoints").glob("*.pt")), weights_only=True)
-    return state["model"]
 
 
 TIMES = ("seconds", "images_per_second", "data_wait_share")
@@ -159,106 +149,6 @@ def test_resuming_nothing_is_refused(small_store, tmp_path):
         train(config(small_store), out=tmp_path, resume=True)
 
 
-def test_no_store_is_refused(tmp_path):
-    with pytest.raises(StoreError, match="not a Zarr group"):
-        train(config(tmp_path), out=tmp_path / "run")
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"size": "huge"}, "tiny, small, base, large"),
-        ({"epochs": 3}, "not both"),
-        ({"precision": "fp8"}, "float32, bf16"),
-        ({"lr": -1.0}, "lr is -1.0; expected 0 or more"),
-        ({"lr": float("inf")}, "a finite number"),
-        ({"weight_decay": float("nan")}, "a finite number"),
-        ({"weight_decay": -1.0}, "expected 0 or more"),
-        ({"clip_norm": 0.0}, "clip_norm is 0.0"),
-        ({"warmup_share": 5.0}, "from 0 to 1"),
-        ({"seed": -1}, "seed is -1"),
-        ({"steps": True}, "steps is True; expected a whole number"),
-        ({"patch_px": 1}, "2 or more"),
-        ({"hide_share": 1.0}, "from 0 to 0.9"),
-        ({"hide_share": 0.3, "model": "scale-mae"}, "predict one modality from the others"),
-        ({"hide_share": 0.3, "objectives": ("contrastive",)}, "predict one modality"),
-        ({"hide_share": 0.3, "compat": "original"}, "not with compat"),
-        ({"stores": ()}, "at least one store"),
-        ({"stores": ("a.zarr", "a.zarr")}, "named twice"),
-        ({"weights": (1.0, 2.0)}, "2 weights for 1 stores"),
-        ({"weights": (0.0,)}, "a weight of a store is 0.0"),
-        ({"crop_share": (0.5,)}, "smallest and the largest"),
-        ({"crop_share": (0.0, 1.0), "crop_px": 128}, "shares above 0"),
-        ({"lr_scales": ("decoder",)}, "write one as decoder:2"),
-        ({"ema": 1.0}, "ema is 1.0"),
-        ({"trackers": ("csv",)}, "wandb, mlflow"),
-        ({"compat": "original", "accumulate": 2}, "undivided batches"),
-    ],
-)
-def test_settings_that_do_not_fit_are_refused(changes, message):
-    with pytest.raises(UsageError, match=message):
-        config("store", **changes)
-
-
-def test_values_of_other_types_are_one_clear_line(tmp_path):
-    """In a process of its own: here, the shape checks of the tests would come first."""
-    path = tmp_path / "f.toml"
-    cases = {
-        "steps = 2.5": "steps is 2.5; expected a whole number",
-        'gsd_scaling = "no"': "gsd_scaling is 'no'; expected true or false",
-        'modalities = "sar,lores"': "expected a list of names",
-        'pairs = [["sar", "lores"]]': "expected a list of names",
-        "objectives = 1": "expected a list of names",
-        "depths = [6]": "expected a list of names",
-        'patch_px = "16"': "patch_px is '16'; expected a whole number",
-        'mask_ratio = "0.5"': "mask_ratio is '0.5'; expected a finite number",
-        "size = 1": "size is 1; expected a text",
-    }
-    script = (
-        "import json, sys\n"
-        "from salibi_model.errors import UsageError\n"
-        "from salibi_model.training.config import TrainingConfig\n"
-        "for text in json.load(sys.stdin):\n"
-        f"    open({str(path)!r}, 'w').write(text)\n"
-        "    try:\n"
-        f"        TrainingConfig.from_toml({str(path)!r})\n"
-        "    except UsageError as error:\n"
-        "        print(error)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        input=json.dumps(list(cases)),
-        text=True,
-        capture_output=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    said = done.stdout.splitlines()
-    for line, expected in zip(said, cases.values(), strict=True):
-        assert line.startswith(f"{path}: ")
-        assert expected in line
-
-
-def test_settings_come_from_toml(tmp_path):
-    path = tmp_path / "f.toml"
-    path.write_text('stores = ["a.zarr"]\nsize = "base"\nlr = 0.5\n')
-    assert TrainingConfig.from_toml(path) == TrainingConfig(stores=("a.zarr",), size="base", lr=0.5)
-    path.write_text("learning_rate = 1\n")
-    with pytest.raises(UsageError, match="unknown fields: learning_rate"):
-        TrainingConfig.from_toml(path)
-    with pytest.raises(UsageError, match="cannot be read"):
-        TrainingConfig.from_toml(tmp_path / "absent.toml")
-
-
-def test_defaults_are_resolved_from_the_store(small_store):
-    stores = [SampleStore(small_store)]
-    resolved = TrainingConfig(stores=(str(small_store),)).resolve(stores)
-    assert resolved.batch_size == 10  # all there is
-    assert resolved.modalities == ("sar", "lores", "hires_4x")
-    assert resolved.steps >= 40
-    assert TrainingConfig(epochs=3, batch_size=4).resolve(stores).steps == 6
-
-
 def test_one_sample_is_no_contrast(small_store, tmp_path):
     """A batch counts the samples of all processes and parts."""
     with pytest.raises(UsageError, match=r"one sample of 10 .* nothing to compare.*--batch-size 2"):
@@ -275,22 +165,6 @@ def test_one_sample_is_no_contrast(small_store, tmp_path):
     lone = [SampleStore(write_store(tmp_path / "lone.zarr", num_samples=2, validation=1))]
     with pytest.raises(UsageError, match="one sample of 1 "):
         TrainingConfig().resolve(lone)
-
-
-def test_rate_rises_then_falls_to_zero():
-    rates = [optim.learning_rate(s, steps=100, warmup_steps=10, peak=2.0) for s in range(101)]
-    assert rates[0] == pytest.approx(0.2)
-    assert max(rates) == rates[10] == pytest.approx(2.0)
-    assert rates[100] == pytest.approx(0.0)
-    assert all(a >= b for a, b in pairwise(rates[10:]))
-
-
-def test_only_matrices_decay():
-    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4))
-    matrices, others = optim.adamw(model, weight_decay=0.1).param_groups
-    assert [tuple(p.shape) for p in matrices["params"]] == [(4, 3)]
-    assert (matrices["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
-    assert len(others["params"]) == 3
 
 
 @pytest.mark.usefixtures("nano_size")
@@ -341,38 +215,6 @@ def test_what_cannot_be_masked_is_found_before_the_folder_is_made(small_store, t
     with pytest.raises(UsageError, match="trained for 2 steps already"):
         train(resumed_config(tmp_path / "run", steps=1), out=tmp_path / "run", resume=True)
     assert resumed_config(tmp_path / "run").steps == 2
-
-
-def test_the_temperature_comes_back_from_its_bound():
-    from tests.support.model.nano import nano_images, nano_masks, nano_model
-
-    model, images = nano_model(), nano_images()
-    model.log_scale.data.fill_(9.0)
-    model(images, nano_masks(model, images))["loss"].backward()
-    assert float(model.scale.detach()) == pytest.approx(100)
-    assert model.log_scale.grad.abs() > 0
-
-
-def test_default_rates_are_those_of_a_transformer():
-    for defaults in DEFAULTS.values():
-        assert 1e-5 < defaults.lr <= 1e-3
-
-
-@pytest.mark.usefixtures("nano_size")
-def test_gradients_are_clipped(small_store, tmp_path, monkeypatch):
-    """What the optimiser sees is no longer than the bound; the log has the norm before."""
-    norms = []
-    step = torch.optim.AdamW.step
-
-    def watched(self, *args, **kwargs):
-        gradients = [p.grad.norm() for group in self.param_groups for p in group["params"]]
-        norms.append(float(torch.stack(gradients).norm()))
-        return step(self, *args, **kwargs)
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
-    train(config(small_store, steps=2, clip_norm=0.05), out=tmp_path)
-    assert norms == pytest.approx([0.05, 0.05], rel=1e-3)
-    assert all(row["gradient_norm"] > 0.05 for row in read_metrics(tmp_path / "metrics.csv"))
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from salibi_model.models import config as model_config
 from salibi_model.training.config import TrainingConfig
 from salibi_model.training.tracking.metrics_log import read_metrics
 from salibi_model.training.trainer import train
-from tests.support.model.geobench_files import write_task
+from tests.support.model.labelled.geobench_files import write_task
 from tests.support.model.nano import SIZE
 from tests.support.model.stores import write_store
 

@@ -18,7 +18,7 @@ from aiohttp import ClientSession, web
 from obstore.store import S3Store
 from yarl import URL
 
-from tests.support.data.servers import RangeServer
+from tests.support.services.servers import RangeServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,30 +1,20 @@
-"""The offline sample catalog: whole, true to its metadata, deterministic, and aligned."""
+"""Rasters of the sample catalog: each sensor sees the same ground in its own way."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mercantile
 import numpy as np
 import pytest
 import rasterio
 import rasterio.warp
 import shapely
 
-from salibi_data.store.errors import UsageError
-from salibi_data.synthetic import catalog_writer as sample
-from salibi_data.synthetic import parallel as drawing
-from salibi_data.synthetic.frame import EPSG, area_bounds_lonlat, make_frame
+from salibi_data.synthetic.frame import area_bounds_lonlat, make_frame
+from tests.support.data.sample_items import items
 from tests.support.data.samples import COLUMNS, ROWS
-
-NUM_ITEMS = {"naip": 6, "sentinel-1-rtc": 5, "sentinel-2-l2a": 6}
 
 
 @pytest.fixture
@@ -33,258 +23,9 @@ def catalog(sample_catalog: Path) -> Path:
     return sample_catalog
 
 
-def items(catalog: Path, collection: str) -> list[tuple[Path, dict[str, Any]]]:
-    """Folder and content of every item, in order of its id."""
-    paths = sorted(catalog.glob(f"{collection}/*/*.json"))
-    return [(path.parent, json.loads(path.read_text())) for path in paths]
-
-
-def all_items(catalog: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for collection in NUM_ITEMS:
-        yield from items(catalog, collection)
-
-
 def read(folder: Path, item: dict[str, Any], asset: str) -> np.ndarray:
     with rasterio.open(folder / item["assets"][asset]["href"]) as source:
         return source.read()
-
-
-def digests(directory: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(directory.rglob("*"))
-        if path.is_file()
-    }
-
-
-# The area
-
-
-def test_bounds_are_a_run_of_whole_tiles():
-    west, south, east, north = sample.SAMPLE_BOUNDS_LONLAT
-    first, last = mercantile.bounds(7967, 12161, 15), mercantile.bounds(7973, 12166, 15)
-    assert (west, north) == pytest.approx((first.west, first.north), abs=1e-12)
-    assert (east, south) == pytest.approx((last.east, last.south), abs=1e-12)
-    inside = list(mercantile.tiles(west + 1e-9, south + 1e-9, east - 1e-9, north - 1e-9, 17))
-    assert len(inside) == 672
-
-
-def test_area_lies_in_the_named_mgrs_square():
-    frame = make_frame()
-    assert EPSG == 32615
-    assert 500_000 < frame.origin_e < frame.origin_e + frame.width_m < 600_000  # column W
-    assert 4_600_000 < frame.origin_n < frame.origin_n + frame.height_m < 4_700_000  # row G
-
-
-def test_import_is_light():
-    program = (
-        "import sys, salibi_data.synthetic; print([m for m in ('rasterio', 'shapely', 'numpy', "
-        "'mercantile') if m in sys.modules and m != 'numpy'])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    assert done.stdout.strip() == b"[]"
-
-
-# Writing
-
-
-def test_summary(catalog: Path):
-    summary = sample.write_sample_catalog(catalog, columns=COLUMNS, rows=ROWS)
-    assert not summary.is_new
-    assert dict(summary.num_items) == NUM_ITEMS
-    assert summary.bounds_lonlat == area_bounds_lonlat(COLUMNS, ROWS)
-    assert summary.num_bytes == sum(p.stat().st_size for p in catalog.rglob("*") if p.is_file())
-
-
-def test_same_bytes_whatever_the_number_of_processes(catalog: Path, tmp_path: Path):
-    steps: list[tuple[int, int]] = []
-    sample.write_sample_catalog(
-        tmp_path / "again",
-        columns=COLUMNS,
-        rows=ROWS,
-        processes=1,
-        progress=lambda *step: steps.append(step),
-    )
-    assert digests(catalog) == digests(tmp_path / "again")
-    assert steps == sorted(steps)
-    assert steps[-1][0] == steps[-1][1] == len(set(steps))
-
-
-def test_existing_catalog_is_left_alone(catalog: Path):
-    before = {path: path.stat().st_mtime_ns for path in catalog.rglob("*")}
-    sample.write_sample_catalog(catalog, columns=COLUMNS, rows=ROWS)
-    assert {path: path.stat().st_mtime_ns for path in catalog.rglob("*")} == before
-
-
-def test_other_seed_is_refused(catalog: Path):
-    with pytest.raises(UsageError, match="new folder"):
-        sample.write_sample_catalog(catalog, seed=7, columns=COLUMNS, rows=ROWS)
-
-
-@pytest.mark.parametrize("name", ["notes.txt", "catalog.json"])
-def test_foreign_folder_is_refused(tmp_path: Path, name: str):
-    (tmp_path / name).write_text("[]")
-    with pytest.raises(UsageError, match="other files"):
-        sample.write_sample_catalog(tmp_path)
-    assert (tmp_path / name).read_text() == "[]"
-
-
-def test_file_is_refused(tmp_path: Path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="is a file"):
-        sample.write_sample_catalog(tmp_path / "file")
-
-
-@pytest.mark.parametrize(("columns", "rows"), [(0, 1), (1, 0), (8, 6), (7, 7)])
-def test_impossible_size_is_refused(tmp_path: Path, columns: int, rows: int):
-    with pytest.raises(UsageError, match="columns"):
-        sample.write_sample_catalog(tmp_path / "new", columns=columns, rows=rows)
-    assert not list(tmp_path.iterdir())
-
-
-def test_failed_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def fail(*_args: Any, **_kwargs: Any) -> None:
-        raise RuntimeError("stopped")
-
-    monkeypatch.setattr(drawing, "render", fail)
-    with pytest.raises(RuntimeError, match="stopped"):
-        sample.write_sample_catalog(tmp_path / "catalog", columns=1, rows=1)
-    assert not list(tmp_path.iterdir())
-
-
-def fake_render(staging: Path, *_args: Any, **_kwargs: Any) -> list[dict[str, Any]]:
-    """Instead of minutes of rendering: leave what is in the folder, return no items."""
-    assert not list(staging.iterdir())
-    return []
-
-
-def test_leftovers_of_a_killed_run_are_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    leftover = tmp_path / ".catalog.partial"
-    (leftover / "naip").mkdir(parents=True)
-    (leftover / "naip" / "half.tif").write_bytes(b"II*")
-    monkeypatch.setattr(drawing, "render", fake_render)
-    monkeypatch.setattr(sample, "_write_stac", lambda *_args: None)
-    sample.write_sample_catalog(tmp_path / "catalog", columns=1, rows=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["catalog"]
-
-
-def test_living_run_is_not_disturbed(tmp_path: Path):
-    with sample._staging(tmp_path / "catalog") as staging:
-        (staging / "file").write_text("mine")
-        with pytest.raises(UsageError, match="another run"):
-            sample.write_sample_catalog(tmp_path / "catalog", columns=1, rows=1)
-        assert (staging / "file").read_text() == "mine"
-
-
-def test_killed_run_leaves_no_catalog_and_no_helpers(tmp_path: Path):
-    """SIGKILL in mid rendering: no folder of the catalog's name; the helpers end as well."""
-    program = (
-        "import sys, pathlib\n"
-        "from salibi_data.synthetic import write_sample_catalog\n"
-        "if __name__ == '__main__':\n"
-        "    write_sample_catalog(pathlib.Path(sys.argv[1]), columns=1, rows=1,\n"
-        "        progress=lambda done, total: print(done, flush=True))\n"
-    )
-    script, target = tmp_path / "run.py", tmp_path / "catalog"
-    script.write_text(program)
-    with subprocess.Popen(
-        [sys.executable, str(script), str(target)], stdout=subprocess.PIPE
-    ) as running:
-        assert running.stdout is not None
-        while int(running.stdout.readline()) == 0:
-            pass
-        running.kill()
-        # Helpers inherit the pipe: it ends when the last of them does.
-        running.stdout.read()
-    assert not target.exists()
-    assert (tmp_path / ".catalog.partial").is_dir()
-
-
-# The static catalog
-
-
-def test_opens_with_pystac(catalog: Path):
-    pystac = pytest.importorskip("pystac")
-    root = pystac.Catalog.from_file(str(catalog / "catalog.json"))
-    found = {child.id: len(list(child.get_items())) for child in root.get_children()}
-    assert found == NUM_ITEMS
-    for child in root.get_children():
-        assert child.license == "CC0-1.0"
-        for item in child.get_items():
-            for asset in item.assets.values():
-                assert Path(asset.get_absolute_href()).is_file()
-
-
-def test_hrefs_are_relative_and_nothing_tells_of_the_machine(catalog: Path):
-    for path in catalog.rglob("*.json"):
-        text = path.read_text()
-        content = json.loads(text)
-        hrefs = [link["href"] for link in content["links"]]
-        hrefs += [asset["href"] for asset in content.get("assets", {}).values()]
-        assert all(href.startswith(".") for href in hrefs)
-        assert all((path.parent / href).is_file() for href in hrefs)
-        assert str(catalog) not in text
-
-
-def test_property_names_are_those_of_the_real_items(catalog: Path):
-    required = {
-        "naip": {"naip:year", "naip:state", "gsd", "proj:epsg", "proj:centroid", "proj:bbox"},
-        "sentinel-1-rtc": {
-            "sat:orbit_state",
-            "sat:relative_orbit",
-            "sat:absolute_orbit",
-            "sar:instrument_mode",
-            "sar:polarizations",
-            "start_datetime",
-            "proj:transform",
-        },
-        "sentinel-2-l2a": {
-            "eo:cloud_cover",
-            "s2:mgrs_tile",
-            "s2:processing_baseline",
-            "s2:generation_time",
-            "s2:nodata_pixel_percentage",
-            "s2:high_proba_clouds_percentage",
-            "proj:epsg",
-        },
-    }
-    for _, item in all_items(catalog):
-        assert required[item["collection"]] <= item["properties"].keys(), item["id"]
-
-
-def test_every_asset_is_the_raster_its_item_describes(catalog: Path):
-    for folder, item in all_items(catalog):
-        for name, asset in item["assets"].items():
-            described = {**item["properties"], **asset}
-            with rasterio.open(folder / asset["href"]) as source:
-                where = f"{item['id']} {name}"
-                assert source.crs.to_epsg() == described["proj:epsg"], where
-                assert list(source.shape) == described["proj:shape"], where
-                assert list(source.transform)[:6] == described["proj:transform"][:6], where
-                assert list(source.bounds) == pytest.approx(described["proj:bbox"], abs=1e-6), where
-
-
-def test_every_asset_is_a_cog(catalog: Path):
-    for folder, item in all_items(catalog):
-        for asset in item["assets"].values():
-            with rasterio.open(folder / asset["href"]) as source:
-                assert source.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
-                assert source.profile["tiled"]
-                block = source.block_shapes[0][0]
-                assert block in {256, 512}
-                if max(source.shape) > block:
-                    assert source.overviews(1), asset["href"]
-
-
-def test_geometry_is_the_footprint(catalog: Path):
-    """Reprojected back, the ring of NAIP and Sentinel-2 items is the raster's edge."""
-    for folder, item in items(catalog, "naip") + items(catalog, "sentinel-2-l2a"):
-        key = "image" if item["collection"] == "naip" else "B02"
-        with rasterio.open(folder / item["assets"][key]["href"]) as source:
-            back = rasterio.warp.transform_geom("EPSG:4326", source.crs, item["geometry"])
-            ring, box = shapely.geometry.shape(back), shapely.box(*source.bounds)
-        assert ring.symmetric_difference(box).area < 1e-3 * box.length * 10
-        assert item["bbox"] == pytest.approx(shapely.geometry.shape(item["geometry"]).bounds)
 
 
 def test_every_sensor_covers_the_tiles(catalog: Path):

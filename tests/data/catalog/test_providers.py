@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from salibi_data.catalog.providers import OffsetRule, catalog_from_dict, catalog_names, load_catalog
 from salibi_data.catalog.toml_files import builtin_folder
-from salibi_data.catalog.variants import load_variant, variant_from_dict, variant_names
+from salibi_data.catalog.variants import check_fit, load_variant, variant_from_dict, variant_names
 from salibi_data.store.errors import UsageError
 from tests.support.paths import ROOT
 
@@ -121,3 +122,15 @@ def test_all_tomls_are_in_the_wheel() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert wheel["force-include"] == {"catalogs": "salibi_data/catalogs"}
+
+
+@pytest.mark.parametrize("name", ["small", "full", "micro"])
+def test_variants_name_bands_that_their_catalogs_have(name: str) -> None:
+    variant, catalog = load_variant(name), load_catalog("planetary-computer")
+    check_fit(variant, catalog)
+    for recipe in variant.modalities:
+        product = catalog.sensors[recipe.sensor].products[recipe.product]
+        assert set(recipe.bands) <= set(product.bands)
+        other = replace(recipe, bands=(*recipe.bands[1:], "ultraviolet"))
+        with pytest.raises(UsageError, match="with bands ultraviolet"):
+            check_fit(replace(variant, modalities=(other,)), catalog)

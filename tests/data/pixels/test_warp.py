@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from rasterio.warp import transform_bounds
 
 from salibi_data.builds.build import build
-from salibi_data.catalog.providers import load_catalog
-from salibi_data.catalog.variants import ModalityRecipe, check_fit, load_variant
+from salibi_data.catalog.variants import ModalityRecipe
 from salibi_data.inspection.verify import open_store
 from salibi_data.pixels import warp as align
 from salibi_data.pixels.resample_gdal import shrinking_factor
@@ -223,8 +222,3 @@ def test_a_mosaic_takes_the_first_valid_pixel() -> None:
     layers = [[np.nan, 1.0, np.nan], [2.0, 2.0, np.nan], [3.0, 3.0, 3.0]]
     mosaic = align.mosaic(np.array([[layer]], np.float32) for layer in layers)
     assert mosaic.tolist() == [[[2.0, 1.0, 3.0]]]
-
-
-def test_variants_name_bands_that_their_catalogs_have() -> None:
-    for name in ("small", "full", "micro"):
-        check_fit(load_variant(name), load_catalog("planetary-computer"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import struct
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from pmtiles.reader import MmapSource, Reader, all_tiles
 from pmtiles.tile import tileid_to_zxy, write_varint, zxy_to_tileid
 
 from salibi_data.imports.pmtiles.directory import Archive, open_archive
-from salibi_data.store.errors import ReadError, SalibiError, UsageError
+from salibi_data.store.errors import ReadError, UsageError
 from tests.support.data.real_catalogs import REAL, needs_real
 from tests.support.data.released_archives import LEFT, Key, flat, square, write_archive
 
@@ -236,14 +235,26 @@ def leafy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(st.data())
-def test_damage_is_told_or_does_not_matter(leafy: Path, data: st.DataObject) -> None:
+def test_damage_is_an_error_that_names_the_file_or_tiles_within_it(
+    leafy: Path, data: st.DataObject
+) -> None:
     content = bytearray(leafy.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path = leafy.with_name("damaged")
     path.write_bytes(content[: data.draw(st.integers(len(content) // 2, len(content)))])
-    with suppress(SalibiError):
-        contents(open_archive(path))
+    message = None
+    try:
+        archive = open_archive(path)
+        tiles = contents(archive)
+    except ReadError as error:
+        message = str(error)
+    if message is not None:
+        assert str(path) in message
+        assert "\n" not in message
+    else:
+        assert len(tiles) == sum(map(archive.num_tiles, archive.zooms)) > 0
+        assert all(0 < len(content) <= path.stat().st_size for content in tiles.values())
 
 
 @needs_real

@@ -17,8 +17,8 @@ from salibi_model.evals.features import weights_digest
 from salibi_model.evals.results import Results
 from salibi_model.exports.export import export
 from salibi_model.models.compatibility import check_expected, check_input
+from tests.support.model.labelled.score_rows import score_row
 from tests.support.model.nano import nano_images, nano_model
-from tests.support.model.score_rows import score_row
 
 TRAINING = {
     "model": "scale-alibi",

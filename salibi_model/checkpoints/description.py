@@ -13,7 +13,7 @@ from reprlib import Repr
 from typing import Any, Final, NoReturn, get_args, get_origin, get_type_hints
 
 from salibi_data.store.schema import SchemaError
-from salibi_model.errors import CheckpointError, UsageError
+from salibi_model.errors import CheckpointError, UsageError, first_line
 from salibi_model.models.config import ModelConfig, Size
 
 FORMAT_VERSION: Final = 2
@@ -37,9 +37,6 @@ _EXPECTED: Final[Mapping[type, str]] = {
 
 _DEEPEST: Final = 8
 """Levels of lists and objects in the file at most; ours has four."""
-
-_LONGEST: Final = 300
-"""Characters of an error that are worth reading."""
 
 
 class _FieldError(Exception):
@@ -166,9 +163,3 @@ def _refuse(where: str, value: Any, expected: str) -> NoReturn:
 def _shown(value: Any) -> str:
     """A value in some forty characters of one line."""
     return "null" if value is None else Repr().repr(value)
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says in its first line, or the type of one that says nothing; not too long."""
-    said = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]} ..."

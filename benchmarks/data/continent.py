@@ -56,7 +56,7 @@ CREWS = ((8, 16), (64, 16), (64, 256), (512, 2048))
 
 def serve_forever(folder: Path, latency_s: float, ready: Connection) -> None:
     """Serve the folder until this process is ended."""
-    from tests.support.data.servers import RangeServer, serve
+    from tests.support.services.servers import RangeServer, serve
 
     with serve(RangeServer(folder, latency_s=latency_s)) as server:
         ready.send(server.url)

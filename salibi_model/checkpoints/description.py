@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from salibi_data.store.validation import RecordError, read_record, shown
-from salibi_model.errors import CheckpointError
+from salibi_model.errors import CheckpointError, first_line
 from salibi_model.models.config import ModelConfig
 
 FORMAT_VERSION: Final = 2
@@ -21,9 +21,6 @@ COPY_AGAIN: Final = "Copy the model again from where it was made."
 
 _MAX_LEVELS: Final = 8
 """Greatest depth of lists and objects in the file; what we write has four levels."""
-
-_MAX_LINE: Final = 300
-"""Characters of an error message that are kept."""
 
 
 def read_description(file: Path) -> tuple[dict[str, Any], ModelConfig]:
@@ -88,9 +85,3 @@ def _check_plain(value: Any, levels: int) -> None:
     if isinstance(value, dict | list):
         for part in [*value, *value.values()] if isinstance(value, dict) else value:
             _check_plain(part, levels - 1)
-
-
-def first_line(error: BaseException) -> str:
-    """First line of an error's message, cut to :data:`_MAX_LINE`; its type where it has none."""
-    line = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-    return line if len(line) <= _MAX_LINE else f"{line[:_MAX_LINE]} ..."

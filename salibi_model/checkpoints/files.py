@@ -27,11 +27,10 @@ from salibi_model.checkpoints.description import (
     COPY_AGAIN,
     FORMAT_VERSION,
     check_version,
-    first_line,
     read_description,
 )
 from salibi_model.distributed import choose_device
-from salibi_model.errors import CheckpointError, UsageError
+from salibi_model.errors import CheckpointError, UsageError, first_line
 from salibi_model.models.base import PretrainModel
 from salibi_model.models.config import ModelConfig
 from salibi_model.models.registry import build_model

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from salibi_data.plans.plan import Plan
 from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.filesystem import whole
 from salibi_data.store.validation import read_record
@@ -100,22 +99,6 @@ class Workshop:
             yield
         finally:
             os.close(descriptor)
-
-    def begun(self, plan_digest: str | None = None, *, request: Mapping[str, Any]) -> Plan | None:
-        """The plan begun here; None where there is none yet.
-
-        Raises:
-            StoreError: it is of another request, or has another digest than the one given.
-        """
-        if not self.plan.exists():
-            return None
-        plan = Plan.read(self.plan)
-        if plan.request != request or plan_digest not in (None, plan.digest):
-            raise StoreError(
-                f"{self.folder} holds an unfinished build of something else. Finish that one with "
-                "its own arguments, choose another path, or remove the folder."
-            )
-        return plan
 
     def read_failures(self) -> list[Failure]:
         """Failed blocks, in order of their tiles."""

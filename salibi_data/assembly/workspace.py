@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.filesystem import whole
+from salibi_data.store.validation import read_record
 
 SEEN_WITHIN_S: Final = 10.0
 """Longer than network file systems keep in mind that a file was not there."""
@@ -116,8 +117,8 @@ class Workshop:
 def _failure(path: Path) -> Failure | None:
     """The note at a path; None for a file that is none of ours."""
     try:
-        return Failure(**json.loads(path.read_text()))
-    except (ValueError, TypeError):
+        return read_record(Failure, json.loads(path.read_text()))
+    except ValueError:
         return None
 
 

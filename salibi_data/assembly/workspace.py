@@ -6,7 +6,6 @@ store as it is put together. Every file in it appears whole or not at all.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -19,7 +18,7 @@ from typing import Any, Final
 
 from salibi_data.plans.plan import Plan
 from salibi_data.store.errors import StoreError, UsageError
-from salibi_data.store.filesystem import whole
+from salibi_data.store.filesystem import hold_lock, write_atomically
 
 SEEN_WITHIN_S: Final = 10.0
 """Longer than network file systems keep in mind that a file was not there."""
@@ -88,17 +87,11 @@ class Workshop:
             StoreError: another process holds it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StoreError(
-                    f"another build is at work in {self.folder}; wait for it, or stop it first."
-                ) from error
+        busy = StoreError(
+            f"another build is at work in {self.folder}; wait for it, or stop it first."
+        )
+        with hold_lock(self.folder / "lock", busy=busy):
             yield
-        finally:
-            os.close(descriptor)
 
     def begun(self, plan_digest: str | None = None, *, request: Mapping[str, Any]) -> Plan | None:
         """The plan begun here; None where there is none yet.
@@ -153,5 +146,5 @@ def seen(path: Path) -> Path:
 
 def write_note(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON; the file appears whole or not at all."""
-    with whole(path) as partial:
+    with write_atomically(path) as partial:
         partial.write_text(json.dumps(content))

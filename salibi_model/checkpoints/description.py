@@ -12,8 +12,9 @@ from pathlib import Path
 from reprlib import Repr
 from typing import Any, Final, NoReturn, get_args, get_origin, get_type_hints
 
+from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import SchemaError
-from salibi_model.errors import CheckpointError, UsageError
+from salibi_model.errors import CheckpointError
 from salibi_model.models.config import ModelConfig, Size
 
 FORMAT_VERSION: Final = 2

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 import salibi_model
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.addresses import bare
-from salibi_model.errors import StoreError, UsageError
 from salibi_model.evals.datasets.inputs import UnfitError, bands_for, modalities_for
 from salibi_model.evals.datasets.labelled import LabelledImages, open_all
 from salibi_model.evals.features import Frozen, FrozenModel, MeanColour, untrained

@@ -12,9 +12,9 @@ from jaxtyping import Int64
 from torch import Tensor
 
 import salibi_model
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.schema import Modality
 from salibi_model.data.store import SampleStore, check_agreement
-from salibi_model.errors import StoreError, UsageError
 from salibi_model.evals.features import weights_digest
 from salibi_model.evals.metrics import Score
 from salibi_model.evals.recall import Recall, check_finite, ranks, recalls

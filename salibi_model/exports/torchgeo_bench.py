@@ -18,9 +18,9 @@ from torchgeo_bench.models._band_mapping import canonical_band_name
 from torchgeo_bench.models.interface import BenchModel
 
 import salibi_model
+from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
 from salibi_model.data.resample import resample
-from salibi_model.errors import UsageError
 from salibi_model.evals.datasets.inputs import COMMON_NAMES, as_trained, shown_shape
 from salibi_model.models.compatibility import check_gsd
 from salibi_model.models.config import ModelConfig

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from salibi_data.store.errors import UsageError
 from salibi_model.data.loader import turn_and_flip
 from salibi_model.data.store import SampleStore
-from salibi_model.errors import UsageError
 
 NAMES = ("sar", "lores", "hires_4x")
 

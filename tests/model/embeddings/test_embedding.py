@@ -24,13 +24,13 @@ from rasterio.warp import transform_geom
 from rasterio.windows import Window
 
 import salibi_model
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.checkpoints.files import save_model
 from salibi_model.data.pixel_size import pixel_m
 from salibi_model.embeddings.embed import embed
 from salibi_model.embeddings.encode import read_ahead
 from salibi_model.embeddings.footprints import outline, outlines
 from salibi_model.embeddings.quantise import to_stored
-from salibi_model.errors import StoreError, UsageError
 from tests.support.data.real_catalogs import NAIP, REAL, needs_real
 from tests.support.data.samples import environment, tree
 from tests.support.model.nano import nano_model

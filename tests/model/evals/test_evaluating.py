@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from salibi_cli.common import run
 from salibi_cli.figures.scores import score_figure
 from salibi_cli.model import app as commands
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.checkpoints.files import save_model
-from salibi_model.errors import StoreError, UsageError
 from salibi_model.evals.datasets.geobench import GeoBenchTask
 from salibi_model.evals.datasets.inputs import UnfitError
 from salibi_model.evals.evaluate import Showing, UnusualImagesWarning, evaluate

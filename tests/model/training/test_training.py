@@ -12,9 +12,10 @@ import pytest
 import torch
 import zarr
 
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_model import load
 from salibi_model.data.store import SampleStore
-from salibi_model.errors import CheckpointError, StoreError, TrainingError, UsageError
+from salibi_model.errors import CheckpointError, TrainingError
 from salibi_model.models import config as model_config
 from salibi_model.training import optim, trainer
 from salibi_model.training.config import DEFAULTS, TrainingConfig
@@ -216,7 +217,7 @@ def test_values_of_other_types_are_one_clear_line(tmp_path):
     }
     script = (
         "import json, sys\n"
-        "from salibi_model.errors import UsageError\n"
+        "from salibi_data.store.errors import UsageError\n"
         "from salibi_model.training.config import TrainingConfig\n"
         "for text in json.load(sys.stdin):\n"
         f"    open({str(path)!r}, 'w').write(text)\n"

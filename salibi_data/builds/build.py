@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -21,7 +20,8 @@ from salibi_data.assembly.shards import assemble
 from salibi_data.assembly.workspace import Failure, Workshop, seen, write_note
 from salibi_data.builds.block_task import DEADLINE_S, BlockReport, make_part
 from salibi_data.builds.blocks import blocks_of
-from salibi_data.builds.layout import Part, contents_of, layout_of
+from salibi_data.builds.contents import contents_of
+from salibi_data.builds.layout import Part, layout_of
 from salibi_data.builds.parts import read_part
 from salibi_data.builds.resume import finished_as, plan_given, plan_once, wanted_by
 from salibi_data.builds.run_log import RunLog, logging_to
@@ -32,6 +32,8 @@ from salibi_data.store.errors import ReadError, SelectionError, StoreError
 from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from salibi_data.builds.blocks import Block
     from salibi_data.plans.planner import Scope
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from salibi_data.catalog.providers import Catalog, CloudMask
     from salibi_data.catalog.scenes import Scene
-    from salibi_data.plans.scene_selection import Tiles
+    from salibi_data.store.tiles import Tiles
 
 log = logging.getLogger(__name__)
 

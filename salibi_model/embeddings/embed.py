@@ -15,11 +15,11 @@ from typing import Any, Final
 import torch
 import zarr
 
-import salibi_model
 from salibi_data.store.errors import UsageError
 from salibi_data.store.filesystem import file_sha256, hold_lock
 from salibi_data.store.version import __version__
 from salibi_model.checkpoints.files import WEIGHTS_NAME, model_folder
+from salibi_model.checkpoints.load import load
 from salibi_model.embeddings.encode import Part, read_ahead
 from salibi_model.embeddings.inputs import Source
 from salibi_model.embeddings.options import Choices
@@ -99,7 +99,7 @@ def embed(
     if batch_size < 1 or workers < 1:
         raise UsageError("batch_size and workers are 1 or more.")
     chosen = Choices(**choices)
-    model = salibi_model.load(checkpoint, device=device)
+    model = load(checkpoint, device=device)
     with _without_raster_warnings():
         found = Inputs(inputs, model.config, chosen)
         origin = {

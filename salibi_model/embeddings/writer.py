@@ -18,6 +18,7 @@ from jaxtyping import Float32
 
 from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.filesystem import remove_partials, write_atomically
+from salibi_data.store.validation import read_record
 from salibi_model.embeddings.inputs import View
 
 ATTRIBUTES_KEY: Final = "salibi_embedding"
@@ -141,7 +142,9 @@ class EmbeddingFolder:
         try:
             content = json.loads(self._state.read_text(encoding="utf-8"))
             theirs = content["identity"]
-            progress = {name: Progress(**one) for name, one in content["progress"].items()}
+            progress = {
+                name: read_record(Progress, images) for name, images in content["progress"].items()
+            }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(
                 f"{self._state} is damaged; remove {self.building} and begin again."

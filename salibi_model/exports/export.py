@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import salibi_model
 from salibi_data.store.errors import UsageError
 from salibi_data.store.filesystem import file_sha256, remove_partials, write_atomically
 from salibi_data.store.version import __version__
@@ -18,6 +17,7 @@ from salibi_model.checkpoints.files import (
     describe,
     model_folder,
 )
+from salibi_model.checkpoints.load import load
 from salibi_model.evals.features import weights_digest
 from salibi_model.evals.metrics import Score
 from salibi_model.evals.results import Results
@@ -58,7 +58,7 @@ def export(
     if licence is not None and not re.fullmatch(r"[\w.+-]+", licence):
         raise UsageError(f"licence {licence!r} is no name of one; give it as cc-by-4.0 or other.")
     # Loaded before anything is written: a damaged model is not passed on.
-    model = salibi_model.load(checkpoint)
+    model = load(checkpoint)
     scores = _scores_of(weights_digest(model), results) if results is not None else ()
     content = describe(checkpoint)
     training = without_places(content["training"])

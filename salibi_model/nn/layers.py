@@ -101,7 +101,7 @@ class _LinearOfGelu(torch.autograd.Function):
         return of_hidden, of_weight, grads.sum(dim=0)
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Pre-norm transformer block: self attention, then feed-forward."""
 
     def __init__(self, dim: int, num_heads: int) -> None:

@@ -12,8 +12,8 @@ from salibi_data.releases.publish import publish
 from salibi_data.store.errors import UsageError
 from salibi_model.data.store import SampleStore
 from salibi_model.disk_cache import DiskCache
-from tests.support.data.buckets import SuffixServer
-from tests.support.data.servers import serve
+from tests.support.services.buckets import SuffixServer
+from tests.support.services.servers import serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,8 +23,7 @@ from salibi_data.plans.planner import plan
 from salibi_data.sources.read import read_asset
 from salibi_data.store.errors import StoreError, VerificationError
 from salibi_data.store.tiles import PixelGrid, TileXYZ
-from tests.data.pixels.test_align import plain_average
-from tests.support.data.oracle import warped
+from tests.support.data.oracle import plain_average, warped
 from tests.support.data.samples import tree
 
 SHAPES = {"sar": (2, 256), "lores": (3, 256), "hires": (3, 256), "hires_4x": (3, 512)}

@@ -17,7 +17,7 @@ from salibi_model.evals.segmentation import (
     fit_head,
     segmentation_loss,
 )
-from tests.support.model.labelled_arrays import painted
+from tests.support.model.labelled.labelled_arrays import painted
 from tests.support.model.nano import nano_model
 
 RGB = ("red", "green", "blue")

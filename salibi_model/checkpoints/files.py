@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from salibi_data.store.errors import UsageError, first_line
+from salibi_data.store.errors import UsageError
 from salibi_data.store.filesystem import write_atomically
 from salibi_data.store.version import __version__
 from salibi_model.checkpoints.description import (
@@ -30,7 +30,7 @@ from salibi_model.checkpoints.description import (
     read_description,
 )
 from salibi_model.distributed import choose_device
-from salibi_model.errors import CheckpointError
+from salibi_model.errors import CheckpointError, first_line
 from salibi_model.models.base import PretrainModel
 from salibi_model.models.config import ModelConfig
 from salibi_model.models.registry import build_model

@@ -44,7 +44,7 @@ def open_store(store: str | Path) -> tuple[Any, StoreAttributes]:
 
     Raises:
         StoreError: no folder, no Zarr group, not a finished store, or it cannot be reached.
-        SchemaError: not ours, damaged, or of a newer schema.
+        StoreError: not ours, damaged, or of a newer schema.
     """
     return StoreFiles.at(store).open()
 
@@ -69,7 +69,7 @@ def verify(
 
     Raises:
         StoreError: no store is there.
-        SchemaError: the attributes are damaged or of a newer schema.
+        StoreError: the attributes are damaged or of a newer schema.
         VerificationError: something is wrong; the message lists what.
         ReadError: a source cannot be read.
     """

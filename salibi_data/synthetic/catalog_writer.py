@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from salibi_data.store.errors import UsageError
+from salibi_data.store.filesystem import hold_lock
 from salibi_data.synthetic.frame import COLUMNS, ROWS, area_bounds_lonlat
 
 if TYPE_CHECKING:
@@ -126,34 +127,18 @@ def _staging(directory: Path) -> Iterator[Path]:
     Raises:
         UsageError: another run holds the folder.
     """
-    import os
-
     target = directory.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = target.parent / f".{target.name}.partial"
     staging.mkdir(exist_ok=True)
-    handle = os.open(staging, os.O_RDONLY)
-    try:
-        _lock(handle, directory)
+    busy = UsageError(f"another run is writing {directory}; wait for it, or give another folder.")
+    with hold_lock(staging, busy=busy):
         try:
             _clear(staging)
             yield staging
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int, directory: Path) -> None:
-    import fcntl
-
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UsageError(
-            f"another run is writing {directory}; wait for it, or give another folder."
-        ) from error
 
 
 def _clear(folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from salibi_data.store.errors import UsageError
-from salibi_data.store.redaction import bare
+from salibi_data.store.redaction import redact
 
 _MAX_ZOOM_OF_SERVERS: Final = 19
 _TILE_PX: Final = 256
@@ -37,7 +37,7 @@ class Basemap:
     @property
     def may_hold_a_secret(self) -> bool:
         """Whether the address has a query or a user in it."""
-        return bare(self.tiles) != self.tiles
+        return redact(self.tiles) != self.tiles
 
     def to_dict(self) -> dict[str, Any]:
         """What the page is told."""
@@ -106,7 +106,7 @@ def load(place: str, *, attribution: str = "") -> Basemap:
     if re.match(r"https?://", place):
         if not all(part in place for part in ("{z}", "{x}", "{y}")):
             raise UsageError(
-                f"the address {bare(place)} names no tiles; it needs {{z}}, {{x}} and {{y}}, as in "
+                f"the address {redact(place)} names no tiles; it needs {{z}}, {{x}} and {{y}}, as in "
                 "https://tiles.example/{z}/{x}/{y}.png."
             )
         return Basemap(tiles=place, max_zoom=_MAX_ZOOM_OF_SERVERS, attribution=_text(attribution))

@@ -22,7 +22,7 @@ import numpy as np
 from salibi_data.catalog.scenes import Scene, from_item, newest_processing
 from salibi_data.catalog.static_items import Item, items_of
 from salibi_data.store.errors import CatalogError, UsageError
-from salibi_data.store.filesystem import whole
+from salibi_data.store.filesystem import write_atomically
 from salibi_data.store.redaction import in_one_line
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class Finder:
         scenes = [scene for scene in made if scene is not None]
         if answer is not None:
             answer.parent.mkdir(parents=True, exist_ok=True)
-            with whole(answer) as partial:
+            with write_atomically(answer) as partial:
                 partial.write_text(json.dumps([scene.to_dict() for scene in scenes]))
         return scenes
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.data.loader import Batches
 from salibi_model.data.store import SampleStore
-from salibi_model.errors import StoreError, UsageError
 from tests.support.model.batches import same, take
 from tests.support.services.buckets import SECRET, SuffixServer, s3_server
 from tests.support.services.servers import serve

@@ -15,10 +15,10 @@ from salibi_data.catalog.providers import Catalog, catalog_from_dict, load_catal
 from salibi_data.catalog.scenes import Scene
 from salibi_data.catalog.variants import load_variant
 from salibi_data.plans.cloud_scores import CellClouds
+from salibi_data.plans.picks import SceneChoice
 from salibi_data.plans.planner import plan
-from salibi_data.plans.scene_selection import Choice, Tiles
 from salibi_data.store.errors import ReadError, SalibiError
-from salibi_data.store.tiles import PixelGrid, TileXYZ
+from salibi_data.store.tiles import PixelGrid, Tiles, TileXYZ
 from tests.support.data import samples
 from tests.support.data.variants_toml import ALL_TRAIN
 from tests.support.services.servers import RangeServer, serve
@@ -129,7 +129,7 @@ def test_pixels_that_a_scene_did_not_see_are_filled_while_building(
         scenes.append(scene(catalog, name, {"visual": image_name, "mask": mask_name}))
     (tmp_path / "optical.toml").write_text(VARIANT)
     variant = load_variant(str(tmp_path / "optical.toml"))
-    choices = tuple(Choice(tile=tile, scenes={"sentinel-2": tuple(scenes)}) for tile in ROW)
+    choices = tuple(SceneChoice(tile=tile, scenes={"sentinel-2": tuple(scenes)}) for tile in ROW)
     made = make_samples(
         variant, catalog, Block(positions=tuple(range(len(choices))), choices=choices, digest="")
     )

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mercantile
 import numpy as np
@@ -30,6 +28,10 @@ from salibi_data.store.errors import CatalogError, PlanError, SelectionError, Us
 from tests.support.data import samples
 from tests.support.paths import ROOT
 from tests.support.services.servers import RangeServer, StacServer, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 
 def outline_of(made: Plan) -> tuple[float, ...]:
@@ -167,7 +169,8 @@ def test_more_than_the_budget_is_refused_and_nothing_is_written(
 
 def test_only_requesters_pay(whole: Plan) -> None:
     from salibi_data.plans.estimate import Tally
-    from salibi_data.plans.scene_selection import Picks, Tiles
+    from salibi_data.plans.picks import CellSelection
+    from salibi_data.store.tiles import Tiles
 
     assert whole.expected["usd"] == 0
     earth_search = load_catalog("earth-search")
@@ -178,7 +181,7 @@ def test_only_requesters_pay(whole: Plan) -> None:
     tally = Tally(naip, earth_search)
     for position, choice in enumerate(choices):
         tally.add(
-            Picks(
+            CellSelection(
                 tiles=Tiles(zoom=17, x=x[[position]], y=y[[position]]),
                 sets={"naip": [choice.scenes["naip"]]},
                 code={"naip": np.zeros(1, dtype=np.int64)},

@@ -27,9 +27,10 @@ from salibi_data.inspection.verify import open_store, verify
 from salibi_data.plans import sampling as lots
 from salibi_data.plans import splits
 from salibi_data.plans.draft import Draft
+from salibi_data.plans.picks import CellSelection
 from salibi_data.plans.plan import Plan
 from salibi_data.plans.planner import plan
-from salibi_data.plans.scene_selection import Picks, Tiles
+from salibi_data.store.tiles import Tiles
 from tests.support.data.samples import tree
 from tests.support.services.servers import RangeServer, StacServer, serve
 
@@ -192,7 +193,7 @@ def drafted(target: int, available: np.ndarray, folder: Path) -> Plan:
     usable = tiles.take(splits.guarded(variant, tiles.x, tiles.y))
     draft = Draft(folder / "draft", variant, load_catalog("planetary-computer"), target=target)
     draft.add(
-        Picks(
+        CellSelection(
             tiles=usable,
             sets={name: [(scene_of(name),)] for name in variant.sensors},
             code={name: np.zeros(len(usable), np.int64) for name in variant.sensors},

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mercantile
 import numpy as np
@@ -18,8 +17,13 @@ from shapely.geometry import mapping, shape
 from salibi_data.catalog.providers import load_catalog
 from salibi_data.catalog.scenes import Scene
 from salibi_data.catalog.variants import load_variant
-from salibi_data.plans.scene_selection import Choice, Picks, Tiles, choose
-from salibi_data.store.tiles import TileXYZ
+from salibi_data.plans.scene_selection import choose
+from salibi_data.store.tiles import Tiles, TileXYZ
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from salibi_data.plans.picks import CellSelection, SceneChoice
 
 MICRO, CATALOG = load_variant("micro"), load_catalog("planetary-computer")
 TILE = TileXYZ(*mercantile.tile(-92.45, 42.0, 17))
@@ -59,7 +63,7 @@ def s1(name: str, days: float, orbit: int, area: Sequence[float] = WHOLE) -> Sce
     return scene("sentinel-1", name, when, area, **{"sat:absolute_orbit": orbit})
 
 
-def pick(*scenes: Scene) -> tuple[list[Choice], dict[str, int]]:
+def pick(*scenes: Scene) -> tuple[list[SceneChoice], dict[str, int]]:
     grouped: dict[str, list[Scene]] = {"naip": [], "sentinel-2": [], "sentinel-1": []}
     for one in scenes:
         grouped[one.sensor].append(one)
@@ -85,7 +89,7 @@ def finder(grouped: dict[str, list[Scene]]) -> Callable[..., list[Scene]]:
     return find
 
 
-def ids(choices: list[Choice], sensor: str) -> list[str]:
+def ids(choices: list[SceneChoice], sensor: str) -> list[str]:
     return [one.id for one in choices[0].scenes[sensor]]
 
 
@@ -264,7 +268,9 @@ def test_clouds_over_the_tile_decide_when_they_are_scored() -> None:
         over = {"clear": [0.9, 0.0], "cloudy": [0.0, 0.7]}[scenes[0].id]
         return np.array(over, dtype=np.float32)[at]
 
-    picks: Picks = choose(tiles(*every), finder(grouped), MICRO, CATALOG, cloudiness=cloudiness)
+    picks: CellSelection = choose(
+        tiles(*every), finder(grouped), MICRO, CATALOG, cloudiness=cloudiness
+    )
     assert [c.scenes["sentinel-2"][0].id for c in picks.choices()] == ["cloudy", "clear"]
     assert picks.cloud_fraction.tolist() == [0.0, 0.0]
     assert asked == ["clear", "cloudy"]

@@ -13,7 +13,7 @@ from salibi_data.inspection.verify import verify
 from salibi_data.releases.publish import publish
 from salibi_data.store.errors import StoreError, UsageError, VerificationError
 from salibi_data.store.open import StoreFiles
-from salibi_data.store.schema import Release, SchemaError
+from salibi_data.store.schema import Release
 from salibi_data.store.storage import BLOCK_BYTES, place
 from tests.support.data import samples
 from tests.support.model.weights.published import another, damaged
@@ -190,7 +190,7 @@ def test_damage_in_a_bucket_is_found_and_mended(s3: S3, some_store: Path) -> Non
 def test_a_damaged_pointer_is_told(url: str, some_store: Path) -> None:
     publish(some_store, url)
     place(url).put("latest.json", b"{")
-    with pytest.raises(SchemaError, match=r"damaged latest\.json"):
+    with pytest.raises(StoreError, match=r"damaged latest\.json"):
         verify(url)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import zarr
 
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.data.store import SampleStore, shared_modalities
-from salibi_model.errors import StoreError, UsageError
 from tests.support.model.stores import write_store
 
 

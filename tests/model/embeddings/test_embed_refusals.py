@@ -9,9 +9,9 @@ import torch
 from affine import Affine
 
 import salibi_model
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.checkpoints.files import save_model
 from salibi_model.embeddings.embed import embed
-from salibi_model.errors import StoreError, UsageError
 from tests.support.model.embedded import noise, raster, rows_of
 from tests.support.model.nano import nano_model
 

@@ -30,8 +30,8 @@ from numcodecs import Zstd
 from benchmarks._lib import side_by_side
 from benchmarks._lib.machine import describe
 from benchmarks._lib.shards import sharded_array
+from salibi_data.store.open import open_group
 from salibi_model.data.chunk_reader import ChunkReader
-from salibi_model.locations import open_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,8 +46,8 @@ PLACES = ("disk", "network")
 
 def serve_forever(folder: Path, ready: Connection) -> None:
     """Serve the folder until this process is ended."""
-    from tests.support.data.buckets import SuffixServer
-    from tests.support.data.servers import serve
+    from tests.support.services.buckets import SuffixServer
+    from tests.support.services.servers import serve
 
     with serve(SuffixServer(folder, latency_s=LATENCY_S)) as server:
         ready.send(server.url)

@@ -7,9 +7,10 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from salibi_data.catalog.providers import Units
+from salibi_data.catalog.providers import Units  # noqa: TC001 - read at run time
 from salibi_data.store.schema import TILE_PX
 from salibi_data.store.tiles import Bounds, Span, tile_bounds
+from salibi_data.store.validation import check_record, option
 
 LandCover = Literal[
     "city",
@@ -24,7 +25,8 @@ LandCover = Literal[
 ]
 """What a region may be chosen for."""
 
-RANKS: Final = ("newest", "cloud", "time")
+Rank = Literal["newest", "cloud", "time"]
+"""A criterion by which scenes are ranked."""
 
 MAX_ZOOM_OFFSET: Final = 4
 """A modality of 4096 px a sample; beyond it blocks would not fit in memory."""
@@ -49,21 +51,18 @@ class SelectionRule:
     """How scenes of one sensor are chosen for a tile."""
 
     sensor: str
-    rank: tuple[Literal["newest", "cloud", "time"], ...]
+    rank: tuple[Rank, ...]
     near: str | None = None
     """Sensor whose date this one follows."""
-    within_days: float | None = None
+    within_days: float | None = option(None, minimum=0, maximum=MAX_WITHIN_DAYS)
 
     def __post_init__(self) -> None:
-        unknown = set(self.rank) - set(RANKS)
-        if unknown or not self.rank:
-            raise ValueError(f"rank of {self.sensor} is {self.rank}; expected some of {RANKS}")
+        check_record(self)
+        if not self.rank:
+            ranks = ", ".join(get_args(Rank))
+            raise ValueError(f"rank of {self.sensor} is empty; expected some of {ranks}")
         if self.near == self.sensor:
             raise ValueError(f"near of {self.sensor} is itself; name a sensor chosen before it")
-        if self.within_days is not None and not 0 <= self.within_days <= MAX_WITHIN_DAYS:
-            raise ValueError(
-                f"within_days of {self.sensor} is {self.within_days}; expected 0..{MAX_WITHIN_DAYS}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,23 +74,18 @@ class ModalityRecipe:
     product: str
     bands: tuple[str, ...]
     units: Units
-    zoom_offset: int = 0
+    zoom_offset: int = option(0, minimum=0, maximum=MAX_ZOOM_OFFSET)
     """Zoom of the pixels minus the variant's base zoom."""
     range: tuple[tuple[float, float], ...] = ()
     """Physical (low, high) per band, stored as 1 and 255. Empty for ``display``."""
 
     def __post_init__(self) -> None:
+        check_record(self)
         check_name("modality", self.name)
-        if not (isinstance(self.zoom_offset, int) and 0 <= self.zoom_offset <= MAX_ZOOM_OFFSET):
-            raise ValueError(
-                f"zoom_offset of {self.name} is {self.zoom_offset}; expected 0..{MAX_ZOOM_OFFSET}"
-            )
-        if not self.bands or isinstance(self.bands, str):
-            raise ValueError(f"bands of {self.name} is {self.bands!r}; expected a list of names")
+        if not self.bands:
+            raise ValueError(f"bands of {self.name} is empty; expected a list of names")
         if len(set(self.bands)) < len(self.bands):
             raise ValueError(f"bands of {self.name} is {list(self.bands)}; name each band once")
-        if self.units not in get_args(Units):
-            raise ValueError(f"units of {self.name} is {self.units!r}; expected {get_args(Units)}")
         if self.units != "display" and len(self.range) != len(self.bands):
             raise ValueError(
                 f"modality {self.name!r} in {self.units} needs a range per band: "
@@ -128,6 +122,7 @@ class AlignmentPair:
     reference: str
 
     def __post_init__(self) -> None:
+        check_record(self)
         if self.modality == self.reference:
             raise ValueError(f"alignment is of {self.modality} with itself; name two modalities")
 
@@ -142,21 +137,18 @@ class Region:
     reason: str
     kinds: tuple[LandCover, ...] = ()
     """What it is chosen for."""
-    land_share: float = 1.0
+    land_share: float = option(1.0, above=0, maximum=1)
     """Of the tile, what the rarest sensor can be expected to cover: NAIP stops at the border and at
     the open sea. An estimate from maps, for counting; nothing is left out by it."""
 
     def __post_init__(self) -> None:
+        check_record(self)
         tile = re.fullmatch(r"([0-9]{1,2})/([0-9]{1,9})/([0-9]{1,9})", self.tile)
         zoom, x, y = (int(part) for part in tile.groups()) if tile else (0, 1, 1)
         if max(x, y) >= 2**zoom:
             raise ValueError(
                 f"tile of region {self.name!r} is {self.tile!r}; expected zoom/column/row of a "
                 "tile of the grid, such as 10/245/380"
-            )
-        if not 0 < self.land_share <= 1:
-            raise ValueError(
-                f"land_share of region {self.name!r} is {self.land_share}; expected above 0, to 1"
             )
 
     @property

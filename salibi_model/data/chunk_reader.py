@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salibi_model.shards import Shards
+from salibi_data.store.zarr_storage import ShardStorage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ _ENTRY_BYTES = 16
 class ChunkReader:
     """Reads the samples of an image array whose shards hold one chunk per sample."""
 
-    storage: Shards
+    storage: ShardStorage
     path: str
     """Path of the array within the storage."""
     shape: tuple[int, ...]
@@ -70,7 +70,7 @@ class ChunkReader:
                 return None
         sample_shape, shards = array.shape[1:], array.shards or (1,)
         if (
-            not isinstance(storage, Shards)
+            not isinstance(storage, ShardStorage)
             or array.dtype != np.uint8
             or array.chunks != (1, *sample_shape)
             or shards[1:] != sample_shape

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import TILE_PX, Modality
 from salibi_model.data.resample import resample_stored
-from salibi_model.errors import UsageError
 
 _CROP_STREAM = 1
 """Number that keeps these draws apart from others by the same sample's seed."""

@@ -11,10 +11,10 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import INDEX_ARRAYS, Modality
 from salibi_model.data.modalities import gsd_scales
 from salibi_model.data.store import SampleStore, open_stores
-from salibi_model.errors import UsageError
 
 
 class StoreDataset(Dataset[dict[str, Tensor]]):

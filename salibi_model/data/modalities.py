@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float64
 
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.schema import Modality, gsd_ratio
 from salibi_model.data.store import SampleStore
-from salibi_model.errors import StoreError, UsageError
 
 RAW_UNITS: Final = "raw"
 """Units of a converted model's modalities: whatever its authors' pixels were."""

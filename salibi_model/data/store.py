@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, Shaped, UInt8
 
-from salibi_data.store.schema import INDEX_ARRAYS, SPLITS, SchemaError, StoreAttributes
+from salibi_data.store.errors import StoreError, UsageError
+from salibi_data.store.open import damage_message, open_array, open_group, parse_attributes
+from salibi_data.store.schema import INDEX_ARRAYS, SPLITS, StoreAttributes
 from salibi_model.data.chunk_reader import ChunkReader
-from salibi_model.errors import StoreError, UsageError
-from salibi_model.locations import damaged, open_array, open_group
 
 
 class SampleStore:
@@ -40,7 +40,7 @@ class SampleStore:
     def __init__(self, location: str | Path) -> None:
         """Open the store at ``location``: a folder, or a URL (s3://, gs://, az://, http(s)://, file://).
 
-        Credentials come from the environment: see :mod:`salibi_model.locations`.
+        Credentials come from the environment: see :mod:`salibi_data.store.storage`.
 
         Raises:
             StoreError: there is no store, it cannot be reached, it is damaged, or its schema is
@@ -49,14 +49,7 @@ class SampleStore:
         """
         self.location = str(location)
         group = open_group(self.location)
-        try:
-            self.attributes = StoreAttributes.from_dict(dict(group.attrs), where=self.location)
-        except SchemaError as error:
-            raise StoreError(str(error)) from error
-        except (ValueError, ArithmeticError) as error:
-            raise StoreError(
-                f"{self.location} has damaged attributes ({error}). Build or pull the store again."
-            ) from error
+        self.attributes = parse_attributes(group.attrs, where=self.location)
         self._arrays = {
             name: open_array(group, name, where=self.location)
             for name in (*self.attributes.modalities, *INDEX_ARRAYS)
@@ -174,11 +167,11 @@ class SampleStore:
         """Raise a StoreError that names array ``name`` for whatever reading it raises."""
         try:
             yield
-        except MemoryError:
+        except (MemoryError, StoreError):
             raise
         except Exception as error:
             # Each codec, and each kind of storage, raises errors of its own.
-            raise StoreError(damaged(f"{self.location}: array {name!r}", error)) from error
+            raise StoreError(damage_message(f"{self.location}: array {name!r}", error)) from error
 
     def _mean_gsd_m(self) -> float | None:
         """Metres per base pixel, the mean over all samples; ``None`` if it cannot be read."""

@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-import salibi_model
+from salibi_data.store.errors import StoreError, UsageError
+from salibi_model.checkpoints.load import load
 from salibi_model.data.modalities import check_agreement
 from salibi_model.data.store import SampleStore
-from salibi_model.errors import StoreError, UsageError
 from salibi_model.models.scale_alibi import ScaleAlibi
 from salibi_model.nn.alibi import patch_centres, scale_alibi_bias, slopes
 from salibi_model.nn.layers import Attention, JointBlock
@@ -302,7 +302,7 @@ def _load_biased(checkpoint: str | Path | ScaleAlibi, device: str | torch.device
     """Load a model, and refuse one without a bias from distance."""
     model: Any = checkpoint
     if isinstance(checkpoint, str | Path):
-        model = salibi_model.load(checkpoint, device=device)
+        model = load(checkpoint, device=device)
     if model.config.architecture not in BIASED_ARCHITECTURES:
         raise UsageError(
             f"reach is measured for {' and '.join(BIASED_ARCHITECTURES)}, whose attention fades with "

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-import salibi_model
-from salibi_model.errors import StoreError, UsageError
+from salibi_data.store.errors import StoreError, UsageError
+from salibi_model.checkpoints.load import load
 from salibi_model.evals.datasets.inputs import UnfitError, bands_for, modalities_for
 from salibi_model.evals.datasets.labelled import LabelledImages
 from salibi_model.evals.features import FrozenEncoder, FrozenModel, MeanColour, untrained_model
@@ -119,7 +119,7 @@ def evaluate(
     """
     model = checkpoint
     if not isinstance(model, PretrainModel):
-        model = salibi_model.load(model, device=device)
+        model = load(model, device=device)
     inputs = inputs or InputOptions()
     run = _Run(model, options, name, inputs, results, dict(recorded or {}), batch_size)
     scores: list[Score] = []

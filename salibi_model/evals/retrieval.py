@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-import salibi_model
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.schema import Modality
+from salibi_model.checkpoints.load import load
 from salibi_model.data.modalities import check_agreement
 from salibi_model.data.store import SampleStore
-from salibi_model.errors import StoreError, UsageError
 from salibi_model.evals.features import weights_digest
 from salibi_model.evals.metrics import Recall, Score, check_finite, ranks, recalls
 from salibi_model.evals.results import Results
@@ -110,7 +110,7 @@ def retrieval(
     """
     model = checkpoint
     if not isinstance(model, PretrainModel):
-        model = salibi_model.load(model, device=device)
+        model = load(model, device=device)
     queries = _EncodedStore(model, store, scales=scales, is_gallery=against is None)
     indices = queries.store.split_indices(split)
     if not len(indices):

@@ -7,10 +7,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from salibi_data.store.errors import UsageError
 from salibi_model.data.crops import Crop
 from salibi_model.data.modalities import mean_gsd_m, shared_modalities
 from salibi_model.data.store import SampleStore
-from salibi_model.errors import UsageError
 from salibi_model.models.config import OBJECTIVES, SIZES, TRI_ENCODER, ModelConfig
 from salibi_model.nn.attention import BACKENDS
 from salibi_model.training.option_texts import (

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from salibi_model.addresses import bare
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
+from salibi_data.store.redaction import redact
 from salibi_model.evals.datasets.labelled import LabelledImages
 
 
@@ -51,7 +51,7 @@ def open_labelled(
 
     if "://" in str(path):
         raise UsageError(
-            f"{bare(str(path))} is an address; labelled images are read from folders: copy them "
+            f"{redact(str(path))} is an address; labelled images are read from folders: copy them "
             "first."
         )
     folder = Path(path)
@@ -122,7 +122,7 @@ def open_data(
     for path in paths:
         if "://" in path or (Path(path) / "zarr.json").is_file():
             raise UsageError(
-                f"{bare(path)} is a store: its samples have no labels. Give a GEO-Bench folder or "
+                f"{redact(path)} is a store: its samples have no labels. Give a GEO-Bench folder or "
                 "one with a folder of images per class, or take `salibi-model eval retrieval`."
             )
         data += open_all(path, gsd_m=gsd_m, partition=partition)

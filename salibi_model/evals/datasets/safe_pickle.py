@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from salibi_model.checkpoints.description import first_line
-from salibi_model.errors import StoreError
+from salibi_data.store.errors import StoreError
+from salibi_data.store.redaction import first_line
 
 _PACKAGES: Final = frozenset({"geobench", "ccb"})
 """Package of the benchmark: its present name, and its name when the files were made."""

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Subset
 
+from salibi_data.store.errors import UsageError
 from salibi_model.data.dataset import StoreDataset
 from salibi_model.data.store import SampleStore
-from salibi_model.errors import UsageError
 from tests.support.model.stores import write_store
 
 

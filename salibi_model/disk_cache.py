@@ -16,7 +16,7 @@ from uuid import uuid4
 from zarr.abc.store import Store
 from zarr.storage import WrapperStore
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest

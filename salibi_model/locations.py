@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.schema import LATEST_NAME, Release, SchemaError
-from salibi_model.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     import zarr

@@ -12,7 +12,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, WrapperStore
 
-from salibi_model.errors import StoreError
+from salibi_data.store.errors import StoreError
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8

@@ -17,12 +17,10 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +29,6 @@ from scipy.optimize import nnls
 
 from benchmarks._lib import side_by_side
 from benchmarks._lib.machine import describe
-from salibi_data.builds.blocks import BLOCK_ZOOM_OFFSET
 from salibi_data.builds.build import build
 from salibi_data.builds.run_log import RunLog
 from salibi_data.catalog.providers import Catalog, load_catalog
@@ -40,12 +37,17 @@ from salibi_data.forecasts.conus import continental_work
 from salibi_data.forecasts.costs import Conditions, UnitCosts, Work, outlay
 from salibi_data.forecasts.regions import forecast
 from salibi_data.plans.estimate import Tally
+from salibi_data.plans.picks import CellSelection, SceneChoice
+from salibi_data.plans.plan import BLOCK_ZOOM_OFFSET
 from salibi_data.plans.planner import plan
-from salibi_data.plans.scene_selection import Choice, Picks, Tiles
+from salibi_data.store.tiles import Tiles
 from salibi_data.synthetic import write_sample_catalog
 from tests.support.data import samples
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from multiprocessing.connection import Connection
+
     from salibi_data.plans.plan import Plan
 
 LATENCY_S = 0.03
@@ -56,7 +58,7 @@ CREWS = ((8, 16), (64, 16), (64, 256), (512, 2048))
 
 def serve_forever(folder: Path, latency_s: float, ready: Connection) -> None:
     """Serve the folder until this process is ended."""
-    from tests.support.data.servers import RangeServer, serve
+    from tests.support.services.servers import RangeServer, serve
 
     with serve(RangeServer(folder, latency_s=latency_s)) as server:
         ready.send(server.url)
@@ -77,7 +79,7 @@ def served(folder: Path, latency_s: float) -> Iterator[Catalog]:
     server.join()
 
 
-def work_of(made: Plan, choices: Sequence[Choice], *, num_kept: int = 0) -> Work:
+def work_of(made: Plan, choices: Sequence[SceneChoice], *, num_kept: int = 0) -> Work:
     """What making some of a plan's samples takes, by the scenes that the plan has chosen."""
     sets: dict[str, list[Any]] = {}
     codes: dict[str, Any] = {}
@@ -93,7 +95,7 @@ def work_of(made: Plan, choices: Sequence[Choice], *, num_kept: int = 0) -> Work
     x, y = np.array([choice.tile[:2] for choice in choices]).T
     tally = Tally(made.variant, made.catalog)
     tally.add(
-        Picks(
+        CellSelection(
             tiles=Tiles(zoom=made.variant.base_zoom, x=x, y=y),
             sets=sets,
             code={name: np.array(code) for name, code in codes.items()},

@@ -43,7 +43,7 @@ WITH_BLOCKS = {**RECOMMENDED, "GDAL_MAX_RAW_BLOCK_CACHE_SIZE": str(256 * 2**20)}
 
 def serve_forever(folder: Path, ready: Connection) -> None:
     """Serve the folder until this process is ended."""
-    from tests.support.data.servers import RangeServer, serve
+    from tests.support.services.servers import RangeServer, serve
 
     with serve(RangeServer(folder, latency_s=LATENCY_S)) as server:
         ready.send(server.url)

@@ -62,7 +62,7 @@ RECOMMENDED = {
 
 def serve_forever(folder: Path, pipe: Connection) -> None:
     """Serve the folder, telling how many requests there were, until there is nobody to tell."""
-    from tests.support.data.servers import RangeServer, serve
+    from tests.support.services.servers import RangeServer, serve
 
     with serve(RangeServer(folder, latency_s=LATENCY_S)) as server:
         pipe.send(server.url)

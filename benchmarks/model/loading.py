@@ -191,7 +191,7 @@ def ways_of(folder: Path, tiles: list[tuple[int, int]], store: SampleStore) -> d
 
 def main() -> None:
     """Print samples per second of all ways, and what is left to the targets."""
-    from tests.support.data.buckets import s3_server
+    from tests.support.services.buckets import s3_server
 
     arguments = side_by_side.parser(__doc__).parse_args()
     wanted = side_by_side.by_form(arguments, full=144, quick=64, smallest=16)

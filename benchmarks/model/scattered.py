@@ -46,8 +46,8 @@ PLACES = ("disk", "network")
 
 def serve_forever(folder: Path, ready: Connection) -> None:
     """Serve the folder until this process is ended."""
-    from tests.support.data.buckets import SuffixServer
-    from tests.support.data.servers import serve
+    from tests.support.services.buckets import SuffixServer
+    from tests.support.services.servers import serve
 
     with serve(SuffixServer(folder, latency_s=LATENCY_S)) as server:
         ready.send(server.url)

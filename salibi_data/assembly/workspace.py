@@ -6,7 +6,6 @@ store as it is put together. Every file in it appears whole or not at all.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -17,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from salibi_data.plans.plan import Plan
 from salibi_data.store.errors import StoreError, UsageError
-from salibi_data.store.filesystem import whole
+from salibi_data.store.filesystem import hold_lock, write_atomically
+from salibi_data.store.validation import read_record
 
 SEEN_WITHIN_S: Final = 10.0
 """Longer than network file systems keep in mind that a file was not there."""
@@ -88,33 +87,11 @@ class Workshop:
             StoreError: another process holds it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StoreError(
-                    f"another build is at work in {self.folder}; wait for it, or stop it first."
-                ) from error
+        busy = StoreError(
+            f"another build is at work in {self.folder}; wait for it, or stop it first."
+        )
+        with hold_lock(self.folder / "lock", busy=busy):
             yield
-        finally:
-            os.close(descriptor)
-
-    def begun(self, plan_digest: str | None = None, *, request: Mapping[str, Any]) -> Plan | None:
-        """The plan begun here; None where there is none yet.
-
-        Raises:
-            StoreError: it is of another request, or has another digest than the one given.
-        """
-        if not self.plan.exists():
-            return None
-        plan = Plan.read(self.plan)
-        if plan.request != request or plan_digest not in (None, plan.digest):
-            raise StoreError(
-                f"{self.folder} holds an unfinished build of something else. Finish that one with "
-                "its own arguments, choose another path, or remove the folder."
-            )
-        return plan
 
     def read_failures(self) -> list[Failure]:
         """Failed blocks, in order of their tiles."""
@@ -133,8 +110,8 @@ class Workshop:
 def _failure(path: Path) -> Failure | None:
     """The note at a path; None for a file that is none of ours."""
     try:
-        return Failure(**json.loads(path.read_text()))
-    except (ValueError, TypeError):
+        return read_record(Failure, json.loads(path.read_text()))
+    except ValueError:
         return None
 
 
@@ -153,5 +130,5 @@ def seen(path: Path) -> Path:
 
 def write_note(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON; the file appears whole or not at all."""
-    with whole(path) as partial:
+    with write_atomically(path) as partial:
         partial.write_text(json.dumps(content))

@@ -8,28 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, groupby
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data import __version__
 from salibi_data.builds.layers import clouds_of, layers_of, sources_of, warp_layer
 from salibi_data.catalog.variants import native_gsd_m
 from salibi_data.pixels import radiometry, registration
+from salibi_data.plans.plan import BLOCK_ZOOM_OFFSET
 from salibi_data.store.schema import TILE_PX
 from salibi_data.store.tiles import PixelGrid, TileXYZ, ground_gsd_m
+from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from numpy.typing import NDArray
 
     from salibi_data.catalog.providers import Catalog
     from salibi_data.catalog.scenes import Scene
     from salibi_data.catalog.variants import ModalityRecipe, Variant
+    from salibi_data.plans.picks import SceneChoice
     from salibi_data.plans.plan import Plan
-    from salibi_data.plans.scene_selection import Choice
 
 ALIGNMENT_COLUMNS: Final = (
     "alignment_east_m",
@@ -42,9 +44,6 @@ ALIGNMENT_COLUMNS: Final = (
 Images = dict[str, dict[TileXYZ, "NDArray[np.float32]"]]
 """Layer name -> tile -> (bands, rows, columns) in physical units, NaN where nothing was seen."""
 
-BLOCK_ZOOM_OFFSET: Final = 2
-"""A block is at most 4 x 4 tiles: 2048 px at the finer zoom, about 150 MB while it is warped."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
@@ -52,7 +51,7 @@ class Block:
 
     positions: tuple[int, ...]
     """Of its samples in the plan, increasing."""
-    choices: tuple[Choice, ...]
+    choices: tuple[SceneChoice, ...]
     digest: str
     """Of the tiles, their items, the recipe and the software: equal digests, equal pixels."""
 
@@ -170,7 +169,7 @@ class _Work:
     warnings: set[str] = field(default_factory=set)
 
 
-def _tile_images(work: _Work, sensor: str, choices: Sequence[Choice]) -> Images:
+def _tile_images(work: _Work, sensor: str, choices: Sequence[SceneChoice]) -> Images:
     """Every layer of one sensor on every tile.
 
     Each scene is read once for all its tiles, then warped in one pass per layer; a tile takes its
@@ -196,7 +195,7 @@ def _tile_images(work: _Work, sensor: str, choices: Sequence[Choice]) -> Images:
     return images
 
 
-def _uses(sensor: str, choices: Sequence[Choice]) -> list[tuple[Scene, list[TileXYZ]]]:
+def _uses(sensor: str, choices: Sequence[SceneChoice]) -> list[tuple[Scene, list[TileXYZ]]]:
     """Each scene of the block once, with the tiles that take it."""
     uses: dict[str, tuple[Scene, list[TileXYZ]]] = {}
     for choice in choices:
@@ -231,7 +230,7 @@ def _quantised(
 
 
 def _alignment(
-    work: _Work, choices: Sequence[Choice], images: Images
+    work: _Work, choices: Sequence[SceneChoice], images: Images
 ) -> dict[str, NDArray[np.float32]]:
     """How far one modality lies from another on each tile, by phase correlation."""
     pair = work.variant.aligned

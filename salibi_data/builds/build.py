@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from salibi_data import __version__
 from salibi_data.assembly import writer as write
 from salibi_data.assembly.executor import Crew, Lost, check_main_module, crew
 from salibi_data.assembly.shards import assemble
 from salibi_data.assembly.workspace import Failure, Workshop, seen, write_note
 from salibi_data.builds.block_task import DEADLINE_S, BlockReport, make_part
 from salibi_data.builds.blocks import blocks_of
-from salibi_data.builds.layout import Part, contents_of, layout_of
+from salibi_data.builds.contents import contents_of
+from salibi_data.builds.layout import Part, layout_of
 from salibi_data.builds.parts import read_part
 from salibi_data.builds.resume import finished_as, plan_given, plan_once, wanted_by
 from salibi_data.builds.run_log import RunLog, logging_to
@@ -30,8 +29,11 @@ from salibi_data.builds.status import BuildReport, Progress, Step
 from salibi_data.plans.draft import check_budget
 from salibi_data.plans.plan import Plan
 from salibi_data.store.errors import ReadError, SelectionError, StoreError
+from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from salibi_data.builds.blocks import Block
     from salibi_data.plans.planner import Scope
 

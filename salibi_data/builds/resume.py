@@ -65,15 +65,34 @@ def finished_as(
     )
 
 
+def unfinished_plan(
+    workshop: Workshop, plan_digest: str | None = None, *, request: Mapping[str, Any]
+) -> Plan | None:
+    """Read the plan of an unfinished build; None where there is none yet.
+
+    Raises:
+        StoreError: it is of another request, or has another digest than the one given.
+    """
+    if not workshop.plan.exists():
+        return None
+    plan = Plan.read(workshop.plan)
+    if plan.request != request or plan_digest not in (None, plan.digest):
+        raise StoreError(
+            f"{workshop.folder} holds an unfinished build of something else. Finish that one with "
+            "its own arguments, choose another path, or remove the folder."
+        )
+    return plan
+
+
 def plan_given(workshop: Workshop, wanted: Plan) -> Plan:
     """The plan begun here, which must be the one given, or a copy of that one made here.
 
     Raises:
         StoreError: an unfinished build of something else is there.
     """
-    begun = workshop.begun(wanted.digest, request=wanted.request)
-    if begun is not None:
-        return begun
+    plan = unfinished_plan(workshop, wanted.digest, request=wanted.request)
+    if plan is not None:
+        return plan
     wanted.write(workshop.plan)
     return wanted
 
@@ -88,9 +107,9 @@ def plan_once(
     report: Progress,
 ) -> Plan:
     """The plan begun here, or a new one: a build never searches twice."""
-    begun = workshop.begun(request=wanted)
-    if begun is not None:
-        return begun
+    plan = unfinished_plan(workshop, request=wanted)
+    if plan is not None:
+        return plan
     try:
         return make_plan(
             variant,

@@ -5,9 +5,7 @@ Source: GeoParquet specification 1.1.0; columns as docs/format.md lists them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salibi_data.catalog.variants import native_gsd_m, used_assets
@@ -16,6 +14,9 @@ from salibi_data.store import geoparquet
 from salibi_data.store.tiles import tile_ids, tile_outlines
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
     from salibi_data.builds.layout import Layout
 
 

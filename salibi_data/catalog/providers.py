@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from salibi_data.catalog import toml_files
 from salibi_data.store.errors import UsageError
 from salibi_data.store.redaction import bare
-from salibi_data.store.validation import record
+from salibi_data.store.validation import check_record, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 Units = Literal["power", "dB", "reflectance", "display"]
 """Physical units of a product or a modality. ``power`` is linear gamma0, ``display`` is 8-bit."""
 
-CATALOG_KINDS: Final = ("api", "static", "sample")
 _FOLDER: Final = "providers"
-GEOLOCATIONS: Final = ("transform", "gcps")
-SIGNINGS: Final = ("none", "planetary-computer")
-SEARCH_METHODS: Final = ("POST", "GET")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +91,7 @@ class Product:
     """Product that this one may replace on request; see :func:`with_grd`."""
 
     def __post_init__(self) -> None:
-        if self.geolocation not in GEOLOCATIONS:
-            raise ValueError(
-                f"geolocation is {self.geolocation!r}; expected one of {', '.join(GEOLOCATIONS)}"
-            )
+        check_record(self)
         if self.geolocation == "gcps" and self.nodata == "footprint":
             raise ValueError("a product placed by control points needs a nodata value of its own")
         uncalibrated = {band.asset for band in self.bands.values()} - set(self.calibration)
@@ -212,8 +205,7 @@ class Sensor:
         return tuple(dict.fromkeys(name for name in names if name))
 
     def __post_init__(self) -> None:
-        if isinstance(self.group_by, str):
-            raise TypeError(f"group_by of {self.name} is a string; give a list of properties")
+        check_record(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,15 +240,7 @@ class Catalog:
     """Prices of the sensors whose requester pays; the others are free."""
 
     def __post_init__(self) -> None:
-        if self.kind not in CATALOG_KINDS:
-            raise ValueError(f"kind is {self.kind!r}; expected one of {', '.join(CATALOG_KINDS)}")
-        if self.signing not in SIGNINGS:
-            raise ValueError(f"signing is {self.signing!r}; expected one of {', '.join(SIGNINGS)}")
-        if self.search_method not in SEARCH_METHODS:
-            raise ValueError(
-                f"search_method is {self.search_method!r}; expected one of "
-                f"{', '.join(SEARCH_METHODS)}"
-            )
+        check_record(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to JSON; :func:`catalog_from_dict` is the inverse."""
@@ -303,7 +287,7 @@ def catalog_from_dict(content: Mapping[str, Any], *, where: str, folder: Path) -
         UsageError: a field is missing, unknown, of the wrong type or out of its range.
     """
     try:
-        catalog = record(Catalog, {**content, "sensors": _add_names(content.get("sensors"))})
+        catalog = read_record(Catalog, {**content, "sensors": _add_names(content.get("sensors"))})
     except ValueError as error:
         raise UsageError(
             f"{where} is not a catalog: {error}; compare it with the files in catalogs/."

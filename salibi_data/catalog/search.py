@@ -21,7 +21,7 @@ import numpy as np
 from salibi_data.catalog.scenes import Scene, newest_processing, scene_from_item
 from salibi_data.catalog.static_items import Item, read_items
 from salibi_data.store.errors import CatalogError, UsageError
-from salibi_data.store.filesystem import whole
+from salibi_data.store.filesystem import write_atomically
 from salibi_data.store.redaction import in_one_line
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ class CatalogSearch:
         scenes = _usable_scenes(sensor, self._items(sensor, bounds, interval, max_items))
         if cache_file is not None:
             cache_file.parent.mkdir(parents=True, exist_ok=True)
-            with whole(cache_file) as partial:
+            with write_atomically(cache_file) as partial:
                 partial.write_text(json.dumps([scene.to_dict() for scene in scenes]))
         return list(scenes)
 

@@ -7,9 +7,10 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from salibi_data.catalog.providers import Units
+from salibi_data.catalog.providers import Units  # noqa: TC001 - read at run time
 from salibi_data.store.schema import TILE_PX
 from salibi_data.store.tiles import Bounds, Span, tile_bounds
+from salibi_data.store.validation import check_record, option
 
 LandCover = Literal[
     "city",
@@ -24,7 +25,8 @@ LandCover = Literal[
 ]
 """Land covers for which a region may be chosen."""
 
-RANKS: Final = ("newest", "cloud", "time")
+Rank = Literal["newest", "cloud", "time"]
+"""A criterion by which scenes are ranked."""
 
 MAX_ZOOM_OFFSET: Final = 4
 """Largest zoom offset of a modality: 4096 px per sample; larger blocks would not fit in memory."""
@@ -54,23 +56,20 @@ class SelectionRule:
 
     sensor: str
     """Name of the sensor."""
-    rank: tuple[Literal["newest", "cloud", "time"], ...]
+    rank: tuple[Rank, ...]
     """Criteria that order candidates, the most important first; ``time`` is closeness to ``near``."""
     near: str | None = None
     """Sensor to whose date this one should be close."""
-    within_days: float | None = None
+    within_days: float | None = option(None, minimum=0, maximum=MAX_WITHIN_DAYS)
     """Maximum difference of the dates, in days; None for any."""
 
     def __post_init__(self) -> None:
-        unknown = set(self.rank) - set(RANKS)
-        if unknown or not self.rank:
-            raise ValueError(f"rank of {self.sensor} is {self.rank}; expected some of {RANKS}")
+        check_record(self)
+        if not self.rank:
+            ranks = ", ".join(get_args(Rank))
+            raise ValueError(f"rank of {self.sensor} is empty; expected some of {ranks}")
         if self.near == self.sensor:
             raise ValueError(f"near of {self.sensor} is itself; name a sensor chosen before it")
-        if self.within_days is not None and not 0 <= self.within_days <= MAX_WITHIN_DAYS:
-            raise ValueError(
-                f"within_days of {self.sensor} is {self.within_days}; expected 0..{MAX_WITHIN_DAYS}"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,23 +86,18 @@ class ModalityRecipe:
     """Bands of the product, in the order of the array."""
     units: Units
     """Physical units of the values before storage."""
-    zoom_offset: int = 0
+    zoom_offset: int = option(0, minimum=0, maximum=MAX_ZOOM_OFFSET)
     """Zoom of the pixels minus the variant's base zoom."""
     range: tuple[tuple[float, float], ...] = ()
     """Physical (low, high) per band, stored as 1 and 255; empty for ``display``."""
 
     def __post_init__(self) -> None:
+        check_record(self)
         check_name("modality", self.name)
-        if not (isinstance(self.zoom_offset, int) and 0 <= self.zoom_offset <= MAX_ZOOM_OFFSET):
-            raise ValueError(
-                f"zoom_offset of {self.name} is {self.zoom_offset}; expected 0..{MAX_ZOOM_OFFSET}"
-            )
-        if not self.bands or isinstance(self.bands, str):
-            raise ValueError(f"bands of {self.name} is {self.bands!r}; expected a list of names")
+        if not self.bands:
+            raise ValueError(f"bands of {self.name} is empty; expected a list of names")
         if len(set(self.bands)) < len(self.bands):
             raise ValueError(f"bands of {self.name} is {list(self.bands)}; name each band once")
-        if self.units not in get_args(Units):
-            raise ValueError(f"units of {self.name} is {self.units!r}; expected {get_args(Units)}")
         if self.units != "display" and len(self.range) != len(self.bands):
             raise ValueError(
                 f"modality {self.name!r} in {self.units} needs a range per band: "
@@ -142,6 +136,7 @@ class AlignmentPair:
     """Modality that counts as unshifted."""
 
     def __post_init__(self) -> None:
+        check_record(self)
         if self.modality == self.reference:
             raise ValueError(f"alignment is of {self.modality} with itself; name two modalities")
 
@@ -158,21 +153,18 @@ class Region:
     """Reason for choosing it, for people."""
     kinds: tuple[LandCover, ...] = ()
     """Land covers for which it was chosen."""
-    land_share: float = 1.0
+    land_share: float = option(1.0, above=0, maximum=1)
     """Share of the tile that the sensor of least coverage is expected to cover: NAIP ends at the border
     and at the open sea. An estimate from maps, used in forecasts only."""
 
     def __post_init__(self) -> None:
+        check_record(self)
         tile = re.fullmatch(r"([0-9]{1,2})/([0-9]{1,9})/([0-9]{1,9})", self.tile)
         zoom, x, y = (int(part) for part in tile.groups()) if tile else (0, 1, 1)
         if max(x, y) >= 2**zoom:
             raise ValueError(
                 f"tile of region {self.name!r} is {self.tile!r}; expected zoom/column/row of a "
                 "tile of the grid, such as 10/245/380"
-            )
-        if not 0 < self.land_share <= 1:
-            raise ValueError(
-                f"land_share of region {self.name!r} is {self.land_share}; expected above 0, to 1"
             )
 
     @property

@@ -19,7 +19,7 @@ from salibi_data.catalog.variant_rows import (
 )
 from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import INDEX_ARRAYS, Modality, gsd_ratio
-from salibi_data.store.validation import record
+from salibi_data.store.validation import check_record, option, read_record, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +43,6 @@ __all__ = [
     "variant_names",
 ]
 
-SPLITS_BY: Final = ("blocks", "scenes")
 CONVERSIONS: Final = frozenset(
     {("power", "dB"), *((units, units) for units in ("power", "dB", "reflectance", "display"))}
 )
@@ -69,28 +68,27 @@ class Variant:
     """Name by which users choose the variant."""
     summary: str
     """Description in one sentence."""
-    base_zoom: int
+    base_zoom: int = field(metadata={"minimum": 0, "maximum": MAX_BASE_ZOOM})
     """Zoom of the tiles that are samples, whose modalities have 256 px at zoom offset 0."""
     modalities: tuple[ModalityRecipe, ...] = field(metadata={"key": "modality"})
     selection: tuple[SelectionRule, ...]
     regions: tuple[Region, ...] = field(default=(), metadata={"key": "region"})
     alignment: AlignmentPair | None = None
-    target_samples: int | None = None
-    min_valid_fraction: float = 1.0
-    max_cloud_fraction: float = 0.1
+    target_samples: int | None = option(None, minimum=1)
+    min_valid_fraction: float = option(1.0, minimum=0, maximum=1)
+    max_cloud_fraction: float = option(0.1, minimum=0, maximum=1)
     split_by: Literal["blocks", "scenes"] = "blocks"
     """Unit of the splits; ``scenes``: blocks that share a scene go to the same split."""
     split_zoom_offset: int = 2
     """Zooms between the samples and the parent tiles by which they are split."""
-    validation_share: float = 0.15
-    test_share: float = 0.1
+    validation_share: float = option(0.15, minimum=0, maximum=1)
+    test_share: float = option(0.1, minimum=0, maximum=1)
 
     def __post_init__(self) -> None:
+        check_record(self)
         names = [recipe.name for recipe in self.modalities]
         if not names or len(set(names)) < len(names) or set(names) & set(INDEX_ARRAYS):
             raise ValueError(f"modalities are named {names}; expected names of their own")
-        if not (isinstance(self.base_zoom, int) and 0 <= self.base_zoom <= MAX_BASE_ZOOM):
-            raise ValueError(f"base_zoom is {self.base_zoom!r}; expected 0..{MAX_BASE_ZOOM}")
         sizes = {recipe.name: recipe.tile_px for recipe in self.modalities}
         if (pair := self.aligned) and sizes[pair.modality] != sizes[pair.reference]:
             px = {name: sizes[name] for name in (pair.modality, pair.reference)}
@@ -106,22 +104,16 @@ class Variant:
                 )
 
     def _check_shares(self) -> None:
-        offset = self.split_zoom_offset
-        if not (isinstance(offset, int) and 0 <= offset <= self.base_zoom):
-            raise ValueError(f"split_zoom_offset is {offset}; expected 0..{self.base_zoom}")
-        if self.split_by not in SPLITS_BY:
-            raise ValueError(f"split_by is {self.split_by!r}; expected one of {SPLITS_BY}")
-        names = ("min_valid_fraction", "max_cloud_fraction", "validation_share", "test_share")
-        for name in names:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected 0..1")
+        if not 0 <= self.split_zoom_offset <= self.base_zoom:
+            raise ValueError(
+                f"split_zoom_offset is {self.split_zoom_offset}; expected 0 to the base zoom "
+                f"{self.base_zoom}"
+            )
         if self.validation_share + self.test_share >= 1:
             raise ValueError(
                 f"validation_share {self.validation_share} and test_share {self.test_share} leave "
                 "nothing to train on; their sum must be below 1"
             )
-        if self.target_samples is not None and self.target_samples < 1:
-            raise ValueError(f"target_samples is {self.target_samples}; expected at least 1")
 
     def _check_selection(self) -> None:
         rows = Counter(rule.sensor for rule in self.selection)
@@ -223,7 +215,7 @@ def variant_from_dict(content: Mapping[str, Any], *, where: str) -> Variant:
         UsageError: a field is missing, unknown, of the wrong type or out of its range.
     """
     try:
-        return record(Variant, _flatten(content))
+        return read_record(Variant, _flatten(content))
     except ValueError as error:
         raise UsageError(
             f"{where} is not a variant: {error}; compare it with the files in catalogs/."
@@ -236,11 +228,10 @@ def _flatten(content: Mapping[str, Any]) -> dict[str, Any]:
     for name, keys in _SECTIONS.items():
         section = content.get(name, {})
         if not isinstance(section, dict):
-            raise ValueError(f"[{name}] is {section!r}; expected a table")  # noqa: TRY004
+            raise ValueError(f"{name} is {shown(section)}; expected a table")  # noqa: TRY004
         for key, value in section.items():
             if key not in keys:
-                known = ", ".join(keys)
-                raise ValueError(f"[{name}] has an unknown key {key!r}; known are {known}")
+                raise ValueError(f"{name}.{key} is unknown; expected one of {', '.join(keys)}")
             if key in flat:
                 raise ValueError(f"{key} is given under [{name}] and outside of it; give it once")
             flat[key] = value

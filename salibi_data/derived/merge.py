@@ -5,7 +5,6 @@ To append to a store, merge it with what is new into another path, and rename th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +18,13 @@ from salibi_data.derived.derived import Derived, check_apart, images_of
 from salibi_data.derived.merge_rules import agreed
 from salibi_data.derived.overlaps import KEEP, Keep, Union, rank, same_dates, union
 from salibi_data.derived.sources import Stored
-from salibi_data.inspection.verify import num_leaking_neighbours
-from salibi_data.plans.splits import assign_or_guard, leakage
+from salibi_data.plans.splits import assign_or_guard, leakage, num_leaking_neighbours
 from salibi_data.store.errors import SelectionError, UsageError
 from salibi_data.store.schema import SPLITS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
     from salibi_data.derived.overlaps import Picked

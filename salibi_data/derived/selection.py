@@ -16,10 +16,9 @@ import numpy as np
 from salibi_data.catalog.dates import parse_dates
 from salibi_data.plans import areas
 from salibi_data.plans.sampling import lot
-from salibi_data.plans.scene_selection import Tiles
 from salibi_data.store.errors import SelectionError, UsageError
 from salibi_data.store.schema import SPLITS, UNKNOWN_TIME
-from salibi_data.store.tiles import spans_within
+from salibi_data.store.tiles import Tiles, spans_within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -55,7 +55,7 @@ class Stored:
         Raises:
             StoreError: no finished store is there, it cannot be reached, a file of it is missing,
                 or it is being replaced at this moment.
-            SchemaError: its attributes are damaged or of a newer schema.
+            StoreError: its attributes are damaged or of a newer schema.
         """
         files = StoreFiles.at(location if is_url(location) else Path(location).resolve())
         group, attributes = files.open()

@@ -19,8 +19,7 @@ from salibi_data.forecasts.regions import FOUND_SHARE, work_of
 from salibi_data.plans import sampling as lots
 from salibi_data.plans import splits
 from salibi_data.plans.areas import CELL_ZOOM, Area
-from salibi_data.plans.scene_selection import Tiles
-from salibi_data.store.tiles import Span, tile_outlines
+from salibi_data.store.tiles import Span, Tiles, tile_outlines
 
 if TYPE_CHECKING:
     from salibi_data.catalog.providers import Catalog

@@ -20,7 +20,8 @@ from salibi_data.forecasts.costs import Work
 from salibi_data.plans import sampling as lots
 from salibi_data.plans import splits
 from salibi_data.plans.estimate import Tally
-from salibi_data.plans.scene_selection import Picks, Tiles
+from salibi_data.plans.picks import CellSelection
+from salibi_data.store.tiles import Tiles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -152,7 +153,7 @@ def work_of(variant: Variant, catalog: Catalog, tiles: Tiles, *, num_kept: int) 
     }
     tally = Tally(variant, catalog)
     tally.add(
-        Picks(
+        CellSelection(
             tiles=tiles,
             sets={name: [(scene,)] for name, scene in scenes.items()},
             code={name: np.zeros(len(tiles), dtype=np.int64) for name in scenes},

@@ -21,7 +21,7 @@ def info(store: str | Path) -> dict[str, Any]:
 
     Raises:
         StoreError: no store is there.
-        SchemaError: the attributes are damaged or of a newer schema.
+        StoreError: the attributes are damaged or of a newer schema.
     """
     files = StoreFiles.at(store)
     group, attributes = files.open()
@@ -86,7 +86,7 @@ def figure_rows(
 
     Raises:
         StoreError: no store is there.
-        SchemaError: the attributes are damaged or of a newer schema.
+        StoreError: the attributes are damaged or of a newer schema.
     """
     group, attributes = open_store(store)
     count = group["tile"].shape[0]

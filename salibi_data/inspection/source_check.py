@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,12 +13,14 @@ from salibi_data.catalog.providers import Catalog, catalog_from_dict, load_catal
 from salibi_data.catalog.search import resolve_catalog
 from salibi_data.catalog.variants import Variant, variant_from_dict
 from salibi_data.derived.provenance import NO_SOURCES_KEY
+from salibi_data.plans.picks import SceneChoice
 from salibi_data.plans.plan import scenes_from_dict
-from salibi_data.plans.scene_selection import Choice
 from salibi_data.store.errors import UsageError
 from salibi_data.store.tiles import TileXYZ
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from salibi_data.store.open import StoreFiles
     from salibi_data.store.schema import StoreAttributes
 
@@ -83,7 +84,7 @@ def compare_with_sources(
     problems, largest, means = [], 0, []
     for done, position in enumerate((shares * len(table)).astype(int).tolist(), start=1):
         row = table.slice(position, 1).to_pylist()[0]
-        choice = Choice(
+        choice = SceneChoice(
             tile=TileXYZ(row["x"], row["y"], row["z"]),
             scenes={
                 sensor: tuple(scenes[sensor][id_] for id_ in row[f"{sensor}_items"])
@@ -110,7 +111,7 @@ def compare_with_sources(
 
 
 def _differences(
-    group: Any, position: int, variant: Variant, catalog: Catalog, choice: Choice
+    group: Any, position: int, variant: Variant, catalog: Catalog, choice: SceneChoice
 ) -> list[tuple[str, Any]]:
     again = make_samples(variant, catalog, Block(positions=(0,), choices=(choice,), digest=""))
     return [

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data.plans.scene_selection import Tiles
 from salibi_data.store.errors import UsageError
 from salibi_data.store.tiles import (
     HALF_TURN,
     Span,
+    Tiles,
     hilbert_order,
     spans_within,
     tile_bounds,

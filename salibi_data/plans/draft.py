@@ -8,7 +8,6 @@ of scenes, not of tiles.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +16,14 @@ import numpy as np
 from salibi_data.plans import sampling as lots
 from salibi_data.plans import splits
 from salibi_data.plans.estimate import Tally
+from salibi_data.plans.picks import CellSelection
 from salibi_data.plans.plan import metadata, sample_columns
-from salibi_data.plans.scene_selection import Picks, Tiles
 from salibi_data.store.errors import UsageError
 from salibi_data.store.geoparquet import writing
-from salibi_data.store.tiles import tile_outlines
+from salibi_data.store.tiles import Tiles, tile_outlines
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Draft:
-    """Picks of cells in the order of the plan; written as a plan once all are there.
+    """CellSelection of cells in the order of the plan; written as a plan once all are there.
 
     Args:
         path: file to keep them in.
@@ -70,7 +69,7 @@ class Draft:
         self.lost: Counter[str] = Counter()
         self.num_samples = 0
 
-    def add(self, picks: Picks) -> None:
+    def add(self, picks: CellSelection) -> None:
         """The next cell's tiles."""
         import pyarrow as pa
 
@@ -125,7 +124,7 @@ class Draft:
                 used.add(picks)
             check_budget(tally.summary(), max_bytes)
 
-    def _kept(self) -> Iterator[Picks]:
+    def _kept(self) -> Iterator[CellSelection]:
         """The cells again, without what the limit leaves out."""
         import pyarrow as pa
 
@@ -139,7 +138,7 @@ class Draft:
                 if self._limit is not None:
                     keep = np.isin(lots.lot(tiles.zoom, tiles.x, tiles.y), self._least)
                 if keep.any():
-                    yield Picks(
+                    yield CellSelection(
                         tiles=tiles.take(keep),
                         sets=self._sets,
                         code={name: column[name][keep] for name in self._variant.sensors},
@@ -147,7 +146,7 @@ class Draft:
                         lost={},
                     )
 
-    def _to_be_read(self, picks: Picks) -> Picks:
+    def _to_be_read(self, picks: CellSelection) -> CellSelection:
         """The picks without those of the reserve that building is not expected to need."""
         if self._target is None or lots.num_read(self._target) >= len(self._least):
             return picks
@@ -161,7 +160,7 @@ class Draft:
             cloud_fraction=picks.cloud_fraction[keep],
         )
 
-    def _renumbered(self, picks: Picks, sensor: str) -> NDArray[np.int64]:
+    def _renumbered(self, picks: CellSelection, sensor: str) -> NDArray[np.int64]:
         """The tiles' sets by their numbers among all cells' sets."""
         sets, numbers = self._sets[sensor], self._numbers[sensor]
         of_cell = np.full(len(picks.sets[sensor]), -1, dtype=np.int64)
@@ -182,7 +181,7 @@ class _Used:
         self._sets = sets
         self._numbers: dict[str, set[int]] = {name: set() for name in sets}
 
-    def add(self, picks: Picks) -> None:
+    def add(self, picks: CellSelection) -> None:
         for name, code in picks.code.items():
             self._numbers[name].update(np.unique(code).tolist())
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data.builds.blocks import BLOCK_ZOOM_OFFSET
+from salibi_data.plans.plan import BLOCK_ZOOM_OFFSET
 from salibi_data.sources.georeference import MARGIN_PX
 from salibi_data.sources.http import HEADER_BYTES
 from salibi_data.store.schema import TILE_PX
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from salibi_data.catalog.providers import Catalog, Sensor
     from salibi_data.catalog.scenes import Scene
     from salibi_data.catalog.variants import Variant
-    from salibi_data.plans.scene_selection import Picks
+    from salibi_data.plans.picks import CellSelection
 
 BOTH_MARGINS_PX: Final = 2 * MARGIN_PX
 """Source pixels read beyond a block of tiles."""
@@ -47,7 +47,7 @@ class Tally:
         self.num_warped_px: Counter[str] = Counter()
         """Values of the rectangles around what is taken of a block, in all layers."""
 
-    def add(self, picks: Picks) -> None:
+    def add(self, picks: CellSelection) -> None:
         """Count some tiles of the plan; a block of them is read once per scene."""
         for name in self._variant.sensors:
             sensor = self._catalog.sensors[name]
@@ -113,7 +113,9 @@ class Tally:
         }
 
 
-def _uses(picks: Picks, code: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.float64], int]]:
+def _uses(
+    picks: CellSelection, code: NDArray[np.int64]
+) -> Iterator[tuple[int, NDArray[np.float64], int]]:
     """Each set in use with the (width, height) in metres of what it serves in every block.
 
     And with the tiles in all of these rectangles, those between included.

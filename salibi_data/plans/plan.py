@@ -11,10 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -23,18 +21,21 @@ from salibi_data.catalog.providers import Catalog, catalog_from_dict
 from salibi_data.catalog.scenes import Scene
 from salibi_data.catalog.variants import Variant, native_gsd_m, variant_from_dict
 from salibi_data.plans import sampling as lots
-from salibi_data.plans.scene_selection import Choice
+from salibi_data.plans.picks import SceneChoice
 from salibi_data.store import geoparquet
 from salibi_data.store.errors import GridError, PlanError
-from salibi_data.store.filesystem import whole
+from salibi_data.store.filesystem import write_atomically
 from salibi_data.store.schema import SPLITS, gsd_ratio
 from salibi_data.store.tiles import TileXYZ, ground_gsd_m, tile_ids
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
-    from salibi_data.plans.scene_selection import Picks
-    from salibi_data.store.scratch import ScratchFolder
+    from salibi_data.plans.picks import CellSelection
+    from salibi_data.store.filesystem import ScratchFolder
 
 PLAN_VERSION: Final = 3
 _DAY_S: Final = 86_400
@@ -134,15 +135,15 @@ class Plan:
 
     def write(self, path: Path) -> None:
         """Copy the plan's file; the copy appears whole or not at all."""
-        with whole(path) as partial:
+        with write_atomically(path) as partial:
             shutil.copyfile(self.path, partial)
 
-    def choices(self) -> Iterator[Choice]:
+    def choices(self) -> Iterator[SceneChoice]:
         """The samples in order, read as they are asked for."""
         names = self.variant.sensors
         for table in self._tables(["x", "y", "z", *(f"{name}_items" for name in names)]):
             for row in table.to_pylist():
-                yield Choice(
+                yield SceneChoice(
                     tile=TileXYZ(row["x"], row["y"], row["z"]),
                     scenes={
                         name: tuple(self.scenes[name][id_] for id_ in row[f"{name}_items"])
@@ -243,7 +244,7 @@ def scenes_from_dict(content: Mapping[str, Any]) -> dict[str, dict[str, Scene]]:
 
 
 def sample_columns(
-    variant: Variant, catalog: Catalog, picks: Picks, split: NDArray[np.uint8]
+    variant: Variant, catalog: Catalog, picks: CellSelection, split: NDArray[np.uint8]
 ) -> dict[str, Any]:
     """Columns that a person reads in the plan and in ``samples.parquet`` (pyarrow arrays)."""
     import pyarrow as pa
@@ -282,3 +283,7 @@ def sample_columns(
     if np.isfinite(picks.cloud_fraction).any():
         columns["planned_cloud_fraction"] = pa.array(picks.cloud_fraction)
     return columns
+
+
+BLOCK_ZOOM_OFFSET: Final = 2
+"""A block is at most 4 x 4 tiles: 2048 px at the finer zoom, about 150 MB while it is warped."""

@@ -20,13 +20,14 @@ from salibi_data.plans import areas, splits
 from salibi_data.plans.cloud_scores import CellClouds
 from salibi_data.plans.draft import Draft
 from salibi_data.plans.plan import Plan
-from salibi_data.plans.scene_selection import Picks, Tiles, choose
+from salibi_data.plans.scene_selection import choose
 from salibi_data.store.errors import SelectionError, UsageError
-from salibi_data.store.scratch import ScratchFolder
+from salibi_data.store.filesystem import ScratchFolder
 
 if TYPE_CHECKING:
     from salibi_data.catalog.scenes import Scene
-    from salibi_data.store.tiles import Bounds
+    from salibi_data.plans.picks import CellSelection
+    from salibi_data.store.tiles import Bounds, Tiles
 
 Progress = Callable[[int, int], None]
 
@@ -185,7 +186,7 @@ class _CellFinder:
 
 def _chosen(
     tiles: Tiles, find: _CellFinder, variant: Variant, catalog: Catalog, scope: Scope
-) -> Picks:
+) -> CellSelection:
     scored = None
     if scope.get("max_cloud") is not None:
         scored = CellClouds(catalog, tiles, find.finder.cache_folder)

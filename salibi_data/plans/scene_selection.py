@@ -8,15 +8,15 @@ ordered by (score, number of tiles served, datetime, id), so that few scenes ser
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from salibi_data.plans.coverage import Coverage
-from salibi_data.store.tiles import TileXYZ
+from salibi_data.plans.picks import CellSelection
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from salibi_data.catalog.providers import Catalog, Sensor
     from salibi_data.catalog.scenes import Scene
     from salibi_data.catalog.variants import SelectionRule, Variant
+    from salibi_data.store.tiles import Tiles
 
 CLOUD_STEP_PERCENT: Final = 5.0
 """Scenes whose cloud cover differs by less count as alike; then the one that serves more tiles."""
@@ -46,57 +47,6 @@ Cloudiness = Callable[[str, "Sequence[Scene]", "NDArray[np.int64]"], "NDArray[np
 """Cloudy share of the tiles at some positions, under scenes of a sensor used in that order."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """A tile and, per sensor, the scenes that cover it: the best first, then the gap fillers."""
-
-    tile: TileXYZ
-    scenes: Mapping[str, tuple[Scene, ...]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tiles:
-    """Tiles of one zoom."""
-
-    zoom: int
-    x: NDArray[np.int64]
-    """Columns, shape (N,)."""
-    y: NDArray[np.int64]
-    """Rows, shape (N,)."""
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def take(self, which: NDArray[Any]) -> Tiles:
-        """Those at some positions, or where a mask is true."""
-        return replace(self, x=self.x[which], y=self.y[which])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picks:
-    """What was chosen for the tiles of a cell."""
-
-    tiles: Tiles
-    sets: Mapping[str, Sequence[tuple[Scene, ...]]]
-    """Per sensor the distinct sets of scenes in use."""
-    code: Mapping[str, NDArray[np.int64]]
-    """Per sensor which set each tile takes, shape (N,)."""
-    cloud_fraction: NDArray[np.float32]
-    """Cloudy share of each tile where it was scored, NaN elsewhere; shape (N,)."""
-    lost: Mapping[str, int]
-    """Tiles that no scenes cover, by the sensor that lacks them; ``clouds`` where all are cloudy."""
-
-    def choices(self) -> list[Choice]:
-        """The same, a tile at a time."""
-        return [
-            Choice(
-                tile=TileXYZ(int(self.tiles.x[i]), int(self.tiles.y[i]), self.tiles.zoom),
-                scenes={name: self.sets[name][codes[i]] for name, codes in self.code.items()},
-            )
-            for i in range(len(self.tiles))
-        ]
-
-
 def choose(
     tiles: Tiles,
     find: Find,
@@ -104,7 +54,7 @@ def choose(
     catalog: Catalog,
     *,
     cloudiness: Cloudiness | None = None,
-) -> Picks:
+) -> CellSelection:
     """Scenes for every tile that all sensors cover wholly.
 
     Args:
@@ -141,7 +91,7 @@ def choose(
         sets[rule.sensor] = options.sets
         code = {name: codes[kept] for name, codes in code.items()} | {rule.sensor: best[kept]}
         alive = alive[kept]
-    return Picks(
+    return CellSelection(
         tiles=tiles.take(alive),
         sets=sets,
         code=code,

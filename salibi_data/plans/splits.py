@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -23,10 +22,12 @@ from salibi_data.store.schema import SPLITS
 from salibi_data.store.tiles import tile_ids
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from numpy.typing import NDArray
 
     from salibi_data.catalog.variants import Variant
-    from salibi_data.plans.scene_selection import Picks
+    from salibi_data.plans.picks import CellSelection
 
 Block = tuple[int, int]
 """Column and row of a block of parent tiles."""
@@ -113,7 +114,7 @@ class SceneClusters:
         self._size: Counter[Block] = Counter()
         self._parent: dict[Block | str, Block | str] = {}
 
-    def add(self, picks: Picks) -> None:
+    def add(self, picks: CellSelection) -> None:
         """Take note of the blocks of some tiles, and of their scenes."""
         block = self._blocks(picks.tiles.x, picks.tiles.y)
         for name, code in picks.code.items():
@@ -220,3 +221,18 @@ def leakage(
             "held_out_samples_sharing_a_training_scene": leaking / max(1, len(held_out)),
         }
     return report
+
+
+def num_leaking_neighbours(
+    x: NDArray[np.int64], y: NDArray[np.int64], split: NDArray[np.uint8]
+) -> int:
+    """Pairs of tiles that touch, corners included, and are in different splits, the guard aside."""
+    used = split != SPLITS["guard"]
+    tiles = zip(x[used].tolist(), y[used].tolist(), strict=True)
+    codes = dict(zip(tiles, split[used].tolist(), strict=True))
+    forward = [(1, 0), (0, 1), (1, 1), (1, -1)]
+    return sum(
+        codes.get((column + dx, row + dy), code) != code
+        for (column, row), code in codes.items()
+        for dx, dy in forward
+    )

@@ -3,71 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
-from salibi_data.inspection.info import info
 from salibi_data.releases.croissant import croissant
 from salibi_data.releases.dataset_card import dataset_card
+from salibi_data.releases.facts import release_facts
 from salibi_data.releases.stac_collection import stac_collection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from salibi_data.store.open import Entry, StoreFiles
-    from salibi_data.store.schema import Release, StoreAttributes
+    from salibi_data.store.open import StoreFiles
+    from salibi_data.store.schema import Release
 
 CARD_NAME: Final = "README.md"
 FIGURE_NAME: Final = "samples.jpg"
 COLLECTION_NAME: Final = "collection.json"
 CROISSANT_NAME: Final = "croissant.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What the cards tell of a store."""
-
-    release: Release
-    attributes: StoreAttributes
-    info: Mapping[str, Any]
-    """As of :func:`salibi_data.inspection.info.info`."""
-    bounds_lonlat: tuple[float, float, float, float]
-    """(west, south, east, north) in degrees, around all samples."""
-    manifest: Mapping[str, Entry]
-    columns: Any
-    """Schema of the table of the samples (pyarrow)."""
-    has_figure: bool
-
-    @property
-    def licences(self) -> list[str]:
-        """Licences of the modalities, each once, in their order."""
-        return list(dict.fromkeys(m.licence or "unknown" for m in self._modalities))
-
-    @property
-    def attributions(self) -> list[str]:
-        """Whom to name, each once."""
-        return list(dict.fromkeys(m.attribution for m in self._modalities if m.attribution))
-
-    @property
-    def dates(self) -> tuple[str, str] | None:
-        """First and last day of any sensor; None where none is known."""
-        days = sorted(day for known in self.info["acquired"].values() for day in known if day)
-        return (days[0], days[-1]) if days else None
-
-    @property
-    def summary(self) -> str:
-        """One sentence."""
-        names = ", ".join(self.attributes.modalities)
-        return (
-            f"{self.release.samples} samples of aligned satellite images ({names}) at base zoom "
-            f"{self.attributes.base_zoom}, one Zarr group."
-        )
-
-    @property
-    def _modalities(self) -> list[Any]:
-        return list(self.attributes.modalities.values())
 
 
 def cards_of(files: StoreFiles, release: Release, *, figure: bytes | None) -> dict[str, bytes]:
@@ -80,31 +32,13 @@ def cards_of(files: StoreFiles, release: Release, *, figure: bytes | None) -> di
         release: what it is published as.
         figure: JPEG of some samples.
     """
-    facts = _facts(files, release, has_figure=figure is not None)
+    facts = release_facts(files, release, has_figure=figure is not None)
     cards = {
         CARD_NAME: dataset_card(facts, figure=FIGURE_NAME).encode(),
         COLLECTION_NAME: _as_json(stac_collection(facts, card=CARD_NAME)),
         CROISSANT_NAME: _as_json(croissant(facts)),
     }
     return cards if figure is None else {**cards, FIGURE_NAME: figure}
-
-
-def _facts(files: StoreFiles, release: Release, *, has_figure: bool) -> Facts:
-    import shapely
-
-    _, attributes = files.open()
-    table, _ = files.samples()
-    outlines = shapely.from_wkb(table["geometry"].to_numpy(zero_copy_only=False))
-    west, south, east, north = np.round(shapely.total_bounds(outlines), 6).tolist()
-    return Facts(
-        release=release,
-        attributes=attributes,
-        info=info(files.where),
-        bounds_lonlat=(west, south, east, north),
-        manifest=files.manifest(),
-        columns=table.schema,
-        has_figure=has_figure,
-    )
 
 
 def _as_json(content: Mapping[str, Any]) -> bytes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from salibi_data.store.schema import SAMPLES_NAME
 
 if TYPE_CHECKING:
-    from salibi_data.releases.cards import Facts
+    from salibi_data.releases.facts import ReleaseFacts
 
 _CONTEXT: Final = {
     "@language": "en",
@@ -53,7 +53,7 @@ _CONTEXT: Final = {
 """The format's own; its tools warn of any other."""
 
 
-def croissant(facts: Facts) -> dict[str, Any]:
+def croissant(facts: ReleaseFacts) -> dict[str, Any]:
     """The JSON-LD document: the files that describe the samples, and the table's columns."""
     return {
         "@context": _CONTEXT,
@@ -85,7 +85,7 @@ def croissant(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _file(facts: Facts, name: str, identity: str, encoding: str) -> dict[str, Any]:
+def _file(facts: ReleaseFacts, name: str, identity: str, encoding: str) -> dict[str, Any]:
     entry = facts.manifest[name]
     return {
         "@type": "cr:FileObject",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from salibi_data.releases.cards import Facts
+    from collections.abc import Iterator, Sequence
+
+    from salibi_data.releases.facts import ReleaseFacts
 
 _READING = """\
 ```python
@@ -21,7 +22,7 @@ store[0]["{first}"]  # (bands, rows, columns) uint8
 sample."""
 
 
-def dataset_card(facts: Facts, *, figure: str) -> str:
+def dataset_card(facts: ReleaseFacts, *, figure: str) -> str:
     """The card in Markdown."""
     first = next(iter(facts.attributes.modalities))
     sections = [
@@ -41,7 +42,7 @@ def dataset_card(facts: Facts, *, figure: str) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _figures(facts: Facts) -> list[tuple[str, str]]:
+def _figures(facts: ReleaseFacts) -> list[tuple[str, str]]:
     west, south, east, north = facts.bounds_lonlat
     low, high = facts.info["gsd_m"]
     return [
@@ -57,7 +58,7 @@ def _figures(facts: Facts) -> list[tuple[str, str]]:
     ]
 
 
-def _modalities(facts: Facts) -> str:
+def _modalities(facts: ReleaseFacts) -> str:
     rows = [
         (f"`{name}`", m.sensor, ", ".join(m.bands), m.units, m.size_px, m.zoom, m.gsd_ratio)
         for name, m in facts.attributes.modalities.items()
@@ -65,7 +66,7 @@ def _modalities(facts: Facts) -> str:
     return _table(("array", "sensor", "bands", "units", "pixels", "zoom", "GSD ratio"), rows)
 
 
-def _statistics(facts: Facts) -> str:
+def _statistics(facts: ReleaseFacts) -> str:
     rows = [
         (f"`{name}`", band, f"{mean:.2f}", f"{std:.2f}")
         for name, m in facts.attributes.modalities.items()
@@ -74,7 +75,7 @@ def _statistics(facts: Facts) -> str:
     return _table(("array", "band", "mean", "standard deviation"), rows)
 
 
-def _sources(facts: Facts) -> str:
+def _sources(facts: ReleaseFacts) -> str:
     rows = [
         (f"`{name}`", m.collection or "not known", m.licence or "not known", m.attribution)
         for name, m in facts.attributes.modalities.items()
@@ -82,14 +83,14 @@ def _sources(facts: Facts) -> str:
     return _table(("array", "collection", "licence", "attribution"), rows)
 
 
-def _quality(facts: Facts) -> list[tuple[Any, ...]]:
+def _quality(facts: ReleaseFacts) -> list[tuple[Any, ...]]:
     return [
         (name, *("not measured" if value is None else f"{value:g}" for value in quartiles))
         for name, quartiles in facts.info["quality"].items()
     ]
 
 
-def _issues(facts: Facts) -> Iterator[str]:
+def _issues(facts: ReleaseFacts) -> Iterator[str]:
     """What a user should know, as the store's own figures tell it."""
     yield from facts.attributes.notes
     for sensor, found in facts.info["leakage"].items():

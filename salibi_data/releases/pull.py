@@ -16,7 +16,7 @@ from salibi_data.assembly.workspace import Workshop
 from salibi_data.assembly.writer import swap_in
 from salibi_data.releases.transfers import together
 from salibi_data.store.errors import StoreError
-from salibi_data.store.filesystem import whole
+from salibi_data.store.filesystem import remove_partials, write_atomically
 from salibi_data.store.open import Entry, StoreFiles, read_manifest
 from salibi_data.store.schema import MANIFEST_NAME
 from salibi_data.store.storage import blocks, explained
@@ -52,7 +52,7 @@ def pull(
     Raises:
         StoreError: nothing is at ``url``, it cannot be reached, or differs from its checksums;
             something else is at ``store``, or the disk has no room for it.
-        SchemaError: it is of a newer schema.
+        StoreError: it is of a newer schema.
         UsageError: a URL of a kind that is not read, or with a password in it.
     """
     files = StoreFiles.at(url)
@@ -68,7 +68,7 @@ def pull(
         with workshop.locked():
             folder = workshop.folder / f"pull-{sha256[:16]}"
             fetched = _fetch(files, manifest, folder, workers, progress)
-            with whole(folder / MANIFEST_NAME) as partial:
+            with write_atomically(folder / MANIFEST_NAME) as partial:
                 partial.write_bytes(content)
             swap_in(folder, place)
             workshop.clear(place)
@@ -122,8 +122,7 @@ def _fetch(
     progress: Progress | None,
 ) -> list[str]:
     """Fetch the files that are not in a folder yet; their names."""
-    for half in folder.rglob("*.partial"):
-        half.unlink()
+    remove_partials(folder)
     wanted = [name for name, entry in manifest.items() if not _has(folder, name, entry)]
     _check_room(folder, sum(manifest[name].bytes for name in wanted))
     done = len(manifest) - len(wanted)
@@ -158,7 +157,7 @@ def fetch_file(files: StoreFiles, name: str, entry: Entry, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         explained(f"{name} of {files.where}", "read", then="Run the same command again to go on."),
-        whole(path) as partial,
+        write_atomically(path) as partial,
         partial.open("wb") as file,
     ):
         for block in blocks(files.storage, files.key(name), entry.bytes):

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from salibi_data.store.schema import SAMPLES_NAME
 
 if TYPE_CHECKING:
-    from salibi_data.releases.cards import Facts
+    from salibi_data.releases.facts import ReleaseFacts
 
 ZARR_TYPE = "application/vnd.zarr; version=3"
 PARQUET_TYPE = "application/vnd.apache.parquet"
 
 
-def stac_collection(facts: Facts, *, card: str) -> dict[str, Any]:
+def stac_collection(facts: ReleaseFacts, *, card: str) -> dict[str, Any]:
     """The collection, with the store and the table of its samples as assets."""
     import pystac
 
@@ -55,7 +55,7 @@ def stac_collection(facts: Facts, *, card: str) -> dict[str, Any]:
     return dict(collection.to_dict(include_self_link=False, transform_hrefs=False))
 
 
-def _interval(facts: Facts) -> list[datetime | None]:
+def _interval(facts: ReleaseFacts) -> list[datetime | None]:
     """First moment of the first day, last of the last one; open where no day is known."""
     if facts.dates is None:
         return [None, None]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from salibi_data.assembly.writer import file_sha256
 from salibi_data.store.errors import StoreError
+from salibi_data.store.filesystem import file_sha256
 from salibi_data.store.open import Entry
 from salibi_data.store.storage import BLOCK_BYTES, blocks, listing
 

@@ -22,12 +22,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from salibi_data import __version__
 from salibi_data.sources import rate_limits, sas_tokens
 from salibi_data.sources.byte_ranges import ByteRange, extract, plan_requests
 from salibi_data.sources.rate_limits import HttpSettings, deadline
 from salibi_data.store.errors import ReadError, ReadKind
 from salibi_data.store.redaction import bare
+from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
     from requests import Response, Session

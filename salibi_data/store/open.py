@@ -16,6 +16,7 @@ from salibi_data.store.schema import (
     MANIFEST_NAME,
     SAMPLES_NAME,
     Release,
+    SchemaError,
     StoreAttributes,
 )
 from salibi_data.store.storage import (
@@ -62,8 +63,7 @@ class StoreFiles:
         """Find the store at a path or URL, or the newest release of the dataset published there.
 
         Raises:
-            StoreError: neither is there, or it cannot be reached.
-            SchemaError: a dataset of a newer schema is published there.
+            StoreError: neither is there, it cannot be reached, or it is of a newer schema.
             UsageError: a URL of a kind that is not read, or with a password or query in it.
         """
         where = str(location)
@@ -77,7 +77,7 @@ class StoreFiles:
             latest = get_if_there(storage, LATEST_NAME)
             if latest is None:
                 raise _no_store(where)
-            release = Release.from_json(bytes(latest.bytes()), where=where)
+            release = read_pointer(bytes(latest.bytes()), where=where)
         return cls(where=where, storage=storage, release=release)
 
     @property
@@ -160,11 +160,10 @@ class StoreFiles:
         """The Zarr group and its attributes.
 
         Raises:
-            StoreError: no Zarr group, or not a finished store.
-            SchemaError: not ours, damaged, or of a newer schema.
+            StoreError: no Zarr group, not ours, not finished, damaged, or of a newer schema.
         """
         group = self.group()
-        attributes = StoreAttributes.from_dict(dict(group.attrs), where=self.where)
+        attributes = read_attributes(group.attrs, where=self.where)
         with explained(self.where, "read"):
             if get_if_there(self.storage, self.key(MANIFEST_NAME)) is None:
                 raise StoreError(
@@ -245,6 +244,30 @@ def get_if_there(storage: ObjectStore, name: str) -> Any:
         if "bucket" in reason(error):  # which storage tells in the same way
             raise
         return None
+
+
+def read_pointer(content: bytes, *, where: str) -> Release:
+    """Parse the ``latest.json`` of the dataset published at ``where``.
+
+    Raises:
+        StoreError: it is damaged, or of a newer schema.
+    """
+    try:
+        return Release.from_json(content, where=where)
+    except SchemaError as error:
+        raise StoreError(str(error)) from error
+
+
+def read_attributes(attributes: Mapping[str, Any], *, where: str) -> StoreAttributes:
+    """Parse the group attributes of the store at ``where``.
+
+    Raises:
+        StoreError: they are not those of a Salibi store, damaged, or of a newer schema.
+    """
+    try:
+        return StoreAttributes.from_dict(dict(attributes), where=where)
+    except SchemaError as error:
+        raise StoreError(str(error)) from error
 
 
 def read_manifest(content: bytes, *, where: str) -> dict[str, Entry]:

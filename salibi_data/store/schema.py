@@ -12,9 +12,9 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 SCHEMA_VERSION: Final = 1
 """Version of the layout. A reader refuses a store of a newer one."""
@@ -63,9 +63,10 @@ INDEX_ARRAYS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = MappingProxyTyp
 
 
 class SchemaError(ValueError):
-    """A store's attributes are missing, damaged, or of a newer schema."""
+    """A store's attributes are missing, damaged, or of a newer schema.
 
-    exit_code: ClassVar[int] = 1
+    Its own type, as this module stands alone; what opens stores raises a ``StoreError`` from it.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +79,9 @@ class Modality:
     """``sentinel-1``, ``sentinel-2``, ``naip``: column of the per-sensor arrays."""
     zoom: int
     """XYZ zoom of the pixels."""
-    gsd_ratio: float
+    gsd_ratio: float = field(metadata={"above": 0})
     """``2 ** -(zoom - base_zoom)``: ground size of a pixel over that of a base-zoom pixel."""
-    size_px: int
+    size_px: int = field(metadata={"above": 0})
     """Edge of the image: ``256 / gsd_ratio``, so that every modality covers the same ground."""
     bands: tuple[str, ...]
     """Band names, in array order."""
@@ -95,17 +96,20 @@ class Modality:
     attribution: str = ""
     mean: tuple[float, ...] = ()
     """Mean of the valid stored values (0..255 scale) of the training split, per band."""
-    std: tuple[float, ...] = ()
-    """Standard deviation of the same values, per band."""
+    std: tuple[float, ...] = field(default=(), metadata={"above": 0})
+    """Standard deviation of the same values, per band.
+
+    Ranges in the fields' metadata hold where :mod:`salibi_data.store.validation` reads a modality,
+    as in a model's description; a store's attributes are read by this module without them."""
 
     def __post_init__(self) -> None:
         num_bands = len(self.bands)
-        for field in ("scale", "offset", "mean", "std"):
-            length = len(getattr(self, field))
-            if length != num_bands and not (field in ("mean", "std") and length == 0):
+        for name in ("scale", "offset", "mean", "std"):
+            length = len(getattr(self, name))
+            if length != num_bands and not (name in ("mean", "std") and length == 0):
                 raise SchemaError(
                     f"modality {self.name!r} has {num_bands} bands but {length} values of "
-                    f"{field!r}; give one per band."
+                    f"{name!r}; give one per band."
                 )
         if self.size_px != round(TILE_PX / self.gsd_ratio):
             raise SchemaError(

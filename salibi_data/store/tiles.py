@@ -8,8 +8,8 @@ coordinates and (rows, columns) for pixels; row 0 is the northernmost.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -306,3 +306,21 @@ class PixelGrid:
             raise GridError(f"tile {tile.z}/{tile.x}/{tile.y} is not in this rectangle.")
         edge = self.tile_px
         return slice(row * edge, (row + 1) * edge), slice(column * edge, (column + 1) * edge)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiles:
+    """Tiles of one zoom."""
+
+    zoom: int
+    x: NDArray[np.int64]
+    """Columns, shape (N,)."""
+    y: NDArray[np.int64]
+    """Rows, shape (N,)."""
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, which: NDArray[Any]) -> Tiles:
+        """Those at some positions, or where a mask is true."""
+        return replace(self, x=self.x[which], y=self.y[which])

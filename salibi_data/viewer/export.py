@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from salibi_data.store.errors import UsageError
-from salibi_data.store.filesystem import whole
+from salibi_data.store.filesystem import remove_partials, write_atomically
 from salibi_data.viewer.site import INDEX_HTML, Site
 
 if TYPE_CHECKING:
@@ -101,14 +101,13 @@ def _claim(folder: Path, digest: str) -> None:
                 f"{folder} holds an export of another store, or with other options; remove it or name "
                 "another folder."
             )
-        for left in folder.rglob(".*.partial"):  # of a run that was killed
-            left.unlink()
+        remove_partials(folder)
         return
     if any(folder.iterdir()):
         raise UsageError(
             f"{folder} is not empty and not an export of this store; name another folder."
         )
-    with whole(stamp) as partial:
+    with write_atomically(stamp) as partial:
         partial.write_text(json.dumps({"site": digest}))
 
 
@@ -130,6 +129,6 @@ def _write(site: Site, folder: Path, path: str) -> bool:
     if found is None:
         return False
     file.parent.mkdir(parents=True, exist_ok=True)
-    with whole(file) as partial:
+    with write_atomically(file) as partial:
         partial.write_bytes(found.body)
     return True

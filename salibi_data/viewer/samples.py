@@ -48,7 +48,7 @@ class Samples:
 
         Raises:
             StoreError: no store is there, or it has no sample.
-            SchemaError: the attributes are damaged or of a newer schema.
+            StoreError: the attributes are damaged or of a newer schema.
             UsageError: it has no table of samples.
         """
         self.folder = Path(store)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.schema import (
     INDEX_ARRAYS,
     SPLITS,
@@ -20,7 +21,6 @@ from salibi_data.store.schema import (
     gsd_ratio,
 )
 from salibi_model.data.chunk_reader import Chunks
-from salibi_model.errors import StoreError, UsageError
 from salibi_model.locations import damaged, open_array, open_group
 
 if TYPE_CHECKING:

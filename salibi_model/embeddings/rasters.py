@@ -18,10 +18,10 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.schema import Modality
 from salibi_model.addresses import bare, is_remote
 from salibi_model.embeddings.options import Choices
-from salibi_model.errors import StoreError, UsageError
 from salibi_model.models.config import ModelConfig
 
 _GDAL: Final = {"GDAL_HTTP_MAX_RETRY": "4", "GDAL_HTTP_RETRY_DELAY": "1", "GDAL_HTTP_TIMEOUT": "60"}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.schema import NODATA, Modality
 from salibi_model.addresses import bare, is_remote, name_only
 from salibi_model.data.store import RAW_UNITS, SampleStore, check_agreement
@@ -15,7 +16,6 @@ from salibi_model.embeddings.inputs import Bounds, Source, View, observed_share
 from salibi_model.embeddings.options import Choices
 from salibi_model.embeddings.rasters import Handle, RasterFile
 from salibi_model.embeddings.windows import RasterSource
-from salibi_model.errors import StoreError, UsageError
 from salibi_model.models.config import ModelConfig
 
 

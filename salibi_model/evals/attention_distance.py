@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-import salibi_model
+from salibi_data.store.errors import StoreError, UsageError
+from salibi_model.checkpoints.load import load
 from salibi_model.data.store import SampleStore, check_agreement
-from salibi_model.errors import StoreError, UsageError
 from salibi_model.models.scale_alibi import ScaleAlibi
 from salibi_model.nn.alibi import patch_centres, scale_alibi_bias, slopes
 from salibi_model.nn.layers import Attention, JointBlock
@@ -279,7 +279,7 @@ def attention_reach(
 def _measurable(checkpoint: str | Path | ScaleAlibi, device: str | torch.device) -> ScaleAlibi:
     found: Any = checkpoint
     if isinstance(checkpoint, str | Path):
-        found = salibi_model.load(checkpoint, device=device)
+        found = load(checkpoint, device=device)
     if found.config.architecture not in MEASURED:
         raise UsageError(
             f"reach is measured for {' and '.join(MEASURED)}, whose attention fades with "

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-import salibi_model
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.addresses import bare
-from salibi_model.errors import StoreError, UsageError
+from salibi_model.checkpoints.load import load
 from salibi_model.evals.datasets.inputs import UnfitError, bands_for, modalities_for
 from salibi_model.evals.datasets.labelled import LabelledImages, open_all
 from salibi_model.evals.features import Frozen, FrozenModel, MeanColour, untrained
@@ -104,7 +104,7 @@ def evaluate(
     """
     model = checkpoint
     if not isinstance(model, PretrainModel):
-        model = salibi_model.load(model, device=device)
+        model = load(model, device=device)
     showing = showing or Showing()
     run = _Run(model, options, name, showing, results, dict(recorded or {}), batch_size)
     found: list[Score] = []

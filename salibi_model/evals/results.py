@@ -6,13 +6,15 @@ A results folder: ``results.json`` (list of rows), ``results.md`` (the same as a
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from salibi_model.checkpoints.files import whole_file
-from salibi_model.errors import ModelError, UsageError
+from salibi_data.store.errors import SalibiError, UsageError
+from salibi_data.store.filesystem import write_atomically
+from salibi_data.store.validation import read_record
 from salibi_model.evals import metrics as scores
 from salibi_model.evals.metrics import Outcomes, Score
 
@@ -20,10 +22,14 @@ _SAME_TEST = ("dataset", "data_digest", "metric", "num_test")
 """Fields that two rows share if they are of the same test samples."""
 
 
-_NUMBERS = ("value", "low", "high", "gsd_m", "num_train", "num_test")
+@dataclass(frozen=True, kw_only=True)
+class _Rows:
+    """Content of ``results.json``, named for the paths in error messages."""
+
+    rows: tuple[Score, ...]
 
 
-class ResultsError(ModelError):
+class ResultsError(SalibiError):
     """A results folder is damaged."""
 
 
@@ -54,14 +60,17 @@ class Results:
     def add(self, score: Score, outcomes: Outcomes) -> None:
         """Write a row, and what came out for each test sample."""
         self._outcomes.mkdir(parents=True, exist_ok=True)
-        with whole_file(self._outcomes_file(score.key)) as partial, partial.open("wb") as file:
+        with (
+            write_atomically(self._outcomes_file(score.key)) as partial,
+            partial.open("wb") as file,
+        ):
             np.save(file, outcomes, allow_pickle=False)
         # Read again: another run may have added rows since.
         self._rows = self._read() | {score.key: score}
         rows = [row.to_dict() for row in self.scores]
-        with whole_file(self._file) as partial:
+        with write_atomically(self._file) as partial:
             partial.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-        with whole_file(self.folder / "results.md") as partial:
+        with write_atomically(self.folder / "results.md") as partial:
             partial.write_text(markdown(self.scores), encoding="utf-8")
 
     def merge(self, other: "Results") -> None:
@@ -104,16 +113,16 @@ class Results:
 
     def _read(self) -> dict[str, Score]:
         try:
-            rows = json.loads(self._file.read_text(encoding="utf-8"))
-            found = [_score(row) for row in rows]
+            content = json.loads(self._file.read_text(encoding="utf-8"))
+            rows = read_record(_Rows, {"rows": content}).rows
         except FileNotFoundError:
             return {}
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise ResultsError(
-                f"{self._file} is damaged ({str(error).splitlines()[0]}): expected a list of rows. "
-                "Move it away, or take another --out."
+                f"{self._file} is damaged ({str(error).splitlines()[0]}). Move it away, or take "
+                "another --out."
             ) from error
-        return {score.key: score for score in found}
+        return {score.key: score for score in rows}
 
 
 def markdown(rows: Sequence[Score]) -> str:
@@ -142,16 +151,6 @@ def percent(score: Score) -> str:
 def _settings(row: Score) -> str:
     shown = {**row.settings, **row.chosen}
     return ", ".join(f"{name} {value}" for name, value in shown.items() if value is not None)
-
-
-def _score(row: dict[str, Any]) -> Score:
-    """Read a row; it must hold numbers where figures are."""
-    score = Score(**row)
-    if not all(isinstance(getattr(score, name), float | int) for name in _NUMBERS):
-        raise TypeError(f"one of {', '.join(_NUMBERS)} is no number")
-    if not isinstance(score.settings, dict) or not isinstance(score.chosen, dict):
-        raise TypeError("settings are no mapping")
-    return score
 
 
 def _order(row: Score) -> tuple[Any, ...]:

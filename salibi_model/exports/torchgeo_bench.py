@@ -17,10 +17,10 @@ from torchgeo_bench.datasets.base import BandSpec
 from torchgeo_bench.models._band_mapping import canonical_band_name
 from torchgeo_bench.models.interface import BenchModel
 
-import salibi_model
+from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
+from salibi_model.checkpoints.load import load
 from salibi_model.data.resample import resample
-from salibi_model.errors import UsageError
 from salibi_model.evals.datasets.inputs import COMMON_NAMES, as_trained, shown_shape
 from salibi_model.models.compatibility import check_gsd
 from salibi_model.models.config import ModelConfig
@@ -73,7 +73,7 @@ class SalibiBench(BenchModel):  # type: ignore[misc]
                 "values are brought to those of the training."
             )
         super().__init__(bands=list(bands), normalization=_NORMALIZATION)
-        self.model = salibi_model.load(checkpoint)
+        self.model = load(checkpoint)
         self.modality, self._order = _fitting(self.model.config, modality, bands)
         if gsd_m is not None:
             check_gsd(self.model.config, self.modality, gsd_m, any_gsd=any_gsd)

@@ -4,14 +4,15 @@ Every ablation is a field here: a baseline differs from Scale-ALiBi in configura
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 
 from jaxtyping import Float
 from torch import Tensor
 
+from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
-from salibi_model.errors import UsageError
+from salibi_data.store.validation import option
 
 TRI_ENCODER = ("sar", "lores", "hires_4x")
 """Modalities of the tri-encoder, in the order in which the joint encoder takes them."""
@@ -28,16 +29,19 @@ MISTAKES = (1, 2, 3, 4, 5, 6)
 """Those of the authors' code, as :mod:`salibi_model.models.original` numbers them."""
 
 
+_POSITIVE = {"above": 0}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Size:
     """Widths and depths of a model; the SAR and the joint encoder have half the depth."""
 
-    dim: int
-    depth: int
-    num_heads: int
-    decoder_dim: int
-    decoder_depth: int = 1
-    decoder_heads: int = 8
+    dim: int = field(metadata=_POSITIVE)
+    depth: int = field(metadata=_POSITIVE)
+    num_heads: int = field(metadata=_POSITIVE)
+    decoder_dim: int = field(metadata=_POSITIVE)
+    decoder_depth: int = option(1, above=0)
+    decoder_heads: int = option(8, above=0)
 
 
 SIZES: Mapping[str, Size] = {
@@ -60,7 +64,7 @@ class ModelConfig:
     size: Size
     modalities: tuple[Modality, ...]
     """The first one is the anchor, at whose positions the others are fused."""
-    patch_px: int = 16
+    patch_px: int = option(16, above=0)
     architecture: str = "scale-alibi"
     objectives: tuple[str, ...] = OBJECTIVES
     """Losses that are summed; parts that serve none of them are not built."""
@@ -84,7 +88,7 @@ class ModelConfig:
     mistakes: tuple[int, ...] = ()
     """Which of :data:`MISTAKES` a model of the architecture ``original`` has: one or more, in
     order; no other architecture has any."""
-    base_gsd_m: float | None = None
+    base_gsd_m: float | None = option(None, above=0)
     """Metres per pixel at the base zoom, the mean over the training samples; for images whose
     ground sample distance is known in metres."""
 

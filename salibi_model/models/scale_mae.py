@@ -24,8 +24,8 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
+from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
-from salibi_model.errors import UsageError
 from salibi_model.models.base import PretrainModel, Ratio
 from salibi_model.models.config import ModelConfig
 from salibi_model.nn.decoder import sincos_positions
@@ -35,7 +35,7 @@ from salibi_model.nn.laplacian import (
     frequency_targets,
     masked_l1,
 )
-from salibi_model.nn.layers import Block, initialise
+from salibi_model.nn.layers import TransformerBlock, initialise
 from salibi_model.nn.losses import masked_mse
 from salibi_model.nn.masking import Mask
 from salibi_model.nn.patches import patch_grid, patchify, take
@@ -67,7 +67,9 @@ class ScaleMae(PretrainModel):
             )
         self.pixels = nn.ModuleDict({m.name: Normaliser(m) for m in config.modalities})
         self.embed = nn.Linear(num_bands * patch_px**2, size.dim)
-        self.blocks = nn.ModuleList(Block(size.dim, size.num_heads) for _ in range(size.depth))
+        self.blocks = nn.ModuleList(
+            TransformerBlock(size.dim, size.num_heads) for _ in range(size.depth)
+        )
         self.norm = nn.LayerNorm(size.dim)
         self.decoder = LaplacianDecoder(
             dim=size.dim,

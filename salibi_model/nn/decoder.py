@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from salibi_model.nn.alibi import patch_centres
-from salibi_model.nn.layers import Block
+from salibi_model.nn.layers import TransformerBlock
 from salibi_model.nn.patches import take
 
 
@@ -55,7 +55,7 @@ class Decoder(nn.Module):
         self.fineness = dict(fineness)
         self.embed = nn.Linear(dim, decoder_dim)
         self.mask_token = nn.Parameter(torch.zeros(decoder_dim))
-        self.blocks = nn.ModuleList(Block(decoder_dim, num_heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(TransformerBlock(decoder_dim, num_heads) for _ in range(depth))
         self.norm = nn.LayerNorm(decoder_dim)
         self.predict = nn.ModuleDict(
             {

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from salibi_data.store.schema import Modality
 from salibi_model.nn.attention import GroundBias
-from salibi_model.nn.layers import Block, FeedForward, JointBlock
+from salibi_model.nn.layers import FeedForward, JointBlock, TransformerBlock
 
 
 class Encoder(nn.Module):
@@ -35,7 +35,7 @@ class Encoder(nn.Module):
         self.register_buffer("pixel_mean", per_value[0], persistent=False)
         self.register_buffer("pixel_std", per_value[1], persistent=False)
         self.embed = nn.Linear(len(modality.bands) * patch_px**2, dim)
-        self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(TransformerBlock(dim, num_heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
 
     def normalise(

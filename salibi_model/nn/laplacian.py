@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
 from salibi_model.nn.decoder import sincos_positions
-from salibi_model.nn.layers import Block
+from salibi_model.nn.layers import TransformerBlock
 from salibi_model.nn.targets import shrink
 
 DEPTH: Final = 3
@@ -102,7 +102,7 @@ class LaplacianDecoder(nn.Module):
         super().__init__()
         self.embed = nn.Linear(dim, decoder_dim)
         self.mask_token = nn.Parameter(torch.zeros(decoder_dim))
-        self.blocks = nn.ModuleList(Block(decoder_dim, num_heads) for _ in range(DEPTH))
+        self.blocks = nn.ModuleList(TransformerBlock(decoder_dim, num_heads) for _ in range(DEPTH))
         self.norm = nn.LayerNorm(decoder_dim)
         self.twice = nn.ConvTranspose2d(decoder_dim, decoder_dim, 2, stride=2)
         self.twice_norm = ChannelNorm(decoder_dim)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.nn.attention import Bias, attend, attention_weights
 
 
@@ -101,7 +101,7 @@ class _LinearOfGelu(torch.autograd.Function):
         return of_hidden, of_weight, grads.sum(dim=0)
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Pre-norm transformer block: self attention, then feed-forward."""
 
     def __init__(self, dim: int, num_heads: int) -> None:

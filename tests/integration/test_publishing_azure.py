@@ -15,7 +15,7 @@ from salibi_data.store.open import StoreFiles
 from salibi_data.store.storage import listing, place
 from salibi_model.data.store import SampleStore
 from tests.support.data import samples
-from tests.support.model.published import another
+from tests.support.model.weights.published import another
 from tests.support.services.azurite import BlobStorage, azurite
 
 if TYPE_CHECKING:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import io
-import shutil
 import subprocess
-import threading
 import time
-from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from statistics import median
@@ -30,9 +27,17 @@ from salibi_model.data.render_rgb import as_rgb
 from tests.support.data import samples as commands
 from tests.support.data.many_samples import SENSORS, write_many
 from tests.support.data.real_catalogs import REAL, needs_real
+from tests.support.services.page import (
+    CHROMIUM,
+    COUNT,
+    QUIET,
+    colour_of,
+    opened,
+    served,
+    state,
+    sync_api,
+)
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(
@@ -40,22 +45,11 @@ pytestmark = [
     ),
 ]
 
-COUNT = 20_000
+
 TRIES = 6
+
+
 SAMPLES_DRAWN_MS = """performance.timeOrigin + performance.getEntriesByName("ready")[0].startTime"""
-DESKTOP, PHONE = (1280, 800), (390, 844)
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--enable-precise-memory-info",
-]
-CONTRAST = 4.5
-"""Of text, WCAG 2.2 criterion 1.4.3, level AA."""
 
 
 @pytest.fixture(scope="module")
@@ -71,43 +65,10 @@ def store(tmp_path_factory):
     return write_many(tmp_path_factory.mktemp("view") / "many.zarr", num_samples=COUNT)
 
 
-@contextmanager
-def served(server):
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 @pytest.fixture(scope="module")
 def url(store):
     with served(Server(Site(Samples(store), as_rgb))) as address:
         yield address
-
-
-@contextmanager
-def opened(browser, url, hash_="", *, size=DESKTOP, **options):
-    """The page, ready; when it is closed, nothing may have failed or left this machine."""
-    width, height = size
-    context = browser.new_context(viewport={"width": width, "height": height}, **options)
-    page = context.new_page()
-    asked, wrong = [], []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("response", lambda answer: answer.status < 400 or wrong.append(answer.url))
-    page.on("console", lambda said: said.type != "error" or wrong.append(said.text))
-    page.goto(f"{url}?inspect{hash_}")
-    page.wait_for_selector("html[data-ready]", state="attached")
-    try:
-        yield page
-        assert not [one for one in asked if not one.startswith((url, "blob:", "data:"))]
-        assert not wrong
-    finally:
-        context.close()
 
 
 def wait_for_images(page):
@@ -118,12 +79,6 @@ def wait_for_images(page):
 def hash_of(page):
     page.wait_for_timeout(300)  # the address follows a little later
     return "#" + page.url.partition("#")[2]
-
-
-def state(page):
-    return page.evaluate(
-        "() => { const { at, ...rest } = salibi.state; return JSON.parse(JSON.stringify(rest)); }"
-    )
 
 
 def counted(page):
@@ -139,13 +94,6 @@ def map_pixels(page):
 def num_like(pixels, colour, within=40):
     """How many pixels have about a colour."""
     return int((np.abs(pixels - colour).max(axis=1) < within).sum())
-
-
-def colour_of(page, name):
-    text = page.evaluate(
-        "name => getComputedStyle(document.documentElement).getPropertyValue(name)", name
-    )
-    return [int(text.strip()[i : i + 2], 16) for i in (1, 3, 5)]
 
 
 def test_the_command_opens_twenty_thousand_samples_in_two_seconds(browser, store):
@@ -278,81 +226,6 @@ def test_a_click_chooses_the_sample_under_it(browser, url, store):
             assert page.locator("#sheet").is_hidden()
 
 
-def test_everything_is_reached_by_keys(browser, url):
-    with opened(browser, url) as page:
-        press = page.keyboard.press
-        press("j")
-        assert state(page)["sample"] == 0
-        press("ArrowRight")
-        press("j")
-        press("k")
-        assert state(page)["sample"] == 1
-        press("ArrowLeft")
-        press("ArrowLeft")
-        assert state(page)["sample"] == COUNT - 1  # around the end
-        for number, name in enumerate(("sar", "lores", "hires", "hires_4x"), start=1):
-            press(str(number))
-            assert state(page)["modality"] == name
-        press("9")
-        assert state(page)["modality"] == "hires_4x"
-        press("g")
-        press("o")
-        assert (state(page)["grid"], state(page)["opacity"]) == (False, 0)
-        press("Escape")
-        assert state(page)["sample"] == -1
-        press("?")
-        assert page.locator("#help").is_visible()
-        press("Escape")
-        assert page.locator("#help").is_hidden()
-        press("/")
-        press("Space")
-        assert state(page)["filter"]["splits"] == [False, True, True, True]
-        press("j")
-        split = page.evaluate("salibi.store.column.split[salibi.state.sample]")
-        assert split in (1, 2)
-
-
-def test_every_control_has_a_name_and_takes_the_focus(browser, url):
-    with opened(browser, url) as page:
-        page.keyboard.press("j")
-        unnamed = page.evaluate("""() => [...document.querySelectorAll("button, input, select, a[href]")]
-          .filter((one) => one.offsetParent !== null)
-          .filter((one) => !(one.ariaLabel || one.textContent.trim() || one.title || one.labels?.length))
-          .map((one) => one.outerHTML)""")
-        assert unnamed == []
-        reached = set()
-        for _ in range(40):
-            page.keyboard.press("Tab")
-            reached.add(page.evaluate("document.activeElement.id || document.activeElement.name"))
-        assert {
-            "cloud",
-            "shift",
-            "sensor",
-            "from",
-            "to",
-            "browse",
-            "modality",
-            "opacity",
-            "grid",
-        } <= reached
-        assert {"next", "previous", "close", "share", "help-button", "train"} <= reached
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out(browser, url, scheme):
-    def luminance(colour):
-        parts = np.array(colour) / 255
-        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-        return float(linear @ (0.2126, 0.7152, 0.0722))
-
-    with opened(browser, url, color_scheme=scheme) as page:
-        pairs = [(ink, on) for ink in ("--ink", "--quiet") for on in ("--paper", "--panel")]
-        pairs += [(split, "--paper") for split in ("--train", "--validation", "--test")]
-        for ink, ground in [*pairs, ("--on-accent", "--accent")]:
-            low, high = sorted(luminance(colour_of(page, name)) for name in (ink, ground))
-            assert (high + 0.05) / (low + 0.05) >= CONTRAST, (ink, ground)
-
-
 def test_the_address_keeps_what_is_seen(browser, url):
     with opened(browser, url) as page:
         page.evaluate("""() => {
@@ -371,30 +244,6 @@ def test_the_address_keeps_what_is_seen(browser, url):
         assert state(page)["filter"]["cloud"] is None
         assert state(page)["sample"] == -1
         assert state(page)["opacity"] == 1
-
-
-def test_a_phone_shows_it_without_scrolling_aside(browser, url):
-    with opened(browser, url, size=PHONE, has_touch=True, is_mobile=True) as page:
-
-        def fits():
-            wide = page.evaluate("""() => [...document.querySelectorAll("body *")].filter((one) => {
-              const box = one.getBoundingClientRect();
-              return box.width > 0 && one.offsetParent && (box.right > innerWidth + 1 || box.left < -1)
-                && !one.closest(".maplibregl-canvas-container, .skip");
-            }).map((one) => one.outerHTML.slice(0, 100))""")
-            assert wide == []
-            assert page.evaluate("document.scrollingElement.scrollWidth") <= PHONE[0]
-
-        fits()
-        assert page.locator("#cloud").is_hidden()
-        page.tap("#fold")
-        assert page.locator("#cloud").is_visible()
-        fits()
-        page.tap("#browse")
-        page.wait_for_selector("#facts dl")
-        fits()
-        page.tap("#close")
-        assert page.locator("#sheet").is_hidden()
 
 
 def test_the_browser_lets_the_page_ask_no_other_host(browser, url):

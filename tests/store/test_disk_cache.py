@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from salibi_data.releases.publish import publish
+from salibi_data.store.errors import UsageError
 from salibi_model.data.store import SampleStore
 from salibi_model.disk_cache import DiskCache
-from salibi_model.errors import UsageError
-from tests.support.data.buckets import SuffixServer
-from tests.support.data.servers import serve
+from tests.support.services.buckets import SuffixServer
+from tests.support.services.servers import serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

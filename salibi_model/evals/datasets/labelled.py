@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 from numpy.typing import NDArray
 
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.addresses import bare
-from salibi_model.errors import StoreError, UsageError
 from salibi_model.evals.datasets.geobench_tasks import Kind
 
 Split = Literal["train", "validation", "test"]

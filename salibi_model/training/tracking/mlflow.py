@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from threading import Event, Thread
 from typing import Any, Final
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.training.tracking.run import PROJECT, TrackedRun, Tracker, first_words
 
 _LOG = logging.getLogger(__name__)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from salibi_data.store.filesystem import write_atomically
 from salibi_model.addresses import bare
-from salibi_model.checkpoints.files import RunFolder, whole_file
+from salibi_model.checkpoints.files import RunFolder
 
 PROJECT: Final = "salibi"
 """Project or experiment that runs go to, unless the tracker's own variable names another."""
@@ -46,7 +47,7 @@ class TrackedRun:
     def keep_identifier(self, tracker: str, identifier: str) -> None:
         """Keep it for the day the run goes on."""
         self._file(tracker).parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(self._file(tracker)) as partial:
+        with write_atomically(self._file(tracker)) as partial:
             partial.write_text(f"{identifier}\n", encoding="utf-8")
 
     def _file(self, tracker: str) -> Path:

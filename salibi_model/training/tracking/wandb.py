@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.training.tracking.run import PROJECT, TrackedRun, Tracker, first_words
 
 _LOG = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from salibi_data.builds.layers import Layer, sources_of, warp
 from salibi_data.catalog.providers import Band, Product
 from salibi_data.store.errors import ReadError
 from tests.support.data import cogs
-from tests.support.data.servers import RangeServer, serve
+from tests.support.services.servers import RangeServer, serve
 
 if TYPE_CHECKING:
     from pathlib import Path

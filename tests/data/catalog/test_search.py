@@ -19,7 +19,7 @@ from salibi_data.catalog.scenes import newest_processing, scene_from_item, strip
 from salibi_data.catalog.search import CatalogSearch, search
 from salibi_data.store.errors import CatalogError, UsageError
 from tests.support.data.real_catalogs import REAL, needs_real
-from tests.support.data.servers import StacServer, matches, serve
+from tests.support.services.servers import StacServer, matches, serve
 
 WORLD = (-180.0, -90.0, 180.0, 90.0)
 IOWA = (-92.5, 41.9, -92.4, 42.0)

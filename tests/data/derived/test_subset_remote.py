@@ -19,13 +19,13 @@ from salibi_data.store.errors import SelectionError, StoreError
 from salibi_data.store.schema import SPLITS
 from salibi_data.store.storage import place
 from tests.support.data import samples
-from tests.support.data.buckets import s3_server
+from tests.support.services.buckets import s3_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support.data.buckets import S3
+    from tests.support.services.buckets import S3
 
 pytest.importorskip("moto.server", reason="moto's server is not installed")
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from salibi_data.catalog.scenes import Scene
 from salibi_data.catalog.variants import load_variant
-from salibi_data.inspection.verify import num_leaking_neighbours
-from salibi_data.plans.scene_selection import Picks, Tiles
-from salibi_data.plans.splits import SceneClusters, assign, guarded, leakage
+from salibi_data.plans.picks import CellSelection
+from salibi_data.plans.splits import SceneClusters, assign, guarded, leakage, num_leaking_neighbours
 from salibi_data.store.schema import SPLITS
+from salibi_data.store.tiles import Tiles
 
 MICRO = load_variant("micro")
 
@@ -76,7 +76,7 @@ def test_test_tiles_are_never_given_up() -> None:
     assert SPLITS["train"] in lost
 
 
-def picks_of(regions: list[tuple[int, int, int, str]]) -> list[Picks]:
+def picks_of(regions: list[tuple[int, int, int, str]]) -> list[CellSelection]:
     """Squares of tiles (left, top, edge), each made from one scene."""
     found = []
     for left, top, edge, name in regions:
@@ -90,7 +90,7 @@ def picks_of(regions: list[tuple[int, int, int, str]]) -> list[Picks]:
             properties={},
         )
         found.append(
-            Picks(
+            CellSelection(
                 tiles=Tiles(zoom=17, x=x.astype(np.int64), y=y.astype(np.int64)),
                 sets={"naip": [(scene,)]},
                 code={"naip": np.zeros(len(x), np.int64)},

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import salibi_model
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.checkpoints.convert import convert
-from salibi_model.errors import CheckpointError, StoreError, UsageError
+from salibi_model.errors import CheckpointError
 from salibi_model.evals.datasets.inputs import (
     COMMON_NAMES,
     UnfitError,
@@ -23,9 +24,9 @@ from salibi_model.evals.features import (
     untrained,
     weights_digest,
 )
-from tests.support.model.labelled_arrays import LabelledArrays, coloured
+from tests.support.model.labelled.labelled_arrays import LabelledArrays, coloured
 from tests.support.model.nano import SIZE, nano_model
-from tests.support.model.reference_models import croma_weights
+from tests.support.model.weights.reference_weights import croma_weights
 
 S2 = tuple(COMMON_NAMES.values())
 

@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.evals import metrics as scores
 from salibi_model.evals.metrics import interval, measure
 from salibi_model.evals.results import Results, ResultsError, markdown
-from tests.support.model.score_rows import score_row
+from tests.support.model.labelled.score_rows import score_row
 
 
 def row(outcomes, **changes):

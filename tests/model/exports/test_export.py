@@ -11,14 +11,15 @@ import torch
 import yaml
 
 import salibi_model
+from salibi_data.store.errors import UsageError
 from salibi_model.checkpoints.files import describe, save_model
-from salibi_model.errors import CheckpointError, UsageError
+from salibi_model.errors import CheckpointError
 from salibi_model.evals.features import weights_digest
 from salibi_model.evals.results import Results
 from salibi_model.exports.export import export
-from salibi_model.models.compatibility import check_expected, check_input
+from salibi_model.models.compatibility import check_expected, check_input, far_gsd
+from tests.support.model.labelled.score_rows import score_row
 from tests.support.model.nano import nano_images, nano_model
-from tests.support.model.score_rows import score_row
 
 TRAINING = {
     "model": "scale-alibi",
@@ -176,10 +177,25 @@ def test_a_model_of_unknown_origin_is_exported(tmp_path):
 CONFIG = nano_model(base_gsd_m=3.7).config
 
 
-def test_images_as_in_training_are_taken():
-    check_input(CONFIG, "lores", bands=RGB, units="display", gsd_m=10.0)
-    check_input(CONFIG, "sar", bands=("VV", "VH"), units="stored")
-    check_expected(CONFIG, {"hires_4x": {"bands": RGB, "gsd_m": 1.85}, "sar": {}})
+@pytest.mark.parametrize(
+    ("modality", "given", "changed"),
+    [
+        ("lores", {"bands": RGB, "units": "display", "gsd_m": 10.0}, {"gsd_m": 30.0}),
+        ("lores", {"bands": RGB, "units": "display", "gsd_m": 10.0}, {"bands": RGB[::-1]}),
+        ("sar", {"bands": ("VV", "VH"), "units": "stored"}, {"units": "dB"}),
+        ("hires_4x", {"bands": RGB, "gsd_m": 1.85}, {"gsd_m": 0.23}),
+        ("sar", {}, {"bands": ("vv",)}),
+    ],
+)
+def test_images_as_in_training_are_taken_and_one_difference_is_not(modality, given, changed):
+    check_input(CONFIG, modality, **given)
+    check_expected(CONFIG, {modality: given})
+    for check in (
+        lambda fields: check_input(CONFIG, modality, **fields),
+        lambda fields: check_expected(CONFIG, {"lores": {}, modality: fields}),
+    ):
+        with pytest.raises(UsageError, match=modality):
+            check(given | changed)
 
 
 @pytest.mark.parametrize(
@@ -204,8 +220,15 @@ def test_other_images_are_refused_in_words(modality, given, words):
 
 
 def test_any_gsd_is_taken_where_it_is_wanted_or_nothing_is_known():
+    assert far_gsd(CONFIG, "lores", 100.0).startswith("images of 100 m per pixel are 27 times")
     check_input(CONFIG, "lores", gsd_m=100.0, any_gsd=True)
-    check_input(nano_model().config, "lores", gsd_m=100.0)
+    with pytest.raises(UsageError, match="27 times coarser"):
+        check_input(CONFIG, "lores", gsd_m=100.0)
+    unknown = nano_model().config
+    assert far_gsd(unknown, "lores", 100.0) is None
+    check_input(unknown, "lores", gsd_m=100.0)
+    with pytest.raises(UsageError, match="expected a number above 0"):
+        check_input(unknown, "lores", gsd_m=-1.0, any_gsd=True)
 
 
 def test_a_misspelt_expectation_is_refused():

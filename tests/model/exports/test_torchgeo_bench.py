@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from salibi_data.store.errors import UsageError
 from salibi_model.checkpoints.files import save_model
-from salibi_model.errors import UsageError
 from salibi_model.evals.features import FrozenModel
-from tests.support.model.labelled_arrays import coloured
+from tests.support.model.labelled.labelled_arrays import coloured
 from tests.support.model.nano import SIZE, nano_model
 
 pytest.importorskip("torchgeo_bench", reason="the extra torchgeo-bench is not installed")

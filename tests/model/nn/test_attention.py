@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.nn.attention import flex_attention as flex
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.nn import attention
 from salibi_model.nn.alibi import patch_centres
 from salibi_model.nn.attention import GroundBias, attend, attention_weights, choose_backend
-from tests.model.nn.test_alibi import slopes_by_rule
+from tests.support.model.alibi_loops import slopes_by_rule
 from tests.support.model.nano import SIZE, nano_images, nano_masks, nano_model
 
 HEADS = 4

@@ -16,8 +16,9 @@ from rasterio.warp import transform_bounds
 from shapely.geometry import box, mapping
 
 from tests.support.data.variants_toml import ALL_TRAIN, SAR
+from tests.support.paths import ROOT
 
-REAL = Path(os.environ.get("SALIBI_REAL", Path(__file__).parents[2] / "shared" / "real"))
+REAL = Path(os.environ.get("SALIBI_REAL", ROOT.parent / "shared" / "real"))
 needs_real = pytest.mark.skipif(
     not REAL.is_dir(), reason=f"no real rasters at {REAL}; set SALIBI_REAL"
 )

@@ -23,7 +23,7 @@ import pytest
 import yarl
 from aiohttp import web
 
-from tests.support.data.servers import StacServer
+from tests.support.services.servers import StacServer
 
 if TYPE_CHECKING:
     from tests.support.services.azurite import BlobStorage

@@ -1,0 +1,86 @@
+"""Base maps of the page: from an archive, or from a host that was asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import zarr
+from pmtiles.reader import MmapSource, Reader
+
+from salibi_data.store.errors import UsageError
+from salibi_data.viewer import basemap as basemaps
+from salibi_data.viewer.export import export
+from salibi_data.viewer.samples import Samples
+from salibi_data.viewer.site import Site
+from salibi_model.data.render_rgb import as_rgb
+from tests.support.data.many_samples import write_many
+from tests.support.data.real_catalogs import REAL, needs_real
+from tests.support.services.viewed import COUNT, serving
+
+RASTER = REAL / "pmtiles" / "stamen_toner_raster_z3.pmtiles"
+
+
+VECTOR = REAL / "pmtiles" / "test_fixture_1.pmtiles"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = write_many(tmp_path_factory.mktemp("view") / "many.zarr", num_samples=COUNT)
+    with_hole = zarr.open_group(path, mode="r+")["lores"]
+    with_hole[0, :, :64, :64] = 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def site(store: Path) -> Site:
+    return Site(Samples(store), as_rgb)
+
+
+@pytest.fixture(scope="module")
+def ask(site):
+    with serving(site) as asking:
+        yield asking
+
+
+@needs_real
+def test_a_base_map_comes_from_its_archive(store, tmp_path):
+    below = basemaps.load(str(RASTER), attribution="<b onclick=x>Stamen</b> &amp; OSM")
+    assert below.attribution == "Stamen & OSM"
+    site = Site(Samples(store, limit=5), as_rgb, quality=50, basemap=below)
+    with RASTER.open("rb") as file:
+        wanted = Reader(MmapSource(file)).get(3, 2, 3)
+    with serving(site) as ask:
+        status, headers, body = ask("/basemap/3/2/3.png")
+        assert (status, headers["Content-Type"], body) == (200, "image/png", wanted)
+        assert ask("/basemap/9/2/3.png")[0] == 404
+        assert json.loads(ask("/store.json")[2])["basemap"]["maxZoom"] == 3
+    export(site, tmp_path / "page")
+    assert (tmp_path / "page/basemap/3/2/3.png").read_bytes() == wanted
+
+
+@needs_real
+def test_an_archive_of_vectors_is_refused():
+    with pytest.raises(UsageError, match="holds no pictures"):
+        basemaps.load(str(VECTOR))
+
+
+def test_what_is_no_base_map_is_refused(tmp_path):
+    (tmp_path / "x.pmtiles").write_bytes(b"PMTiles, but not really" * 10)
+    for place in (str(tmp_path / "x.pmtiles"), str(tmp_path / "missing.pmtiles")):
+        with pytest.raises(UsageError, match="cannot be read as a PMTiles archive"):
+            basemaps.load(place)
+    with pytest.raises(UsageError, match=r"needs \{z\}, \{x\} and \{y\}") as caught:
+        basemaps.load("https://tiles.example/map.png?key=secret")
+    assert "secret" not in str(caught.value)
+
+
+def test_only_a_base_map_that_is_asked_for_opens_the_page_to_its_host(store, tmp_path):
+    below = basemaps.load("https://tiles.example/{z}/{x}/{y}.png?key=secret")
+    site = Site(Samples(store, limit=5), as_rgb, basemap=below)
+    assert b"connect-src 'self' data: https://tiles.example;" in site.get("").body
+    with pytest.raises(UsageError, match="may be a secret") as caught:
+        export(site, tmp_path / "page")
+    assert "key=secret" not in str(caught.value)
+    assert not (tmp_path / "page").exists()

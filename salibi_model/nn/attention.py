@@ -23,8 +23,8 @@ from torch import Tensor
 from salibi_data.store.errors import UsageError
 from salibi_model.nn.alibi import scale_alibi_bias, slopes
 from salibi_model.nn.attention_bf16_cpu import attend_densely
+from salibi_model.nn.backends import BACKENDS
 
-BACKENDS: Final = ("auto", "dense", "flex")
 AMPERE: Final = (8, 0)
 """CUDA compute capability."""
 KERNELS: Final = 128

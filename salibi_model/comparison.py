@@ -15,7 +15,7 @@ import torch
 
 from salibi_model.checkpoints.files import RunFolder
 from salibi_model.data.store import SampleStore
-from salibi_model.distributed import launched
+from salibi_model.distributed import read_launch
 from salibi_model.errors import UsageError
 from salibi_model.evals.datasets.inputs import UnfitError
 from salibi_model.evals.datasets.labelled import LabelledImages
@@ -154,7 +154,7 @@ def compare(
         UsageError: a model is not known or named twice, a run in ``out`` was trained otherwise,
             or nothing can be measured.
     """
-    if launched().world_size > 1:
+    if read_launch().world_size > 1:
         raise UsageError(
             "compare runs in one process. Train the models with torchrun and `salibi-model train`, "
             f"each into its folder below {out}; compare then measures them."

@@ -24,7 +24,7 @@ from salibi_model.evals.probes import Options, Progress, method_of, outcomes_of
 from salibi_model.evals.results import Results
 from salibi_model.evals.segmentation import SegmentOptions
 from salibi_model.models.base import PretrainModel
-from salibi_model.models.compatibility import far_gsd
+from salibi_model.models.compatibility import gsd_mismatch
 
 METRICS: Mapping[str, tuple[str, ...]] = {
     "classification": ("accuracy",),
@@ -182,7 +182,7 @@ def _warn_of_unusual(shown: Frozen, told: set[str]) -> None:
     if not isinstance(shown, FrozenModel):
         return
     name, notes = shown.data.name, []
-    if far := far_gsd(shown.model.config, shown.encoder, shown.gsd_m):
+    if far := gsd_mismatch(shown.model.config, shown.encoder, shown.gsd_m):
         notes.append(f"{name}: {far} for figures that the training speaks for.")
     if small := shown.enlarged_from:
         was, now = (f"{rows} x {cols} px" for rows, cols in (small, shown.shape))

@@ -10,6 +10,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from salibi_data.store.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from salibi_data.builds.build import build as build
     from salibi_data.derived.merge import merge as merge
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from salibi_data.releases.publish import publish as publish
     from salibi_data.releases.pull import pull as pull
 
-__version__ = "0.1.0"
 __all__ = [
     "Selection",
     "build",

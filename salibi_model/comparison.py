@@ -13,10 +13,10 @@ from typing import Any, Final
 
 import torch
 
+from salibi_data.store.errors import UsageError
 from salibi_model.checkpoints.files import RunFolder
 from salibi_model.data.store import SampleStore
 from salibi_model.distributed import read_launch
-from salibi_model.errors import UsageError
 from salibi_model.evals.datasets.inputs import UnfitError
 from salibi_model.evals.datasets.labelled import LabelledImages
 from salibi_model.evals.evaluate import Showing, check_task, evaluate

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch import distributed as dist
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 
 MAX_WAIT: Final = timedelta(hours=1)
 """How long processes wait for the first one, which alone writes checkpoints and probes."""

@@ -16,6 +16,8 @@ from typing import Annotated, Any, Final, NoReturn, Protocol, Self
 
 import typer
 
+from salibi_data.store.errors import SalibiError
+
 _INTERRUPTED: Final = 130
 """What Typer makes of Ctrl-C."""
 
@@ -52,7 +54,7 @@ def run(application: typer.Typer) -> None:
     """Run ``application``; a deliberate error becomes one line and its exit code.
 
     Exit codes: 0 done, 1 the run failed, 2 usage, 130 interrupted (Ctrl-C), 143 terminated
-    (SIGTERM). Deliberate errors carry ``exit_code``; an ``OSError`` (a full disk, a missing
+    (SIGTERM). A ``SalibiError`` carries its exit code; an ``OSError`` (a full disk, a missing
     permission) is the run's failure.
     """
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
@@ -67,13 +69,16 @@ def run(application: typer.Typer) -> None:
             if in_the_way is not None:
                 fail(f"{in_the_way} is a file where a folder should be; name another place.", 2)
             fail(_os_error_line(error), 1)
+        except SalibiError as error:
+            fail(str(error), error.exit_code)
         except Exception as error:
+            # Typer's own errors. Some of its versions bundle click, so click's own class does not fit.
             exit_code = getattr(error, "exit_code", None)
-            if not isinstance(exit_code, int):
+            if not hasattr(error, "format_message") or not isinstance(exit_code, int):
                 raise
-            # By its name, as in Typer: help was printed, and nothing was done wrong.
+            # Typer has printed the help, and nothing was wrong.
             if type(error).__name__ != "NoArgsIsHelpError":
-                fail(_line(error), exit_code)
+                fail(_usage_line(error), exit_code)
     if exit_code == _INTERRUPTED:
         fail("interrupted; run the same command again to go on", 128 + stops.signal_number)
     raise SystemExit(exit_code if isinstance(exit_code, int) else 0)
@@ -99,10 +104,8 @@ class _Stops:
         raise KeyboardInterrupt
 
 
-def _line(error: Exception) -> str:
-    """What an error says; Typer's own tell which option they are about, and where help is."""
-    if not hasattr(error, "format_message"):
-        return str(error)
+def _usage_line(error: Any) -> str:
+    """Message of one of Typer's errors, which names the option; and where to find help."""
     context = getattr(error, "ctx", None)
     where = f" See {context.command_path} --help." if context is not None else ""
     return f"{error.format_message().rstrip('.')}.{where}"

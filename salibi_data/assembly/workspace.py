@@ -6,7 +6,6 @@ store as it is put together. Every file in it appears whole or not at all.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from salibi_data.store.errors import StoreError, UsageError
-from salibi_data.store.filesystem import whole
+from salibi_data.store.filesystem import hold_lock, write_atomically
 from salibi_data.store.validation import read_record
 
 SEEN_WITHIN_S: Final = 10.0
@@ -88,17 +87,11 @@ class Workshop:
             StoreError: another process holds it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StoreError(
-                    f"another build is at work in {self.folder}; wait for it, or stop it first."
-                ) from error
+        busy = StoreError(
+            f"another build is at work in {self.folder}; wait for it, or stop it first."
+        )
+        with hold_lock(self.folder / "lock", busy=busy):
             yield
-        finally:
-            os.close(descriptor)
 
     def read_failures(self) -> list[Failure]:
         """Failed blocks, in order of their tiles."""
@@ -137,5 +130,5 @@ def seen(path: Path) -> Path:
 
 def write_note(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON; the file appears whole or not at all."""
-    with whole(path) as partial:
+    with write_atomically(path) as partial:
         partial.write_text(json.dumps(content))

@@ -6,7 +6,6 @@ manifest with every file's checksum comes last: a folder without it is not a fin
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,8 +17,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from salibi_data.store.errors import StoreError
-from salibi_data.store.filesystem import whole
-from salibi_data.store.open import read_manifest
+from salibi_data.store.filesystem import (
+    file_sha256,
+    is_partial,
+    remove_partials,
+    write_atomically,
+)
+from salibi_data.store.open import parse_manifest
 from salibi_data.store.schema import (
     ATTRIBUTES_KEY,
     INDEX_ARRAYS,
@@ -37,7 +41,6 @@ SAMPLES_PER_SHARD: Final = 64
 """About 50 MB of high resolution pixels before compression."""
 
 ZSTD_LEVEL: Final = 3
-_HASH_BLOCK: Final = 1 << 20
 
 
 def create_arrays(folder: Path, modalities: Iterable[Modality], num_samples: int) -> None:
@@ -122,14 +125,15 @@ def finish(
 
 def _forget_earlier_finish(folder: Path) -> None:
     """Take back what a finish that was stopped may have written; the images stay."""
-    for left_over in (folder / MANIFEST_NAME, folder / SAMPLES_NAME, *folder.rglob("*.partial")):
-        left_over.unlink(missing_ok=True)
+    remove_partials(folder)
+    for name in (MANIFEST_NAME, SAMPLES_NAME):
+        (folder / name).unlink(missing_ok=True)
     for name in INDEX_ARRAYS:
         shutil.rmtree(folder / name, ignore_errors=True)
     metadata = folder / "zarr.json"
     group = json.loads(metadata.read_text())
     group.pop("consolidated_metadata", None)
-    with whole(metadata) as partial:
+    with write_atomically(metadata) as partial:
         partial.write_text(json.dumps({**group, "attributes": {}}))
 
 
@@ -142,9 +146,9 @@ def write_manifest(folder: Path) -> None:
         }
         for path in sorted(folder.rglob("*"))
         # A worker of a build that was killed may be late with a shard that is there already.
-        if path.is_file() and path != folder / MANIFEST_NAME and path.suffix != ".partial"
+        if path.is_file() and path != folder / MANIFEST_NAME and not is_partial(path)
     }
-    with whole(folder / MANIFEST_NAME) as partial:
+    with write_atomically(folder / MANIFEST_NAME) as partial:
         partial.write_text(json.dumps({"files": files}, indent=1, sort_keys=True) + "\n")
 
 
@@ -157,22 +161,13 @@ def check_sizes(folder: Path) -> None:
         StoreError: one is not, or the manifest is damaged.
     """
     manifest = folder / MANIFEST_NAME
-    for name, entry in read_manifest(manifest.read_bytes(), where=str(manifest)).items():
+    for name, entry in parse_manifest(manifest.read_bytes(), where=str(manifest)).items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != entry.bytes:
             raise StoreError(
                 f"{folder} is finished, but its file {name} is missing or cut short; remove the "
                 "store and build it again."
             )
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_HASH_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def statistics(histogram: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:

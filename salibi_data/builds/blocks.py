@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data import __version__
 from salibi_data.builds.layers import clouds_of, layers_of, sources_of, warp
 from salibi_data.catalog.variants import native_gsd_m
 from salibi_data.pixels import registration
@@ -22,6 +21,7 @@ from salibi_data.pixels import warp as align
 from salibi_data.plans.plan import BLOCK_ZOOM_OFFSET
 from salibi_data.store.schema import TILE_PX
 from salibi_data.store.tiles import PixelGrid, TileXYZ, ground_gsd_m
+from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

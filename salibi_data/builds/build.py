@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from salibi_data import __version__
 from salibi_data.assembly import writer as write
 from salibi_data.assembly.executor import Crew, Lost, check_main_module, crew
 from salibi_data.assembly.shards import assemble
@@ -30,6 +29,7 @@ from salibi_data.builds.status import BuildReport, Progress, Step
 from salibi_data.plans.draft import check_budget
 from salibi_data.plans.plan import Plan
 from salibi_data.store.errors import ReadError, SelectionError, StoreError
+from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

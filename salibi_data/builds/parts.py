@@ -14,7 +14,7 @@ import numpy as np
 
 from salibi_data.builds.blocks import ALIGNMENT_COLUMNS, Samples
 from salibi_data.store.errors import StoreError
-from salibi_data.store.filesystem import whole
+from salibi_data.store.filesystem import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ def write_part(path: Path, samples: Samples) -> None:
         "warnings": list(samples.warnings),
     }
     table = pa.table(columns).replace_schema_metadata({"about": json.dumps(about)})
-    with whole(path) as partial:
+    with write_atomically(path) as partial:
         feather.write_feather(table, str(partial), compression="lz4")
 
 

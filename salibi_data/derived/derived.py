@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data import __version__
 from salibi_data.assembly.shards import Contents
 from salibi_data.assembly.writer import SAMPLES_PER_SHARD
 from salibi_data.derived.provenance import Origin, about_of, of_sources
@@ -20,6 +19,7 @@ from salibi_data.derived.sources import CONNECTIONS, Piece, RowReader, Stored, S
 from salibi_data.store import geoparquet
 from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import INDEX_ARRAYS
+from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salibi_data.inspection.verify import open_store
 from salibi_data.plans.splits import leakage
-from salibi_data.store.open import StoreFiles
+from salibi_data.store.open import StoreFiles, open_store
 from salibi_data.store.schema import SPLITS, StoreAttributes
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ def info(store: str | Path) -> dict[str, Any]:
 
     Raises:
         StoreError: no store is there.
-        SchemaError: the attributes are damaged or of a newer schema.
+        StoreError: the attributes are damaged or of a newer schema.
     """
     files = StoreFiles.at(store)
     group, attributes = files.open()
@@ -86,7 +85,7 @@ def figure_rows(
 
     Raises:
         StoreError: no store is there.
-        SchemaError: the attributes are damaged or of a newer schema.
+        StoreError: the attributes are damaged or of a newer schema.
     """
     group, attributes = open_store(store)
     count = group["tile"].shape[0]

@@ -19,7 +19,7 @@ import numpy as np
 from salibi_data.pixels import warp as align
 from salibi_data.sources.read import read_asset
 from salibi_data.store.errors import ReadError
-from salibi_data.store.filesystem import whole
+from salibi_data.store.filesystem import write_atomically
 from salibi_data.store.schema import TILE_PX
 from salibi_data.store.tiles import PixelGrid, ground_gsd_m
 
@@ -128,7 +128,7 @@ class CellClouds:
             return np.full(grid.shape, _CLOUDY, dtype=np.uint8)
         if kept is not None:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            with whole(kept) as partial, partial.open("wb") as file:
+            with write_atomically(kept) as partial, partial.open("wb") as file:
                 np.savez_compressed(file, seen=seen)
         return seen
 

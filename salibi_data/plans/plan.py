@@ -24,7 +24,7 @@ from salibi_data.plans import sampling as lots
 from salibi_data.plans.picks import SceneChoice
 from salibi_data.store import geoparquet
 from salibi_data.store.errors import GridError, PlanError
-from salibi_data.store.filesystem import whole
+from salibi_data.store.filesystem import write_atomically
 from salibi_data.store.schema import SPLITS, gsd_ratio
 from salibi_data.store.tiles import TileXYZ, ground_gsd_m, tile_ids
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from salibi_data.plans.picks import CellSelection
-    from salibi_data.store.scratch import ScratchFolder
+    from salibi_data.store.filesystem import ScratchFolder
 
 PLAN_VERSION: Final = 3
 _DAY_S: Final = 86_400
@@ -135,7 +135,7 @@ class Plan:
 
     def write(self, path: Path) -> None:
         """Copy the plan's file; the copy appears whole or not at all."""
-        with whole(path) as partial:
+        with write_atomically(path) as partial:
             shutil.copyfile(self.path, partial)
 
     def choices(self) -> Iterator[SceneChoice]:

@@ -21,7 +21,7 @@ from salibi_data.plans.draft import Draft
 from salibi_data.plans.plan import Plan
 from salibi_data.plans.scene_selection import choose
 from salibi_data.store.errors import SelectionError, UsageError
-from salibi_data.store.scratch import ScratchFolder
+from salibi_data.store.filesystem import ScratchFolder
 
 if TYPE_CHECKING:
     from salibi_data.catalog.scenes import Scene

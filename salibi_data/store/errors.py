@@ -1,12 +1,13 @@
-"""Every error the data half raises on purpose, in one tree.
+"""Every error that either half raises on purpose, in one tree.
 
 A message says what was expected, what came, and what to do. The command line prints it as one
-line and exits with :attr:`SalibiError.exit_code`; nothing else is printed.
+line and exits with :attr:`SalibiError.exit_code`; it prints no traceback. The model half adds
+errors of checkpoints and training to this tree, in :mod:`salibi_model.errors`.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 ReadKind = Literal[
     "missing",
@@ -19,33 +20,39 @@ ReadKind = Literal[
     "damaged",
     "unusable",
 ]
-"""Why a source could not be read.
+"""Reason why a source could not be read.
 
-``missing``: no such file or asset. ``forbidden``: refused, with a new token too. ``throttled``: 429
-or 503 to the end. ``server``: another 5xx. ``timeout``: a stall, or the deadline. ``connection``:
-refused, reset or cut short. ``token``: none to be had. ``damaged``: not to be decoded, or changed
-while it was read. ``unusable``: readable, but nothing that can be used.
+- ``missing``: no such file or asset.
+- ``forbidden``: refused, also with a new token.
+- ``throttled``: every attempt was answered with 429 or 503.
+- ``server``: another 5xx status.
+- ``timeout``: the transfer stalled, or the deadline passed.
+- ``connection``: refused, reset or cut short.
+- ``token``: no access token could be obtained.
+- ``damaged``: not decodable, or changed while it was read.
+- ``unusable``: readable, but without usable pixels.
 """
 
 
 class SalibiError(Exception):
     """Base of all errors raised on purpose."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
+    """Exit code of the command that ends with this error."""
 
 
 class UsageError(SalibiError):
     """The caller asked for something that does not exist or cannot be combined."""
 
-    exit_code: ClassVar[int] = 2
+    exit_code = 2
 
 
 class GridError(SalibiError):
-    """Tiles, zooms or bounds that do not fit the XYZ grid."""
+    """Tiles, zooms or bounds do not fit the XYZ grid."""
 
 
 class CatalogError(SalibiError):
-    """A catalog cannot be reached, or an item of it cannot be used."""
+    """A catalog cannot be reached, or one of its items cannot be used."""
 
 
 class SelectionError(SalibiError):
@@ -57,7 +64,12 @@ class PlanError(SalibiError):
 
 
 class ReadError(SalibiError):
-    """A source file is missing, truncated, or not what the catalog says. Never nodata."""
+    """A source file is missing, truncated, or not what the catalog says. Never nodata.
+
+    Args:
+        message: text for the user.
+        kind: reason, for counting failures and for deciding what to try again.
+    """
 
     def __init__(self, message: str, *, kind: ReadKind = "damaged") -> None:
         super().__init__(message)
@@ -65,8 +77,8 @@ class ReadError(SalibiError):
 
 
 class StoreError(SalibiError):
-    """A store cannot be read, or holds something else than what is to be written."""
+    """A store is missing, unreachable, damaged, of a newer schema, or holds something else."""
 
 
 class VerificationError(SalibiError):
-    """A store does not hold what it promises."""
+    """A store does not match its manifest, its schema or its sources."""

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import numpy as np
 
 from salibi_data.store.errors import PlanError, UsageError
-from salibi_data.store.filesystem import whole
+from salibi_data.store.filesystem import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,7 +37,7 @@ def writing(path: Path, metadata: Callable[[], Mapping[str, Any]]) -> Iterator[A
         path: where to.
         metadata: called at the end for the JSON content kept under the file's key ``salibi``.
     """
-    with whole(path) as partial:
+    with write_atomically(path) as partial:
         rows = _Rows(partial)
         yield rows.add
         rows.close(metadata())

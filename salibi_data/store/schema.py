@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 SCHEMA_VERSION: Final = 1
 """Version of the layout. A reader refuses a store of a newer one."""
@@ -63,9 +63,10 @@ INDEX_ARRAYS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = MappingProxyTyp
 
 
 class SchemaError(ValueError):
-    """A store's attributes are missing, damaged, or of a newer schema."""
+    """A store's attributes are missing, damaged, or of a newer schema.
 
-    exit_code: ClassVar[int] = 1
+    Its own type, as this module stands alone; what opens stores raises a ``StoreError`` from it.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from salibi_data.store.errors import UsageError
 from salibi_model.checkpoints.files import (
     CONFIG_NAME,
     RunFolder,
@@ -26,7 +27,7 @@ from salibi_model.checkpoints.published_layouts import (
     plan_conversion,
     some_of,
 )
-from salibi_model.errors import CheckpointError, UsageError
+from salibi_model.errors import CheckpointError
 from salibi_model.models.registry import build_model
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict")

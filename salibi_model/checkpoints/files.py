@@ -7,12 +7,10 @@ but tensors and plain values (``weights_only=True``).
 """
 
 import json
-import os
 import re
 import tomllib
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from salibi_data import __version__
+from salibi_data.store.errors import UsageError
+from salibi_data.store.filesystem import write_atomically
+from salibi_data.store.redaction import first_line
+from salibi_data.store.version import __version__
 from salibi_model.checkpoints.description import (
     COPY_AGAIN,
     FORMAT_VERSION,
@@ -30,7 +31,7 @@ from salibi_model.checkpoints.description import (
     read_description,
 )
 from salibi_model.distributed import choose_device
-from salibi_model.errors import CheckpointError, UsageError, first_line
+from salibi_model.errors import CheckpointError
 from salibi_model.models.base import PretrainModel
 from salibi_model.models.config import ModelConfig
 from salibi_model.models.registry import build_model
@@ -70,7 +71,7 @@ class RunFolder:
         """Write the resolved configuration."""
         lines = [f"{name} = {_toml(value)}\n" for name, value in config.items()]
         self._checkpoints.mkdir(parents=True, exist_ok=True)
-        with whole_file(self._config) as partial:
+        with write_atomically(self._config) as partial:
             partial.write_text("".join(lines), encoding="utf-8")
 
     def read_config(self) -> dict[str, Any]:
@@ -100,9 +101,9 @@ class RunFolder:
         """
         path = self._checkpoints / f"step-{step:08d}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as partial:
+        with write_atomically(path) as partial:
             torch.save({"format_version": FORMAT_VERSION, "step": step, **state}, partial)
-        with whole_file(self._last) as partial:
+        with write_atomically(self._last) as partial:
             partial.write_text(f"{path.name}\n", encoding="utf-8")
         for old in sorted(self._checkpoints.glob("step-*.pt"))[:-keep]:
             old.unlink()
@@ -192,9 +193,9 @@ def save_model(model: PretrainModel, folder: Path, *, training: Mapping[str, Any
         **asdict(model.config),
         "training": dict(training),
     }
-    with whole_file(folder / WEIGHTS_NAME) as partial:
+    with write_atomically(folder / WEIGHTS_NAME) as partial:
         save_file({name: t.contiguous() for name, t in model.state_dict().items()}, partial)
-    with whole_file(folder / CONFIG_NAME) as partial:
+    with write_atomically(folder / CONFIG_NAME) as partial:
         partial.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
@@ -302,16 +303,3 @@ def _is_generator_state(state: Tensor) -> bool:
 def _toml(value: Any) -> str:
     """Write a string, number, boolean or sequence of them; JSON's form of these is TOML's."""
     return json.dumps(list(value) if isinstance(value, tuple) else value)
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Give a path to write to; move it to ``path`` once it is on the disk, or remove it."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import TILE_PX, Modality
 from salibi_model.data.resample import resample_stored
-from salibi_model.errors import UsageError
 
 _STREAM = 1
 """Keeps what is drawn here apart from what else is drawn from a sample's seed."""

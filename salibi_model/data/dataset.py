@@ -7,9 +7,9 @@ from concurrent.futures import Executor
 import numpy as np
 from jaxtyping import UInt8
 
+from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
 from salibi_model.data.store import SampleStore, gsd_scales
-from salibi_model.errors import UsageError
 
 
 class Samples:

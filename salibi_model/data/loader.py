@@ -16,12 +16,13 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
 from salibi_model.data.crops import Crop
 from salibi_model.data.dataset import Samples
 from salibi_model.data.sampler import epoch_order, quotas
 from salibi_model.data.store import SampleStore
-from salibi_model.errors import CheckpointError, UsageError
+from salibi_model.errors import CheckpointError
 
 MIN_AHEAD = 2
 """Batches that are prepared while the model works on one; more if threads would have no work."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int64
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 
 _CYCLES = 1
 """Keeps the permutations of a store apart from those of an epoch."""

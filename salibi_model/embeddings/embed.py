@@ -4,7 +4,6 @@ Threads read ahead, in order, while the model encodes. ``docs/embeddings.md`` de
 written.
 """
 
-import hashlib
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,9 @@ from typing import Any, Final
 import torch
 import zarr
 
-from salibi_data import __version__
+from salibi_data.store.errors import UsageError
+from salibi_data.store.filesystem import file_sha256, hold_lock
+from salibi_data.store.version import __version__
 from salibi_model.checkpoints.files import WEIGHTS_NAME, model_folder
 from salibi_model.checkpoints.load import load
 from salibi_model.embeddings.encode import Part, read_ahead
@@ -31,8 +32,6 @@ from salibi_model.embeddings.writer import (
     read_shape,
     rows_per_part,
 )
-from salibi_model.errors import UsageError
-from salibi_model.locking import alone_in
 from salibi_model.models.base import PretrainModel
 from salibi_model.models.config import ModelConfig
 
@@ -106,7 +105,7 @@ def embed(
         origin = {
             "format_version": FORMAT_VERSION,
             "software_version": __version__,
-            "checkpoint_sha256": file_digest(model_folder(checkpoint) / WEIGHTS_NAME),
+            "checkpoint_sha256": file_sha256(model_folder(checkpoint) / WEIGHTS_NAME),
             "inputs": found.facts,
             "choices": chosen.to_dict(),
         }
@@ -116,17 +115,16 @@ def embed(
         complete = folder.is_complete
         if not complete:
             pace = _Pace(batch_size, workers, found.num_images, on_image)
-            with alone_in(folder.building, "embedding"):
+            folder.building.mkdir(parents=True, exist_ok=True)
+            busy = UsageError(
+                f"another process is embedding in {folder.building}; wait for it or stop it, or give "
+                "another --out."
+            )
+            with hold_lock(folder.building, busy=busy):
                 for name in found.sources:
                     _embed_modality(model, name, found, folder, origin, pace)
                 _finish(folder, found, origin)
     return _result(folder.out, found, already_complete=complete)
-
-
-def file_digest(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 class _Pace:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)

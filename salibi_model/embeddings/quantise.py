@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 from jaxtyping import Bool, Float32, Shaped, UInt8
 
+from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
-from salibi_model.errors import UsageError
 from salibi_model.models.compatibility import STORED, has_identity_scale
 
 LINEAR: Final = "linear"

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import shapely
 import zarr
 
-from salibi_model.checkpoints.files import whole_file
+from salibi_data.store.filesystem import write_atomically
 from salibi_model.embeddings.inputs import Source
 from salibi_model.embeddings.writer import ATTRIBUTES_KEY, INDEX, read_bounds
 
@@ -43,7 +43,7 @@ def write_table(
         "geo": json.dumps(_geo(group, sources)),
         ATTRIBUTES_KEY: json.dumps(attributes, sort_keys=True),
     }
-    with whole_file(path) as partial:
+    with write_atomically(path) as partial:
         writer: pq.ParquetWriter | None = None
         for modality, one in sources.items():
             for columns in _runs(group[modality], modality, one):

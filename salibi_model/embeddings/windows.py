@@ -12,13 +12,13 @@ from jaxtyping import Float32, Shaped
 from rasterio.windows import Window
 from rasterio.windows import transform as window_transform
 
+from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
 from salibi_model.data.pixel_size import pixel_m
 from salibi_model.embeddings.footprints import outlines
 from salibi_model.embeddings.inputs import NOWHERE, Source, View, observed_share
 from salibi_model.embeddings.quantise import check_plausible, choose_units, to_stored
 from salibi_model.embeddings.rasters import RasterFile
-from salibi_model.errors import UsageError
 from salibi_model.models.compatibility import check_gsd
 from salibi_model.models.config import ModelConfig
 

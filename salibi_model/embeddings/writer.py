@@ -16,10 +16,10 @@ import numpy as np
 import zarr
 from jaxtyping import Float32
 
+from salibi_data.store.errors import StoreError, UsageError
+from salibi_data.store.filesystem import remove_partials, write_atomically
 from salibi_data.store.validation import read_record
-from salibi_model.checkpoints.files import whole_file
 from salibi_model.embeddings.inputs import View
-from salibi_model.errors import StoreError, UsageError
 
 ATTRIBUTES_KEY: Final = "salibi_embedding"
 """Key of the attributes of the group, and of each modality's group, that say how it was made."""
@@ -113,7 +113,7 @@ class EmbeddingFolder:
             "progress": {name: vars(one) for name, one in self._progress.items()},
         }
         self.building.mkdir(parents=True, exist_ok=True)
-        with whole_file(self._state) as partial:
+        with write_atomically(self._state) as partial:
             partial.write_text(json.dumps(content), encoding="utf-8")
 
     def finish(self, attributes: Mapping[str, Any]) -> None:
@@ -156,8 +156,7 @@ class EmbeddingFolder:
                 "another place."
             )
         self._progress = progress
-        for leftover in self.building.rglob("*.partial"):
-            leftover.unlink()
+        remove_partials(self.building)
 
 
 class Writer:

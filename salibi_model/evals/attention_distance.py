@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.checkpoints.load import load
 from salibi_model.data.store import SampleStore, check_agreement
-from salibi_model.errors import StoreError, UsageError
 from salibi_model.models.scale_alibi import ScaleAlibi
 from salibi_model.nn.alibi import patch_centres, scale_alibi_bias, slopes
 from salibi_model.nn.layers import Attention, JointBlock

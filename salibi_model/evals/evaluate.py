@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from salibi_model.addresses import bare
+from salibi_data.store.errors import StoreError, UsageError
+from salibi_data.store.redaction import redact
 from salibi_model.checkpoints.load import load
-from salibi_model.errors import StoreError, UsageError
 from salibi_model.evals.datasets.inputs import UnfitError, bands_for, modalities_for
 from salibi_model.evals.datasets.labelled import LabelledImages, open_all
 from salibi_model.evals.features import Frozen, FrozenModel, MeanColour, untrained
@@ -150,7 +150,7 @@ def open_data(
     for path in paths:
         if "://" in path or (Path(path) / "zarr.json").is_file():
             raise UsageError(
-                f"{bare(path)} is a store: its samples have no labels. Give a GEO-Bench folder or one "
+                f"{redact(path)} is a store: its samples have no labels. Give a GEO-Bench folder or one "
                 "with a folder of images per class, or take `salibi-model eval retrieval`."
             )
         found += open_all(path, gsd_m=gsd_m, partition=partition)

@@ -21,8 +21,9 @@ from jaxtyping import Bool, Float, Int64
 from rasterio.errors import NotGeoreferencedWarning
 from torch import Tensor
 
+from salibi_data.store.errors import StoreError
 from salibi_model.data.resample import resample
-from salibi_model.errors import CheckpointError, StoreError
+from salibi_model.errors import CheckpointError
 from salibi_model.evals.datasets.inputs import as_trained, bands_for, shown_shape
 from salibi_model.evals.datasets.labelled import SPLITS, LabelledImages, Split
 from salibi_model.models.base import PretrainModel

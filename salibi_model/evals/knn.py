@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 
 DISTANCES = ("cosine", "l2")
 _AT_ONCE = 1 << 24

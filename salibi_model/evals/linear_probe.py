@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.evals.metrics import label_counts, measure
 
 REGULARISATIONS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.schema import Modality
 from salibi_model.checkpoints.load import load
 from salibi_model.data.store import SampleStore, check_agreement
-from salibi_model.errors import StoreError, UsageError
 from salibi_model.models.base import PretrainModel
 from salibi_model.models.scale_alibi import ScaleAlibi
 from salibi_model.nn.losses import patch_statistics

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from salibi_data.store.errors import SalibiError, UsageError
+from salibi_data.store.filesystem import write_atomically
 from salibi_data.store.validation import read_record
-from salibi_model.checkpoints.files import whole_file
-from salibi_model.errors import ModelError, UsageError
 from salibi_model.evals import metrics as scores
 from salibi_model.evals.metrics import Outcomes, Score
 
@@ -29,7 +29,7 @@ class _Rows:
     rows: tuple[Score, ...]
 
 
-class ResultsError(ModelError):
+class ResultsError(SalibiError):
     """A results folder is damaged."""
 
 
@@ -60,14 +60,17 @@ class Results:
     def add(self, score: Score, outcomes: Outcomes) -> None:
         """Write a row, and what came out for each test sample."""
         self._outcomes.mkdir(parents=True, exist_ok=True)
-        with whole_file(self._outcomes_file(score.key)) as partial, partial.open("wb") as file:
+        with (
+            write_atomically(self._outcomes_file(score.key)) as partial,
+            partial.open("wb") as file,
+        ):
             np.save(file, outcomes, allow_pickle=False)
         # Read again: another run may have added rows since.
         self._rows = self._read() | {score.key: score}
         rows = [row.to_dict() for row in self.scores]
-        with whole_file(self._file) as partial:
+        with write_atomically(self._file) as partial:
             partial.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-        with whole_file(self.folder / "results.md") as partial:
+        with write_atomically(self.folder / "results.md") as partial:
             partial.write_text(markdown(self.scores), encoding="utf-8")
 
     def merge(self, other: "Results") -> None:

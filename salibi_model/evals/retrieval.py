@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.schema import Modality
 from salibi_model.checkpoints.load import load
 from salibi_model.data.store import SampleStore, check_agreement
-from salibi_model.errors import StoreError, UsageError
 from salibi_model.evals.features import weights_digest
 from salibi_model.evals.metrics import Score
 from salibi_model.evals.recall import Recall, check_finite, ranks, recalls

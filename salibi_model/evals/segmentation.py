@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.evals.datasets.labelled import Split
 from salibi_model.evals.features import Frozen
 from salibi_model.evals.metrics import UNLABELLED, pixel_counts

@@ -7,18 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from salibi_data import __version__
-from salibi_model.addresses import name_only
+from salibi_data.store.errors import UsageError
+from salibi_data.store.filesystem import file_sha256, remove_partials, write_atomically
+from salibi_data.store.redaction import name_only
+from salibi_data.store.version import __version__
 from salibi_model.checkpoints.files import (
     CONFIG_NAME,
     WEIGHTS_NAME,
     describe,
     model_folder,
-    whole_file,
 )
 from salibi_model.checkpoints.load import load
-from salibi_model.embeddings.embed import file_digest
-from salibi_model.errors import UsageError
 from salibi_model.evals.features import weights_digest
 from salibi_model.evals.metrics import Score
 from salibi_model.evals.results import Results
@@ -67,16 +66,17 @@ def export(
         model.config,
         training,
         name=target.resolve().name,
-        sha256=file_digest(folder / WEIGHTS_NAME),
+        sha256=file_sha256(folder / WEIGHTS_NAME),
         software_version=__version__,
         licence=licence,
         scores=scores,
     )
     target.mkdir(parents=True, exist_ok=True)
+    remove_partials(target)
     # The card first: by it a folder is known as an export that was not finished.
     _write(target / CARD_NAME, card)
     _write(target / CONFIG_NAME, json.dumps({**content, "training": training}, indent=2) + "\n")
-    with whole_file(target / WEIGHTS_NAME) as partial:
+    with write_atomically(target / WEIGHTS_NAME) as partial:
         shutil.copyfile(folder / WEIGHTS_NAME, partial)
     return target
 
@@ -127,5 +127,5 @@ def _scores_of(digest: str, results: str | Path) -> tuple[Score, ...]:
 
 
 def _write(file: Path, text: str) -> None:
-    with whole_file(file) as partial:
+    with write_atomically(file) as partial:
         partial.write_text(text, encoding="utf-8")

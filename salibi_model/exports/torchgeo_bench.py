@@ -17,10 +17,10 @@ from torchgeo_bench.datasets.base import BandSpec
 from torchgeo_bench.models._band_mapping import canonical_band_name
 from torchgeo_bench.models.interface import BenchModel
 
+from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
 from salibi_model.checkpoints.load import load
 from salibi_model.data.resample import resample
-from salibi_model.errors import UsageError
 from salibi_model.evals.datasets.inputs import COMMON_NAMES, as_trained, shown_shape
 from salibi_model.models.compatibility import check_gsd
 from salibi_model.models.config import ModelConfig

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
+from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
-from salibi_model.errors import UsageError
 from salibi_model.models.config import ModelConfig
 from salibi_model.nn.alibi import patch_centres
 from salibi_model.nn.attention import BACKENDS

@@ -8,8 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
-from salibi_model.errors import UsageError
 from salibi_model.models.config import ModelConfig
 
 STORED: Final = "stored"

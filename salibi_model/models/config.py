@@ -10,9 +10,9 @@ from itertools import combinations, pairwise
 from jaxtyping import Float
 from torch import Tensor
 
+from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
 from salibi_data.store.validation import option
-from salibi_model.errors import UsageError
 
 TRI_ENCODER = ("sar", "lores", "hires_4x")
 """Modalities of the tri-encoder, in the order in which the joint encoder takes them."""

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from salibi_data.store.errors import UsageError
 from salibi_model import distributed
-from salibi_model.errors import UsageError
 from salibi_model.models.base import ContrastiveVectors, GsdRatio, PretrainModel
 from salibi_model.models.config import ModelConfig
 from salibi_model.nn.encoders import Encoder, Head

@@ -36,8 +36,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
+from salibi_data.store.errors import UsageError
 from salibi_model import distributed
-from salibi_model.errors import UsageError
 from salibi_model.models.base import ContrastiveVectors, zero_loss
 from salibi_model.models.config import ModelConfig
 from salibi_model.models.original_parts import (

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.models.config import OBJECTIVES, TRI_ENCODER, ModelConfig
 from salibi_model.nn.alibi import distance_bias, patch_centres
 from salibi_model.nn.decoder import Decoder, sincos_positions

@@ -24,8 +24,8 @@ import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
+from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
-from salibi_model.errors import UsageError
 from salibi_model.models.base import GsdRatio, PretrainModel
 from salibi_model.models.config import ModelConfig
 from salibi_model.nn.decoder import sincos_positions

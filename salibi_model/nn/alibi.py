@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 
 
 def slopes(num_heads: int) -> Float[Tensor, " heads"]:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.nn.alibi import pair_bias, scale_alibi_bias, slopes
 from salibi_model.nn.attention_bf16_cpu import attend_per_sample
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.nn.attention import Bias, attend, attention_weights
 
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 
 
 def patch_grid(

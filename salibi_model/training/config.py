@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from salibi_data.store.errors import UsageError
 from salibi_model.data.crops import Crop
 from salibi_model.data.store import SampleStore, mean_gsd_m, shared_modalities
-from salibi_model.errors import UsageError
 from salibi_model.models.config import OBJECTIVES, SIZES, TRI_ENCODER, ModelConfig
 from salibi_model.nn.attention import BACKENDS
 from salibi_model.training.option_texts import (

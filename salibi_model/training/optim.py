@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 
 
 def adamw(

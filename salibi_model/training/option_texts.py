@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.models.config import MISTAKES
 
 

@@ -4,8 +4,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from salibi_data.store.errors import UsageError
 from salibi_model.checkpoints.files import RunFolder
-from salibi_model.errors import UsageError
 from salibi_model.training.config import TrainingConfig
 
 _FREE = {

@@ -12,12 +12,13 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from salibi_data.store.errors import UsageError
+from salibi_data.store.filesystem import hold_lock, remove_partials
 from salibi_model import distributed
 from salibi_model.checkpoints.files import RunFolder
 from salibi_model.data.loader import Batches
 from salibi_model.data.store import SampleStore
-from salibi_model.errors import CheckpointError, StoppedError, TrainingError, UsageError
-from salibi_model.locking import alone_in
+from salibi_model.errors import CheckpointError, StoppedError, TrainingError
 from salibi_model.models.base import PretrainModel
 from salibi_model.nn.masking import num_removed
 from salibi_model.training import optim
@@ -106,8 +107,24 @@ def _train(
     _check_shapes(state.model, config)
     watch = Watch(stores, config, state.model.config, device)
     is_writer = distributed.rank() == 0
-    with alone_in(folder.path, "training") if is_writer else nullcontext():
+    with _claimed(folder.path) if is_writer else nullcontext():
         return _run(state, watch, folder, device=device, on_step=on_step)
+
+
+@contextmanager
+def _claimed(run: Path) -> Iterator[None]:
+    """Hold the folder of a run and clear what a killed process left there.
+
+    Raises:
+        UsageError: another process trains in it.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    busy = UsageError(
+        f"another process is training in {run}; wait for it or stop it, or give another --out."
+    )
+    with hold_lock(run, busy=busy):
+        remove_partials(run)
+        yield
 
 
 def _run(

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from salibi_data.store.errors import UsageError
 from salibi_model.checkpoints.files import RunFolder
-from salibi_model.errors import UsageError
 from salibi_model.training.tracking import mlflow as mlflow_tracker
 from salibi_model.training.tracking.metrics_log import MetricsLog, read_metrics
 from tests.support.paths import ROOT
@@ -40,7 +40,7 @@ LOG_WITH_WANDB = """
 import os, signal, subprocess, sys
 import numpy as np
 from salibi_model.checkpoints.files import RunFolder
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.training.tracking.metrics_log import MetricsLog
 folder, config, first, last, kill = sys.argv[1], *map(eval, sys.argv[2:6])
 picture = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)

@@ -11,10 +11,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from salibi_cli.model import app as commands
+from salibi_data.store.errors import UsageError
 from salibi_model.comparison import ENTRANTS, compare, shared_budget
 from salibi_model.data.loader import Batches
 from salibi_model.data.store import SampleStore
-from salibi_model.errors import UsageError
 from salibi_model.evals.knn import KnnOptions
 from salibi_model.evals.results import Results
 from salibi_model.evals.segmentation import SegmentOptions

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from salibi_data.store.errors import UsageError
 from salibi_model.distributed import Launch, read_launch
-from salibi_model.errors import UsageError
 
 BATCH_SCRIPT = {"SLURM_JOB_ID": "5", "SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
 """What Slurm sets for a batch script; a shell of ``salloc`` has less."""

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from salibi_data.store.errors import UsageError
 
 GAP_PX = 12
 MARGIN_PX = 24
@@ -19,10 +20,8 @@ INK = (30, 30, 30)
 PAPER = (255, 255, 255)
 
 
-class FigureError(ValueError):
+class FigureError(UsageError):
     """A figure cannot be written where, or as what, it was asked for."""
-
-    exit_code: ClassVar[int] = 2
 
 
 @dataclass(frozen=True, kw_only=True)

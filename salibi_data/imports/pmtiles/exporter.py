@@ -26,9 +26,9 @@ from salibi_data.imports.pmtiles.layout import (
     metadata_of,
 )
 from salibi_data.imports.pmtiles.tile_codec import encode
-from salibi_data.inspection.verify import open_store
 from salibi_data.store.errors import SalibiError, StoreError, UsageError
-from salibi_data.store.filesystem import whole
+from salibi_data.store.filesystem import write_atomically
+from salibi_data.store.open import open_store
 from salibi_data.store.schema import ATTRIBUTES_KEY, TILE_PX
 from salibi_data.store.tiles import tile_bounds, tile_ids
 
@@ -203,7 +203,7 @@ def _writer(path: Path) -> Iterator[Any]:
     """A writer of the archive at ``path``, which appears whole when the block ends well."""
     from pmtiles.writer import Writer
 
-    with whole(path) as partial, partial.open("wb") as file:
+    with write_atomically(path) as partial, partial.open("wb") as file:
         writer: Any = Writer(file)
         # Its own is where small temporary files belong, and a release has gigabytes.
         writer.tile_f.close()

@@ -21,8 +21,9 @@ from rasterio.env import Env
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 from rasterio.io import DatasetReader
 
+from salibi_data.store.errors import StoreError, UsageError
+from salibi_data.store.redaction import first_line
 from salibi_model.data.pixel_size import dataset_pixel_m
-from salibi_model.errors import StoreError, UsageError, first_line
 from salibi_model.evals.datasets.labelled import SPLITS, Indices, LabelledImages, Split
 
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff"})

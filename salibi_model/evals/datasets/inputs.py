@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
 from salibi_model.data.store import RAW_UNITS
-from salibi_model.errors import UsageError
 from salibi_model.evals.datasets.labelled import LabelledImages
 from salibi_model.models.config import ModelConfig
 

@@ -5,8 +5,8 @@ import functools
 import numpy as np
 import torch
 
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_model import distributed
-from salibi_model.errors import StoreError, UsageError
 from salibi_model.evals.datasets.inputs import modalities_for
 from salibi_model.evals.datasets.labelled import Split, open_labelled
 from salibi_model.evals.features import FrozenModel, features

@@ -9,7 +9,8 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import UInt8
 
-from salibi_model.checkpoints.files import RunFolder, whole_file
+from salibi_data.store.filesystem import write_atomically
+from salibi_model.checkpoints.files import RunFolder
 from salibi_model.errors import CheckpointError
 from salibi_model.training.tracking.run import TrackedRun, public
 from salibi_model.training.tracking.trackers import open_trackers
@@ -73,7 +74,7 @@ class MetricsLog:
 
         self._samples.mkdir(exist_ok=True)
         path = self._samples / f"{name}-{step:08d}.png"
-        with whole_file(path) as partial:
+        with write_atomically(path) as partial:
             # Looked at once if at all: harder compression would cost more than the validation step.
             Image.fromarray(image).save(partial, format="PNG", compress_level=1)
         if self._events is not None:
@@ -87,7 +88,7 @@ class MetricsLog:
         with self._path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         self._columns = [*self._columns, *new]
-        with whole_file(self._path) as partial, partial.open("w", newline="") as file:
+        with write_atomically(self._path) as partial, partial.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns, restval="")
             writer.writeheader()
             writer.writerows(rows)
@@ -138,7 +139,7 @@ def _drop_rows_from(path: Path, step: int) -> None:
         ) from error
     # A row that a killed run cut short has no line end: its step is done again as well.
     whole = [row for row in rows if row.endswith("\n") and float(row.split(",", 1)[0]) < step]
-    with whole_file(path) as partial:
+    with write_atomically(path) as partial:
         partial.write_text("".join([header, *whole]), encoding="utf-8")
 
 

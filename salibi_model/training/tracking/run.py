@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from salibi_model.addresses import bare
-from salibi_model.checkpoints.files import RunFolder, whole_file
+from salibi_data.store.filesystem import write_atomically
+from salibi_data.store.redaction import redact
+from salibi_model.checkpoints.files import RunFolder
 
 PROJECT: Final = "salibi"
 """Project or experiment that runs go to, unless the tracker's own variable names another."""
@@ -46,7 +47,7 @@ class TrackedRun:
     def keep_identifier(self, tracker: str, identifier: str) -> None:
         """Keep it for the day the run goes on."""
         self._file(tracker).parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(self._file(tracker)) as partial:
+        with write_atomically(self._file(tracker)) as partial:
             partial.write_text(f"{identifier}\n", encoding="utf-8")
 
     def _file(self, tracker: str) -> Path:
@@ -60,10 +61,5 @@ def public(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [public(each) for each in value]
     if isinstance(value, str):
-        return bare(value)
+        return redact(value)
     return value
-
-
-def first_words(error: Exception) -> str:
-    """Say what went wrong in one short line, without what may be secret."""
-    return " ".join(public(str(error)).split())[:200] or type(error).__name__

@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Final
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.training.tracking.run import TrackedRun, Tracker
 
 TRACKERS: Final = ("wandb", "mlflow")

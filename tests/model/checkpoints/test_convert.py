@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from salibi_data.store.errors import UsageError
 from salibi_model.checkpoints.convert import convert
 from salibi_model.checkpoints.files import describe as described
-from salibi_model.errors import UsageError
 from salibi_model.evals.retrieval import retrieval
 from salibi_model.models.config import TRI_ENCODER
 from salibi_model.nn.masking import random_masks

@@ -10,9 +10,10 @@ import warnings
 import pytest
 import torch
 
+from salibi_data.store.errors import UsageError
 from salibi_model.checkpoints.convert import convert
 from salibi_model.checkpoints.files import RunFolder
-from salibi_model.errors import CheckpointError, UsageError
+from salibi_model.errors import CheckpointError
 from tests.support.model.weights.converted import HEADS, converted, written
 from tests.support.model.weights.reference_weights import authors_weights, croma_weights
 

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 import salibi_model
+from salibi_data.store.errors import UsageError
 from salibi_model.checkpoints.files import RunFolder, describe
-from salibi_model.errors import CheckpointError, UsageError
+from salibi_model.errors import CheckpointError
 from salibi_model.models import config as model_config
 from salibi_model.training.config import TrainingConfig
 from salibi_model.training.resume import resumed_config

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
 from salibi_model.data.crops import Crop
-from salibi_model.errors import UsageError
 from tests.support.model.stores import describe
 
 BASE, FINE = describe("hires"), describe("hires_4x")

@@ -17,10 +17,11 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.data.crops import Crop
 from salibi_model.data.loader import Batches
 from salibi_model.data.store import SampleStore, mean_gsd_m, shared_modalities
-from salibi_model.errors import CheckpointError, StoreError, UsageError
+from salibi_model.errors import CheckpointError
 from tests.support.model.batches import same, take
 from tests.support.model.stores import write_store
 from tests.support.paths import ROOT

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from salibi_data.store.errors import UsageError
 from salibi_model.data.loader import turn_and_flip
 from salibi_model.data.store import SampleStore
-from salibi_model.errors import UsageError
 from tests.support.model.batches import same, take
 
 NAMES = ("sar", "lores", "hires_4x")

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.warp import transform as to_crs
 
+from salibi_data.store.errors import UsageError
 from salibi_model.data.pixel_size import dataset_pixel_m, pixel_m
-from salibi_model.errors import UsageError
 from tests.support.data.real_catalogs import NAIP, OPERA, PUNJAB, REAL, needs_real
 
 SHAPE = (128, 256)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from salibi_data.store.errors import UsageError
 from salibi_model.data.sampler import epoch_order, quotas
-from salibi_model.errors import UsageError
 
 counts_of_stores = st.lists(st.integers(1, 40), min_size=1, max_size=4)
 seeds = st.integers(0, 2**31 - 1)

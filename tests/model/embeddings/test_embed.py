@@ -16,10 +16,10 @@ import xarray as xr
 import zarr
 
 import salibi_model
+from salibi_data.store.errors import UsageError
 from salibi_model.checkpoints.files import save_model
 from salibi_model.embeddings.embed import embed
 from salibi_model.embeddings.encode import read_ahead
-from salibi_model.errors import UsageError
 from tests.support.data.samples import environment, tree
 from tests.support.model.embedded import noise, raster, rows_of
 from tests.support.model.nano import nano_model

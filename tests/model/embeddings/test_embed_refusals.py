@@ -9,9 +9,9 @@ import torch
 from affine import Affine
 
 import salibi_model
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.checkpoints.files import save_model
 from salibi_model.embeddings.embed import embed
-from salibi_model.errors import StoreError, UsageError
 from tests.support.model.embedded import noise, raster, rows_of
 from tests.support.model.nano import nano_model
 
@@ -89,7 +89,7 @@ def test_what_is_no_input_is_refused(checkpoint, small_store, tmp_path):
         with pytest.raises(UsageError, match=words):
             embed(checkpoint, [tmp_path / location], out=tmp_path / "E")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(StoreError, match="not a Zarr group"):
+    with pytest.raises(StoreError, match="no Zarr group is there"):
         embed(checkpoint, [tmp_path / "folder"], out=tmp_path / "E")
     with pytest.raises(UsageError, match="nothing to embed"):
         embed(checkpoint, [], out=tmp_path / "E")

@@ -8,10 +8,10 @@ import shapely
 from affine import Affine
 from rasterio.warp import transform_geom
 
+from salibi_data.store.errors import UsageError
 from salibi_model.checkpoints.files import save_model
 from salibi_model.embeddings.embed import embed
 from salibi_model.embeddings.footprints import outline, outlines
-from salibi_model.errors import UsageError
 from tests.support.model.embedded import PLACE, UTM, noise, raster
 from tests.support.model.nano import nano_model
 

@@ -19,11 +19,11 @@ from rasterio.warp import transform_geom
 from rasterio.windows import Window
 
 import salibi_model
+from salibi_data.store.errors import UsageError
 from salibi_model.checkpoints.files import save_model
 from salibi_model.data.pixel_size import pixel_m
 from salibi_model.embeddings.embed import embed
 from salibi_model.embeddings.quantise import to_stored
-from salibi_model.errors import UsageError
 from tests.support.data.real_catalogs import NAIP, REAL, needs_real
 from tests.support.data.samples import environment
 from tests.support.model.embedded import UTM, noise, raster, rows_of

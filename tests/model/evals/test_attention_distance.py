@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from salibi_model.errors import StoreError, UsageError
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.evals.attention_distance import (
     attention_reach,
     mean_distance,

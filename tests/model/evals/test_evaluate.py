@@ -12,8 +12,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from salibi_cli.figures.scores import score_figure
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.checkpoints.files import save_model
-from salibi_model.errors import StoreError, UsageError
 from salibi_model.evals.datasets.geobench import GeoBenchTask
 from salibi_model.evals.datasets.inputs import UnfitError
 from salibi_model.evals.evaluate import Showing, UnusualImagesWarning, evaluate

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import salibi_model
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.checkpoints.convert import convert
-from salibi_model.errors import CheckpointError, StoreError, UsageError
+from salibi_model.errors import CheckpointError
 from salibi_model.evals.datasets.inputs import (
     COMMON_NAMES,
     UnfitError,

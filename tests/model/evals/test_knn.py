@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.evals import knn
 from salibi_model.evals.knn import KnnOptions, knn_predict
 

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.evals.linear_probe import LinearOptions, choose_linear, fit_linear
 
 pytestmark = pytest.mark.usefixtures("one_thread")

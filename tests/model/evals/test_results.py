@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.evals import metrics as scores
 from salibi_model.evals.metrics import interval, measure
 from salibi_model.evals.results import Results, ResultsError, markdown

@@ -9,8 +9,9 @@ import pytest
 import torch
 import zarr
 
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.data.store import SampleStore
-from salibi_model.errors import CheckpointError, StoreError, UsageError
+from salibi_model.errors import CheckpointError
 from salibi_model.evals.attention_distance import attention_reach
 from salibi_model.evals.recall import ranks, recalls
 from salibi_model.evals.reconstruction import HIDDEN, reconstruct

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import jaccard_score
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.evals.features import FrozenModel, MeanColour
 from salibi_model.evals.metrics import measure
 from salibi_model.evals.segmentation import (

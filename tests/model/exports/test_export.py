@@ -11,8 +11,9 @@ import torch
 import yaml
 
 import salibi_model
+from salibi_data.store.errors import UsageError
 from salibi_model.checkpoints.files import describe, save_model
-from salibi_model.errors import CheckpointError, UsageError
+from salibi_model.errors import CheckpointError
 from salibi_model.evals.features import weights_digest
 from salibi_model.evals.results import Results
 from salibi_model.exports.export import export

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from salibi_data.store.errors import UsageError
 from salibi_model.checkpoints.files import save_model
-from salibi_model.errors import UsageError
 from salibi_model.evals.features import FrozenModel
 from tests.support.model.labelled.labelled_arrays import coloured
 from tests.support.model.nano import SIZE, nano_model

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from salibi_data import build
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.evals.reconstruction import reconstruct
 from salibi_model.evals.retrieval import retrieval
 from salibi_model.models import config as model_config

@@ -10,10 +10,10 @@ import torch
 from typer.testing import CliRunner
 
 from salibi_cli.model import app as command_line
+from salibi_data.store.errors import UsageError
 from salibi_model.checkpoints.files import describe as described
 from salibi_model.checkpoints.files import load_model
 from salibi_model.data.store import SampleStore
-from salibi_model.errors import UsageError
 from salibi_model.evals.reconstruction import reconstruct
 from salibi_model.models import config as configuration
 from salibi_model.models.config import MISTAKES, TRI_ENCODER

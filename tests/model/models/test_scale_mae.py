@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.models.scale_mae import ScaleMae
 from salibi_model.nn.laplacian import Frequencies, frequency_targets, masked_l1
 from tests.support.model.nano import SIZE, nano_images

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.nn.alibi import patch_centres, scale_alibi_bias, slopes
 from tests.support.model.alibi_loops import bias_by_loop, slopes_by_rule
 

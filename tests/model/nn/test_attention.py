@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.attention import flex_attention as flex
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.nn import attention
 from salibi_model.nn.alibi import patch_centres
 from salibi_model.nn.attention import GroundBias, attend, attention_weights, choose_backend

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.nn.masking import num_removed, random_masks
 
 TOKENS = {"sar": 256, "lores": 256, "hires_4x": 1024}

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.data.store import SampleStore
-from salibi_model.errors import StoreError, UsageError
 from salibi_model.training.config import DEFAULTS, TrainingConfig
 from salibi_model.training.trainer import train
 from tests.support.model.nano_runs import config
@@ -18,7 +18,7 @@ from tests.support.paths import ROOT
 
 
 def test_no_store_is_refused(tmp_path):
-    with pytest.raises(StoreError, match="not a Zarr group"):
+    with pytest.raises(StoreError, match="no Zarr group is there"):
         train(config(tmp_path), out=tmp_path / "run")
 
 
@@ -74,7 +74,7 @@ def test_values_of_other_types_are_one_clear_line(tmp_path):
     }
     script = (
         "import json, sys\n"
-        "from salibi_model.errors import UsageError\n"
+        "from salibi_data.store.errors import UsageError\n"
         "from salibi_model.training.config import TrainingConfig\n"
         "for text in json.load(sys.stdin):\n"
         f"    open({str(path)!r}, 'w').write(text)\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.models.config import TRI_ENCODER, ModelConfig
 from salibi_model.models.registry import build_model
 from salibi_model.nn.masking import random_masks

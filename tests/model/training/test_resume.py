@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from salibi_data.store.errors import UsageError
+from salibi_data.store.filesystem import hold_lock
 from salibi_model.checkpoints.files import DamagedCheckpointWarning
-from salibi_model.errors import CheckpointError, UsageError
-from salibi_model.locking import alone_in
+from salibi_model.errors import CheckpointError
 from salibi_model.models import config as model_config
 from salibi_model.training.config import TrainingConfig
 from salibi_model.training.resume import resumed_config
@@ -197,7 +198,7 @@ def test_compiled_it_learns_the_same(small_store, tmp_path):
 def test_a_run_belongs_to_one_process_at_a_time(trained):
     config, run = trained
     with (
-        alone_in(run, "training"),
+        hold_lock(run, busy=UsageError("held by the test")),
         pytest.raises(UsageError, match="another process is training in"),
     ):
         train(replace(config, steps=5), out=run)

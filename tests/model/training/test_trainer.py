@@ -10,9 +10,10 @@ import pytest
 import torch
 import zarr
 
+from salibi_data.store.errors import UsageError
 from salibi_model import load
 from salibi_model.data.store import SampleStore
-from salibi_model.errors import CheckpointError, TrainingError, UsageError
+from salibi_model.errors import CheckpointError, TrainingError
 from salibi_model.models import config as model_config
 from salibi_model.training import trainer
 from salibi_model.training.config import TrainingConfig

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from rasterio.enums import ColorInterp
 
-from salibi_model.errors import StoreError, UsageError
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.evals.datasets.class_folders import _drawn_split
 from salibi_model.evals.datasets.labelled import LabelledImages, open_all, open_labelled
 from tests.support.data.real_catalogs import REAL, needs_real

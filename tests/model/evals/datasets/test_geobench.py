@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from salibi_model.errors import UsageError
+from salibi_data.store.errors import UsageError
 from salibi_model.evals.datasets.geobench import GeoBenchTask
 from salibi_model.evals.datasets.geobench_tasks import GEOBENCH_TASKS
 from salibi_model.evals.datasets.labelled import LabelledImages, open_all, open_labelled

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
-from salibi_model.errors import StoreError
+from salibi_data.store.errors import StoreError
 from salibi_model.evals.datasets.labelled import open_labelled
 from salibi_model.evals.datasets.safe_pickle import unpickle_inert
 from tests.support.model.labelled.geobench_files import write_all, write_task

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_model import load
-from salibi_model.errors import StoreError, UsageError
 from salibi_model.evals.datasets.labelled import open_labelled
 from salibi_model.evals.features import FrozenModel, features
 from salibi_model.models import config as model_config

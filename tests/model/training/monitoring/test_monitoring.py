@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from salibi_data.store.errors import StoreError, UsageError
 from salibi_model import load
 from salibi_model.data.store import SampleStore
-from salibi_model.errors import StoreError, TrainingError, UsageError
+from salibi_model.errors import TrainingError
 from salibi_model.evals.retrieval import retrieval
 from salibi_model.models import config as model_config
 from salibi_model.models.registry import build_model

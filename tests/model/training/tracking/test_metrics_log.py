@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from salibi_data.store.errors import UsageError
 from salibi_model.checkpoints.files import RunFolder
-from salibi_model.errors import UsageError
 from salibi_model.training.tracking.metrics_log import MetricsLog, read_metrics
 from salibi_model.training.tracking.run import public
 from salibi_model.training.tracking.trackers import check_trackers

@@ -16,7 +16,7 @@ import torch
 from salibi_data.store.errors import UsageError
 from salibi_model.checkpoints.files import RunFolder
 from salibi_model.data.store import SampleStore
-from salibi_model.distributed import launched
+from salibi_model.distributed import read_launch
 from salibi_model.evals.datasets.inputs import UnfitError
 from salibi_model.evals.datasets.labelled import LabelledImages
 from salibi_model.evals.evaluate import Showing, check_task, evaluate
@@ -144,7 +144,7 @@ def compare(
         UsageError: a model is not known or named twice, a run in ``out`` was trained otherwise,
             or nothing can be measured.
     """
-    if launched().world_size > 1:
+    if read_launch().world_size > 1:
         raise UsageError(
             "compare runs in one process. Train the models with torchrun and `salibi-model train`, "
             f"each into its folder below {out}; compare then measures them."

@@ -114,7 +114,7 @@ class ModelConfig:
         return self.modalities[0]
 
     @property
-    def contrasted(self) -> tuple[tuple[str, str], ...]:
+    def contrastive_pairs(self) -> tuple[tuple[str, str], ...]:
         """Pairs of the contrastive loss: neighbours in order first, then the others."""
         if "contrastive" not in self.objectives:
             return ()
@@ -229,7 +229,7 @@ class ModelConfig:
         if not self.objectives:
             raise UsageError(f"give at least one objective of {', '.join(OBJECTIVES)}.")
         for name in self.names if "reconstruction" not in self.objectives else ():
-            if not any(name in pair for pair in self.contrasted):
+            if not any(name in pair for pair in self.contrastive_pairs):
                 raise UsageError(
                     f"modality {name!r} has no part in any loss; leave it out of --modalities, or "
                     "name a pair with it."

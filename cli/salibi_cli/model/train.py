@@ -95,9 +95,9 @@ def _progress_note(metrics: Mapping[str, float]) -> str:
 
 
 def _is_first_process() -> bool:
-    from salibi_model.distributed import launched
+    from salibi_model.distributed import read_launch
 
-    return launched().rank == 0
+    return read_launch().rank == 0
 
 
 def _print_training(result: TrainingResult) -> None:

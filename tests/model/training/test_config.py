@@ -19,7 +19,7 @@ from tests.support.paths import ROOT
 
 
 def test_no_store_is_refused(tmp_path):
-    with pytest.raises(StoreError, match="not a Zarr group"):
+    with pytest.raises(StoreError, match="no Zarr group is there"):
         train(config(tmp_path), out=tmp_path / "run")
 
 

@@ -22,7 +22,7 @@ from salibi_data.catalog.scenes import Scene, newest_processing, scene_from_item
 from salibi_data.catalog.static_items import Item, read_items
 from salibi_data.store.errors import CatalogError, UsageError
 from salibi_data.store.filesystem import write_atomically
-from salibi_data.store.redaction import in_one_line
+from salibi_data.store.redaction import redacted_line
 
 if TYPE_CHECKING:
     from pystac_client import Client
@@ -247,7 +247,7 @@ class CatalogSearch:
                 if pause_s is None:
                     raise CatalogError(
                         f"catalog {self.catalog.name!r} at {self.catalog.url} cannot be searched "
-                        f"for {sensor.collection}: {in_one_line(error)}. Check the address and the "
+                        f"for {sensor.collection}: {redacted_line(error)}. Check the address and the "
                         "network, and run again; what was found is kept."
                     ) from error
                 time.sleep(pause_s * random.uniform(0.5, 1.5))

@@ -13,7 +13,7 @@ from salibi_data.sources import rate_limits
 from salibi_data.sources.http import HEADER_BYTES, RemoteFile, classify_status
 from salibi_data.sources.rate_limits import HttpSettings
 from salibi_data.store.errors import ReadError, ReadKind
-from salibi_data.store.redaction import bare
+from salibi_data.store.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,7 +135,7 @@ def _open_remote(file: RemoteFile, where: str) -> Iterator[Any]:
     from salibi_data.sources.gdal_opener import SingleFileSystem
 
     # GDAL sees only the file name, so that neither its cache nor its messages hold the address.
-    name = re.sub(r"[^\w.-]", "_", bare(where).rsplit("/", 1)[-1]) or "raster"
+    name = re.sub(r"[^\w.-]", "_", redact(where).rsplit("/", 1)[-1]) or "raster"
     container = SingleFileSystem(file, name)
     problem = ""
     try:
@@ -222,4 +222,4 @@ def describe_error(error: BaseException) -> str:
         messages.insert(0, " ".join(str(cause).split()).rstrip(". "))
         cause = cause.__cause__
     text = ". ".join(dict.fromkeys(message for message in messages if message))
-    return bare(text)[:200].rstrip(". ") or type(error).__name__
+    return redact(text)[:200].rstrip(". ") or type(error).__name__

@@ -26,7 +26,7 @@ from salibi_data.sources import rate_limits, sas_tokens
 from salibi_data.sources.byte_ranges import ByteRange, extract, plan_requests
 from salibi_data.sources.rate_limits import HttpSettings, deadline
 from salibi_data.store.errors import ReadError, ReadKind
-from salibi_data.store.redaction import bare
+from salibi_data.store.redaction import redact
 from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class RemoteFile:
         self._header = self._fetch((0, HEADER_BYTES))
 
     def __repr__(self) -> str:
-        return f"RemoteFile({bare(self._href)!r})"
+        return f"RemoteFile({redact(self._href)!r})"
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return ``size`` bytes from ``offset``; fewer only at the end of the file."""
@@ -354,7 +354,7 @@ def _session(pid: int) -> Session:
 def _unsigned(record: logging.LogRecord) -> bool:
     if isinstance(record.args, tuple):
         record.args = tuple(
-            argument if isinstance(argument, int | float) else bare(str(argument))
+            argument if isinstance(argument, int | float) else redact(str(argument))
             for argument in record.args
         )
     return True

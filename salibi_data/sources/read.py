@@ -16,7 +16,7 @@ from salibi_data.sources.georeference import SceneRaster, read_placement
 from salibi_data.sources.sentinel1_calibration import load_gamma
 from salibi_data.sources.sentinel2_offset import offset_warnings
 from salibi_data.store.errors import ReadError
-from salibi_data.store.redaction import bare
+from salibi_data.store.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -92,7 +92,7 @@ def _read_once(
 ) -> SceneRaster | None:
     from salibi_data.sources.gdal import translate_gdal_errors
 
-    where = f"asset {asset!r} of {scene.id} at {bare(scene.hrefs[asset])}"
+    where = f"asset {asset!r} of {scene.id} at {redact(scene.hrefs[asset])}"
     with _open_asset(catalog, scene, asset, where) as dataset:
         with translate_gdal_errors(where, _ADVICE["unusable"]):
             file_placement = read_placement(dataset, product, where=where)

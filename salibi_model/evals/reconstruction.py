@@ -230,7 +230,9 @@ def _predict(
         values, valid, hidden = flat, flat.bool(), ~flat.bool()  # nothing is known of it
         if name in images:
             stored = patchify(images[name], model.config.patch_px)
-            values, valid, hidden = model.truth(name, stored, masks[name].removed, grid)
+            values, valid, hidden = model.reconstruction_target(
+                name, stored, masks[name].removed, grid
+            )
         if model.config.normalise_patches:
             mean, variance = patch_statistics(values, valid)
             guess, flat = guess * variance.sqrt() + mean, mean.expand_as(guess)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from salibi_data.viewer.samples import Samples
+from salibi_data.viewer.samples import ViewedSamples
 from salibi_data.viewer.server import Server
 from salibi_data.viewer.site import Site
 from salibi_model.data.render_rgb import as_rgb
@@ -49,7 +49,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def url(store):
-    with served(Server(Site(Samples(store), as_rgb))) as address:
+    with served(Server(Site(ViewedSamples(store), as_rgb))) as address:
         yield address
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +27,7 @@ from salibi_data.store.redaction import redacted_line
 
 if TYPE_CHECKING:
     from salibi_data.catalog.providers import Catalog, Sensor
+    from salibi_data.store.progress import Progress
     from salibi_data.store.tiles import Bounds
 
 Interval = tuple[datetime, datetime]
@@ -61,7 +62,7 @@ def parse_dates(text: str) -> Interval:
     return first, last
 
 
-def resolve(catalog: Catalog, *, progress: Callable[[int, int], None] | None = None) -> Catalog:
+def resolve(catalog: Catalog, *, progress: Progress | None = None) -> Catalog:
     """``catalog``, or the static one it stands for: the sample is drawn on its first use."""
     if catalog.kind != "sample":
         return catalog

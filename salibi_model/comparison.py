@@ -25,7 +25,8 @@ from salibi_model.evals.metrics import Score
 from salibi_model.evals.probes import Options
 from salibi_model.evals.results import Results
 from salibi_model.models.registry import build_model
-from salibi_model.training.config import TrainingConfig
+from salibi_model.training.config import TrainingConfig, options_with
+from salibi_model.training.resolution import describe_model, resolve
 from salibi_model.training.resume import check_same_run
 from salibi_model.training.trainer import TrainingProgress, TrainingResult, train
 
@@ -57,17 +58,6 @@ and of low resolution, and CROMA trained identically. No intervals were given.""
 
 _METHOD_SETTINGS: Final = ("k", "distance", "temperature")
 """Settings that two rows of one method may differ in, apart from what the model is."""
-
-_SHARED: Final = frozenset(
-    {
-        *("stores", "weights", "seed", "steps", "epochs", "batch_size", "lr", "warmup_share"),
-        *("crop_px", "crop_share", "mask_ratio", "weight_decay", "size", "ema"),
-    }
-)
-"""What all models have in common: a comparison of models is not one of these."""
-
-_OWN: Final = ("modalities", "objectives", "pairs", "fusion", "fine_target", "depths")
-"""What belongs to the model that a configuration was made for, and to no other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +194,7 @@ def shared_budget(config: TrainingConfig, models: Sequence[str]) -> dict[str, Tr
         )
     entrants = {_name(model): _entrant(config, model) for model in models}
     stores = [SampleStore(location) for location in config.stores]
-    first = next(iter(entrants.values())).resolve(stores)
+    first = resolve(next(iter(entrants.values())), stores)
     return {
         name: replace(
             entrant, steps=first.steps, epochs=0, batch_size=first.batch_size, lr=first.lr
@@ -244,7 +234,7 @@ def _entrant(config: TrainingConfig, model: str) -> TrainingConfig:
     changes = dict(ENTRANTS[model]) if model in ENTRANTS else _from_file(model)
     if changes.get("model", config.model) != config.model:
         plain = TrainingConfig()
-        changes = {name: getattr(plain, name) for name in _OWN} | changes
+        changes = {name: getattr(plain, name) for name in options_with(compared="own")} | changes
     return replace(config, **changes)
 
 
@@ -262,7 +252,7 @@ def _from_file(model: str) -> dict[str, Any]:
     own = asdict(TrainingConfig.from_toml(model))
     with Path(model).open("rb") as file:
         named = tomllib.load(file)
-    if shared := sorted(_SHARED & set(named)):
+    if shared := sorted(set(options_with(compared="shared")) & set(named)):
         raise UsageError(
             f"{model} sets {', '.join(shared)}, which all models share; leave it out there, and "
             "give it to `compare`, by an option or --config."
@@ -278,10 +268,10 @@ def _check_all(entrants: Mapping[str, TrainingConfig], folder: Path) -> None:
     """
     for name, entrant in entrants.items():
         stores = [SampleStore(location) for location in entrant.stores]
-        resolved = entrant.resolve(stores)
+        resolved = resolve(entrant, stores)
         try:
             with torch.device("meta"):
-                build_model(resolved.model_config(stores))
+                build_model(describe_model(resolved, stores))
         except UsageError as error:
             raise UsageError(f"{name}: {error}") from error
         check_same_run(resolved, RunFolder(folder / name), resume=False)

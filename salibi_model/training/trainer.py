@@ -26,6 +26,7 @@ from salibi_model.training.allocator import keep_freed_memory
 from salibi_model.training.config import TrainingConfig
 from salibi_model.training.grad_cache import LossStep, MaskedBatch, add_gradients, mask_batch
 from salibi_model.training.monitoring.schedule import Watch, Watched, is_due
+from salibi_model.training.resolution import crop, resolve
 from salibi_model.training.resume import check_same_run
 from salibi_model.training.signals import STOP_SIGNALS, StopSignals
 from salibi_model.training.state import RunState
@@ -105,7 +106,7 @@ def _train(
     on_step: TrainingProgress | None,
 ) -> TrainingResult:
     stores = [SampleStore(location) for location in config.stores]
-    config = config.resolve(stores, world_size=distributed.world_size())
+    config = resolve(config, stores, world_size=distributed.world_size())
     check_same_run(config, folder, resume=resume)
     check_trackers(config.trackers)
     state = RunState.start(config, stores, _batches(config, stores, device), device)
@@ -219,7 +220,7 @@ def _batches(config: TrainingConfig, stores: list[SampleStore], device: torch.de
         rank=distributed.rank(),
         world_size=distributed.world_size(),
         weights=config.weights,
-        crop=config.crop,
+        crop=crop(config),
         workers=config.workers,
         pin=device.type == "cuda",
     )

@@ -14,6 +14,7 @@ from typing import Any, Final
 import torch
 
 from salibi_data.store.errors import UsageError
+from salibi_data.store.progress import StageProgress
 from salibi_model.checkpoints.files import RunFolder
 from salibi_model.data.store import SampleStore
 from salibi_model.distributed import read_launch
@@ -21,13 +22,13 @@ from salibi_model.evals.datasets.inputs import UnfitError
 from salibi_model.evals.datasets.labelled import LabelledImages
 from salibi_model.evals.evaluate import Showing, check_task, evaluate
 from salibi_model.evals.metrics import Score
-from salibi_model.evals.probes import Options, Progress
+from salibi_model.evals.probes import Options
 from salibi_model.evals.results import Results
 from salibi_model.models.registry import build_model
 from salibi_model.training.config import TrainingConfig, options_with
 from salibi_model.training.resolution import describe_model, resolve
 from salibi_model.training.resume import check_same_run
-from salibi_model.training.trainer import TrainingResult, train
+from salibi_model.training.trainer import TrainingProgress, TrainingResult, train
 
 ENTRANTS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
@@ -57,9 +58,6 @@ and of low resolution, and CROMA trained identically. No intervals were given.""
 
 _METHOD_SETTINGS: Final = ("k", "distance", "temperature")
 """Settings that two rows of one method may differ in, apart from what the model is."""
-
-OnStep = Callable[[str, int, int, Mapping[str, float]], None]
-"""Called with (model, steps done, total, the step's metrics)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +112,8 @@ def compare(
     out: str | Path,
     scales: Sequence[float] = (1.0,),
     device: str = "auto",
-    on_step: OnStep | None = None,
-    on_progress: Progress = lambda _done, _total, _note: None,
+    on_step: Callable[[str, int, int, Mapping[str, float]], None] | None = None,
+    on_progress: StageProgress = lambda _done, _total, _note: None,
     on_skip: Callable[[str], None] = lambda _why: None,
 ) -> Comparison:
     """Train models with one budget on one order of samples, and measure all by the same methods.
@@ -136,8 +134,8 @@ def compare(
             are measured as they are; rows of results that are there are not computed again.
         scales: at which images are shown, see :class:`~salibi_model.evals.evaluate.Showing`.
         device: where to compute.
-        on_step: told about training.
-        on_progress: told about evaluation.
+        on_step: called with (model, steps done, steps in all, the step's metrics).
+        on_progress: progress of the evaluation.
         on_skip: told in words what was not measured, and why.
 
     Raises:
@@ -159,7 +157,7 @@ def compare(
             entrant,
             out=folder / name,
             device=device,
-            on_step=None if on_step is None else _told(on_step, name),
+            on_step=None if on_step is None else _with_name(on_step, name),
         )
     results = Results(folder)
     scores: list[Score] = []
@@ -283,7 +281,9 @@ def _name(model: str) -> str:
     return Path(model).stem if model.endswith(".toml") else model
 
 
-def _told(on_step: OnStep, name: str) -> Callable[[int, int, Mapping[str, float]], None]:
+def _with_name(
+    on_step: Callable[[str, int, int, Mapping[str, float]], None], name: str
+) -> TrainingProgress:
     return lambda done, total, metrics: on_step(name, done, total, metrics)
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from salibi_data.catalog.dates import Interval
     from salibi_data.catalog.providers import Catalog, Sensor
+    from salibi_data.store.progress import Progress
     from salibi_data.store.tiles import Bounds
 
 SEARCH_TIMEOUT_S: Final = 60
@@ -46,9 +47,7 @@ PAGE_ITEMS: Final = 250
 """Items per page that an API is asked for."""
 
 
-def resolve_catalog(
-    catalog: Catalog, *, progress: Callable[[int, int], None] | None = None
-) -> Catalog:
+def resolve_catalog(catalog: Catalog, *, progress: Progress | None = None) -> Catalog:
     """Replace the sample catalog by a static one, which is drawn on first use; keep all others.
 
     Args:

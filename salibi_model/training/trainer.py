@@ -2,11 +2,11 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -33,7 +33,12 @@ from salibi_model.training.state import RunState
 from salibi_model.training.tracking.metrics_log import MetricsLog
 from salibi_model.training.tracking.trackers import check_trackers
 
-OnStep = Callable[[int, int, Mapping[str, float]], None]
+
+class TrainingProgress(Protocol):
+    """Receives the metrics of each training step."""
+
+    def __call__(self, done: int, total: int, metrics: Mapping[str, float], /) -> None:
+        """Take note of a step: its number, the steps in all, and its row of ``metrics.csv``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +59,7 @@ def train(
     out: str | Path,
     resume: bool = False,
     device: str = "auto",
-    on_step: OnStep | None = None,
+    on_step: TrainingProgress | None = None,
 ) -> TrainingResult:
     """Train a model on stores; a run that is there already goes on from its last checkpoint.
 
@@ -98,7 +103,7 @@ def _train(
     *,
     resume: bool,
     device: torch.device,
-    on_step: OnStep | None,
+    on_step: TrainingProgress | None,
 ) -> TrainingResult:
     stores = [SampleStore(location) for location in config.stores]
     config = resolve(config, stores, world_size=distributed.world_size())
@@ -134,7 +139,7 @@ def _run(
     folder: RunFolder,
     *,
     device: torch.device,
-    on_step: OnStep | None,
+    on_step: TrainingProgress | None,
 ) -> TrainingResult:
     config, model, batches, optimizer = state.config, state.model, state.batches, state.optimizer
     first_step = state.restore(folder.load_last(device))

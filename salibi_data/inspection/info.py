@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salibi_data.inspection.verify import open_store
 from salibi_data.plans.splits import leakage
-from salibi_data.store.open import StoreFiles
+from salibi_data.store.open import StoreFiles, open_store
 from salibi_data.store.schema import SPLITS, StoreAttributes
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from salibi_data.store.errors import UsageError
-from salibi_data.store.redaction import bare
+from salibi_data.store.redaction import redact
 
 _SERVER_MAX_ZOOM: Final = 19
 """Highest zoom asked of a tile server, which does not state its own."""
@@ -43,7 +43,7 @@ class Basemap:
     @property
     def may_contain_secret(self) -> bool:
         """Whether the address contains a query or a user name."""
-        return bare(self.tiles) != self.tiles
+        return redact(self.tiles) != self.tiles
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings of the page's map as JSON content."""
@@ -118,7 +118,7 @@ def open_basemap(location: str, *, attribution: str = "") -> Basemap:
     if re.match(r"https?://", location):
         if not all(part in location for part in ("{z}", "{x}", "{y}")):
             raise UsageError(
-                f"the address {bare(location)} names no tiles; it needs {{z}}, {{x}} and {{y}}, as in "
+                f"the address {redact(location)} names no tiles; it needs {{z}}, {{x}} and {{y}}, as in "
                 "https://tiles.example/{z}/{x}/{y}.png."
             )
         return Basemap(

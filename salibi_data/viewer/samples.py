@@ -17,7 +17,7 @@ import numpy as np
 from salibi_data.store import geoparquet
 from salibi_data.store.errors import StoreError
 from salibi_data.store.open import StoreFiles
-from salibi_data.store.redaction import bare
+from salibi_data.store.redaction import redact
 from salibi_data.store.schema import MANIFEST_NAME, SAMPLES_NAME, SPLITS
 from salibi_data.store.tiles import tile_bounds
 
@@ -186,7 +186,7 @@ def _json_value(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
-    return bare(value) if isinstance(value, str) else value
+    return redact(value) if isinstance(value, str) else value
 
 
 def as_json(content: Any) -> bytes:

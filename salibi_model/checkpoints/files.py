@@ -22,6 +22,7 @@ from torch import Tensor
 
 from salibi_data.store.errors import UsageError
 from salibi_data.store.filesystem import write_atomically
+from salibi_data.store.redaction import first_line
 from salibi_data.store.version import __version__
 from salibi_model.checkpoints.description import (
     COPY_AGAIN,
@@ -30,7 +31,7 @@ from salibi_model.checkpoints.description import (
     read_description,
 )
 from salibi_model.distributed import choose_device
-from salibi_model.errors import CheckpointError, first_line
+from salibi_model.errors import CheckpointError
 from salibi_model.models.base import PretrainModel
 from salibi_model.models.config import ModelConfig
 from salibi_model.models.registry import build_model

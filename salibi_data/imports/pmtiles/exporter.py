@@ -5,7 +5,7 @@ One archive after another, tile after tile in the order of their ids; each archi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,19 +26,17 @@ from salibi_data.imports.pmtiles.layout import (
     metadata_of,
 )
 from salibi_data.imports.pmtiles.tile_codec import encode
-from salibi_data.inspection.verify import open_store
 from salibi_data.store.errors import SalibiError, StoreError, UsageError
 from salibi_data.store.filesystem import write_atomically
+from salibi_data.store.open import open_store
 from salibi_data.store.schema import ATTRIBUTES_KEY, TILE_PX
 from salibi_data.store.tiles import tile_bounds, tile_ids
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from salibi_data.store.progress import Progress
     from salibi_data.store.schema import StoreAttributes
-
-Progress = Callable[[int, int], None]
-"""Called with (images done, images in all)."""
 
 Tile = tuple[int, bytes]
 """PMTiles id and PNG."""

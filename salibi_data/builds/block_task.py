@@ -16,8 +16,8 @@ from salibi_data.builds.parts import write_part
 from salibi_data.sources import gdal as rasters
 from salibi_data.sources import http as remote
 from salibi_data.sources import rate_limits as limits
+from salibi_data.store import __version__
 from salibi_data.store.errors import GridError, ReadError, StoreError
-from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
     from salibi_data.assembly.workspace import Workshop

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from salibi_data.inspection.check_images import check_images, image_shards
 from salibi_data.inspection.check_index import check_arrays, check_index, check_table
@@ -12,7 +12,6 @@ from salibi_data.store.errors import VerificationError
 from salibi_data.store.open import Entry, StoreFiles
 from salibi_data.store.schema import (
     MANIFEST_NAME,
-    StoreAttributes,
 )
 from salibi_data.store.storage import is_url
 
@@ -37,16 +36,6 @@ class Verification:
     checks: tuple[str, ...]
     against_source: Mapping[str, float] | None = None
     """Samples read again, and the largest and mean difference in stored steps."""
-
-
-def open_store(store: str | Path) -> tuple[Any, StoreAttributes]:
-    """The Zarr group and its attributes, of a store or of the newest release at an address.
-
-    Raises:
-        StoreError: no folder, no Zarr group, not a finished store, or it cannot be reached.
-        StoreError: not ours, damaged, or of a newer schema.
-    """
-    return StoreFiles.at(store).open()
 
 
 def verify(

@@ -26,9 +26,9 @@ from salibi_data.sources import rate_limits as limits
 from salibi_data.sources import sas_tokens as tokens
 from salibi_data.sources.byte_ranges import ByteRange, cut, to_fetch
 from salibi_data.sources.rate_limits import HttpSettings, deadline
+from salibi_data.store import __version__
 from salibi_data.store.errors import ReadError, ReadKind
 from salibi_data.store.redaction import bare
-from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
     from requests import Response, Session

@@ -294,3 +294,13 @@ def _no_store(where: str) -> StoreError:
         f"{where} is not a Salibi store: no Zarr group is there. Check the path, or build one with "
         "`salibi-data build`."
     )
+
+
+def open_store(store: str | Path) -> tuple[Any, StoreAttributes]:
+    """The Zarr group and its attributes, of a store or of the newest release at an address.
+
+    Raises:
+        StoreError: no folder, no Zarr group, not a finished store, or it cannot be reached.
+        StoreError: not ours, damaged, or of a newer schema.
+    """
+    return StoreFiles.at(store).open()

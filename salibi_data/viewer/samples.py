@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data.inspection.verify import open_store
 from salibi_data.store import geoparquet
 from salibi_data.store.errors import StoreError
+from salibi_data.store.open import open_store
 from salibi_data.store.redaction import bare
 from salibi_data.store.schema import MANIFEST_NAME, SAMPLES_NAME, SPLITS
 from salibi_data.store.tiles import tile_bounds

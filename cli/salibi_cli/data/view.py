@@ -61,11 +61,11 @@ def view(
 
     As files for any web server: `salibi-data view data/micro.zarr --export page`
     """
+    from salibi_data.store.render_rgb import as_rgb
     from salibi_data.viewer.basemap import load
     from salibi_data.viewer.samples import Samples
     from salibi_data.viewer.site import Site
     from salibi_data.viewer.tiles import EXACT
-    from salibi_model.data.render_rgb import as_rgb
 
     if as_json and export is None:
         raise UsageError("--json tells what an export holds; give --export DIR too.")

@@ -26,9 +26,9 @@ from salibi_data.imports.pmtiles.layout import (
     metadata_of,
 )
 from salibi_data.imports.pmtiles.tile_codec import encode
-from salibi_data.inspection.verify import open_store
 from salibi_data.store.errors import SalibiError, StoreError, UsageError
 from salibi_data.store.filesystem import write_atomically
+from salibi_data.store.open import open_store
 from salibi_data.store.schema import ATTRIBUTES_KEY, TILE_PX
 from salibi_data.store.tiles import tile_bounds, tile_ids
 

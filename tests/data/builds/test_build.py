@@ -12,10 +12,11 @@ import pytest
 
 from salibi_data.builds.build import build
 from salibi_data.builds.status import status
-from salibi_data.inspection.verify import open_store, verify
+from salibi_data.inspection.verify import verify
 from salibi_data.plans.plan import Plan
 from salibi_data.plans.planner import plan
 from salibi_data.store.errors import SelectionError, StoreError, UsageError
+from salibi_data.store.open import open_store
 from salibi_data.store.schema import SPLITS
 from salibi_data.store.tiles import tile_bounds
 from tests.support.data import samples

@@ -15,7 +15,8 @@ import pytest
 
 from salibi_data import build
 from salibi_data.catalog.variants import load_variant
-from salibi_data.inspection.verify import open_store, verify
+from salibi_data.inspection.verify import verify
+from salibi_data.store.open import open_store
 from salibi_data.store.tiles import TileXYZ
 from tests.support.data.oracle import warped
 from tests.support.paths import ROOT

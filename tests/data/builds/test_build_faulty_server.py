@@ -12,8 +12,9 @@ import pytest
 from salibi_data.builds.build import build
 from salibi_data.builds.run_log import RunLog
 from salibi_data.builds.status import status
-from salibi_data.inspection.verify import open_store, verify
+from salibi_data.inspection.verify import verify
 from salibi_data.plans.planner import plan
+from salibi_data.store.open import open_store
 from tests.support.data import samples
 from tests.support.data.samples import tree
 from tests.support.services.servers import FAULTS, RangeServer, serve

@@ -11,10 +11,10 @@ import rasterio
 from rasterio.crs import CRS
 
 from salibi_data.builds.build import build
-from salibi_data.inspection.verify import open_store
 from salibi_data.pixels import warp as align
 from salibi_data.sources.read import Source
 from salibi_data.store.errors import ReadError
+from salibi_data.store.open import open_store
 from salibi_data.store.tiles import PixelGrid
 from tests.support.data import cogs, samples
 

@@ -12,10 +12,11 @@ from salibi_data.derived.merge import merge
 from salibi_data.derived.selection import Selection
 from salibi_data.derived.subset import subset
 from salibi_data.inspection.info import info
-from salibi_data.inspection.verify import open_store, verify
+from salibi_data.inspection.verify import verify
 from salibi_data.releases.publish import publish
 from salibi_data.store import geoparquet
 from salibi_data.store.errors import SelectionError, StoreError
+from salibi_data.store.open import open_store
 from salibi_data.store.schema import SPLITS
 from salibi_data.store.storage import place
 from tests.support.data import samples

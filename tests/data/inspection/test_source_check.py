@@ -11,9 +11,10 @@ import pytest
 import rasterio
 
 from salibi_data.builds.build import build
-from salibi_data.inspection.verify import open_store, verify
+from salibi_data.inspection.verify import verify
 from salibi_data.plans.planner import plan
 from salibi_data.store.errors import ReadError, SelectionError, UsageError, VerificationError
+from salibi_data.store.open import open_store
 from tests.support.data import samples
 
 UPDATE = {"IGNORE_COG_LAYOUT_BREAK": "YES"}

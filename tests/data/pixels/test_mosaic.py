@@ -23,7 +23,7 @@ from rasterio.warp import transform, transform_bounds
 from shapely.geometry import box, mapping
 
 from salibi_data import build
-from salibi_data.inspection.verify import open_store
+from salibi_data.store.open import open_store
 from salibi_data.store.tiles import PixelGrid, TileXYZ
 from tests.support.data.variants_toml import ALL_TRAIN, SAR
 

@@ -17,11 +17,11 @@ from rasterio.warp import transform_bounds
 
 from salibi_data.builds.build import build
 from salibi_data.catalog.variants import ModalityRecipe
-from salibi_data.inspection.verify import open_store
 from salibi_data.pixels import warp as align
 from salibi_data.pixels.resample_gdal import shrinking_factor
 from salibi_data.sources.read import Source
 from salibi_data.store.errors import GridError
+from salibi_data.store.open import open_store
 from salibi_data.store.tiles import PixelGrid, TileXYZ
 from tests.support.data import real_catalogs
 from tests.support.data.oracle import plain_average, warped

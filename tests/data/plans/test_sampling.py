@@ -23,13 +23,14 @@ from salibi_data.builds.status import BuildReport, status
 from salibi_data.catalog.providers import load_catalog
 from salibi_data.catalog.scenes import Scene
 from salibi_data.catalog.variants import load_variant
-from salibi_data.inspection.verify import open_store, verify
+from salibi_data.inspection.verify import verify
 from salibi_data.plans import sampling as lots
 from salibi_data.plans import splits
 from salibi_data.plans.draft import Draft
 from salibi_data.plans.picks import CellSelection
 from salibi_data.plans.plan import Plan
 from salibi_data.plans.planner import plan
+from salibi_data.store.open import open_store
 from salibi_data.store.tiles import Tiles
 from tests.support.data.samples import tree
 from tests.support.services.servers import RangeServer, StacServer, serve

@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from salibi_data.inspection.info import info
-from salibi_data.inspection.verify import open_store, verify
+from salibi_data.inspection.verify import verify
 from salibi_data.releases.publish import publish
 from salibi_data.store import geoparquet
 from salibi_data.store.errors import VerificationError
+from salibi_data.store.open import open_store
 from salibi_data.store.schema import Release
 from tests.support.data import samples
 

@@ -16,7 +16,7 @@ from rasterio.enums import Resampling
 from rasterio.transform import Affine
 
 from salibi_data import build
-from salibi_data.inspection.verify import open_store
+from salibi_data.store.open import open_store
 from salibi_data.store.tiles import PixelGrid, TileXYZ
 from tests.support.data import real_catalogs
 from tests.support.data.oracle import warped

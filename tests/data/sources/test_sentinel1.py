@@ -22,12 +22,12 @@ from salibi_data import build
 from salibi_data.catalog.providers import Catalog, catalog_from_dict, load_catalog, with_grd
 from salibi_data.catalog.scenes import Scene
 from salibi_data.catalog.variants import check_fit, load_variant, used_assets
-from salibi_data.inspection.verify import open_store
 from salibi_data.pixels import warp as align
 from salibi_data.sources.control_points import ControlPoints
 from salibi_data.sources.read import read_asset
 from salibi_data.sources.sentinel1_calibration import GammaTable, parse_gamma
 from salibi_data.store.errors import ReadError, UsageError
+from salibi_data.store.open import open_store
 from salibi_data.store.tiles import PixelGrid, TileXYZ
 from tests.support.data.tiles import tiles_within
 from tests.support.data.variants_toml import ALL_TRAIN, SAR

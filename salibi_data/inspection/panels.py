@@ -57,33 +57,29 @@ def _writable(suffix: str) -> bool:
     return True
 
 
-def save_panels(
+def draw_panels(
     rows: Sequence[Sequence[Panel]],
-    path: str | Path,
     *,
     row_labels: Sequence[str] = (),
     heading: str = "",
     edge_px: int = 512,
-) -> None:
-    """Draw rows of panels and write them to ``path`` (PNG, or what its suffix says).
+) -> Image.Image:
+    """Draw rows of panels as one picture.
 
     Every panel is ``edge_px`` wide: an image of that size is shown pixel by pixel, a coarser one
     is enlarged by a whole factor without smoothing, a finer one averaged by a whole factor, so
-    that features on the ground line up between panels to the pixel. Column titles stand once on top where all rows share them, and
-    above each panel otherwise.
+    that features on the ground line up between panels to the pixel. Column titles stand once on
+    top where all rows share them, and above each panel otherwise.
 
     Args:
         rows: panels of equal ground, row by row; rows may differ in length.
-        path: the file to write; its folder is made.
         row_labels: one per row, drawn at its left.
         heading: text above everything.
         edge_px: edge of a panel in the figure.
 
     Raises:
-        FigureError: ``path`` names no picture.
         ValueError: an image is no (H, W, 3) uint8, or its edge and ``edge_px`` do not divide.
     """
-    check_path(path)
     title_font, heading_font = _font(TITLE_PT), _font(HEADING_PT)
     line = int(TITLE_PT * 1.5)
     shared = len({tuple(panel.title for panel in row) for row in rows}) == 1
@@ -110,8 +106,32 @@ def save_panels(
             if number == 0 or not shared:
                 draw.text((x, y - line + 2), panel.title, INK, title_font)
             canvas.paste(_at_edge(panel, edge_px), (x, y))
+    return canvas
+
+
+def save_panels(
+    rows: Sequence[Sequence[Panel]],
+    path: str | Path,
+    *,
+    row_labels: Sequence[str] = (),
+    heading: str = "",
+    edge_px: int = 512,
+) -> None:
+    """Draw rows of panels as :func:`draw_panels` does, and write them to a file.
+
+    Raises:
+        FigureError: ``path`` names no picture.
+        ValueError: an image is no (H, W, 3) uint8, or its edge and ``edge_px`` do not divide.
+    """
+    check_path(path)
+    picture = draw_panels(rows, row_labels=row_labels, heading=heading, edge_px=edge_px)
+    save_picture(picture, path)
+
+
+def save_picture(picture: Image.Image, path: str | Path) -> None:
+    """Write a picture to a file, in the format of its suffix; its folder is made."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    canvas.save(path)
+    picture.save(path)
 
 
 def _width(rows: Sequence[Sequence[Panel]], left: int, edge_px: int) -> int:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from jaxtyping import install_import_hook
 
+from tests.support.once import made_once
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -38,21 +40,25 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of 10 training and 6 validation samples, with all four modalities."""
+    """A store of 10 training and 6 validation samples, with all four modalities; read only."""
     from tests.support.model.stores import write_store
 
-    return write_store(tmp_path_factory.mktemp("small") / "small.zarr", num_samples=16)
+    folder = made_once(
+        tmp_path_factory, "small", lambda folder: write_store(folder / "small.zarr", num_samples=16)
+    )
+    return folder / "small.zarr"
 
 
 @pytest.fixture(scope="session")
 def sample_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a small sample catalog; not to be written to."""
+    """Folder of a small sample catalog; read only."""
     from salibi_data.synthetic import write_sample_catalog
     from tests.support.data.samples import COLUMNS, ROWS
 
-    directory = tmp_path_factory.mktemp("sample") / "catalog"
-    write_sample_catalog(directory, columns=COLUMNS, rows=ROWS)
-    return directory
+    def make(folder: Path) -> None:
+        write_sample_catalog(folder / "catalog", columns=COLUMNS, rows=ROWS)
+
+    return made_once(tmp_path_factory, "sample", make) / "catalog"
 
 
 @pytest.fixture(scope="session")
@@ -65,9 +71,10 @@ def sample_toml(sample_catalog: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="session")
 def micro_store(sample_toml: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ``micro`` store of the small sample catalog; not to be written to."""
+    """The ``micro`` store of the small sample catalog; read only."""
     from salibi_data.builds.build import build
 
-    store = tmp_path_factory.mktemp("micro") / "micro.zarr"
-    build(store, variant="micro", catalog=sample_toml)
-    return store
+    def make(folder: Path) -> None:
+        build(folder / "micro.zarr", variant="micro", catalog=sample_toml)
+
+    return made_once(tmp_path_factory, "micro", make) / "micro.zarr"

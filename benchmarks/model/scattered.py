@@ -30,8 +30,8 @@ from numcodecs import Zstd
 from benchmarks._lib import side_by_side
 from benchmarks._lib.machine import describe
 from benchmarks._lib.shards import sharded_array
+from salibi_data.store.open import open_group
 from salibi_model.data.chunk_reader import Chunks
-from salibi_model.locations import open_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

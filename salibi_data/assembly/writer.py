@@ -23,7 +23,7 @@ from salibi_data.store.filesystem import (
     remove_partials,
     write_atomically,
 )
-from salibi_data.store.open import read_manifest
+from salibi_data.store.open import parse_manifest
 from salibi_data.store.schema import (
     ATTRIBUTES_KEY,
     INDEX_ARRAYS,
@@ -161,7 +161,7 @@ def check_sizes(folder: Path) -> None:
         StoreError: one is not, or the manifest is damaged.
     """
     manifest = folder / MANIFEST_NAME
-    for name, entry in read_manifest(manifest.read_bytes(), where=str(manifest)).items():
+    for name, entry in parse_manifest(manifest.read_bytes(), where=str(manifest)).items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != entry.bytes:
             raise StoreError(

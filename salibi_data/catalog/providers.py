@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from salibi_data.catalog import toml_files
 from salibi_data.store.errors import UsageError
-from salibi_data.store.redaction import bare
+from salibi_data.store.redaction import redact
 from salibi_data.store.validation import check_record, read_record
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def load_catalog(name_or_path: str) -> Catalog:
     catalog = catalog_from_dict(content, where=str(path), folder=path.parent)
     if catalog.kind == "api" and not _is_url(catalog.url):
         raise UsageError(
-            f"{path} is not a catalog: url is {bare(catalog.url)!r}; expected the http(s) address of a "
+            f"{path} is not a catalog: url is {redact(catalog.url)!r}; expected the http(s) address of a "
             'STAC API. For a catalog on disk set kind = "static".'
         )
     return catalog
@@ -259,7 +259,7 @@ def catalog_from_dict(content: Mapping[str, Any], *, where: str, folder: Path) -
     # An address comes with a provider that the file extends, and is not what is meant here.
     if _is_url(catalog.url) or not catalog.url:
         raise UsageError(
-            f"{where} is not a catalog: its url is {bare(catalog.url)!r}, and a static one's is the path "
+            f"{where} is not a catalog: its url is {redact(catalog.url)!r}, and a static one's is the path "
             "of its catalog.json or of a stac-geoparquet file; give it one of its own."
         )
     return replace(catalog, url=str((folder / catalog.url).resolve()))

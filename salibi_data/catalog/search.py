@@ -11,7 +11,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,10 +23,11 @@ from salibi_data.catalog.scenes import Scene, from_item, newest_processing
 from salibi_data.catalog.static_items import Item, items_of
 from salibi_data.store.errors import CatalogError, UsageError
 from salibi_data.store.filesystem import write_atomically
-from salibi_data.store.redaction import in_one_line
+from salibi_data.store.redaction import redacted_line
 
 if TYPE_CHECKING:
     from salibi_data.catalog.providers import Catalog, Sensor
+    from salibi_data.store.progress import Progress
     from salibi_data.store.tiles import Bounds
 
 Interval = tuple[datetime, datetime]
@@ -61,7 +62,7 @@ def parse_dates(text: str) -> Interval:
     return first, last
 
 
-def resolve(catalog: Catalog, *, progress: Callable[[int, int], None] | None = None) -> Catalog:
+def resolve(catalog: Catalog, *, progress: Progress | None = None) -> Catalog:
     """``catalog``, or the static one it stands for: the sample is drawn on its first use."""
     if catalog.kind != "sample":
         return catalog
@@ -233,7 +234,7 @@ class Finder:
                 if pause_s is None:
                     raise CatalogError(
                         f"catalog {self.catalog.name!r} at {self.catalog.url} cannot be searched "
-                        f"for {sensor.collection}: {in_one_line(error)}. Check the address and the "
+                        f"for {sensor.collection}: {redacted_line(error)}. Check the address and the "
                         "network, and run again; what was found is kept."
                     ) from error
                 time.sleep(pause_s * random.uniform(0.5, 1.5))

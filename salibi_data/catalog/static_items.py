@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from salibi_data.store.errors import CatalogError
-from salibi_data.store.redaction import in_one_line
+from salibi_data.store.redaction import redacted_line
 
 _NOT_PROPERTIES: Final = frozenset(
     {"type", "stac_version", "stac_extensions", "id", "geometry", "bbox", "links", "assets"}
@@ -39,7 +39,7 @@ def items_of(path: Path, collection: str) -> Iterator[Item]:
         yield from read(path, collection)
     except (*damaged, pystac.STACError, pystac.STACTypeError, *others) as error:
         raise CatalogError(
-            f"the catalog at {path} cannot be read: {in_one_line(error)}. Expected a static STAC catalog's "
+            f"the catalog at {path} cannot be read: {redacted_line(error)}. Expected a static STAC catalog's "
             "catalog.json or a stac-geoparquet file; check the path, or write it again."
         ) from error
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salibi_data.assembly.shards import Progress, make_store
+from salibi_data.assembly.shards import make_store
 from salibi_data.assembly.writer import SAMPLES_PER_SHARD
 from salibi_data.catalog.variants import example_at, variant_from_dict
 from salibi_data.derived.derived import Derived, check_apart, images_of
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from salibi_data.derived.overlaps import Picked
+    from salibi_data.store.progress import Progress
     from salibi_data.store.schema import StoreAttributes
 
 _REMEDY = "Split all anew with --resplit, or make the stores with the same rule for splits."

@@ -17,12 +17,11 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import numpy as np
 
 from salibi_data.assembly.writer import check_sizes
-from salibi_data.releases.transfers import together
 from salibi_data.store import geoparquet
 from salibi_data.store.errors import StoreError
 from salibi_data.store.open import StoreFiles
 from salibi_data.store.schema import INDEX_ARRAYS, SAMPLES_NAME, StoreAttributes
-from salibi_data.store.storage import explained, is_url
+from salibi_data.store.storage import is_url, parallel_map, translate_errors
 from salibi_data.store.tiles import tile_ids
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ class Stored:
         found = _manifest_sha256(files)
         if files.folder is not None:
             check_sizes(files.folder)
-        with explained(files.where, "read"):
+        with translate_errors(files.where, "read"):
             index = {name: group[name][:] for name in INDEX_ARRAYS}
         table_file = files.samples_file()
         with geoparquet.opened(table_file, where=_table_of(files)) as (file, about):
@@ -216,7 +215,7 @@ def _images(
     """The images of one store's samples, in the order of their rows."""
     files = piece.files
     try:
-        with explained(files.where, "read", then="Run the same command again."):
+        with translate_errors(files.where, "read", advice="Run the same command again."):
             images = _read(piece, modalities, connections if files.folder is None else 1)
     except StoreError:
         _check_unchanged(files, piece.manifest_sha256)
@@ -235,10 +234,10 @@ def _images(
 def _read(
     piece: Piece, modalities: tuple[str, ...], connections: int
 ) -> dict[str, NDArray[np.uint8]]:
-    from salibi_data.store.zarr_storage import WithAllShards
+    from salibi_data.store.zarr_storage import ShardStorage
 
     files = piece.files
-    group = files.group(WithAllShards(files.zarr_storage(), files.where))
+    group = files.group(ShardStorage(files.zarr_storage(), files.where))
 
     # Slices only: an index array makes zarr decode whole shards to pick samples from them.
     def read(run: tuple[str, slice]) -> NDArray[np.uint8]:
@@ -246,7 +245,7 @@ def _read(
         return np.asarray(group[name][rows])
 
     runs = [(name, rows) for name in modalities for rows in piece.runs()]
-    found = list(together(read, runs, workers=connections))
+    found = list(parallel_map(read, runs, workers=connections))
     return {
         name: np.concatenate(
             [images for (of, _), images in zip(runs, found, strict=True) if of == name]

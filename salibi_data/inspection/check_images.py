@@ -9,18 +9,21 @@ import numpy as np
 from salibi_data.store.schema import NODATA, StoreAttributes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
-    from salibi_data.store.open import Entry, StoreFiles
+    from salibi_data.store.open import ManifestEntry, StoreFiles
+    from salibi_data.store.progress import Progress
 
 
 MAX_SHIFTED_SHARE: Final = 0.1
 """Share of the samples whose images of one sensor at two zooms may fit better when shifted."""
 
 
-def image_shards(manifest: Mapping[str, Entry], attributes: StoreAttributes) -> frozenset[str]:
+def image_shards(
+    manifest: Mapping[str, ManifestEntry], attributes: StoreAttributes
+) -> frozenset[str]:
     """Shards of images: too large to be read twice, so they are checked when they are decoded."""
     of_images = tuple(f"{name}/c/" for name in attributes.modalities)
     return frozenset(name for name in manifest if name.startswith(of_images))
@@ -28,9 +31,9 @@ def image_shards(manifest: Mapping[str, Entry], attributes: StoreAttributes) -> 
 
 def check_images(
     files: StoreFiles,
-    manifest: Mapping[str, Entry],
+    manifest: Mapping[str, ManifestEntry],
     attributes: StoreAttributes,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> Iterator[str]:
     """Read every sample of every modality; compare the nodata share, and zooms of one sensor.
 

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from salibi_data.store.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageFont
 
 GAP_PX = 12
 MARGIN_PX = 24
@@ -46,6 +49,8 @@ def check_path(path: str | Path) -> None:
 
 def _writable(suffix: str) -> bool:
     """Whether Pillow writes colours in the format of ``suffix``, and not only reads them."""
+    from PIL import Image
+
     name = Image.registered_extensions().get(suffix)
     if name not in Image.SAVE:
         return False
@@ -80,6 +85,8 @@ def draw_panels(
     Raises:
         ValueError: an image is no (H, W, 3) uint8, or its edge and ``edge_px`` do not divide.
     """
+    from PIL import Image, ImageDraw
+
     title_font, heading_font = _font(TITLE_PT), _font(HEADING_PT)
     line = int(TITLE_PT * 1.5)
     shared = len({tuple(panel.title for panel in row) for row in rows}) == 1
@@ -140,6 +147,8 @@ def _width(rows: Sequence[Sequence[Panel]], left: int, edge_px: int) -> int:
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    from PIL import ImageFont
+
     return ImageFont.load_default(size=size)
 
 
@@ -156,6 +165,8 @@ def _wrapped(
 
 
 def _at_edge(panel: Panel, edge_px: int) -> Image.Image:
+    from PIL import Image
+
     image = panel.image
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:  # noqa: PLR2004
         raise ValueError(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
-    from salibi_data.store.open import Entry, StoreFiles
+    from salibi_data.store.open import ManifestEntry, StoreFiles
 
 
 class HeldFiles(WrapperStore[Store]):
@@ -25,7 +25,7 @@ class HeldFiles(WrapperStore[Store]):
         super().__init__(store)
         self._held = MemoryStore()
 
-    def take(self, files: StoreFiles, wanted: Mapping[str, Entry | None]) -> list[str]:
+    def take(self, files: StoreFiles, wanted: Mapping[str, ManifestEntry | None]) -> list[str]:
         """Read files whole, in place of those held before; tell which are not as promised.
 
         Args:

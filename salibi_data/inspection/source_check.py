@@ -19,9 +19,8 @@ from salibi_data.store.errors import UsageError
 from salibi_data.store.tiles import TileXYZ
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from salibi_data.store.open import StoreFiles
+    from salibi_data.store.progress import Progress
     from salibi_data.store.schema import StoreAttributes
 
 TOLERANCE_STEPS: Final = 1
@@ -48,7 +47,7 @@ def compare_with_sources(
     count: int,
     *,
     catalog: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Comparison:
     """Read ``count`` samples, spread evenly over the store, again from their sources.
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from salibi_data.inspection.check_images import check_images, image_shards
 from salibi_data.inspection.check_index import check_arrays, check_index, check_table
 from salibi_data.store.errors import VerificationError
-from salibi_data.store.open import Entry, StoreFiles
+from salibi_data.store.open import ManifestEntry, StoreFiles
 from salibi_data.store.schema import (
     MANIFEST_NAME,
 )
@@ -18,7 +18,7 @@ from salibi_data.store.storage import is_url
 if TYPE_CHECKING:
     from pathlib import Path
 
-Progress = Callable[[int, int], None]
+    from salibi_data.store.progress import Progress
 
 _SHOWN: Final = 5
 _REMEDY: Final = {
@@ -102,7 +102,7 @@ def verify(
 
 
 def _check_files(
-    files: StoreFiles, manifest: Mapping[str, Entry], *, but: frozenset[str]
+    files: StoreFiles, manifest: Mapping[str, ManifestEntry], *, but: frozenset[str]
 ) -> Iterator[str]:
     """Which files there are, their sizes, and checksums of all ``but`` some; the cards, too."""
     present = {name: size for name, size in files.sizes().items() if not name.endswith(".partial")}

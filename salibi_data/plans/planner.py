@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,9 +26,8 @@ from salibi_data.store.filesystem import ScratchFolder
 if TYPE_CHECKING:
     from salibi_data.catalog.scenes import Scene
     from salibi_data.plans.picks import CellSelection
+    from salibi_data.store.progress import Progress
     from salibi_data.store.tiles import Bounds, Tiles
-
-Progress = Callable[[int, int], None]
 
 
 class Scope(TypedDict, total=False):

@@ -12,7 +12,7 @@ from salibi_data.inspection.info import info
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from salibi_data.store.open import Entry, StoreFiles
+    from salibi_data.store.open import ManifestEntry, StoreFiles
     from salibi_data.store.schema import Release, StoreAttributes
 
 
@@ -26,7 +26,7 @@ class ReleaseFacts:
     """As of :func:`salibi_data.inspection.info.info`."""
     bounds_lonlat: tuple[float, float, float, float]
     """(west, south, east, north) in degrees, around all samples."""
-    manifest: Mapping[str, Entry]
+    manifest: Mapping[str, ManifestEntry]
     columns: Any
     """Schema of the table of the samples (pyarrow)."""
     has_figure: bool

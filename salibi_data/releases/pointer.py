@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from salibi_data.store.errors import StoreError
-from salibi_data.store.open import get_if_there, read_pointer
+from salibi_data.store.open import parse_release
 from salibi_data.store.schema import LATEST_NAME, Release
+from salibi_data.store.storage import get_if_present
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -36,10 +37,10 @@ class Latest:
         Raises:
             StoreError: it is damaged, or of a newer schema.
         """
-        found = get_if_there(target, LATEST_NAME)
+        found = get_if_present(target, LATEST_NAME)
         if found is None:
             return cls(url=url, release=None, version=None)
-        release = read_pointer(bytes(found.bytes()), where=url)
+        release = parse_release(bytes(found.bytes()), where=url)
         version = {key: found.meta.get(key) for key in ("e_tag", "version")}
         kept = {key: value for key, value in version.items() if value is not None}
         return cls(url=url, release=release, version=kept)

@@ -8,22 +8,27 @@ publishing is killed, readers have the release before, and running it again send
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from salibi_data.releases.pointer import Latest, others_at
-from salibi_data.releases.transfers import Upload, missing, together, uploads_of
+from salibi_data.releases.transfers import Upload, missing, uploads_of
 from salibi_data.store.errors import UsageError
 from salibi_data.store.open import GROUP_NAME, StoreFiles
 from salibi_data.store.schema import MANIFEST_NAME, Release
-from salibi_data.store.storage import explained, is_url, local_path, place
+from salibi_data.store.storage import (
+    is_url,
+    local_path,
+    open_storage,
+    parallel_map,
+    translate_errors,
+)
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-Progress = Callable[[int, int], None]
+    from salibi_data.store.progress import Progress
 
 _LAST: Final = (GROUP_NAME, MANIFEST_NAME)
 """Without these, whoever knows the folder of a release on its way cannot open it either."""
@@ -77,7 +82,7 @@ def publish(
     files = _local(store)
     release = _release(files, name)
     target = _target(url, dry_run=dry_run)
-    with explained(url, "published to"):
+    with translate_errors(url, "published to"):
         latest = Latest.read(target, url)
         latest.check(release.dataset, release.catalog, others_at(target))
     release, cards = _with_cards(
@@ -88,7 +93,7 @@ def publish(
         *(Upload.of_bytes(card, f"{release.folder}/{file}") for file, card in cards.items()),
         Upload.of_bytes(files.read(MANIFEST_NAME), f"{release.store}/{MANIFEST_NAME}"),
     ]
-    with explained(url, "published to", then=_GO_ON):
+    with translate_errors(url, "published to", advice=_GO_ON):
         to_send = missing(target, release.folder, uploads, workers=workers)
         if not dry_run:
             _send(to_send, len(uploads), target, release, workers, progress)
@@ -144,7 +149,7 @@ def _target(url: str, *, dry_run: bool) -> ObjectStore:
     on_disk = not is_url(url) or url.startswith("file:")
     if dry_run and on_disk and not local_path(url).is_dir():
         return MemoryStore()  # nothing is there yet, and no folder is made
-    return place(url, writing=True)
+    return open_storage(url, writing=True)
 
 
 def _send(
@@ -162,7 +167,7 @@ def _send(
     )
     done = total - len(uploads)
     for stage in stages:
-        for _ in together(lambda upload: upload.send(target), stage, workers=workers):
+        for _ in parallel_map(lambda upload: upload.send(target), stage, workers=workers):
             done += 1
             if progress is not None:
                 progress(done, total)

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from salibi_data.assembly.workspace import Workshop
 from salibi_data.assembly.writer import swap_in
-from salibi_data.releases.transfers import together
 from salibi_data.store.errors import StoreError
 from salibi_data.store.filesystem import remove_partials, write_atomically
-from salibi_data.store.open import Entry, StoreFiles, read_manifest
+from salibi_data.store.open import ManifestEntry, StoreFiles, parse_manifest
 from salibi_data.store.schema import MANIFEST_NAME
-from salibi_data.store.storage import blocks, explained
+from salibi_data.store.storage import parallel_map, read_blocks, translate_errors
 
-Progress = Callable[[int, int], None]
+if TYPE_CHECKING:
+    from salibi_data.store.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ def pull(
     files = StoreFiles.at(url)
     group, _ = files.open()
     content = files.manifest_content()
-    manifest = read_manifest(content, where=f"{MANIFEST_NAME} of {files.where}")
+    manifest = parse_manifest(content, where=f"{MANIFEST_NAME} of {files.where}")
     place, sha256 = Path(store), hashlib.sha256(content).hexdigest()
     fetched: list[str] = []
     if not _is_there(place, content, manifest):
@@ -82,7 +82,7 @@ def pull(
     )
 
 
-def _is_there(store: Path, content: bytes, manifest: dict[str, Entry]) -> bool:
+def _is_there(store: Path, content: bytes, manifest: dict[str, ManifestEntry]) -> bool:
     """Whether this very store is at a path; an error if something else is."""
     if not store.exists() or (store.is_dir() and not any(store.iterdir())):
         return False
@@ -101,7 +101,7 @@ def _is_there(store: Path, content: bytes, manifest: dict[str, Entry]) -> bool:
     return True
 
 
-def _has(folder: Path, name: str, entry: Entry) -> bool:
+def _has(folder: Path, name: str, entry: ManifestEntry) -> bool:
     path = folder / name
     return path.is_file() and path.stat().st_size == entry.bytes
 
@@ -116,7 +116,7 @@ def _check_no_build(workshop: Workshop) -> None:
 
 def _fetch(
     files: StoreFiles,
-    manifest: dict[str, Entry],
+    manifest: dict[str, ManifestEntry],
     folder: Path,
     workers: int,
     progress: Progress | None,
@@ -130,7 +130,7 @@ def _fetch(
     def fetch(name: str) -> None:
         fetch_file(files, name, manifest[name], folder / name)
 
-    for _ in together(fetch, wanted, workers=workers):
+    for _ in parallel_map(fetch, wanted, workers=workers):
         done += 1
         if progress is not None:
             progress(done, len(manifest))
@@ -147,7 +147,7 @@ def _check_room(folder: Path, num_bytes: int) -> None:
         )
 
 
-def fetch_file(files: StoreFiles, name: str, entry: Entry, path: Path) -> None:
+def fetch_file(files: StoreFiles, name: str, entry: ManifestEntry, path: Path) -> None:
     """Fetch one file of a store; it appears whole and right, or not at all.
 
     Raises:
@@ -156,11 +156,13 @@ def fetch_file(files: StoreFiles, name: str, entry: Entry, path: Path) -> None:
     digest = hashlib.sha256()
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
-        explained(f"{name} of {files.where}", "read", then="Run the same command again to go on."),
+        translate_errors(
+            f"{name} of {files.where}", "read", advice="Run the same command again to go on."
+        ),
         write_atomically(path) as partial,
         partial.open("wb") as file,
     ):
-        for block in blocks(files.storage, files.key(name), entry.bytes):
+        for block in read_blocks(files.storage, files.key(name), entry.bytes):
             digest.update(block)
             file.write(block)
         file.flush()

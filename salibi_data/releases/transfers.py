@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from salibi_data.store.errors import StoreError
 from salibi_data.store.filesystem import file_sha256
-from salibi_data.store.open import Entry
-from salibi_data.store.storage import BLOCK_BYTES, blocks, listing
+from salibi_data.store.open import ManifestEntry
+from salibi_data.store.storage import BLOCK_BYTES, list_sizes, parallel_map, read_blocks
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -29,8 +28,6 @@ _TYPES: Final = {
     ".jpg": "image/jpeg",
     ".parquet": "application/vnd.apache.parquet",
 }
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +35,13 @@ class Upload:
     """One object to be: a file, or bytes made for it."""
 
     key: str
-    entry: Entry
+    entry: ManifestEntry
     source: Path | bytes
 
     @classmethod
     def of_bytes(cls, content: bytes, key: str) -> Upload:
         """An object of these bytes."""
-        entry = Entry(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        entry = ManifestEntry(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
         return cls(key=key, entry=entry, source=content)
 
     def is_there(self, target: ObjectStore) -> bool:
@@ -58,7 +55,7 @@ class Upload:
         kept = obstore.get(target, self.key, options={"head": True}).attributes.get(_CHECKSUM)
         if kept is None:
             digest = hashlib.sha256()
-            for block in blocks(target, self.key, self.entry.bytes):
+            for block in read_blocks(target, self.key, self.entry.bytes):
                 digest.update(block)
             kept = digest.hexdigest()
         return kept == self.entry.sha256
@@ -99,7 +96,7 @@ class Upload:
         return {_CHECKSUM: self.entry.sha256} | ({"Content-Type": kind} if kind else {})
 
 
-def uploads_of(folder: Path, manifest: Mapping[str, Entry], prefix: str) -> list[Upload]:
+def uploads_of(folder: Path, manifest: Mapping[str, ManifestEntry], prefix: str) -> list[Upload]:
     """An upload per file of a store, to objects below ``prefix``."""
     return [
         Upload(key=f"{prefix}/{name}", entry=entry, source=folder / name)
@@ -111,19 +108,8 @@ def missing(
     target: ObjectStore, prefix: str, uploads: Sequence[Upload], *, workers: int
 ) -> list[Upload]:
     """Those whose objects are not there below ``prefix``, or have another content."""
-    sizes = listing(target, prefix)
+    sizes = list_sizes(target, prefix)
     same_size = [one for one in uploads if sizes.get(one.key) == one.entry.bytes]
-    there = together(lambda one: one.is_there(target), same_size, workers=workers)
+    there = parallel_map(lambda one: one.is_there(target), same_size, workers=workers)
     done = {one.key for one, whole in zip(same_size, there, strict=True) if whole}
     return [one for one in uploads if one.key not in done]
-
-
-def together(
-    work: Callable[[_Item], _Result], items: Sequence[_Item], *, workers: int
-) -> Iterator[_Result]:
-    """What ``work`` gives for each item, in order, by threads; an error leaves the rest undone."""
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="salibi-transfer")
-    try:
-        yield from pool.map(work, items)
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -13,7 +13,7 @@ from salibi_data.sources import rate_limits as limits
 from salibi_data.sources.http import HEADER_BYTES, RemoteFile, kind_of_status
 from salibi_data.sources.rate_limits import HttpSettings
 from salibi_data.store.errors import ReadError, ReadKind
-from salibi_data.store.redaction import bare
+from salibi_data.store.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,7 +120,7 @@ def _through_remote(file: RemoteFile, where: str) -> Iterator[Any]:
     from salibi_data.sources.gdal_opener import OneFile
 
     # GDAL sees a bare name: what it caches or complains about by name holds no address.
-    name = re.sub(r"[^\w.-]", "_", bare(where).rsplit("/", 1)[-1]) or "raster"
+    name = re.sub(r"[^\w.-]", "_", redact(where).rsplit("/", 1)[-1]) or "raster"
     container = OneFile(file, name)
     problem = ""
     try:
@@ -207,4 +207,4 @@ def reason(error: BaseException) -> str:
         words.insert(0, " ".join(str(at).split()).rstrip(". "))
         at = at.__cause__
     text = ". ".join(dict.fromkeys(word for word in words if word))
-    return bare(text)[:200].rstrip(". ") or type(error).__name__
+    return redact(text)[:200].rstrip(". ") or type(error).__name__

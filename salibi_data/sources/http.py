@@ -28,7 +28,7 @@ from salibi_data.sources.byte_ranges import ByteRange, cut, to_fetch
 from salibi_data.sources.rate_limits import HttpSettings, deadline
 from salibi_data.store import __version__
 from salibi_data.store.errors import ReadError, ReadKind
-from salibi_data.store.redaction import bare
+from salibi_data.store.redaction import redact
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -104,7 +104,7 @@ class RemoteFile:
         self._header = self._fetch((0, HEADER_BYTES))
 
     def __repr__(self) -> str:
-        return f"RemoteFile({bare(self._href)!r})"
+        return f"RemoteFile({redact(self._href)!r})"
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Up to ``size`` bytes from ``offset``; less only at the end of the file."""
@@ -342,7 +342,7 @@ def _session(pid: int) -> Session:
 def _unsigned(record: logging.LogRecord) -> bool:
     if isinstance(record.args, tuple):
         record.args = tuple(
-            argument if isinstance(argument, int | float) else bare(str(argument))
+            argument if isinstance(argument, int | float) else redact(str(argument))
             for argument in record.args
         )
     return True

@@ -17,7 +17,7 @@ from salibi_data.sources.georeference import placement_of
 from salibi_data.sources.sentinel1_calibration import load_gamma
 from salibi_data.sources.sentinel2_offset import offset_warning, overview_numbers
 from salibi_data.store.errors import ReadError
-from salibi_data.store.redaction import bare
+from salibi_data.store.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -118,7 +118,7 @@ def _read_once(
 ) -> Source | None:
     from salibi_data.sources.gdal import usable
 
-    where = f"asset {asset!r} of {scene.id} at {bare(scene.hrefs[asset])}"
+    where = f"asset {asset!r} of {scene.id} at {redact(scene.hrefs[asset])}"
     with _opened(catalog, scene, asset, where) as dataset:
         with usable(where, _ADVICE["unusable"]):
             placed = placement_of(dataset, product, where=where)

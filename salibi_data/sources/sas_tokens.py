@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from salibi_data.sources import rate_limits as limits
 from salibi_data.store.errors import ReadError
-from salibi_data.store.redaction import bare
+from salibi_data.store.redaction import redact
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -70,7 +70,7 @@ def container_of(href: str) -> tuple[str, str] | None:
         return None
     container, slash, _ = parts.path.lstrip("/").partition("/")
     if not slash:
-        raise ReadError(f"{bare(href)} names no blob in a container", kind="unusable")
+        raise ReadError(f"{redact(href)} names no blob in a container", kind="unusable")
     return parts.netloc.split(".")[0], container
 
 

@@ -1,4 +1,4 @@
-"""The files of a finished store, in a folder, in a bucket, or as the newest release at an address."""
+"""Opening a finished store: in a folder, in a bucket, or as the newest release at an address."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from salibi_data.store.errors import StoreError
+from salibi_data.store.redaction import first_line
 from salibi_data.store.schema import (
     LATEST_NAME,
     MANIFEST_NAME,
@@ -20,25 +22,29 @@ from salibi_data.store.schema import (
     StoreAttributes,
 )
 from salibi_data.store.storage import (
-    blocks,
-    explained,
+    BLOCK_TIMEOUT,
+    SAMPLE_TIMEOUT,
+    failure_reason,
+    get_if_present,
     is_url,
-    listing,
+    list_sizes,
     local_path,
-    place,
-    reason,
+    open_storage,
+    read_blocks,
+    translate_errors,
 )
 
 if TYPE_CHECKING:
+    import zarr
     from obstore.store import ObjectStore
 
 GROUP_NAME: Final = "zarr.json"
-"""What makes a folder a Zarr group."""
+"""File that makes a folder a Zarr group."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One file, as the manifest has it."""
+class ManifestEntry:
+    """Size and checksum of one file, as the manifest lists them."""
 
     bytes: int
     sha256: str
@@ -46,57 +52,67 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreFiles:
-    """A store's files, read alike wherever they lie.
+    """Files of a store, read in the same way wherever they are.
 
-    A store that is published anew while it is read goes on being the release that was opened.
+    A dataset that is published again while it is read stays the release that was opened.
     """
 
     where: str
-    """The path or URL it was asked for by, for messages."""
+    """Path or URL as the user gave it, for messages."""
     storage: ObjectStore
-    """What the location names."""
+    """Storage at that path or URL."""
     release: Release | None = None
-    """What was published there; None where the location is a store itself."""
+    """Newest release of the dataset published there; None where the location is a store itself."""
+    timeout: timedelta = BLOCK_TIMEOUT
+    """Time limit of one request."""
 
     @classmethod
-    def at(cls, location: str | Path) -> StoreFiles:
+    def at(cls, location: str | Path, *, timeout: timedelta = BLOCK_TIMEOUT) -> StoreFiles:
         """Find the store at a path or URL, or the newest release of the dataset published there.
 
         Raises:
             StoreError: neither is there, it cannot be reached, or it is of a newer schema.
-            UsageError: a URL of a kind that is not read, or with a password or query in it.
+            UsageError: a URL of a scheme that is not read, or with a password or query.
         """
         where = str(location)
         on_disk = not is_url(location) or where.startswith("file:")
         if on_disk and not local_path(location).is_dir():
             raise _no_store(where)
-        storage = place(location)
-        with explained(where, "read"):
-            if get_if_there(storage, GROUP_NAME) is not None:
-                return cls(where=where, storage=storage)
-            latest = get_if_there(storage, LATEST_NAME)
-            if latest is None:
-                raise _no_store(where)
-            release = read_pointer(bytes(latest.bytes()), where=where)
-        return cls(where=where, storage=storage, release=release)
+        storage = open_storage(location, timeout=timeout)
+        with translate_errors(where, "read"):
+            release = None
+            if get_if_present(storage, GROUP_NAME) is None:
+                pointer = get_if_present(storage, LATEST_NAME)
+                if pointer is None:
+                    raise _no_store(where)
+                release = parse_release(bytes(pointer.bytes()), where=where)
+        return cls(where=where, storage=storage, release=release, timeout=timeout)
 
     @property
     def _prefix(self) -> str:
         return f"{self.release.store}/" if self.release else ""
+
+    @property
+    def folder(self) -> Path | None:
+        """Folder of the store; None where it is not on this machine."""
+        from obstore.store import LocalStore
+
+        on_disk = isinstance(self.storage, LocalStore)
+        return local_path(self.where) / self._prefix if on_disk else None
 
     def key(self, name: str) -> str:
         """Name of one file's object in :attr:`storage`."""
         return self._prefix + name
 
     def read(self, name: str) -> bytes:
-        """The content of one file.
+        """Content of one file.
 
         Raises:
             StoreError: it is not there, or cannot be read.
         """
         import obstore
 
-        with explained(f"{name} of {self.where}", "read"):
+        with translate_errors(f"{name} of {self.where}", "read"):
             return bytes(obstore.get(self.storage, self.key(name)).bytes())
 
     def sizes(self) -> dict[str, int]:
@@ -105,9 +121,9 @@ class StoreFiles:
         Raises:
             StoreError: they cannot be listed.
         """
-        with explained(self.where, "listed"):
-            found = listing(self.storage, self._prefix.rstrip("/"))
-        return {name.removeprefix(self._prefix): size for name, size in found.items()}
+        with translate_errors(self.where, "listed"):
+            sizes = list_sizes(self.storage, self._prefix.rstrip("/"))
+        return {name.removeprefix(self._prefix): size for name, size in sizes.items()}
 
     def sha256(self, name: str, num_bytes: int) -> str:
         """SHA-256 of one file's content, read block by block.
@@ -116,17 +132,17 @@ class StoreFiles:
             StoreError: it cannot be read.
         """
         digest = hashlib.sha256()
-        with explained(f"{name} of {self.where}", "read"):
-            for block in blocks(self.storage, self.key(name), num_bytes):
+        with translate_errors(f"{name} of {self.where}", "read"):
+            for block in read_blocks(self.storage, self.key(name), num_bytes):
                 digest.update(block)
         return digest.hexdigest()
 
-    def manifest(self) -> dict[str, Entry]:
-        """Size and SHA-256 of every file but the manifest itself; raises as the next."""
-        return read_manifest(self.manifest_content(), where=f"{MANIFEST_NAME} of {self.where}")
+    def manifest(self) -> dict[str, ManifestEntry]:
+        """Size and SHA-256 of every file but the manifest; raises as :meth:`manifest_content`."""
+        return parse_manifest(self.manifest_content(), where=f"{MANIFEST_NAME} of {self.where}")
 
     def manifest_content(self) -> bytes:
-        """The manifest as it lies there.
+        """Bytes of the manifest.
 
         Raises:
             StoreError: it cannot be read, or is not the one that was published.
@@ -139,7 +155,7 @@ class StoreFiles:
         return content
 
     def damaged_cards(self) -> list[str]:
-        """Which of the files beside a published store differ from their checksums.
+        """Names of the files beside a published store that differ from their checksums.
 
         Raises:
             StoreError: one cannot be read.
@@ -150,49 +166,44 @@ class StoreFiles:
             return []
         damaged = []
         for name, sha256 in self.release.cards.items():
-            with explained(f"{name} of {self.where}", "read"):
+            with translate_errors(f"{name} of {self.where}", "read"):
                 card = obstore.get(self.storage, f"{self.release.folder}/{name}").bytes()
             if hashlib.sha256(card).hexdigest() != sha256:
                 damaged.append(name)
         return damaged
 
     def open(self) -> tuple[Any, StoreAttributes]:
-        """The Zarr group and its attributes.
+        """Open the Zarr group and read its attributes.
 
         Raises:
             StoreError: no Zarr group, not ours, not finished, damaged, or of a newer schema.
         """
         group = self.group()
-        attributes = read_attributes(group.attrs, where=self.where)
-        with explained(self.where, "read"):
-            if get_if_there(self.storage, self.key(MANIFEST_NAME)) is None:
+        attributes = parse_attributes(group.attrs, where=self.where)
+        with translate_errors(self.where, "read"):
+            if get_if_present(self.storage, self.key(MANIFEST_NAME)) is None:
                 raise StoreError(
-                    f"{self.where} has no {MANIFEST_NAME}, which comes last: it is not a whole store. "
-                    "Remove it, and build or pull it again."
+                    f"{self.where} has no {MANIFEST_NAME}, which is written last: the store is not "
+                    "complete. Remove it, and build or pull it again."
                 )
         return group, attributes
 
-    @property
-    def folder(self) -> Path | None:
-        """The store's folder, where it lies on this machine."""
-        from obstore.store import LocalStore
-
-        on_disk = isinstance(self.storage, LocalStore)
-        return local_path(self.where) / self._prefix if on_disk else None
-
     def zarr_storage(self) -> Any:
         """Zarr's storage of the group, read-only."""
-        from zarr.storage import LocalStore as Folder
-        from zarr.storage import ObjectStore as Bucket
+        from zarr.storage import LocalStore, ObjectStore
 
         if self.folder is not None:
-            return Folder(self.folder, read_only=True)
+            return LocalStore(self.folder, read_only=True)
         if self.release is None:
-            return Bucket(self.storage, read_only=True)
-        return Bucket(place(f"{self.where.rstrip('/')}/{self.release.store}"), read_only=True)
+            return ObjectStore(self.storage, read_only=True)
+        url = f"{self.where.rstrip('/')}/{self.release.store}"
+        return ObjectStore(open_storage(url, timeout=self.timeout), read_only=True)
 
     def group(self, storage: Any = None) -> Any:
-        """The Zarr group, through ``storage`` in place of :meth:`zarr_storage` where given.
+        """Open the Zarr group.
+
+        Args:
+            storage: Zarr's storage of it; default :meth:`zarr_storage`.
 
         Raises:
             StoreError: there is none, or it cannot be read.
@@ -201,18 +212,17 @@ class StoreFiles:
         from zarr.errors import ContainsArrayError, GroupNotFoundError
 
         absent = (GroupNotFoundError, ContainsArrayError, FileNotFoundError, NotADirectoryError)
-        with explained(self.where, "read"):
+        with translate_errors(self.where, "read"):
             try:
-                return zarr.open_group(storage or self.zarr_storage(), mode="r")
+                # With the format given, Zarr does not ask for the files of version 2 as well.
+                return zarr.open_group(storage or self.zarr_storage(), mode="r", zarr_format=3)
             except absent as error:
                 raise _no_store(self.where) from error
             except (ValueError, KeyError, TypeError) as error:
-                raise StoreError(
-                    f"{self.where} has damaged metadata; build or pull it again."
-                ) from error
+                raise StoreError(damage_message(self.where, error)) from error
 
     def samples(self, columns: list[str] | None = None) -> tuple[Any, dict[str, Any]]:
-        """The table of the samples, or some columns of it, and what it says of itself.
+        """Read the samples' table, or some columns of it, and its metadata.
 
         Raises:
             StoreError: it cannot be read.
@@ -224,7 +234,7 @@ class StoreFiles:
         return geoparquet.read(BytesIO(self.read(SAMPLES_NAME)), columns, where=where)
 
     def samples_file(self) -> Path | IO[bytes]:
-        """The file of the table, or its content where the store is not on this machine.
+        """Path of the samples' table, or its content where the store is not on this machine.
 
         Raises:
             StoreError: it cannot be read.
@@ -234,19 +244,77 @@ class StoreFiles:
         return BytesIO(self.read(SAMPLES_NAME))
 
 
-def get_if_there(storage: ObjectStore, name: str) -> Any:
-    """An object as obstore gives it; None where there is none, though its bucket is there."""
-    import obstore
+def open_store(location: str | Path) -> tuple[Any, StoreAttributes]:
+    """Open a finished store, or the newest release of the dataset published at an address.
+
+    Returns:
+        The Zarr group, read-only, and its attributes.
+
+    Raises:
+        StoreError: no store is there, it is not finished, damaged, of a newer schema, or it cannot
+            be reached.
+        UsageError: a URL of a scheme that is not read, or with a password or query.
+    """
+    return StoreFiles.at(location).open()
+
+
+def open_group(location: str) -> zarr.Group:
+    """Open a Zarr group for reading single samples: see :class:`ShardStorage`.
+
+    What is read of a release over the network is kept on disk if the environment asks for it
+    (:mod:`salibi_data.store.zarr_storage`).
+
+    Raises:
+        StoreError: there is none, it is damaged, or it cannot be reached.
+        UsageError: a URL of a scheme that is not read, or with a password or query.
+    """
+    from salibi_data.store.zarr_storage import CachedRelease, ShardStorage, cache_from_environment
+
+    files = StoreFiles.at(location, timeout=SAMPLE_TIMEOUT)
+    storage = files.zarr_storage()
+    if files.release is not None and files.folder is None:
+        cache = cache_from_environment()
+        if cache is not None:
+            storage = CachedRelease(storage, cache, files.release.manifest_sha256)
+    group: zarr.Group = files.group(ShardStorage(storage, files.where))
+    return group
+
+
+def open_array(group: zarr.Group, name: str, *, where: str) -> zarr.Array[Any]:
+    """Open an array of a group.
+
+    Raises:
+        StoreError: there is none of that name, or its metadata are damaged.
+    """
+    import zarr
+    from obstore.exceptions import BaseError
 
     try:
-        return obstore.get(storage, name)
-    except FileNotFoundError as error:
-        if "bucket" in reason(error):  # which storage tells in the same way
-            raise
-        return None
+        array = group[name]
+    except KeyError:
+        array = None
+    except (BaseError, ValueError, TypeError) as error:
+        raise StoreError(damage_message(f"{where}: array {name!r}", error)) from error
+    if not isinstance(array, zarr.Array):
+        raise StoreError(
+            f"{where} has no array {name!r}, though a Salibi store must. Build or pull it again."
+        )
+    return array
 
 
-def read_pointer(content: bytes, *, where: str) -> Release:
+def damage_message(what: str, error: Exception) -> str:
+    """One line that says that something cannot be read, why, and what to do."""
+    from obstore.exceptions import BaseError
+
+    if isinstance(error, BaseError):
+        return f"{what} cannot be read: {failure_reason(error)}."
+    return (
+        f"{what} cannot be read ({first_line(error)}). `salibi-data verify` tells which of a store's "
+        "files are damaged; pull or build it again."
+    )
+
+
+def parse_release(content: bytes, *, where: str) -> Release:
     """Parse the ``latest.json`` of the dataset published at ``where``.
 
     Raises:
@@ -258,7 +326,7 @@ def read_pointer(content: bytes, *, where: str) -> Release:
         raise StoreError(str(error)) from error
 
 
-def read_attributes(attributes: Mapping[str, Any], *, where: str) -> StoreAttributes:
+def parse_attributes(attributes: Mapping[str, Any], *, where: str) -> StoreAttributes:
     """Parse the group attributes of the store at ``where``.
 
     Raises:
@@ -268,10 +336,14 @@ def read_attributes(attributes: Mapping[str, Any], *, where: str) -> StoreAttrib
         return StoreAttributes.from_dict(dict(attributes), where=where)
     except SchemaError as error:
         raise StoreError(str(error)) from error
+    except (ValueError, ArithmeticError) as error:
+        raise StoreError(
+            f"{where} has damaged attributes ({error}). Build or pull the store again."
+        ) from error
 
 
-def read_manifest(content: bytes, *, where: str) -> dict[str, Entry]:
-    """Size and SHA-256 of every file, from the bytes of a manifest.
+def parse_manifest(content: bytes, *, where: str) -> dict[str, ManifestEntry]:
+    """Parse a manifest: size and SHA-256 of every file, by its name.
 
     Raises:
         StoreError: it is damaged.
@@ -279,11 +351,12 @@ def read_manifest(content: bytes, *, where: str) -> dict[str, Entry]:
     try:
         files: Mapping[str, Any] = json.loads(content)["files"]
         entries = {
-            name: Entry(bytes=int(entry["bytes"]), sha256=str(entry["sha256"]))
+            name: ManifestEntry(bytes=int(entry["bytes"]), sha256=str(entry["sha256"]))
             for name, entry in files.items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{where} is damaged; build or pull it again.") from error
+    # A manifest from the network must not make pull write outside of its folder.
     if any(".." in PurePosixPath(name).parts or name.startswith("/") for name in entries):
         raise StoreError(f"{where} is damaged: it names files outside of the store.")
     return entries
@@ -294,13 +367,3 @@ def _no_store(where: str) -> StoreError:
         f"{where} is not a Salibi store: no Zarr group is there. Check the path, or build one with "
         "`salibi-data build`."
     )
-
-
-def open_store(store: str | Path) -> tuple[Any, StoreAttributes]:
-    """The Zarr group and its attributes, of a store or of the newest release at an address.
-
-    Raises:
-        StoreError: no folder, no Zarr group, not a finished store, or it cannot be reached.
-        StoreError: not ours, damaged, or of a newer schema.
-    """
-    return StoreFiles.at(store).open()

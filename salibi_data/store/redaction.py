@@ -1,22 +1,41 @@
-"""What a message may say of an address: tokens and passwords stay out of logs and errors."""
+"""Text of messages: no tokens, passwords or signatures of addresses, and one line only."""
 
 from __future__ import annotations
 
 import re
+from pathlib import PurePosixPath
+from typing import Final
+
+_MAX_LINE_LENGTH: Final = 300
+"""Longest first line of another library's error that is repeated whole, in characters."""
 
 
-def bare(text: str) -> str:
-    """An href, or a text with URLs in it, without queries, fragments, users and passwords.
+def redact(text: str) -> str:
+    """Remove queries, fragments, users and passwords from the URLs in a text.
 
-    Whatever follows a question mark up to the next space goes, so that the path of a URL without
-    its host is served too, as HTTP libraries tell it.
+    Everything from a question mark to the next space is removed: HTTP libraries also print the
+    path of a URL without its host, and a signed URL keeps its secret there.
     """
     text = re.sub(r"(?<=://)[^/\s?#]*@", "", text)
     text = re.sub(r"\?\S+", "", text)
     return re.sub(r"(://[^\s#]*)#\S*", r"\1", text)
 
 
-def in_one_line(error: BaseException, *, characters: int = 200) -> str:
-    """What an error says, without what :func:`bare` takes away; its type where it says nothing."""
-    text = bare(" ".join(str(error).split()))
+def redacted_line(error: BaseException, *, characters: int = 200) -> str:
+    """Message of an error on one line, redacted and cut; its type where it has no message."""
+    text = redact(" ".join(str(error).split()))
     return text[:characters].rstrip(". ") or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """First line of an error's message without its full stop; its type where it has none.
+
+    For repeating an error of another library, about a file on this machine, within a message.
+    """
+    line = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+    return line if len(line) <= _MAX_LINE_LENGTH else f"{line[:_MAX_LINE_LENGTH]} ..."
+
+
+def name_only(location: str) -> str:
+    """Last part of a path or URL: ``micro.zarr`` of ``/home/me/data/micro.zarr``."""
+    return PurePosixPath(redact(location).replace("\\", "/").rstrip("/")).name

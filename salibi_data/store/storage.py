@@ -1,21 +1,22 @@
-"""Places that are read and written through obstore: S3, Google, Azure, web servers, folders.
+"""Object storage through obstore: S3, Google, Azure, web servers, and folders on disk.
 
 Credentials and endpoints come from the environment, as the providers' own tools take them:
 ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_REGION``, ``AWS_ENDPOINT_URL``,
 ``AWS_ALLOW_HTTP``, ``AWS_SKIP_SIGNATURE`` (public buckets); ``GOOGLE_APPLICATION_CREDENTIALS``;
 ``AZURE_STORAGE_ACCOUNT_NAME`` and ``AZURE_STORAGE_ACCOUNT_KEY`` or ``AZURE_STORAGE_SAS_KEY``.
-Nothing of them, and nothing that a server says beyond its status, is part of an error.
+No error repeats any of them, nor a server's own words: only its status.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from salibi_data.store.errors import StoreError, UsageError
@@ -24,20 +25,30 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 WRITABLE: Final = ("s3", "gs", "az", "abfs", "abfss", "file")
-"""Schemes of URLs that are written to."""
+"""Schemes of URLs that can be written to."""
 
 READABLE: Final = (*WRITABLE, "http", "https")
-"""Schemes of URLs that are read."""
+"""Schemes of URLs that can be read."""
 
 BLOCK_BYTES: Final = 8 << 20
-"""What is read or sent with one request."""
+"""Bytes read or sent with one request where whole files are transferred."""
+
+BLOCK_TIMEOUT: Final = timedelta(minutes=5)
+"""Time limit of one request. obstore's own 30 s would cut off blocks on a slow, shared line."""
+
+SAMPLE_TIMEOUT: Final = timedelta(seconds=30)
+"""Time limit of one request for single samples: a stalled connection is noticed and replaced."""
 
 _RETRIES: Final = {"max_retries": 6, "retry_timeout": timedelta(seconds=120)}
-_TIMEOUT: Final = timedelta(minutes=5)
-"""For one request. obstore's own 30 s would cut off blocks on a slow line that many share."""
+"""Retries of every request, with growing pauses; none starts after the timeout."""
 
-_VARIABLES: Final = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE", "abfs": "AZURE", "abfss": "AZURE"}
-"""How the names of a provider's environment variables begin."""
+_ENVIRONMENT_PREFIX: Final = {
+    "s3": "AWS",
+    "gs": "GOOGLE",
+    "az": "AZURE",
+    "abfs": "AZURE",
+    "abfss": "AZURE",
+}
 
 _REASONS: Final = (
     (r"NoSuchBucket|ContainerNotFound|bucket does not exist", "its bucket does not exist"),
@@ -46,12 +57,13 @@ _REASONS: Final = (
         "it is full; make room, or raise its quota",
     ),
     (
+        # Where no key is set, the AWS and Google clients ask the machine's metadata service.
         r"169\.254\.169\.254|metadata\.google",
         "there are no credentials; set AWS_ACCESS_KEY_ID and the like, or AWS_SKIP_SIGNATURE=true",
     ),
     (r"BadScheme", "its endpoint is plain http; set AWS_ALLOW_HTTP=true if that is meant"),
     (r"incorrectly configured region", "its bucket is in another region; set AWS_REGION"),
-    (r"Unable to recognise URL", "it is no address of a dataset"),
+    (r"Unable to recognise URL", "it is not the address of a store"),
     (r"Account must be specified", "set AZURE_STORAGE_ACCOUNT_NAME"),
     (
         r"status code: 40[13]|AccessDenied|AuthenticationFailed|os error 13\b",
@@ -62,58 +74,71 @@ _REASONS: Final = (
         "the server cannot be reached, or the connection was lost",
     ),
 )
-"""What errors of the storage say, and what that means to a user. The first that fits."""
+"""Patterns in errors of obstore and the reason to give a user; the first that matches counts."""
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 def is_url(location: str | Path) -> bool:
-    """Whether a location is a URL and no path."""
+    """Tell a URL from a path."""
     return isinstance(location, str) and "://" in location
 
 
-def place(location: str | Path, *, writing: bool = False) -> ObjectStore:
-    """The storage at a location, which need not hold anything yet.
-
-    Args:
-        location: a path, or a URL of :data:`READABLE`.
-        writing: whether it will be written to; a folder is made then.
-
-    Raises:
-        UsageError: a URL of another kind, or one with a password or query in it.
-        StoreError: it cannot be opened, as the environment lacks what is needed.
-    """
-    from obstore.store import LocalStore, from_url
-
-    scheme = str(location).partition("://")[0] if is_url(location) else "file"
-    known = WRITABLE if writing else READABLE
-    if scheme not in known:
-        raise UsageError(
-            f"{'nothing is written to' if writing else 'no stores are read from'} {scheme}://; give "
-            f"a path, or one of {', '.join(f'{one}://' for one in known)}."
-        )
-    if scheme == "file":
-        return LocalStore(local_path(location), mkdir=writing)
-    _refuse_secrets(str(location), scheme)
-    options: Any = {"timeout": _TIMEOUT, "allow_http": _plain_http_is_meant(scheme)}
-    retries: Any = _RETRIES
-    with explained(str(location), "opened"):
-        return from_url(str(location), client_options=options, retry_config=retries)
-
-
-def _plain_http_is_meant(scheme: str) -> bool:
-    """Whether requests may go unencrypted; options given in code hide obstore's own variables."""
-    variable = f"{_VARIABLES.get(scheme, '')}_ALLOW_HTTP"
-    return scheme == "http" or os.environ.get(variable, "").lower() in ("true", "1")
+def is_remote(location: str) -> bool:
+    """Tell whether a URL, or a path as GDAL takes them, leads to another machine."""
+    return "://" in location.removeprefix("file://") or location.startswith("/vsi")
 
 
 def local_path(location: str | Path) -> Path:
-    """The folder that a path or a ``file://`` URL names."""
+    """Path that a path or a ``file://`` URL names."""
     if is_url(location):
         return Path(unquote(urlsplit(str(location)).path))
     return Path(location)
 
 
+def open_storage(
+    location: str | Path, *, writing: bool = False, timeout: timedelta = BLOCK_TIMEOUT
+) -> ObjectStore:
+    """Open the storage at a location, which need not hold anything yet.
+
+    Args:
+        location: a path, or a URL of :data:`READABLE`.
+        writing: whether it will be written to; a folder is made then.
+        timeout: time limit of one request.
+
+    Raises:
+        UsageError: a URL of another scheme, or one with a password or query.
+        StoreError: the environment lacks what is needed to open it.
+    """
+    from obstore.store import LocalStore, from_url
+
+    scheme = str(location).partition("://")[0] if is_url(location) else "file"
+    allowed = WRITABLE if writing else READABLE
+    if scheme not in allowed:
+        raise UsageError(
+            f"{'nothing is written to' if writing else 'no stores are read from'} {scheme}://; give "
+            f"a path, or one of {', '.join(f'{name}://' for name in allowed)}."
+        )
+    if scheme == "file":
+        return LocalStore(local_path(location), mkdir=writing)
+    _refuse_secrets(str(location), scheme)
+    options: Any = {"timeout": timeout, "allow_http": _allows_plain_http(scheme)}
+    retries: Any = _RETRIES
+    with translate_errors(str(location), "opened"):
+        return from_url(str(location), client_options=options, retry_config=retries)
+
+
+def _allows_plain_http(scheme: str) -> bool:
+    """Tell whether requests may go unencrypted."""
+    # obstore ignores its own variable as soon as any client option is given in code.
+    variable = f"{_ENVIRONMENT_PREFIX.get(scheme, '')}_ALLOW_HTTP"
+    return scheme == "http" or os.environ.get(variable, "").lower() in ("true", "1")
+
+
 def _refuse_secrets(location: str, scheme: str) -> None:
     parts = urlsplit(location)
+    # abfs://container@account/path keeps the container where others keep the user.
     if parts.query or parts.fragment or (parts.username and not scheme.startswith("abfs")):
         raise UsageError(
             f"the address {scheme}://{parts.hostname}{parts.path} has more to it, as a password or a "
@@ -122,46 +147,59 @@ def _refuse_secrets(location: str, scheme: str) -> None:
 
 
 @contextmanager
-def explained(where: str, what: str, *, then: str = "") -> Iterator[None]:
-    """Have errors of the storage told in one line.
+def translate_errors(where: str, done: str, *, advice: str = "") -> Iterator[None]:
+    """Turn errors of the storage into one line for the user.
 
     Args:
-        where: the address, without secrets.
-        what: what cannot be done with it: ``read``.
-        then: what to do, as a sentence.
+        where: address, without secrets.
+        done: what cannot be done with it, as a participle: ``read``.
+        advice: what to do about it, as a sentence.
 
     Raises:
-        StoreError: in place of what the storage raises.
+        StoreError: in place of the storage's error.
     """
     from obstore.exceptions import BaseError
 
     try:
         yield
     except (BaseError, FileNotFoundError, NotImplementedError) as error:
-        tail = f" {then}" if then else ""
-        raise StoreError(f"{where} cannot be {what}: {reason(error)}.{tail}") from error
+        message = f"{where} cannot be {done}: {failure_reason(error)}."
+        raise StoreError(f"{message} {advice}".rstrip()) from error
 
 
-def reason(error: Exception) -> str:
-    """Say why storage failed, without addresses, keys, or the server's own words."""
+def failure_reason(error: Exception) -> str:
+    """Reason why storage failed, without addresses, keys, or the server's own words."""
     from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
-    said = str(error)
+    text = str(error)
     if isinstance(error, PermissionDeniedError | UnauthenticatedError):
-        said += " status code: 403"
+        text += " status code: 403"
     for pattern, meaning in _REASONS:
-        if re.search(pattern, said):
+        if re.search(pattern, text):
             return meaning
     if isinstance(error, FileNotFoundError):
         return "it is not there"
-    status = re.search(r"status code: (\d{3})", said)
+    status = re.search(r"status code: (\d{3})", text)
     if status:
         return f"the server answered {status[1]}"
     return f"storage failed ({type(error).__name__})"
 
 
-def blocks(storage: ObjectStore, name: str, num_bytes: int) -> Iterator[bytes]:
-    """The content of an object, block by block, so that a lost connection costs one block."""
+def get_if_present(storage: ObjectStore, name: str) -> Any:
+    """Object as obstore returns it; None where the bucket exists but the object does not."""
+    import obstore
+
+    try:
+        return obstore.get(storage, name)
+    except FileNotFoundError as error:
+        # obstore raises the same error for a bucket that does not exist.
+        if "bucket" in failure_reason(error):
+            raise
+        return None
+
+
+def read_blocks(storage: ObjectStore, name: str, num_bytes: int) -> Iterator[bytes]:
+    """Content of an object, block by block, so that a lost connection costs one block."""
     import obstore
 
     for start in range(0, num_bytes, BLOCK_BYTES):
@@ -169,8 +207,8 @@ def blocks(storage: ObjectStore, name: str, num_bytes: int) -> Iterator[bytes]:
         yield bytes(obstore.get_range(storage, name, start=start, end=end))
 
 
-def listing(storage: ObjectStore, prefix: str = "") -> dict[str, int]:
-    """Size in bytes of every object below ``prefix``, by its whole name."""
+def list_sizes(storage: ObjectStore, prefix: str = "") -> dict[str, int]:
+    """Size in bytes of every object below ``prefix``, by its full name."""
     import obstore
 
     return {
@@ -178,3 +216,14 @@ def listing(storage: ObjectStore, prefix: str = "") -> dict[str, int]:
         for batch in obstore.list(storage, prefix or None)
         for entry in batch
     }
+
+
+def parallel_map(
+    work: Callable[[_Item], _Result], items: Sequence[_Item], *, workers: int
+) -> Iterator[_Result]:
+    """Results of ``work`` in the order of ``items``, by threads; an error cancels what is queued."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="salibi-transfer")
+    try:
+        yield from pool.map(work, items)
+    finally:
+        pool.shutdown(cancel_futures=True)

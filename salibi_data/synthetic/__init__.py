@@ -1,4 +1,4 @@
-"""The offline sample catalog: a synthetic landscape, drawn once, under three sensors."""
+"""Writes the offline sample catalog: one invented landscape, seen by three sensors."""
 
 from salibi_data.synthetic.catalog_writer import (
     SAMPLE_BOUNDS_LONLAT,

@@ -1,78 +1,78 @@
-"""Writes the offline sample catalog: COGs of all three sensors over one ground, with static STAC.
+"""Writes the offline sample catalog: COGs of three sensors over one ground, with static STAC.
 
-A run writes into a hidden sibling folder and renames it when all is there, so that a folder with
-the catalog's name is always a whole catalog. Equal seeds give equal bytes, whatever the number of
-processes.
+A run writes to a hidden sibling folder and renames it at the end, so a folder with the catalog's
+name is always complete. The same seed gives the same bytes with any number of processes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from salibi_data.store.errors import UsageError
-from salibi_data.store.filesystem import hold_lock
 from salibi_data.synthetic.frame import COLUMNS, ROWS, area_bounds_lonlat
+from salibi_data.synthetic.staging import staging_folder
 
 if TYPE_CHECKING:
+    from salibi_data.store.progress import Progress
     from salibi_data.synthetic.frame import Bounds
 
 SAMPLE_BOUNDS_LONLAT: Final = area_bounds_lonlat(COLUMNS, ROWS)
-"""West, south, east, north of the sample area: 7 x 6 XYZ tiles at zoom 15, 672 at zoom 17."""
+"""West, south, east, north of the sample area, in degrees: 7 x 6 XYZ tiles at zoom 15, or 672 at
+zoom 17."""
 
 GENERATOR_VERSION: Final = 1
-"""Raised whenever the same seed would give other bytes."""
+"""Version of the bytes: increased with every change that gives a seed other bytes."""
 
 COLLECTIONS: Final = ("naip", "sentinel-1-rtc", "sentinel-2-l2a")
 
 Json = dict[str, Any]
-ReportProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSummary:
-    """What a sample catalog holds."""
+    """Content of a sample catalog."""
 
     directory: Path
     seed: int
     bounds_lonlat: Bounds
-    """West, south, east, north of the tiles that every sensor covers."""
+    """West, south, east, north, in degrees, of the tiles that every sensor covers."""
     num_items: Mapping[str, int]
-    """By collection."""
+    """Number of STAC items by collection."""
     num_bytes: int
-    """Size of all files."""
+    """Total size of all files."""
     is_new: bool
-    """False if the catalog was there already."""
+    """Whether this call wrote the catalog; False if it existed."""
 
 
 def write_sample_catalog(
     directory: Path,
     *,
     seed: int = 0,
-    progress: ReportProgress | None = None,
+    progress: Progress | None = None,
     columns: int = COLUMNS,
     rows: int = ROWS,
     processes: int = 2,
 ) -> SampleSummary:
-    """Write the sample catalog into ``directory``, or find it there.
+    """Write the sample catalog into ``directory``, unless it is there.
 
     Args:
-        directory: a folder that does not exist, is empty, or holds this very catalog.
-        seed: equal seeds give equal bytes.
-        progress: called with (steps done, steps in all) now and then.
-        columns: width of the area in zoom-15 tiles; a smaller area is a piece of the same ground.
+        directory: folder that does not exist, is empty, or holds the catalog of these arguments.
+        seed: random seed; the same seed always gives the same bytes.
+        progress: called with (blocks done, blocks in total) as the work advances.
+        columns: width of the area in zoom-15 tiles; a smaller area shows part of the same ground.
         rows: height of the area in zoom-15 tiles.
-        processes: 1 works in this process, more start as many helpers.
+        processes: number of processes that render; 1 renders in this process.
 
     Raises:
-        UsageError: ``directory`` holds something else, or another run is writing it.
+        UsageError: ``directory`` holds something else, another run is writing it, or the area is
+            empty or too large.
     """
-    from salibi_data.synthetic import parallel as drawing
+    from salibi_data.synthetic import parallel
     from salibi_data.synthetic.frame import make_frame
 
     directory = Path(directory)
@@ -82,21 +82,23 @@ def write_sample_catalog(
         "columns": columns,
         "rows": rows,
     }
-    if _holds(directory, identity):
+    if _holds_catalog(directory, identity):
         return _summary(directory, identity, is_new=False)
     frame = make_frame(columns, rows)
-    with _staging(directory) as staging:
-        items = drawing.render(staging, frame, seed=seed, progress=progress, processes=processes)
+    with staging_folder(directory) as staging:
+        items = parallel.render_scenes(
+            staging, frame, seed=seed, progress=progress, processes=processes
+        )
         _write_stac(staging, items, identity)
         staging.replace(directory)
     return _summary(directory, identity, is_new=True)
 
 
-def _holds(directory: Path, identity: Json) -> bool:
-    """Whether the catalog is there; False if nothing is.
+def _holds_catalog(directory: Path, identity: Json) -> bool:
+    """Return whether the folder holds the catalog; False if it is empty or does not exist.
 
     Raises:
-        UsageError: something else is there.
+        UsageError: it holds something else.
     """
     if not directory.exists():
         return False
@@ -104,49 +106,17 @@ def _holds(directory: Path, identity: Json) -> bool:
         raise UsageError(f"{directory} is a file; give a folder for the sample catalog.")
     if not any(directory.iterdir()):
         return False
-    found = None
+    present_identity = None
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        content = json.loads((directory / "catalog.json").read_text(encoding="utf-8"))
-        found = content.get("salibi:sample")
-    if found == identity:
+        root = json.loads((directory / "catalog.json").read_text(encoding="utf-8"))
+        present_identity = root.get("salibi:sample")
+    if present_identity == identity:
         return True
-    held = f"a sample catalog of {found}" if found else "other files"
+    content = f"a sample catalog of {present_identity}" if present_identity else "other files"
     raise UsageError(
-        f"{directory} holds {held}, not the sample catalog of {identity}; give a new folder, "
+        f"{directory} holds {content}, not the sample catalog of {identity}; give a new folder, "
         "or remove this one first."
     )
-
-
-@contextlib.contextmanager
-def _staging(directory: Path) -> Iterator[Path]:
-    """An empty sibling folder to write in, removed unless it has been renamed.
-
-    The lock on the folder goes with the process that holds it: what a killed run left behind is
-    cleared by the next one, what a living run writes is not.
-
-    Raises:
-        UsageError: another run holds the folder.
-    """
-    target = directory.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = target.parent / f".{target.name}.partial"
-    staging.mkdir(exist_ok=True)
-    busy = UsageError(f"another run is writing {directory}; wait for it, or give another folder.")
-    with hold_lock(staging, busy=busy):
-        try:
-            _clear(staging)
-            yield staging
-        except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
-            raise
-
-
-def _clear(folder: Path) -> None:
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
 
 
 def _summary(directory: Path, identity: Json, *, is_new: bool) -> SampleSummary:
@@ -164,8 +134,8 @@ def _summary(directory: Path, identity: Json, *, is_new: bool) -> SampleSummary:
 
 
 def _write_stac(folder: Path, items: list[Json], identity: Json) -> None:
-    """Write items, collections and, last, the root."""
-    from salibi_data.synthetic import stac_catalog as catalog
+    """Write items, collections and, last, the root catalog."""
+    from salibi_data.synthetic import stac_catalog
 
     for name in COLLECTIONS:
         members = sorted(
@@ -173,8 +143,8 @@ def _write_stac(folder: Path, items: list[Json], identity: Json) -> None:
         )
         for item in members:
             _write_json(folder / name / item["id"] / f"{item['id']}.json", item)
-        _write_json(folder / name / "collection.json", catalog.collection(name, members))
-    _write_json(folder / "catalog.json", catalog.catalog(COLLECTIONS, identity))
+        _write_json(folder / name / "collection.json", stac_catalog.collection(name, members))
+    _write_json(folder / "catalog.json", stac_catalog.catalog(COLLECTIONS, identity))
 
 
 def _write_json(path: Path, content: Json) -> None:

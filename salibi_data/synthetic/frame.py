@@ -1,4 +1,8 @@
-"""Where the sample catalog lies: tiles, projection, and the local metres the landscape uses."""
+"""Defines the place of the sample catalog: tiles, projection, and local coordinates.
+
+Local coordinates are metres east (x) and north (y) of the landscape's south-western corner, along
+the axes of UTM zone 15 north (EPSG:32615).
+"""
 
 from __future__ import annotations
 
@@ -12,32 +16,33 @@ import numpy.typing as npt
 from salibi_data.store.errors import UsageError
 
 EPSG: Final = 32615
-"""UTM zone 15 north."""
+"""Code of the projection: UTM zone 15 north, metres."""
 MGRS_TILE: Final = "15TWG"
-"""500..600 km east, 4600..4700 km north."""
+"""Sentinel-2 tile of the landscape: 500..600 km east, 4600..4700 km north."""
 TILE_ZOOM: Final = 15
 COLUMNS: Final = 7
 ROWS: Final = 6
 
 _CENTRE_TILE: Final = (7970, 12164)
-"""Zoom-15 tile that holds the corner of four NAIP quarter quads."""
+"""Column and row of the zoom-15 tile that contains the common corner of four NAIP quads."""
 _QUAD_CORNER_LONLAT: Final = (-92.4375, 42.0)
 _CENTRAL_MERIDIAN: Final = -93.0
 _DOMAIN_MARGIN_M: Final = 1000.0
 _SNAP_M: Final = 60
-"""Multiple of 0.6, 10 and 20 m: every sensor's pixel edges fall on the origin."""
+"""Step of the landscape's corners. A multiple of 0.6, 10 and 20 m, the pixels of all sensors, so
+that a pixel of each starts at the origin."""
 
 Bounds = tuple[float, float, float, float]
 
 
 def tile_corner_lonlat(x: int, y: int, zoom: int = TILE_ZOOM) -> tuple[float, float]:
-    """North-western corner of an XYZ tile."""
+    """Longitude and latitude, in degrees (EPSG:4326), of an XYZ tile's north-western corner."""
     lat = math.degrees(math.atan(math.sinh(math.pi * (1 - 2 * y / 2**zoom))))
     return x / 2**zoom * 360 - 180, lat
 
 
 def area_bounds_lonlat(columns: int, rows: int) -> Bounds:
-    """West, south, east, north of a run of zoom-15 tiles about the centre of the landscape."""
+    """West, south, east, north, in degrees, of a block of zoom-15 tiles at the landscape's centre."""
     x, y = _CENTRE_TILE[0] - columns // 2, _CENTRE_TILE[1] - rows // 2
     west, north = tile_corner_lonlat(x, y)
     east, south = tile_corner_lonlat(x + columns, y + rows)
@@ -46,22 +51,23 @@ def area_bounds_lonlat(columns: int, rows: int) -> Bounds:
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """The landscape's extent and the imaged area, in local metres from the origin."""
+    """Extent of the landscape and of the imaged area, in local metres."""
 
     origin_e: int
+    """UTM easting of local (0, 0), the landscape's south-western corner, in metres."""
     origin_n: int
-    """UTM position of local (0, 0), the south-western corner of the landscape."""
+    """UTM northing of local (0, 0), in metres."""
     width_m: float
     height_m: float
     rotation_rad: float
     """Angle from true east to grid east."""
     area: Bounds
-    """West, south, east, north of the imaged area: the box around its tiles."""
+    """West, south, east, north of the box around the imaged tiles, in local metres."""
     quad_corner: tuple[float, float]
-    """Where four NAIP quarter quads meet."""
+    """Local position at which four NAIP quarter quads meet."""
 
-    def outward(self, margin_m: float, snap_m: float) -> Bounds:
-        """The area grown by a margin, its edges moved outward to multiples of ``snap_m``."""
+    def expanded_area(self, margin_m: float, snap_m: float) -> Bounds:
+        """Return the imaged area with a margin, its edges moved out to multiples of ``snap_m``."""
         west, south, east, north = self.area
         return (
             math.floor((west - margin_m) / snap_m) * snap_m,
@@ -71,17 +77,17 @@ class Frame:
         )
 
     def to_utm(self, x_m: float, y_m: float) -> tuple[float, float]:
-        """UTM easting and northing, cleaned of the dust of binary fractions."""
+        """Return UTM easting and northing in metres, rounded to millimetres."""
         return round(self.origin_e + x_m, 3), round(self.origin_n + y_m, 3)
 
     def ring_lonlat(self, corners: npt.NDArray[np.float64]) -> list[list[float]]:
-        """Closed ring in longitude and latitude through local corners (num, 2).
+        """Return the closed ring through local corners (num, 2) as [longitude, latitude] pairs.
 
-        Each side gets intermediate points: a straight line in UTM is not one in degrees.
+        Each side gets seven intermediate points: a straight line in UTM is a curve in degrees.
         """
         closed = np.concatenate([corners, corners[:1]])
-        parts = np.linspace(0, 1, 9)[:-1, None, None]
-        dense = closed[:-1] + parts * np.diff(closed, axis=0)
+        fractions = np.linspace(0, 1, 9)[:-1, None, None]
+        dense = closed[:-1] + fractions * np.diff(closed, axis=0)
         points = np.moveaxis(dense, 1, 0).reshape(-1, 2)
         points = np.concatenate([points, points[:1]])
         lon, lat = to_lonlat(points[:, 0] + self.origin_e, points[:, 1] + self.origin_n)
@@ -91,7 +97,7 @@ class Frame:
 def to_lonlat(
     easting: npt.NDArray[np.float64], northing: npt.NDArray[np.float64]
 ) -> tuple[list[float], list[float]]:
-    """Longitude and latitude of UTM positions."""
+    """Return longitudes and latitudes, in degrees (EPSG:4326), of UTM positions in metres."""
     from rasterio.warp import transform
 
     lon, lat = transform(f"EPSG:{EPSG}", "EPSG:4326", list(easting), list(northing))
@@ -99,7 +105,7 @@ def to_lonlat(
 
 
 def _to_utm_box(bounds_lonlat: Bounds) -> Bounds:
-    """Box around a longitude-latitude box in UTM, its curved sides included."""
+    """Return the UTM box that contains a longitude-latitude box with its curved sides."""
     from rasterio.warp import transform_bounds
 
     box = transform_bounds("EPSG:4326", f"EPSG:{EPSG}", *bounds_lonlat, densify_pts=21)
@@ -107,9 +113,9 @@ def _to_utm_box(bounds_lonlat: Bounds) -> Bounds:
 
 
 def make_frame(columns: int = COLUMNS, rows: int = ROWS) -> Frame:
-    """The frame of an area of ``columns`` by ``rows`` zoom-15 tiles.
+    """Return the frame of an area of ``columns`` by ``rows`` zoom-15 tiles.
 
-    The landscape always covers the full area: a smaller one is a piece of the same ground.
+    The landscape always covers the full area, so a smaller area shows part of the same ground.
 
     Raises:
         UsageError: the area is empty or larger than the landscape.
@@ -131,7 +137,7 @@ def make_frame(columns: int = COLUMNS, rows: int = ROWS) -> Frame:
     area = _to_utm_box(area_bounds_lonlat(columns, rows))
     lon, lat = _QUAD_CORNER_LONLAT
     corner_e, corner_n = transform("EPSG:4326", f"EPSG:{EPSG}", [lon], [lat])
-    # Meridian convergence: grid north lies this far from true north.
+    # Meridian convergence to first order: the angle between true north and grid north.
     convergence = math.radians(lon - _CENTRAL_MERIDIAN) * math.sin(math.radians(lat))
     return Frame(
         origin_e=west,

@@ -1,138 +1,104 @@
-"""Renders the sample landscape block by block: NAIP quads to files, the Sentinels' area averages.
+"""Renders the landscape block by block: NAIP images, and 10 m averages for the Sentinels.
 
-Every function here can run in any process: what it writes depends on its arguments alone.
+The functions share no state, so any process can run them: the same arguments give the same pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import numpy.typing as npt
 
-from salibi_data.synthetic.frame import EPSG, Bounds, Frame
-from salibi_data.synthetic.ground.landscape import Ground, Landscape, Window
+from salibi_data.synthetic.ground.landscape import Ground, GroundWindow, Landscape
 from salibi_data.synthetic.ground.materials import BANDS, WATER
-from salibi_data.synthetic.sensors import acquisitions as scenes
-from salibi_data.synthetic.sensors import naip as photograph
-from salibi_data.synthetic.sensors import optics as imaging
-from salibi_data.synthetic.sensors import sentinel1 as radar
+from salibi_data.synthetic.rasters import SENTINEL_PIXEL_M, RasterGrid, sentinel1_grid, write_cog
+from salibi_data.synthetic.sensors import naip, optics, sentinel1
+from salibi_data.synthetic.sensors.acquisitions import (
+    FLIGHTS,
+    GRANULES,
+    NAIP_PIXEL_M,
+    PASSES,
+    Flight,
+    Granule,
+    Quad,
+    quads,
+)
 
 if TYPE_CHECKING:
+    from salibi_data.synthetic.frame import Frame
     from salibi_data.synthetic.ground.noise import Floats
 
-PIXEL_M: Final = 10
-"""Pixel of the Sentinels' grids."""
-
-_FINE_M: Final = 2.5
-"""Pixel at which the ground is sampled for the Sentinels: 16 points to a 10 m pixel."""
+_FINE_PIXEL_M: Final = 2.5
+"""Pixel size at which the ground is sampled for the Sentinels: 16 samples per 10 m pixel."""
 _FINE_HALO_PX: Final = 8
 _BLOCK_PX: Final = 60
 _NAIP_BLOCK_PX: Final = 768
 
-Progress = Callable[[], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Grid:
-    """Where a raster lies: local bounds in metres, pixel size in metres."""
-
-    bounds: Bounds
-    pixel_m: float
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows, columns."""
-        west, south, east, north = self.bounds
-        return round((north - south) / self.pixel_m), round((east - west) / self.pixel_m)
-
-
-def write_cog(
-    path: Path, frame: Frame, grid: Grid, image: npt.NDArray[Any], **options: Any
-) -> None:
-    """Write (bands, rows, columns) as a cloud-optimised GeoTIFF with overviews.
-
-    Nothing in the file depends on the time or the machine: GDAL's COG driver writes no date.
-    """
-    import rasterio
-
-    west, north = frame.to_utm(grid.bounds[0], grid.bounds[3])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    profile = {
-        "driver": "COG",
-        "dtype": image.dtype.name,
-        "count": image.shape[0],
-        "height": image.shape[1],
-        "width": image.shape[2],
-        "crs": f"EPSG:{EPSG}",
-        "transform": rasterio.Affine(grid.pixel_m, 0, west, 0, -grid.pixel_m, north),
-        "compress": "DEFLATE",
-        "level": 6,
-        "predictor": "YES",
-        "blocksize": 256,
-        "overview_resampling": "average",
-        "num_threads": 1,
-    }
-    colours = options.pop("colorinterp", None)
-    with rasterio.open(path, "w", **(profile | options)) as target:
-        if colours:
-            # Otherwise GDAL takes a fourth 8-bit band for transparency.
-            target.colorinterp = colours
-        target.write(image)
+OnBlock = Callable[[], None]
+"""Function called after each rendered block."""
 
 
 def render_quad(
-    landscape: Landscape,
-    frame: Frame,
-    folder: Path,
-    quad: scenes.Quad,
-    on_block: Progress,
-) -> list[scenes.Flight]:
-    """Photograph one NAIP quad in every year in which it was flown. Returns those flights."""
+    landscape: Landscape, frame: Frame, folder: Path, quad: Quad, on_block: OnBlock
+) -> list[Flight]:
+    """Write the NAIP images of one quad, one for each year in which it was flown.
+
+    Args:
+        landscape: ground to photograph.
+        frame: position of the landscape.
+        folder: root of the catalog.
+        quad: area of the images.
+        on_block: called after each block of all years.
+
+    Returns:
+        The flights that photographed the quad, in the order of ``FLIGHTS``.
+    """
     from rasterio.enums import ColorInterp
 
-    flights = [flight for flight in scenes.FLIGHTS if flight.is_whole or quad.is_western]
-    grid = Grid(bounds=quad.bounds, pixel_m=scenes.NAIP_PIXEL_M)
+    flights = [flight for flight in FLIGHTS if flight.covers_all_quads or quad.is_western]
+    grid = RasterGrid(bounds=quad.bounds, pixel_m=NAIP_PIXEL_M)
     images = np.empty((len(flights), 4, *grid.shape), dtype=np.uint8)
-    days = [_day(landscape, flight.flown_utc, flight.sun) for flight in flights]
-    palette = imaging.mix_palette(landscape)
-    camera = photograph.NaipCamera.of_seed(landscape.seed)
-    for block, where in _blocks(grid, _NAIP_BLOCK_PX):
-        ground = landscape.sample(block.grown(photograph.NAIP_HALO_PX))
-        lattice = (
-            round((frame.height_m - block.north_m) / block.pixel_m),
-            round(block.west_m / block.pixel_m),
+    conditions = [conditions_at(landscape, flight.flown_utc, flight.sun) for flight in flights]
+    palette = optics.surface_palette(landscape)
+    camera = naip.NaipCamera.from_seed(landscape.seed)
+    for window, (rows, columns) in _blocks(grid, _NAIP_BLOCK_PX):
+        ground = landscape.sample(window.grown(naip.NAIP_HALO_PX))
+        corner_px = (
+            round((frame.height_m - window.north_m) / window.pixel_m),
+            round(window.west_m / window.pixel_m),
         )
-        images[..., where[0], where[1]] = photograph.photograph(
-            landscape, ground, camera, palette, days, lattice
+        images[..., rows, columns] = naip.photograph(
+            landscape, ground, camera, palette, conditions, corner_px
         )
         on_block()
     colours = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.undefined)
     for flight, image in zip(flights, images, strict=True):
         item_id = quad.item_id(flight)
         path = folder / "naip" / item_id / f"{item_id.removeprefix('ia_')}.tif"
-        # Level 1: half the time of the usual level for a twentieth more bytes.
+        # DEFLATE level 1 takes half the time of level 6 for 5 % more bytes.
         write_cog(path, frame, grid, image, blocksize=512, level=1, colorinterp=colours)
     return flights
 
 
-def _day(landscape: Landscape, moment: Any, sun: imaging.Sun) -> imaging.Day:
-    """The state of the land at a moment."""
-    day_of_year = moment.timetuple().tm_yday
-    cover = imaging.grow(landscape, year=moment.year, day_of_year=day_of_year)
-    return imaging.Day(sun=sun, cover=cover)
+def conditions_at(landscape: Landscape, moment: datetime, sun: optics.Sun) -> optics.Conditions:
+    """Return sun and canopy cover of a landscape at one moment."""
+    cover = optics.mean_canopy_cover(
+        landscape, year=moment.year, day_of_year=moment.timetuple().tm_yday
+    )
+    return optics.Conditions(sun=sun, cover=cover)
 
 
-def _blocks(grid: Grid, size_px: int) -> Iterator[tuple[Window, tuple[slice, slice]]]:
-    """Windows that tile a grid, and where in its array they belong."""
+def _blocks(grid: RasterGrid, size_px: int) -> Iterator[tuple[GroundWindow, tuple[slice, slice]]]:
+    """Yield the windows that tile a grid, with their row and column slices in its array."""
     rows, columns = grid.shape
     for top in range(0, rows, size_px):
         for left in range(0, columns, size_px):
             bottom, right = min(top + size_px, rows), min(left + size_px, columns)
-            window = Window(
+            window = GroundWindow(
                 west_m=grid.bounds[0] + left * grid.pixel_m,
                 north_m=grid.bounds[3] - top * grid.pixel_m,
                 pixel_m=grid.pixel_m,
@@ -142,115 +108,112 @@ def _blocks(grid: Grid, size_px: int) -> Iterator[tuple[Window, tuple[slice, sli
             yield window, (slice(top, bottom), slice(left, right))
 
 
-def sentinel1_grid(frame: Frame) -> Grid:
-    """10 m grid of the radar scenes; holds that of Sentinel-2."""
-    return Grid(bounds=frame.outward(scenes.SENTINEL1_MARGIN_M, 20), pixel_m=PIXEL_M)
-
-
-def sentinel2_grid(frame: Frame) -> Grid:
-    """10 m grid of the optical scenes; every other edge is one of the 20 m grid."""
-    return Grid(bounds=frame.outward(scenes.SENTINEL2_MARGIN_M, 20), pixel_m=PIXEL_M)
-
-
 def num_blocks(frame: Frame) -> int:
-    """Steps of a whole run, as counted by ``on_block``."""
-    grids = [Grid(bounds=quad.bounds, pixel_m=scenes.NAIP_PIXEL_M) for quad in scenes.quads(frame)]
-    fine = sum(1 for grid in grids for _ in _blocks(grid, _NAIP_BLOCK_PX))
-    return fine + sum(1 for _ in _blocks(sentinel1_grid(frame), _BLOCK_PX))
+    """Count the calls of ``on_block`` in a whole run."""
+    grids = [RasterGrid(bounds=quad.bounds, pixel_m=NAIP_PIXEL_M) for quad in quads(frame)]
+    num_naip = sum(1 for grid in grids for _ in _blocks(grid, _NAIP_BLOCK_PX))
+    return num_naip + sum(1 for _ in _blocks(sentinel1_grid(frame), _BLOCK_PX))
 
 
 @dataclass(frozen=True, kw_only=True)
 class CoarseScenes:
-    """Area averages of the ground on the 10 m grid, before clouds, speckle and encoding."""
+    """Averages of the ground over 10 m pixels, before clouds, speckle and encoding."""
 
-    grid: Grid
+    grid: RasterGrid
     reflectance: Mapping[str, Floats]
-    """By band: (dates, rows, columns)."""
+    """Surface reflectance by band, each of shape (dates, rows, columns)."""
     power: Floats
-    """(passes, 2, rows, columns): VV, VH."""
+    """Radar gamma0 in linear power, shape (passes, 2, rows, columns): VV, VH."""
     water: Floats
-    """(rows, columns) share of open water."""
+    """Share of open water, shape (rows, columns)."""
 
 
-def dates() -> list[scenes.Granule]:
-    """One granule per date: products made again show the same ground."""
-    seen = {granule.acquired_utc: granule for granule in reversed(scenes.GRANULES)}
-    return [seen[moment] for moment in sorted(seen)]
+def sentinel2_dates() -> list[Granule]:
+    """Return one granule per date: reprocessed products show the same ground."""
+    by_moment = {granule.acquired_utc: granule for granule in reversed(GRANULES)}
+    return [by_moment[moment] for moment in sorted(by_moment)]
 
 
-def render_coarse(landscape: Landscape, frame: Frame, on_block: Progress) -> CoarseScenes:
-    """What the Sentinels' pixels hold on every date and pass."""
+def render_coarse(landscape: Landscape, frame: Frame, on_block: OnBlock) -> CoarseScenes:
+    """Average the ground over the Sentinels' pixels, for every date and every pass."""
     grid = sentinel1_grid(frame)
-    result = CoarseScenes(
+    num_dates = len(sentinel2_dates())
+    scenes = CoarseScenes(
         grid=grid,
-        reflectance={
-            band: np.empty((len(dates()), *grid.shape), dtype=np.float32) for band in BANDS
-        },
-        power=np.empty((len(scenes.PASSES), 2, *grid.shape), dtype=np.float32),
+        reflectance={band: np.empty((num_dates, *grid.shape), dtype=np.float32) for band in BANDS},
+        power=np.empty((len(PASSES), 2, *grid.shape), dtype=np.float32),
         water=np.empty(grid.shape, dtype=np.float32),
     )
-    optics = _Optics(landscape)
-    for block, where in _blocks(grid, _BLOCK_PX):
-        factor = round(PIXEL_M / _FINE_M)
-        window = Window(
+    renderer = _CoarseRenderer(landscape)
+    factor = round(SENTINEL_PIXEL_M / _FINE_PIXEL_M)
+    for block, pixels in _blocks(grid, _BLOCK_PX):
+        window = GroundWindow(
             west_m=block.west_m,
             north_m=block.north_m,
-            pixel_m=_FINE_M,
+            pixel_m=_FINE_PIXEL_M,
             rows=block.rows * factor,
             columns=block.columns * factor,
         )
-        ground = landscape.sample(window.grown(_FINE_HALO_PX))
-        optics.average(ground, factor, result, where)
+        renderer.render_block(landscape.sample(window.grown(_FINE_HALO_PX)), factor, scenes, pixels)
         on_block()
-    return result
+    return scenes
 
 
-class _Optics:
-    """What the coarse renderer needs of a landscape, looked up once."""
+class _CoarseRenderer:
+    """Averages blocks of one landscape; computes once what all blocks share."""
 
     def __init__(self, landscape: Landscape) -> None:
-        self.landscape = landscape
-        self.palette = imaging.mix_palette(landscape)
-        self.days = [_day(landscape, date.acquired_utc, date.sun) for date in dates()]
-        self.echoes = [
-            radar.mean_power(
-                landscape,
-                year=each.started_utc.year,
-                day_of_year=each.started_utc.timetuple().tm_yday,
-                orbit_state=each.orbit_state,
-            )
-            for each in scenes.PASSES
+        self._landscape = landscape
+        self._palette = optics.surface_palette(landscape)
+        self._conditions = [
+            conditions_at(landscape, date.acquired_utc, date.sun) for date in sentinel2_dates()
         ]
-        self.is_water = np.asarray(
+        self._mean_powers = [
+            sentinel1.mean_power(
+                landscape,
+                year=overflight.started_utc.year,
+                day_of_year=overflight.started_utc.timetuple().tm_yday,
+                orbit_state=overflight.orbit_state,
+            )
+            for overflight in PASSES
+        ]
+        self._is_water = np.asarray(
             [surface.material in WATER for surface in landscape.surfaces], dtype=np.float32
         )
 
-    def average(
-        self, ground: Ground, factor: int, into: CoarseScenes, where: tuple[slice, slice]
+    def render_block(
+        self, ground: Ground, factor: int, scenes: CoarseScenes, pixels: tuple[slice, slice]
     ) -> None:
-        """Put the block means of every band, date and pass in their place."""
+        """Write the means of one block into ``scenes``.
+
+        Args:
+            ground: fine samples of the block and of a halo around it.
+            factor: fine pixels along the edge of a 10 m pixel.
+            scenes: arrays to write to.
+            pixels: row and column slices of the block in those arrays.
+        """
         inner = slice(_FINE_HALO_PX, -_FINE_HALO_PX)
 
         def mean(values: Floats) -> Floats:
-            return imaging.block_mean(values[inner, inner], factor)
+            return optics.block_mean(values[inner, inner], factor)
 
         views = [
             (
-                imaging.canopy_cover(ground, self.palette, day),
-                imaging.illumination(ground, self.palette, day.sun),
+                optics.canopy_cover(ground, self._palette, conditions),
+                optics.illumination(ground, self._palette, conditions.sun),
             )
-            for day in self.days
+            for conditions in self._conditions
         ]
         for band in BANDS:
-            values = imaging.reflectances(ground, self.palette, views, band)
-            for k, value in enumerate(values):
-                into.reflectance[band][(k, *where)] = mean(value)
-        patterns = {
-            state: radar.pattern(self.landscape, ground, orbit_state=state)
+            images = optics.reflectances(ground, self._palette, views, band)
+            for k, image in enumerate(images):
+                scenes.reflectance[band][(k, *pixels)] = mean(image)
+        factors = {
+            state: sentinel1.backscatter_factors(self._landscape, ground, orbit_state=state)
             for state in ("ascending", "descending")
         }
-        for k, (each, echo) in enumerate(zip(scenes.PASSES, self.echoes, strict=True)):
-            for pol, factor_image in enumerate(patterns[each.orbit_state]):
-                power = echo[pol][ground.feature] * factor_image
-                into.power[(k, pol, *where)] = mean(power)
-        into.water[where] = mean(self.is_water[ground.feature])
+        for k, (overflight, mean_power) in enumerate(zip(PASSES, self._mean_powers, strict=True)):
+            for polarisation, factor_image in enumerate(factors[overflight.orbit_state]):
+                power = mean_power[polarisation][ground.feature] * factor_image
+                scenes.power[(k, polarisation, *pixels)] = mean(power)
+        scenes.water[pixels] = mean(self._is_water[ground.feature])

@@ -1,4 +1,4 @@
-"""The root and the collections of the sample's static STAC catalog."""
+"""Describes the sample catalog's root and collections in STAC 1.0.0 (https://stacspec.org)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _COLLECTIONS: Final = {
 
 
 def collection(collection_id: str, items: Sequence[Json]) -> Json:
-    """A collection with links to its items, its extent measured from them."""
+    """Return a collection with links to its items; its extent is computed from them."""
     title, description = _COLLECTIONS[collection_id]
     boxes = np.asarray([item["bbox"] for item in items])
     moments = sorted(item["properties"]["datetime"] for item in items)
@@ -72,7 +72,7 @@ def collection(collection_id: str, items: Sequence[Json]) -> Json:
 
 
 def catalog(collection_ids: Sequence[str], sample: Json) -> Json:
-    """The root. ``sample`` says what made it, so that a later run knows its own work."""
+    """Return the root catalog. ``sample`` holds the arguments, by which a later run recognises it."""
     return {
         "type": "Catalog",
         "stac_version": STAC_VERSION,
@@ -84,8 +84,8 @@ def catalog(collection_ids: Sequence[str], sample: Json) -> Json:
         "links": [
             {"rel": "root", "href": "./catalog.json", "type": "application/json"},
             *(
-                {"rel": "child", "href": f"./{each}/collection.json", "type": "application/json"}
-                for each in collection_ids
+                {"rel": "child", "href": f"./{name}/collection.json", "type": "application/json"}
+                for name in collection_ids
             ),
         ],
     }

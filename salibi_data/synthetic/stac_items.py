@@ -1,8 +1,8 @@
-"""Static STAC for the sample catalog: items with the property names of the Planetary Computer's.
+"""Describes the sample's scenes as STAC items like those of the Planetary Computer.
 
 Property names, asset keys and extension versions are those of real items of the collections
 ``naip``, ``sentinel-1-rtc`` and ``sentinel-2-l2a`` at
-https://planetarycomputer.microsoft.com/api/stac/v1 ; values are true to the pixels written.
+https://planetarycomputer.microsoft.com/api/stac/v1 ; the values describe the written pixels.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 
 from salibi_data.synthetic.frame import EPSG, MGRS_TILE, Frame, to_lonlat
 from salibi_data.synthetic.ground.materials import BANDS
-from salibi_data.synthetic.render import Grid, sentinel1_grid, sentinel2_grid
-from salibi_data.synthetic.sensors import acquisitions as scenes
-from salibi_data.synthetic.sensors.products import FINE_BANDS, swath
+from salibi_data.synthetic.products import FINE_BANDS, swath
+from salibi_data.synthetic.rasters import RasterGrid, sentinel1_grid, sentinel2_grid
+from salibi_data.synthetic.sensors.acquisitions import NAIP_PIXEL_M, Flight, Granule, Pass, Quad
 
 Json = dict[str, Any]
 
@@ -25,7 +25,7 @@ COG_TYPE: Final = "image/tiff; application=geotiff; profile=cloud-optimized"
 STAC_VERSION: Final = "1.0.0"
 
 _EXTENSIONS: Final = "https://stac-extensions.github.io"
-_BAND_FACTS: Final = {
+_BAND_DESCRIPTIONS: Final = {
     "B02": ("blue", "Band 2 - Blue", 0.49, 0.098),
     "B03": ("green", "Band 3 - Green", 0.56, 0.045),
     "B04": ("red", "Band 4 - Red", 0.665, 0.038),
@@ -37,6 +37,7 @@ _BAND_FACTS: Final = {
     "B11": ("swir16", "Band 11 - SWIR (1.6)", 1.61, 0.143),
     "B12": ("swir22", "Band 12 - SWIR (2.2)", 2.19, 0.242),
 }
+"""Common name, title, central wavelength and full width at half maximum, in micrometres."""
 _SCL_PROPERTIES: Final = {
     "2": "s2:dark_features_percentage",
     "3": "s2:cloud_shadow_percentage",
@@ -49,11 +50,15 @@ _SCL_PROPERTIES: Final = {
     "10": "s2:thin_cirrus_percentage",
     "11": "s2:snow_ice_percentage",
 }
+"""Item property that states the share of each code of the scene classification."""
 _CLOUD_CODES: Final = ("8", "9", "10")
 
 
-def _projection(frame: Frame, grid: Grid, *, num_coefficients: int) -> Json:
-    """The ``proj:*`` fields of a raster; collections differ in the length of the transform."""
+def _projection(frame: Frame, grid: RasterGrid, *, num_coefficients: int) -> Json:
+    """Return the ``proj:*`` fields of a raster.
+
+    The transform has 9 coefficients in some of the real collections and 6 in others.
+    """
     west, north = frame.to_utm(grid.bounds[0], grid.bounds[3])
     east, south = frame.to_utm(grid.bounds[2], grid.bounds[1])
     transform = [grid.pixel_m, 0.0, west, 0.0, -grid.pixel_m, north, 0.0, 0.0, 1.0]
@@ -64,7 +69,7 @@ def _projection(frame: Frame, grid: Grid, *, num_coefficients: int) -> Json:
     }
 
 
-def _corners(grid: Grid) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _corners(grid: RasterGrid) -> np.ndarray[Any, np.dtype[np.float64]]:
     west, south, east, north = grid.bounds
     return np.asarray([(west, south), (east, south), (east, north), (west, north)])
 
@@ -72,7 +77,7 @@ def _corners(grid: Grid) -> np.ndarray[Any, np.dtype[np.float64]]:
 def _item(
     *, item_id: str, collection: str, ring: list[list[float]], properties: Json, assets: Json
 ) -> Json:
-    """What all items share. ``stac_extensions`` follows from the prefixes in use."""
+    """Return an item with the fields and links that all items share."""
     lon, lat = zip(*ring, strict=True)
     return {
         "type": "Feature",
@@ -93,7 +98,7 @@ def _item(
 
 
 def _extensions(collection: str) -> list[str]:
-    """Schemas that items of a collection follow, in the versions that the real ones name."""
+    """Return the addresses of the STAC extensions that real items of a collection name."""
     names = {
         "naip": ("eo/v1.0.0", "projection/v1.0.0"),
         "sentinel-2-l2a": ("eo/v1.0.0", "sat/v1.0.0", "projection/v1.1.0"),
@@ -108,10 +113,10 @@ def _extensions(collection: str) -> list[str]:
     return [f"{_EXTENSIONS}/{name}/schema.json" for name in names[collection]]
 
 
-def naip_item(frame: Frame, quad: scenes.Quad, flight: scenes.Flight) -> Json:
-    """Item of one quad in one year."""
+def naip_item(frame: Frame, quad: Quad, flight: Flight) -> Json:
+    """Return the item of one quad in one year."""
     item_id = quad.item_id(flight)
-    grid = Grid(bounds=quad.bounds, pixel_m=scenes.NAIP_PIXEL_M)
+    grid = RasterGrid(bounds=quad.bounds, pixel_m=NAIP_PIXEL_M)
     centre = _corners(grid).mean(axis=0)
     lon, lat = to_lonlat(centre[:1] + frame.origin_e, centre[1:] + frame.origin_n)
     image = {
@@ -128,7 +133,7 @@ def naip_item(frame: Frame, quad: scenes.Quad, flight: scenes.Flight) -> Json:
     }
     properties = {
         "datetime": _timestamp(flight.flown_utc),
-        "gsd": scenes.NAIP_PIXEL_M,
+        "gsd": NAIP_PIXEL_M,
         "naip:year": str(flight.year),
         "naip:state": "ia",
         "proj:epsg": EPSG,
@@ -145,8 +150,8 @@ def naip_item(frame: Frame, quad: scenes.Quad, flight: scenes.Flight) -> Json:
     )
 
 
-def sentinel1_item(frame: Frame, overflight: scenes.Pass, paths: Mapping[str, Path]) -> Json:
-    """Item of one radar pass; ``paths`` are its files by asset key."""
+def sentinel1_item(frame: Frame, overflight: Pass, paths: Mapping[str, Path]) -> Json:
+    """Return the item of one radar pass; ``paths`` are its files by asset key."""
     titles = {
         "vv": "VV: vertical transmit, vertical receive",
         "vh": "VH: vertical transmit, horizontal receive",
@@ -173,7 +178,7 @@ def sentinel1_item(frame: Frame, overflight: scenes.Pass, paths: Mapping[str, Pa
     )
 
 
-def _sentinel1_properties(frame: Frame, overflight: scenes.Pass) -> Json:
+def _sentinel1_properties(frame: Frame, overflight: Pass) -> Json:
     grid = sentinel1_grid(frame)
     middle = overflight.started_utc + (overflight.stopped_utc - overflight.started_utc) / 2
     return {
@@ -211,8 +216,11 @@ def _sentinel1_properties(frame: Frame, overflight: scenes.Pass) -> Json:
     }
 
 
-def sentinel2_item(frame: Frame, granule: scenes.Granule, scl_shares: Mapping[str, float]) -> Json:
-    """Item of one optical product; ``scl_shares`` is the measured share of each SCL class."""
+def sentinel2_item(frame: Frame, granule: Granule, scl_shares: Mapping[str, float]) -> Json:
+    """Return the item of one optical product.
+
+    ``scl_shares`` is the share of the image, 0..1, by code of the scene classification.
+    """
     grid = sentinel2_grid(frame)
     return _item(
         item_id=granule.id,
@@ -223,13 +231,13 @@ def sentinel2_item(frame: Frame, granule: scenes.Granule, scl_shares: Mapping[st
     )
 
 
-def _sentinel2_assets(frame: Frame, granule: scenes.Granule) -> Json:
-    """``B02`` .. ``B12``, ``SCL`` and ``visual``."""
+def _sentinel2_assets(frame: Frame, granule: Granule) -> Json:
+    """Return the assets ``B02`` .. ``B12``, ``SCL`` and ``visual``."""
     stem = f"T{MGRS_TILE}_{granule.acquired_utc:%Y%m%dT%H%M%S}"
 
     def asset(name: str, gsd_m: int, title: str, bands: Sequence[str]) -> Json:
-        grid = Grid(bounds=sentinel2_grid(frame).bounds, pixel_m=gsd_m)
-        content = {
+        grid = RasterGrid(bounds=sentinel2_grid(frame).bounds, pixel_m=gsd_m)
+        fields = {
             "href": f"./{stem}_{name}_{gsd_m}m.tif",
             **_projection(frame, grid, num_coefficients=6),
             "gsd": float(gsd_m),
@@ -237,19 +245,21 @@ def _sentinel2_assets(frame: Frame, granule: scenes.Granule) -> Json:
             "roles": ["data"],
             "title": title,
         }
-        return content | ({"eo:bands": [_eo_band(band) for band in bands]} if bands else {})
+        return fields | ({"eo:bands": [_eo_band(band) for band in bands]} if bands else {})
 
     assets = {}
     for band in BANDS:
         gsd_m = 10 if band in FINE_BANDS else 20
-        assets[band] = asset(band, gsd_m, f"{_BAND_FACTS[band][1]} - {gsd_m}m", [band])
+        title = f"{_BAND_DESCRIPTIONS[band][1]} - {gsd_m}m"
+        assets[band] = asset(band, gsd_m, title, [band])
+    # The real items misspell this title in the same way.
     assets["SCL"] = asset("SCL", 20, "Scene classfication map (SCL)", [])
     assets["visual"] = asset("TCI", 10, "True color image", ["B04", "B03", "B02"])
     return assets
 
 
 def _eo_band(band: str) -> Json:
-    common_name, description, wavelength_um, width_um = _BAND_FACTS[band]
+    common_name, description, wavelength_um, width_um = _BAND_DESCRIPTIONS[band]
     return {
         "name": band,
         "common_name": common_name,
@@ -259,7 +269,7 @@ def _eo_band(band: str) -> Json:
     }
 
 
-def _sentinel2_properties(granule: scenes.Granule, scl_shares: Mapping[str, float]) -> Json:
+def _sentinel2_properties(granule: Granule, scl_shares: Mapping[str, float]) -> Json:
     acquired, generated = (
         f"{moment:%Y%m%dT%H%M%S}" for moment in (granule.acquired_utc, granule.generated_utc)
     )
@@ -297,5 +307,5 @@ def _sentinel2_properties(granule: scenes.Granule, scl_shares: Mapping[str, floa
 
 
 def _timestamp(moment: Any) -> str:
-    """RFC 3339 with Z, as the real items write it; microseconds only where there are some."""
+    """Return an RFC 3339 time with Z; microseconds only where they are not zero, as in real items."""
     return str(moment.isoformat()).replace("+00:00", "Z")

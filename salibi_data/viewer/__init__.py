@@ -1,5 +1,5 @@
-"""The page a store is looked at with: its files, the server that gives them, the same on disk.
+"""Shows a store in the browser: a page with a map, images and filters, served or exported.
 
-``samples`` says what the page knows of every sample, ``pictures`` draws tiles, ``basemap`` lies
-below them, ``site`` is all of it by path; ``server`` and ``export`` give out the same site.
+``samples`` reads the store, ``tiles`` draws its images, ``basemap`` opens the map below them, and
+``site`` gives every file of the page by its path, for ``server`` to serve or ``export`` to write.
 """

@@ -1,4 +1,4 @@
-"""What may lie below the samples: a PMTiles archive of pictures, or a server the user names."""
+"""Opens the map below the samples: a raster PMTiles archive, or a tile server the user names."""
 
 from __future__ import annotations
 
@@ -11,36 +11,42 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from salibi_data.store.errors import UsageError
-from salibi_data.store.redaction import bare
+from salibi_data.store.redaction import redact
 
-_MAX_ZOOM_OF_SERVERS: Final = 19
+_SERVER_MAX_ZOOM: Final = 19
+"""Highest zoom asked of a tile server, which does not state its own."""
 _TILE_PX: Final = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class Basemap:
-    """Where the page finds tiles of a base map, and whose they are."""
+    """Address and attribution of a base map."""
 
     tiles: str
-    """Address with {z}, {x} and {y}; a path of the site itself for an archive."""
+    """Address of a tile with {z}, {x} and {y}; a path on the site itself for an archive."""
     max_zoom: int
+    """Highest zoom that has tiles."""
     attribution: str = ""
-    archive: Archive | None = None
-    """The archive that is served, if it is one."""
+    """Credit to show on the map, without markup."""
+    archive: BasemapArchive | None = None
+    """Archive that the tiles come from; None for a tile server."""
 
     @property
     def origin(self) -> str:
-        """Host the page must be let ask, such as ``https://tiles.example``; empty for an archive."""
+        """Origin of the tile server, such as ``https://tiles.example``; empty for an archive.
+
+        The page's content security policy must allow it.
+        """
         parts = urlsplit(self.tiles)
         return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
 
     @property
-    def may_hold_a_secret(self) -> bool:
-        """Whether the address has a query or a user in it."""
-        return bare(self.tiles) != self.tiles
+    def may_contain_secret(self) -> bool:
+        """Whether the address contains a query or a user name."""
+        return redact(self.tiles) != self.tiles
 
     def to_dict(self) -> dict[str, Any]:
-        """What the page is told."""
+        """Return the settings of the page's map as JSON content."""
         return {
             "tiles": self.tiles,
             "maxZoom": self.max_zoom,
@@ -49,15 +55,17 @@ class Basemap:
         }
 
 
-class Archive:
-    """Pictures in a PMTiles file (version 3), read tile by tile."""
+class BasemapArchive:
+    """Raster tiles of a PMTiles file, version 3 (https://github.com/protomaps/PMTiles).
+
+    Args:
+        path: file to open.
+
+    Raises:
+        UsageError: the file cannot be read, or holds vector tiles.
+    """
 
     def __init__(self, path: str | Path) -> None:
-        """Open the archive.
-
-        Raises:
-            UsageError: it cannot be read, or holds vectors.
-        """
         from pmtiles.reader import MemorySource, Reader
         from pmtiles.tile import TileType
 
@@ -67,7 +75,7 @@ class Archive:
             self._reader = Reader(MemorySource(content))
             header, self._metadata = self._reader.header(), self._reader.metadata()
         except Exception as error:
-            # The reader checks little: damage shows as whatever its parsing meets.
+            # The reader hardly validates its input: a damaged file can raise any exception.
             raise UsageError(
                 f"{path} cannot be read as a PMTiles archive; give a .pmtiles file of version 3, or "
                 "an address such as https://tiles.example/{z}/{x}/{y}.png."
@@ -88,37 +96,43 @@ class Archive:
 
     @property
     def attribution(self) -> str:
-        """Whose the map is, as the archive says, without markup."""
-        return _text(str(self._metadata.get("attribution", "")))
+        """Credit stated in the archive, without markup."""
+        return _without_markup(str(self._metadata.get("attribution", "")))
 
     def tile(self, zoom: int, x: int, y: int) -> bytes | None:
-        """The picture of a tile, or ``None`` where there is none."""
-        found: bytes | None = self._reader.get(zoom, x, y)
-        return found
+        """Return the encoded image of a tile, or None where the archive has none."""
+        content: bytes | None = self._reader.get(zoom, x, y)
+        return content
 
 
-def load(place: str, *, attribution: str = "") -> Basemap:
-    """The base map at ``place``: a PMTiles file, or an address with {z}, {x} and {y}.
+def open_basemap(location: str, *, attribution: str = "") -> Basemap:
+    """Open a base map.
+
+    Args:
+        location: path of a PMTiles file, or an address with {z}, {x} and {y}.
+        attribution: credit to show; default the archive's own.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: the location is neither.
     """
-    if re.match(r"https?://", place):
-        if not all(part in place for part in ("{z}", "{x}", "{y}")):
+    if re.match(r"https?://", location):
+        if not all(part in location for part in ("{z}", "{x}", "{y}")):
             raise UsageError(
-                f"the address {bare(place)} names no tiles; it needs {{z}}, {{x}} and {{y}}, as in "
+                f"the address {redact(location)} names no tiles; it needs {{z}}, {{x}} and {{y}}, as in "
                 "https://tiles.example/{z}/{x}/{y}.png."
             )
-        return Basemap(tiles=place, max_zoom=_MAX_ZOOM_OF_SERVERS, attribution=_text(attribution))
-    archive = Archive(place)
+        return Basemap(
+            tiles=location, max_zoom=_SERVER_MAX_ZOOM, attribution=_without_markup(attribution)
+        )
+    archive = BasemapArchive(location)
     return Basemap(
         tiles=f"basemap/{{z}}/{{x}}/{{y}}.{archive.suffix}",
         max_zoom=archive.max_zoom,
-        attribution=_text(attribution) or archive.attribution,
+        attribution=_without_markup(attribution) or archive.attribution,
         archive=archive,
     )
 
 
-def _text(markup: str) -> str:
-    """Text alone: the page must not run what an archive says."""
+def _without_markup(markup: str) -> str:
+    """Return the text of HTML: the page must not run code from an archive."""
     return " ".join(html.unescape(re.sub(r"<[^>]*>", "", markup)).split())

@@ -1,10 +1,10 @@
-"""The page as files that any web server serves; run again, it goes on where it was."""
+"""Writes the page as static files for any web server; a second run continues an interrupted one."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -18,81 +18,84 @@ from salibi_data.viewer.site import INDEX_HTML, Site
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-Progress = Callable[[int, int], None]
+    from salibi_data.store.progress import Progress
 
 STAMP: Final = ".salibi-export.json"
-"""Says which store and options the files of a folder belong to."""
+"""Name of the file that records the store and options of an export."""
 
-_TRIED: Final = 6
-"""Pictures of each modality and zoom that are drawn to know how large all will be."""
-_AT_ONCE: Final = 32
-"""Files under way at a time; an interruption waits for them."""
+_NUM_PROBES: Final = 6
+"""Number of images of each modality and zoom that are encoded to estimate the size of all."""
+_BATCH_SIZE: Final = 32
+"""Number of files submitted at a time; an interrupted run waits for at most so many."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exported:
-    """What lies in the folder now."""
+class ExportSummary:
+    """Content of an exported folder."""
 
     num_files: int
     num_written: int
+    """Number of files that this run wrote; the others existed."""
     num_bytes: int
+    """Total size of all files."""
 
 
-def expected_bytes(site: Site) -> int:
-    """About how large all pictures are, from a few of each modality and zoom."""
-    by_kind: dict[tuple[str, str], list[str]] = {}
+def estimate_image_bytes(site: Site) -> int:
+    """Estimate the size of all images from a few of each modality and zoom."""
+    paths_by_kind: dict[tuple[str, str], list[str]] = {}
     for path in site.tile_paths():
         _, modality, zoom, _, _ = path.split("/")
-        by_kind.setdefault((modality, zoom), []).append(path)
+        paths_by_kind.setdefault((modality, zoom), []).append(path)
     total = 0
-    for paths in by_kind.values():
-        tried = [site.get(path) for path in paths[:: -(-len(paths) // _TRIED)]]
-        sizes = [len(found.body) for found in tried if found is not None]
+    for paths in paths_by_kind.values():
+        probes = [site.get(path) for path in paths[:: -(-len(paths) // _NUM_PROBES)]]
+        sizes = [len(probe.body) for probe in probes if probe is not None]
         total += round(sum(sizes) / len(sizes) * len(paths))
     return total
 
 
-def export(site: Site, folder: str | Path, *, progress: Progress | None = None) -> Exported:
-    """Write every file of ``site`` below ``folder``; ``index.html`` comes last.
+def export(site: Site, folder: str | Path, *, progress: Progress | None = None) -> ExportSummary:
+    """Write every file of ``site`` below ``folder``, ``index.html`` last.
 
-    Files that are there are kept, as each appears whole or not at all.
+    Files are written atomically, so those of an interrupted run are complete and are kept.
 
     Args:
-        site: what to write.
-        folder: made if need be.
-        progress: called with (files done, files in all).
+        site: site to write.
+        folder: target, created if it does not exist.
+        progress: called with (files done, files in total).
 
     Raises:
         UsageError: the folder holds something else, or an export of another store or with other
-            options; or the site names a base map whose address may hold a secret.
+            options; or the address of the site's base map may contain a secret.
     """
     folder = Path(folder)
-    if site.basemap is not None and site.basemap.may_hold_a_secret:
+    if site.basemap is not None and site.basemap.may_contain_secret:
         raise UsageError(
-            "the base map's address has a query or a user in it, which may be a secret, and an export "
-            "is for others to see; take an address without, or a PMTiles file."
+            "the base map's address has a query or a user name, which may be a secret, and others "
+            "can read an export; give an address without, or a PMTiles file."
         )
-    _claim(folder, site.digest)
+    _claim_folder(folder, site.digest)
     paths = list(site.paths())
     num_written = 0
     with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-        for done, written in enumerate(_written(site, folder, paths[:-1], threads), start=1):
-            num_written += written
+        was_written = _write_files(site, folder, paths[:-1], threads)
+        for num_done, is_new in enumerate(was_written, start=1):
+            num_written += is_new
             if progress is not None:
-                progress(done, len(paths))
-    num_written += _write(site, folder, INDEX_HTML)
+                progress(num_done, len(paths))
+    num_written += _write_file(site, folder, INDEX_HTML)
     if progress is not None:
         progress(len(paths), len(paths))
     files = [folder / path for path in paths if (folder / path).is_file()]
-    return Exported(
+    return ExportSummary(
         num_files=len(files),
         num_written=num_written,
         num_bytes=sum(file.stat().st_size for file in files),
     )
 
 
-def _claim(folder: Path, digest: str) -> None:
-    """Take the folder for the site of ``digest``, or find that it is its own already."""
+def _claim_folder(folder: Path, digest: str) -> None:
+    """Create the folder with a stamp of the site's digest, or check the stamp of a present one."""
     folder.mkdir(parents=True, exist_ok=True)
     stamp = folder / STAMP
     if stamp.is_file():
@@ -111,24 +114,24 @@ def _claim(folder: Path, digest: str) -> None:
         partial.write_text(json.dumps({"site": digest}))
 
 
-def _written(
+def _write_files(
     site: Site, folder: Path, paths: Iterable[str], threads: ThreadPoolExecutor
 ) -> Iterator[bool]:
-    """Whether each file was written, in order; a few are under way at a time, however many there are."""
-    left = iter(paths)
-    while some := list(islice(left, _AT_ONCE)):
-        yield from threads.map(lambda path: _write(site, folder, path), some)
+    """Write files in batches. Yield for each, in order, whether this run wrote it."""
+    remaining = iter(paths)
+    while batch := list(islice(remaining, _BATCH_SIZE)):
+        yield from threads.map(lambda path: _write_file(site, folder, path), batch)
 
 
-def _write(site: Site, folder: Path, path: str) -> bool:
-    """Write one file unless it is there; nothing where the site has nothing."""
+def _write_file(site: Site, folder: Path, path: str) -> bool:
+    """Write one file if it is missing and the site has it. Return whether it was written."""
     file = folder / path
     if file.is_file():
         return False
-    found = site.get(path)
-    if found is None:
+    resource = site.get(path)
+    if resource is None:
         return False
     file.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(file) as partial:
-        partial.write_bytes(found.body)
+        partial.write_bytes(resource.body)
     return True

@@ -1,4 +1,4 @@
-"""A small web server of one page, on this machine."""
+"""Serves the page from a small web server on this machine."""
 
 from __future__ import annotations
 
@@ -16,18 +16,23 @@ if TYPE_CHECKING:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves a site until :meth:`shutdown`; one thread per connection."""
+    """Web server of a site, with one thread per connection.
+
+    Args:
+        site: site to serve.
+        host: address to listen at.
+        port: port to listen at; 0 takes a free one.
+
+    Raises:
+        UsageError: the port is taken or not allowed, or the host is not this machine's.
+    """
 
     daemon_threads = True
-    block_on_close = False  # a browser holds connections open for as long as it likes
+    # Do not wait for connections at the end: browsers keep them open.
+    block_on_close = False
     request_queue_size = 64
 
     def __init__(self, site: Site, *, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Listen at ``host`` and ``port``; 0 is any free port.
-
-        Raises:
-            UsageError: the port is taken or not allowed, or the host is not this machine's.
-        """
         self.site = site
         try:
             super().__init__((host, port), _Handler)
@@ -40,67 +45,69 @@ class Server(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """Address of the page."""
         host, port = self.server_address[:2]
         return f"http://{host!s}:{port}/"
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Whether only this machine can reach the server."""
         return _is_loopback(str(self.server_address[0]))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: what fails for a browser that went away is nobody's concern."""
+        """Print nothing: browsers often close a connection before the answer is complete."""
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers GET and HEAD from the site; never reads a path of the disk."""
+    """Answers GET and HEAD from the site; no request is turned into a path on disk."""
 
     server: Server
     protocol_version = "HTTP/1.1"
     server_version = "salibi"
     sys_version = ""
     timeout: ClassVar[float] = 60
-    """Seconds a silent connection may hold a thread."""
+    """Seconds after which a silent connection is closed, so that its thread ends."""
 
     def do_GET(self) -> None:
-        """Give what is at a path."""
-        if not self._is_for_us():
+        """Answer with the content of a path."""
+        if not self._names_this_server():
             self._answer(HTTPStatus.FORBIDDEN)
             return
         path = unquote(urlsplit(self.path).path).lstrip("/")
         site = self.server.site
-        of_the_store = site.is_of_the_store(path)
+        is_fixed = site.is_fixed_by_digest(path)
         etag = f'"{site.digest}"'
-        # Tiles need not be drawn to know that they are the same.
-        if of_the_store and self._is_known(etag):
+        # Checked first: an unchanged tile need not be drawn.
+        if is_fixed and self._is_cached(etag):
             self._answer(HTTPStatus.NOT_MODIFIED, etag=etag)
             return
         try:
-            found = site.get(path)
+            resource = site.get(path)
         except (SalibiError, OSError, ValueError) as error:
             self.log_error("%s", error)
             self._answer(HTTPStatus.INTERNAL_SERVER_ERROR)
             return
-        if found is None:
+        if resource is None:
             self._answer(HTTPStatus.NOT_FOUND)
             return
-        if not of_the_store:
-            etag = f'"{hashlib.sha256(found.body).hexdigest()[:24]}"'
-            if self._is_known(etag):
+        if not is_fixed:
+            etag = f'"{hashlib.sha256(resource.body).hexdigest()[:24]}"'
+            if self._is_cached(etag):
                 self._answer(HTTPStatus.NOT_MODIFIED, etag=etag)
                 return
-        self._answer(HTTPStatus.OK, found.body, found.content_type, etag)
+        self._answer(HTTPStatus.OK, resource.body, resource.content_type, etag)
 
     do_HEAD = do_GET  # noqa: N815 - the base's name
 
-    def _is_known(self, etag: str) -> bool:
+    def _is_cached(self, etag: str) -> bool:
+        """Whether the browser already has the content with this tag."""
         return etag in self.headers.get("If-None-Match", "")
 
-    def _is_for_us(self) -> bool:
-        """Whether the browser means this server: a foreign name that points here is turned away."""
+    def _names_this_server(self) -> bool:
+        """Whether the Host header names this machine."""
         if not self.server.is_local:
             return True
+        # DNS rebinding: a foreign site can point its own name at 127.0.0.1 to read the store.
         name = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
         return name == "localhost" or _is_loopback(name)
 
@@ -115,14 +122,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         if etag:
             self.send_header("ETag", etag)
-        self.send_header("Cache-Control", "no-cache")  # keep it, and ask whether it is the same
+        # "no-cache" lets browsers keep the content, but they must ask whether it has changed.
+        self.send_header("Cache-Control", "no-cache")
         self.send_header("X-Content-Type-Options", "nosniff")
         self.end_headers()
         if self.command == "GET" and status != HTTPStatus.NOT_MODIFIED:
             self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the base's name
-        """Requests are not logged."""
+        """Log nothing."""
 
 
 def _is_loopback(name: str) -> bool:

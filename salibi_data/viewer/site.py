@@ -1,4 +1,4 @@
-"""All that a page consists of, by path: the same whether a server gives it or it lies on disk."""
+"""Gives every file of the page by its path, for the server and for the export alike."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from salibi_data.store import __version__
-from salibi_data.viewer.samples import SAMPLES_PER_FILE, as_json, encoded, split_names
-from salibi_data.viewer.tiles import EXACT, Pictures
+from salibi_data.viewer.samples import SAMPLES_PER_FILE, as_json, encode_columns, split_names
+from salibi_data.viewer.tiles import LOSSLESS, TileRenderer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from salibi_data.viewer.basemap import Basemap
-    from salibi_data.viewer.samples import Samples
-    from salibi_data.viewer.tiles import AsColours
+    from salibi_data.viewer.samples import ViewedSamples
+    from salibi_data.viewer.tiles import ToRgb
 
 PAGE: Final = Path(__file__).parent / "page"
-"""Files of the page that are the same for every store."""
+"""Folder of the files that are the same for every store."""
 
 INDEX_HTML: Final = "index.html"
 
@@ -46,98 +46,97 @@ _TYPES: Final = {
 _TILE: Final = re.compile(r"(tiles/(?P<modality>[^/]+)|basemap)/(\d{1,2})/(\d{1,8})/(\d{1,8})\.\w+")
 _SAMPLES: Final = re.compile(r"samples/(\d{1,8})\.json")
 _OVERVIEW_ZOOM: Final = 3
-"""Up to here the whole world of a base map is exported; above, only around samples."""
+"""Highest zoom at which a base map is exported for the whole world; above it, only near samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resource:
-    """What is at a path."""
+    """Content of one path."""
 
     body: bytes
     content_type: str
 
 
 class Site:
-    """The files of a page, made when they are asked for."""
+    """Files of a page, generated on request.
+
+    Args:
+        samples: samples to show.
+        to_rgb: function that renders a stored image in colours.
+        quality: quality of the images, 1 to 100; 100 is lossless.
+        basemap: map to show below the samples.
+    """
 
     def __init__(
         self,
-        samples: Samples,
-        as_colours: AsColours,
+        samples: ViewedSamples,
+        to_rgb: ToRgb,
         *,
-        quality: int = EXACT,
+        quality: int = LOSSLESS,
         basemap: Basemap | None = None,
     ) -> None:
-        """Show ``samples``.
-
-        Args:
-            samples: of a store.
-            as_colours: turns a stored image into colours.
-            quality: of the pictures, 1 to 100; 100 keeps every pixel.
-            basemap: what lies below the samples.
-        """
         self.samples = samples
-        self.pictures = Pictures(samples, as_colours, quality=quality)
+        self.tiles = TileRenderer(samples, to_rgb, quality=quality)
         self.basemap = basemap
         self._page = {file.relative_to(PAGE).as_posix(): file for file in _files(PAGE)}
-        places, body = encoded(samples.columns)
-        self._made = {
-            "store.json": as_json(self._about(places)),
-            # Compressed here, as simple servers do not; the page takes it either way.
-            "index.bin": gzip.compress(body, compresslevel=6, mtime=0),
+        column_layout, column_values = encode_columns(samples.columns)
+        self._generated = {
+            "store.json": as_json(self._describe_store(column_layout)),
+            # Compressed here, since simple web servers do not; the page also reads it plain.
+            "index.bin": gzip.compress(column_values, compresslevel=6, mtime=0),
             INDEX_HTML: self._index_html(),
         }
         options = [samples.digest, __version__, quality, basemap.to_dict() if basemap else None]
-        shown = samples.rows.tobytes()
-        self.digest = hashlib.sha256(as_json(options) + shown).hexdigest()[:24]
-        """Changes whenever the store, the software or an option does."""
+        rows = samples.rows.tobytes()
+        self.digest = hashlib.sha256(as_json(options) + rows).hexdigest()[:24]
+        """Digest of the store, the software version and the options."""
 
     def get(self, path: str) -> Resource | None:
-        """What is at ``path``, without a leading slash; ``None`` where nothing is."""
+        """Return the content of a path without leading slash, or None where there is none."""
         path = path or INDEX_HTML
         body = self._body(path)
         if body is None:
             return None
         return Resource(body=body, content_type=_TYPES[Path(path).suffix])
 
-    def is_of_the_store(self, path: str) -> bool:
-        """Whether what is at ``path`` depends on :attr:`digest` alone."""
+    def is_fixed_by_digest(self, path: str) -> bool:
+        """Whether the same :attr:`digest` always means the same content of a path."""
         return path.startswith(("tiles/", "samples/", "basemap/"))
 
     def paths(self) -> Iterator[str]:
-        """Every path there is, the page's first file last; those of a base map's may be empty."""
+        """Yield every path, ``index.html`` last; a base map's archive may lack some of its own."""
         yield from (path for path in self._page if path != INDEX_HTML)
-        yield from (path for path in self._made if path != INDEX_HTML)
+        yield from (path for path in self._generated if path != INDEX_HTML)
         yield from (f"samples/{number}.json" for number in range(self.samples.num_files))
         yield from self._basemap_paths()
         yield from self.tile_paths()
         yield INDEX_HTML
 
     def tile_paths(self) -> Iterator[str]:
-        """Paths of all pictures of samples, finest zoom first."""
+        """Yield the paths of all images of samples, highest zoom first."""
         base_zoom = self.samples.attributes.base_zoom
-        for zoom in range(base_zoom, self.pictures.lowest_zoom - 1, -1):
+        for zoom in range(base_zoom, self.tiles.lowest_zoom - 1, -1):
             for x, y in self._tiles_at(zoom).tolist():
                 for name in self.samples.attributes.modalities:
                     yield f"tiles/{name}/{zoom}/{x}/{y}.webp"
 
     def _body(self, path: str) -> bytes | None:
-        if path in self._made:
-            return self._made[path]
+        if path in self._generated:
+            return self._generated[path]
         if path in self._page:
             return self._page[path].read_bytes()
         if match := _TILE.fullmatch(path):
             zoom, x, y = (int(number) for number in match.groups()[2:])
             if match["modality"]:
-                return self.pictures.tile(match["modality"], zoom, x, y)
+                return self.tiles.tile(match["modality"], zoom, x, y)
             if self.basemap and self.basemap.archive:
                 return self.basemap.archive.tile(zoom, x, y)
         if (match := _SAMPLES.fullmatch(path)) and int(match[1]) < self.samples.num_files:
-            return as_json(self.samples.described(int(match[1])))
+            return as_json(self.samples.records(int(match[1])))
         return None
 
-    def _about(self, places: list[dict[str, Any]]) -> dict[str, Any]:
-        """What the page needs to know of the store before anything else."""
+    def _describe_store(self, column_layout: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the content of ``store.json``, which the page reads first."""
         attributes = self.samples.attributes
         return {
             "name": self.samples.folder.resolve().name,
@@ -148,53 +147,54 @@ class Site:
             "count": len(self.samples),
             "ofSamples": int(self.samples.group["tile"].shape[0]),
             "baseZoom": attributes.base_zoom,
-            "lowestZoom": self.pictures.lowest_zoom,
+            "lowestZoom": self.tiles.lowest_zoom,
             "boundsLonLat": self.samples.bounds_lonlat,
             "sensors": attributes.sensors,
             "splits": split_names(),
             "modalities": [
                 {
                     "name": name,
-                    "sensor": one.sensor,
-                    "zoom": one.zoom,
-                    "gsdRatio": one.gsd_ratio,
-                    "sizePx": one.size_px,
-                    "bands": one.bands,
-                    "units": one.units,
-                    "collection": one.collection,
-                    "licence": one.licence,
-                    "attribution": one.attribution,
+                    "sensor": modality.sensor,
+                    "zoom": modality.zoom,
+                    "gsdRatio": modality.gsd_ratio,
+                    "sizePx": modality.size_px,
+                    "bands": modality.bands,
+                    "units": modality.units,
+                    "collection": modality.collection,
+                    "licence": modality.licence,
+                    "attribution": modality.attribution,
                 }
-                for name, one in attributes.modalities.items()
+                for name, modality in attributes.modalities.items()
             ],
-            "columns": places,
+            "columns": column_layout,
             "samplesPerFile": SAMPLES_PER_FILE,
             "basemap": self.basemap.to_dict() if self.basemap else None,
         }
 
     def _index_html(self) -> bytes:
-        """The page, which the browser lets ask no host but its own and a base map's."""
+        """Return the page; its content security policy allows its own host and the base map's."""
         text = self._page[INDEX_HTML].read_text()
         origin = self.basemap.origin if self.basemap else ""
         return text.replace("{basemap_origin}", origin).encode()
 
     def _tiles_at(self, zoom: int) -> NDArray[np.int64]:
-        """(x, y) of the tiles at ``zoom`` that hold samples, shape (tiles, 2)."""
+        """Return (x, y) of the tiles at ``zoom`` that contain samples, shape (num_tiles, 2)."""
         levels = self.samples.attributes.base_zoom - zoom
         return np.unique(np.stack([self.samples.x, self.samples.y], axis=1) >> levels, axis=0)
 
     def _basemap_paths(self) -> Iterator[str]:
-        """Tiles of an archive over the world, and around samples."""
+        """Yield paths of a base map's archive: all at low zooms, those near samples above."""
         if self.basemap is None or self.basemap.archive is None:
             return
         for zoom in range(min(self.basemap.max_zoom, self.samples.attributes.base_zoom) + 1):
-            edge = 1 << zoom
+            num_across = 1 << zoom
             if zoom <= _OVERVIEW_ZOOM:
-                tiles = np.stack(np.divmod(np.arange(edge * edge), edge), axis=1)
+                tiles = np.stack(np.divmod(np.arange(num_across**2), num_across), axis=1)
             else:
-                around = np.stack(np.divmod(np.arange(9), 3), axis=1) - 1
-                near = (self._tiles_at(zoom)[:, None] + around).reshape(-1, 2)
-                tiles = np.unique(near[((near >= 0) & (near < edge)).all(axis=1)], axis=0)
+                offsets = np.stack(np.divmod(np.arange(9), 3), axis=1) - 1
+                neighbours = (self._tiles_at(zoom)[:, None] + offsets).reshape(-1, 2)
+                exists = ((neighbours >= 0) & (neighbours < num_across)).all(axis=1)
+                tiles = np.unique(neighbours[exists], axis=0)
             for x, y in tiles.tolist():
                 yield self.basemap.tiles.format(z=zoom, x=x, y=y)
 

@@ -9,8 +9,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Final
 
+from salibi_data.store.redaction import first_line
 from salibi_data.store.validation import RecordError, read_record, shown
-from salibi_model.errors import CheckpointError, first_line
+from salibi_model.errors import CheckpointError
 from salibi_model.models.config import ModelConfig
 
 FORMAT_VERSION: Final = 2

@@ -23,6 +23,7 @@ from torch import Tensor
 from salibi_data.store import __version__
 from salibi_data.store.errors import UsageError
 from salibi_data.store.filesystem import write_atomically
+from salibi_data.store.redaction import first_line
 from salibi_model.checkpoints.description import (
     COPY_AGAIN,
     FORMAT_VERSION,
@@ -30,7 +31,7 @@ from salibi_model.checkpoints.description import (
     read_description,
 )
 from salibi_model.distributed import choose_device
-from salibi_model.errors import CheckpointError, first_line
+from salibi_model.errors import CheckpointError
 from salibi_model.models.base import PretrainModel
 from salibi_model.models.config import ModelConfig
 from salibi_model.models.registry import build_model

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salibi_model.shards import Shards
+from salibi_data.store.zarr_storage import ShardStorage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ _ENTRY_BYTES = 16
 class Chunks:
     """The samples of an image array, a chunk each, in shards of a run of samples."""
 
-    storage: Shards
+    storage: ShardStorage
     path: str
     """Of the array within the storage."""
     shape: tuple[int, ...]
@@ -68,7 +68,7 @@ class Chunks:
                 return None
         of_sample, shards = array.shape[1:], array.shards or (1,)
         if (
-            not isinstance(storage, Shards)
+            not isinstance(storage, ShardStorage)
             or array.dtype != np.uint8
             or array.chunks != (1, *of_sample)
             or shards[1:] != of_sample

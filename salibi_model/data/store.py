@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from salibi_data.store.errors import StoreError, UsageError
+from salibi_data.store.open import damage_message, open_array, open_group, parse_attributes
 from salibi_data.store.schema import (
     INDEX_ARRAYS,
     SPLITS,
     Modality,
-    SchemaError,
     StoreAttributes,
     gsd_ratio,
 )
 from salibi_model.data.chunk_reader import Chunks
-from salibi_model.locations import damaged, open_array, open_group
 
 if TYPE_CHECKING:
     from salibi_model.data.loader import Batches
@@ -51,7 +50,7 @@ class SampleStore:
     def __init__(self, location: str | Path) -> None:
         """Open the store at ``location``: a folder, or a URL (s3://, gs://, az://, http(s)://, file://).
 
-        Credentials come from the environment: see :mod:`salibi_model.locations`.
+        Credentials come from the environment: see :mod:`salibi_data.store.storage`.
 
         Raises:
             StoreError: there is no store, it cannot be reached, it is damaged, or its schema is
@@ -60,14 +59,7 @@ class SampleStore:
         """
         self.location = str(location)
         group = open_group(self.location)
-        try:
-            self.attributes = StoreAttributes.from_dict(dict(group.attrs), where=self.location)
-        except SchemaError as error:
-            raise StoreError(str(error)) from error
-        except (ValueError, ArithmeticError) as error:
-            raise StoreError(
-                f"{self.location} has damaged attributes ({error}). Build or pull the store again."
-            ) from error
+        self.attributes = parse_attributes(group.attrs, where=self.location)
         self._arrays = {
             name: open_array(group, name, where=self.location)
             for name in (*self.attributes.modalities, *INDEX_ARRAYS)
@@ -163,11 +155,11 @@ class SampleStore:
         """Tell of damage to array ``name`` in our words."""
         try:
             yield
-        except MemoryError:
+        except (MemoryError, StoreError):
             raise
         except Exception as error:
             # Each codec, and each kind of storage, raises errors of its own.
-            raise StoreError(damaged(f"{self.location}: array {name!r}", error)) from error
+            raise StoreError(damage_message(f"{self.location}: array {name!r}", error)) from error
 
     def _no_sample(self, index: int) -> IndexError:
         return IndexError(f"{self.location} has {len(self)} samples; there is no {index}.")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from salibi_model.addresses import name_only
+from salibi_data.store.redaction import name_only
 
 Bounds = tuple[float, float, float, float]
 """West, south, east, north in degrees; NaN where a place is not known."""

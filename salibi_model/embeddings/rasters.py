@@ -19,8 +19,9 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from salibi_data.store.errors import StoreError, UsageError
+from salibi_data.store.redaction import redact
 from salibi_data.store.schema import Modality
-from salibi_model.addresses import bare, is_remote
+from salibi_data.store.storage import is_remote
 from salibi_model.embeddings.options import Choices
 from salibi_model.models.config import ModelConfig
 
@@ -55,7 +56,7 @@ class RasterFile:
     """
 
     def __init__(self, location: str, choices: Choices, handle: Handle) -> None:
-        self.location, self.name, self.choices = location, bare(location), choices
+        self.location, self.name, self.choices = location, redact(location), choices
         self._handle = handle
         try:
             with opened(handle, location) as dataset:
@@ -195,4 +196,4 @@ def _has_named_alpha(dataset: Any, num_given: int) -> bool:
 def _said(error: Exception) -> str:
     """What GDAL says, in one line, without what may be secret."""
     cause = error.__cause__ or error
-    return bare(" ".join(str(cause).split()))[:200].rstrip(". ")
+    return redact(" ".join(str(cause).split()))[:200].rstrip(". ")

@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from salibi_data.store.errors import StoreError, UsageError
+from salibi_data.store.redaction import name_only, redact
 from salibi_data.store.schema import NODATA, Modality
-from salibi_model.addresses import bare, is_remote, name_only
+from salibi_data.store.storage import is_remote
 from salibi_model.data.store import RAW_UNITS, SampleStore, check_agreement
 from salibi_model.embeddings.footprints import tile_outlines
 from salibi_model.embeddings.inputs import Bounds, Source, View, observed_share
@@ -28,7 +29,7 @@ class StoreSource(Source):
     def __init__(
         self, store: SampleStore, number: int, modality: Modality, split: str | None
     ) -> None:
-        self.name = bare(store.location)
+        self.name = redact(store.location)
         self.number = number
         self._store, self._modality = store, modality
         everything = np.arange(len(store))
@@ -123,12 +124,12 @@ class Inputs:
         wanted = choices.modalities or tuple(name for name in config.names if name in there)
         if not wanted:
             raise UsageError(
-                f"{bare(store.location)} has {', '.join(there)}, none of the model's modalities "
+                f"{redact(store.location)} has {', '.join(there)}, none of the model's modalities "
                 f"{', '.join(config.names)}. Take a store of the kind it was trained on."
             )
         check_agreement(store, [config[name] for name in wanted])
         digest = store.attributes.plan_digest
-        self.facts.append({"name": bare(store.location), "plan_digest": digest})
+        self.facts.append({"name": redact(store.location), "plan_digest": digest})
         for name in wanted:
             source = StoreSource(store, number, config[name], choices.split)
             if not len(source):

@@ -10,7 +10,7 @@ from typing import Any, Final
 from salibi_data.store import __version__
 from salibi_data.store.errors import UsageError
 from salibi_data.store.filesystem import file_sha256, remove_partials, write_atomically
-from salibi_model.addresses import name_only
+from salibi_data.store.redaction import name_only
 from salibi_model.checkpoints.files import (
     CONFIG_NAME,
     WEIGHTS_NAME,

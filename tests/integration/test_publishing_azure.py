@@ -12,7 +12,7 @@ from salibi_data.releases.publish import publish
 from salibi_data.releases.pull import pull
 from salibi_data.store.errors import StoreError
 from salibi_data.store.open import StoreFiles
-from salibi_data.store.storage import listing, place
+from salibi_data.store.storage import list_sizes, open_storage
 from salibi_model.data.store import SampleStore
 from tests.support.data import samples
 from tests.support.model.weights.published import another
@@ -62,7 +62,7 @@ def test_what_was_published_verifies_and_is_pulled_byte_for_byte(
 ) -> None:
     url = f"az://{CONTAINER}/whole"
     assert publish(micro_store, url, dry_run=True).files_sent
-    assert not listing(place(url))
+    assert not list_sizes(open_storage(url))
     done = publish(micro_store, url)
     verify(url)
     assert publish(micro_store, url).files_sent == 0
@@ -102,7 +102,7 @@ def test_killed_and_run_again(azure: str, micro_store: Path) -> None:
         env=samples.environment(),
     )
     deadline = time.monotonic() + 60
-    while process.poll() is None and len(listing(place(url))) < 6:
+    while process.poll() is None and len(list_sizes(open_storage(url))) < 6:
         assert time.monotonic() < deadline
         time.sleep(0.005)
     process.kill()

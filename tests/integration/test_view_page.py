@@ -19,9 +19,9 @@ from PIL import Image
 from salibi_data.store import geoparquet
 from salibi_data.store.render_rgb import as_rgb
 from salibi_data.store.schema import SAMPLES_NAME, SPLITS, UNKNOWN_TIME
-from salibi_data.viewer import basemap
+from salibi_data.viewer.basemap import open_basemap
 from salibi_data.viewer.export import export
-from salibi_data.viewer.samples import Samples
+from salibi_data.viewer.samples import ViewedSamples
 from salibi_data.viewer.server import Server
 from salibi_data.viewer.site import Site
 from tests.support.data import samples as commands
@@ -67,7 +67,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def url(store):
-    with served(Server(Site(Samples(store), as_rgb))) as address:
+    with served(Server(Site(ViewedSamples(store), as_rgb))) as address:
         yield address
 
 
@@ -260,7 +260,10 @@ def test_unknown_dates_and_other_splits_are_said_to_be_so(browser, tmp_path):
     path = write_many(tmp_path / "unknown.zarr", num_samples=40, modalities=("lores", "hires_4x"))
     forget_when(path, sensor=0)
     zarr.open_group(path)["split"][:5] = SPLITS["guard"]
-    with served(Server(Site(Samples(path), as_rgb))) as address, opened(browser, address) as page:
+    with (
+        served(Server(Site(ViewedSamples(path), as_rgb))) as address,
+        opened(browser, address) as page,
+    ):
         assert page.locator("#from").is_hidden()
         assert page.locator("text=no dates are known").is_visible()
         page.select_option("#sensor", "naip")
@@ -293,9 +296,9 @@ def forget_when(path, *, sensor):
 
 @needs_real
 def test_a_base_map_lies_below(browser, store):
-    below = basemap.load(str(REAL / "pmtiles/stamen_toner_raster_z3.pmtiles"), attribution="Stamen")
+    below = open_basemap(str(REAL / "pmtiles/stamen_toner_raster_z3.pmtiles"), attribution="Stamen")
     with (
-        served(Server(Site(Samples(store, limit=100), as_rgb, basemap=below))) as address,
+        served(Server(Site(ViewedSamples(store, limit=100), as_rgb, basemap=below))) as address,
         opened(browser, address, "#at=3/40/-95&grid=0&split=") as page,
     ):
         page.wait_for_timeout(1500)
@@ -305,7 +308,7 @@ def test_a_base_map_lies_below(browser, store):
 
 def test_an_export_needs_no_server_of_ours(browser, tmp_path):
     path = write_many(tmp_path / "two.zarr", num_samples=40, modalities=("sar", "lores"))
-    export(Site(Samples(path), as_rgb, quality=80), tmp_path / "page")
+    export(Site(ViewedSamples(path), as_rgb, quality=80), tmp_path / "page")
     silent = type("Silent", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(silent, directory=tmp_path / "page"))
     server.daemon_threads, server.block_on_close = True, False

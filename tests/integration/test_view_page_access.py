@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from salibi_data.store.render_rgb import as_rgb
-from salibi_data.viewer.samples import Samples
+from salibi_data.viewer.samples import ViewedSamples
 from salibi_data.viewer.server import Server
 from salibi_data.viewer.site import Site
 from tests.support.data.many_samples import write_many
@@ -49,7 +49,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def url(store):
-    with served(Server(Site(Samples(store), as_rgb))) as address:
+    with served(Server(Site(ViewedSamples(store), as_rgb))) as address:
         yield address
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from salibi_data.sources import sas_tokens as tokens
 from salibi_data.store.errors import ReadError
-from salibi_data.store.redaction import bare, in_one_line
+from salibi_data.store.redaction import redact, redacted_line
 
 
 @pytest.mark.parametrize(
@@ -29,15 +29,15 @@ from salibi_data.store.redaction import bare, in_one_line
     ],
 )
 def test_addresses_lose_what_may_be_secret_and_nothing_else(text: str, told: str) -> None:
-    assert bare(text) == told
+    assert redact(text) == told
 
 
 def test_an_error_is_told_in_one_line() -> None:
     assert (
-        in_one_line(ValueError("no\n good:  http://a.org/b?sig=x .")) == "no good: http://a.org/b"
+        redacted_line(ValueError("no\n good:  http://a.org/b?sig=x .")) == "no good: http://a.org/b"
     )
-    assert in_one_line(KeyError()) == "KeyError"
-    assert len(in_one_line(ValueError("x" * 999))) == 200
+    assert redacted_line(KeyError()) == "KeyError"
+    assert len(redacted_line(ValueError("x" * 999))) == 200
 
 
 def test_an_href_that_names_no_blob_is_told_without_its_query() -> None:

@@ -65,7 +65,7 @@ def test_a_store_in_a_bucket_and_one_on_disk_are_mixed(s3, small_store):
 
 def test_what_is_not_there_is_told_in_one_line(s3):
     assert "its bucket does not exist" in refusal("s3://nowhere/small.zarr")
-    assert "is not a Zarr group" in refusal("s3://samples/other.zarr")
+    assert "no Zarr group is there" in refusal("s3://samples/other.zarr")
 
 
 def test_an_unreachable_endpoint_is_told_in_one_line(s3, monkeypatch):
@@ -95,7 +95,7 @@ def test_refused_access_is_told_in_one_line(small_store, monkeypatch):
         ("s3://reader:not-to-be-told@samples/small.zarr", "credentials in the environment"),
         ("ftp://host/small.zarr", "no stores are read from ftp://"),
         ("az://container/small.zarr", "set AZURE_STORAGE_ACCOUNT_NAME"),
-        ("s3://", "it is no address of a store"),
+        ("s3://", "it is not the address of a store"),
     ],
 )
 def test_addresses_that_cannot_be_read_are_refused(location, message, monkeypatch):
@@ -111,7 +111,8 @@ def test_a_shard_that_is_gone_is_an_error_and_no_nodata(small_store, monkeypatch
         store = SampleStore("s3://samples/cut.zarr")
         assert store.read("lores", [3]).any()
         with pytest.raises(
-            StoreError, match=r"'lores' cannot be read .*lores/c/1/0/0/0 is missing"
+            StoreError,
+            match=r"s3://samples/cut\.zarr is damaged: its file lores/c/1/0/0/0 is missing",
         ):
             store.read("lores", [3, 12])
 

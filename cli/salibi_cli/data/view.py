@@ -62,18 +62,18 @@ def view(
     As files for any web server: `salibi-data view data/micro.zarr --export page`
     """
     from salibi_data.store.render_rgb import as_rgb
-    from salibi_data.viewer.basemap import load
-    from salibi_data.viewer.samples import Samples
+    from salibi_data.viewer.basemap import open_basemap
+    from salibi_data.viewer.samples import ViewedSamples
     from salibi_data.viewer.site import Site
-    from salibi_data.viewer.tiles import EXACT
+    from salibi_data.viewer.tiles import LOSSLESS
 
     if as_json and export is None:
         raise UsageError("--json tells what an export holds; give --export DIR too.")
     site = Site(
-        Samples(store, limit=limit),
+        ViewedSamples(store, limit=limit),
         as_rgb,
-        quality=quality or (EXACT if export is None else EXPORT_QUALITY),
-        basemap=load(basemap, attribution=basemap_attribution) if basemap else None,
+        quality=quality or (LOSSLESS if export is None else EXPORT_QUALITY),
+        basemap=open_basemap(basemap, attribution=basemap_attribution) if basemap else None,
     )
     if export is not None:
         _export(site, export, as_json=as_json)
@@ -97,10 +97,10 @@ def _serve(site: Site, host: str, port: int, *, open_browser: bool) -> None:
 
 
 def _export(site: Site, folder: Path, *, as_json: bool) -> None:
-    from salibi_data.viewer.export import expected_bytes
+    from salibi_data.viewer.export import estimate_image_bytes
     from salibi_data.viewer.export import export as write
 
-    size = common.human_bytes(expected_bytes(site))
+    size = common.human_bytes(estimate_image_bytes(site))
     typer.echo(f"{len(site.samples)} samples: about {size} of pictures in {folder}", err=True)
     with common.progress("writing", unit="files") as advance:
         done = write(site, folder, progress=advance)

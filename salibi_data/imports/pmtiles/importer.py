@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 import numpy as np
 
 from salibi_data.assembly.executor import Lost, check_main_module, crew
-from salibi_data.assembly.shards import Contents, Progress, make_store
+from salibi_data.assembly.shards import Contents, make_store
 from salibi_data.assembly.writer import SAMPLES_PER_SHARD
 from salibi_data.builds.samples_table import write_unsourced
 from salibi_data.catalog.providers import load_catalog
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from salibi_data.imports.pmtiles.layout import Layout
+    from salibi_data.store.progress import Progress
 
 Splits = Literal["blocks", "none"]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from salibi_data.store.errors import ReadError
-from salibi_data.store.redaction import in_one_line
+from salibi_data.store.redaction import redacted_line
 from salibi_data.store.schema import NODATA, TILE_PX
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def decode(content: bytes) -> NDArray[np.uint8]:
     except UnidentifiedImageError as error:
         raise ReadError(f"it is no image of {', '.join(FORMATS)}") from error
     except (*_DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ReadError(f"it cannot be decoded ({in_one_line(error)})") from error
+        raise ReadError(f"it cannot be decoded ({redacted_line(error)})") from error
     expected = f"{TILE_PX} x {TILE_PX} px in {' or '.join(MODES)}"
     raise ReadError(f"it is {size[0]} x {size[1]} px in mode {mode}, not {expected}")
 

@@ -1,1 +1,1 @@
-"""The landscape that the sample's sensors look at."""
+"""Draws the landscape that the sample's sensors look at."""

@@ -1,4 +1,7 @@
-"""Roads, farmsteads, a small town and a solar farm of the sample landscape."""
+"""Draws roads, farmsteads, a small town and a solar farm of the sample landscape.
+
+Positions (u, v) and lengths are metres in the survey frame: u east, v north.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,19 @@ from typing import Any, Final
 
 import numpy as np
 
-from salibi_data.synthetic.ground.canvas import Canvas, Doubles, Surface, blob, scatter
+from salibi_data.synthetic.ground.canvas import (
+    Canvas,
+    Doubles,
+    Surface,
+    scatter_points,
+    wavy_disc,
+)
 from salibi_data.synthetic.ground.fields import RIGHT_OF_WAY_M
 
 _BLOCK_M: Final = (112.0, 86.0)
+"""Size of a block of the town, east and north, from street to street."""
 _NUM_BLOCKS: Final = (8, 6)
+"""Number of blocks of the town, east and north."""
 _ROOFS: Final = ("roof_grey", "roof_grey", "roof_dark", "roof_dark", "roof_red", "roof_white")
 _SHED_ROOFS: Final = ("roof_white", "roof_white", "roof_grey", "roof_red", "roof_blue", "steel")
 
@@ -19,15 +30,22 @@ _SHED_ROOFS: Final = ("roof_white", "roof_white", "roof_grey", "roof_red", "roof
 def draw_roads(
     canvas: Canvas, rng: np.random.Generator, lines: tuple[Doubles, Doubles], course: Doubles
 ) -> None:
-    """Section roads, some missing, a road that winds along the river, and a divided highway."""
+    """Draw most of the section roads, a winding road along the river, and a divided highway.
+
+    Args:
+        canvas: canvas to draw on.
+        rng: source of the randomness.
+        lines: positions of the section roads, eastings and northings.
+        course: centre line of the river, shape (num, 2).
+    """
     from shapely.geometry import LineString
 
     segments = [((u, v0), (u, v1)) for u in lines[0] for v0, v1 in pairwise(lines[1])]
     segments += [((u0, v), (u1, v)) for v in lines[1] for u0, u1 in pairwise(lines[0])]
-    kept = [LineString(segment) for segment in segments if rng.random() > 1 / 9]
-    roads = [(line, bool(rng.random() < 1 / 3)) for line in kept]
+    section_roads = [LineString(segment) for segment in segments if rng.random() > 1 / 9]
+    roads = [(line, bool(rng.random() < 1 / 3)) for line in section_roads]
     roads.append((_river_road(course), True))
-    # Layer by layer: a ditch must not run across the next road at a crossing.
+    # All ditches first, so that none covers another road at a crossing.
     for line, _ in roads:
         ditch = Surface(material="grass", vigour=rng.uniform(0.4, 1.0), variation=0.15)
         canvas.paint(line.buffer(RIGHT_OF_WAY_M - 0.5, cap_style="square"), ditch)
@@ -37,21 +55,21 @@ def draw_roads(
 
 
 def _river_road(course: Doubles) -> Any:
-    """A curve that follows the trend of the river on its north side."""
+    """Return a curve north of the river that follows its smoothed course."""
     from shapely.geometry import LineString
 
     num = 121
     padded = np.pad(course, ((num // 2, num // 2), (0, 0)), mode="edge")
-    trend = np.stack(
+    smoothed = np.stack(
         [np.convolve(padded[:, k], np.ones(num) / num, mode="valid") for k in (0, 1)], axis=-1
     )
-    return LineString(trend[::6] + np.asarray([0.0, 330.0]))
+    return LineString(smoothed[::6] + np.asarray([0.0, 330.0]))
 
 
 def _draw_carriageway(
     canvas: Canvas, rng: np.random.Generator, line: Any, *, is_paved: bool
 ) -> None:
-    """Gravel, and on paved roads asphalt between gravel shoulders, with a centre line."""
+    """Draw a gravel road or, if paved, asphalt with gravel shoulders and a centre line."""
     gravel = Surface(material="gravel", brightness=rng.uniform(0.85, 1.15), variation=0.0)
     canvas.paint(line.buffer(4.4 if is_paved else 3.4, cap_style="square"), gravel, obstacle=True)
     if is_paved:
@@ -61,7 +79,7 @@ def _draw_carriageway(
 
 
 def _draw_highway(canvas: Canvas) -> None:
-    """Two carriageways on a long curve from the south-west to the north-east."""
+    """Draw two carriageways on a long curve from the south-west to the north-east."""
     from shapely.geometry import LineString
 
     t = np.linspace(-0.05, 1.05, 120)
@@ -85,13 +103,22 @@ def draw_building(
     height_m: float,
     roof: str,
 ) -> None:
-    """A building with a ridge along its longer side: one half of the roof faces the sun."""
+    """Draw a building whose ridge runs along its length: one half of the roof faces the sun.
+
+    Args:
+        canvas: canvas to draw on.
+        centre: position (u, v) of the building's centre.
+        size_m: length and depth.
+        angle_rad: direction of the length, counter-clockwise from east.
+        height_m: height of the roof.
+        roof: material of the roof.
+    """
     from shapely.affinity import rotate, translate
     from shapely.geometry import box
 
     length, depth = size_m
+    # The southern half is the lit one. It stays southern because no angle exceeds a quarter turn.
     halves = ((-depth / 2, 0.0, 1.12), (0.0, depth / 2, 0.8))
-    # The southern half is lit: turned roofs keep it because angles stay within a quarter turn.
     for v0, v1, light in halves:
         half = rotate(box(-length / 2, v0, length / 2, v1), angle_rad, (0, 0), use_radians=True)
         surface = Surface(material=roof, brightness=light, height_m=height_m, variation=0.0)
@@ -114,56 +141,73 @@ def draw_farmsteads(
     lines: tuple[Doubles, Doubles],
     trees: list[int],
 ) -> None:
-    """Farms along the section roads, about six to a square mile."""
+    """Draw farms along the section roads, about six per square mile.
+
+    Args:
+        canvas: canvas to draw on.
+        rng: source of the randomness.
+        lines: positions of the section roads, eastings and northings.
+        trees: feature ids of the farms' trees.
+    """
     for line_u in lines[0]:
         for v in np.arange(120.0, canvas.height_m, 420.0):
             if rng.random() < 1 / 2:
                 side = float(rng.choice([-1.0, 1.0]))
-                at = np.asarray([line_u + side * rng.uniform(60, 85), v + rng.normal(0, 70)])
-                _draw_farmstead(canvas, rng, at, side, trees)
+                centre = np.asarray([line_u + side * rng.uniform(60, 85), v + rng.normal(0, 70)])
+                _draw_farmstead(canvas, rng, centre, side, trees)
     for line_v in lines[1]:
         for u in np.arange(300.0, canvas.width_m, 520.0):
             if rng.random() < 1 / 2:
-                at = np.asarray([u + rng.normal(0, 70), line_v + rng.uniform(55, 80)])
-                _draw_farmstead(canvas, rng, at, 0.0, trees)
+                centre = np.asarray([u + rng.normal(0, 70), line_v + rng.uniform(55, 80)])
+                _draw_farmstead(canvas, rng, centre, 0.0, trees)
 
 
 def _draw_farmstead(
-    canvas: Canvas, rng: np.random.Generator, at: Doubles, side: float, trees: list[int]
+    canvas: Canvas, rng: np.random.Generator, centre: Doubles, side: float, trees: list[int]
 ) -> None:
-    """A lawn, a gravel yard with its drive, a house, barns, silos and a windbreak."""
+    """Draw a lawn, a gravel yard with its drive, a house, sheds, silos and a windbreak.
+
+    ``side`` is 1 east of its road, -1 west of it, and 0 north of an east-west road.
+    """
     from shapely.geometry import LineString, box
 
-    lawn = box(at[0] - 52, at[1] - 45, at[0] + 52, at[1] + 45).buffer(8)
+    lawn = box(centre[0] - 52, centre[1] - 45, centre[0] + 52, centre[1] + 45).buffer(8)
     canvas.paint(lawn, Surface(material="lawn", vigour=rng.uniform(0.6, 1), variation=0.12))
-    yard = blob(rng, centre=(at[0], at[1]), radius_m=27)
+    yard = wavy_disc(rng, centre=(centre[0], centre[1]), radius_m=27)
     gravel = Surface(material="yard", brightness=rng.uniform(0.85, 1.2))
-    road = at - np.asarray([side * 85, 0.0 if side else 80.0])
-    canvas.paint(yard.union(LineString([at, road]).buffer(2.2)), gravel, obstacle=True)
+    road = centre - np.asarray([side * 85, 0.0 if side else 80.0])
+    canvas.paint(yard.union(LineString([centre, road]).buffer(2.2)), gravel, obstacle=True)
+    _draw_farm_buildings(canvas, rng, centre)
+    windbreak = lawn.difference(lawn.buffer(-9)) - box(
+        centre[0] - 25, centre[1] - 60, centre[0] + 99, centre[1] + 30
+    )
+    windbreak_points = scatter_points(windbreak, rng, spacing_m=5.5)
+    canvas.plant(windbreak_points, rng, features=trees, radius_m=(2.2, 3.8))
+    garden_points = scatter_points(lawn, rng, spacing_m=19)
+    canvas.plant(garden_points, rng, features=trees, radius_m=(2.0, 4.6))
+
+
+def _draw_farm_buildings(canvas: Canvas, rng: np.random.Generator, centre: Doubles) -> None:
+    """Draw two to four sheds, a house and up to three silos around a yard."""
     angle = float(rng.choice([0.0, 0.5 * np.pi])) + rng.normal(0, 0.05)
-    slots = at + np.asarray([(-30, 22), (26, 24), (28, -18), (-28, -20), (0, 34)])
-    slots = slots + rng.normal(0, 3, slots.shape)
-    for slot in slots[: int(rng.integers(2, 5))]:
+    positions = centre + np.asarray([(-30, 22), (26, 24), (28, -18), (-28, -20), (0, 34)])
+    positions = positions + rng.normal(0, 3, positions.shape)
+    for position in positions[: int(rng.integers(2, 5))]:
         size_m = (rng.uniform(17, 38), rng.uniform(9, 16))
         roof = str(rng.choice(_SHED_ROOFS))
+        height_m = rng.uniform(4, 7)
         draw_building(
-            canvas, slot, size_m=size_m, angle_rad=angle, height_m=rng.uniform(4, 7), roof=roof
+            canvas, position, size_m=size_m, angle_rad=angle, height_m=height_m, roof=roof
         )
-    house = str(rng.choice(_ROOFS))
-    draw_building(canvas, slots[4], size_m=(14, 9), angle_rad=angle, height_m=6.0, roof=house)
+    roof = str(rng.choice(_ROOFS))
+    draw_building(canvas, positions[4], size_m=(14, 9), angle_rad=angle, height_m=6.0, roof=roof)
     for k in range(int(rng.integers(0, 4))):
-        _draw_silo(canvas, at + np.asarray([-8.0 + 9.5 * k, 4.0]), rng.uniform(3.0, 4.3))
-    windbreak = lawn.difference(lawn.buffer(-9)) - box(
-        at[0] - 25, at[1] - 60, at[0] + 99, at[1] + 30
-    )
-    points = scatter(windbreak, rng, spacing_m=5.5)
-    canvas.plant(points, rng, features=trees, radius_m=(2.2, 3.8))
-    garden = scatter(lawn, rng, spacing_m=19)
-    canvas.plant(garden, rng, features=trees, radius_m=(2.0, 4.6))
+        silo = centre + np.asarray([-8.0 + 9.5 * k, 4.0])
+        _draw_silo(canvas, silo, rng.uniform(3.0, 4.3))
 
 
 def draw_town(canvas: Canvas, rng: np.random.Generator, trees: list[int]) -> None:
-    """A grid of streets with houses, a main street, a school and a grain elevator."""
+    """Draw a town: a grid of streets with houses, a main street, large buildings and parks."""
     from shapely.geometry import LineString, box
 
     west, south = 0.40 * canvas.width_m, 0.52 * canvas.height_m
@@ -195,14 +239,14 @@ def draw_town(canvas: Canvas, rng: np.random.Generator, trees: list[int]) -> Non
 def _draw_block(
     canvas: Canvas, rng: np.random.Generator, corner: Doubles, trees: list[int], *, is_main: bool
 ) -> None:
-    """One block: shops along the main street, else houses, a large building, or a park."""
+    """Draw one block: shops on the main street, elsewhere houses, a large building or a park."""
     from shapely.geometry import box
 
     block = box(*(corner + 6), *(corner + np.asarray(_BLOCK_M) - 6))
     kind = rng.random()
     if is_main:
         canvas.paint(block, Surface(material="concrete", brightness=rng.uniform(0.5, 0.8)))
-        _draw_houses(canvas, rng, corner, lot_m=12.0, is_row=True)
+        _draw_houses(canvas, rng, corner, lot_m=12.0, is_terrace=True)
     elif kind < 1 / 6:
         _draw_large_building(canvas, rng, block)
     elif kind < 1 / 4:
@@ -210,15 +254,15 @@ def _draw_block(
     else:
         lawn = Surface(material="lawn", vigour=rng.uniform(0.3, 1), variation=0.15)
         canvas.paint(block, lawn)
-        _draw_houses(canvas, rng, corner, lot_m=rng.uniform(15, 25), is_row=False)
-        points = scatter(block, rng, spacing_m=rng.uniform(8.5, 21))
+        _draw_houses(canvas, rng, corner, lot_m=rng.uniform(15, 25), is_terrace=False)
+        points = scatter_points(block, rng, spacing_m=rng.uniform(8.5, 21))
         canvas.plant(points, rng, features=list(rng.choice(trees, 5)), radius_m=(1.8, 5))
 
 
 def _draw_houses(
-    canvas: Canvas, rng: np.random.Generator, corner: Doubles, *, lot_m: float, is_row: bool
+    canvas: Canvas, rng: np.random.Generator, corner: Doubles, *, lot_m: float, is_terrace: bool
 ) -> None:
-    """Two rows of houses with drives, or of shops wall to wall."""
+    """Draw two rows of houses with drives or, as a terrace, of shops wall to wall."""
     from shapely.geometry import box
 
     drive = canvas.add(Surface(material="concrete", brightness=rng.uniform(0.6, 0.95)))
@@ -226,21 +270,23 @@ def _draw_houses(
         for v, street in ((corner[1] + 22, -18), (corner[1] + _BLOCK_M[1] - 22, 18)):
             if rng.random() < 1 / 9:
                 continue
-            at = np.asarray([u, v]) + rng.normal(0, 0.0 if is_row else 1.6, 2)
-            size_m = (11.4, 21.0) if is_row else (rng.uniform(10, 15), rng.uniform(7.5, 11))
-            if not is_row:
+            centre = np.asarray([u, v]) + rng.normal(0, 0.0 if is_terrace else 1.6, 2)
+            size_m = (11.4, 21.0) if is_terrace else (rng.uniform(10, 15), rng.uniform(7.5, 11))
+            if not is_terrace:
                 canvas.paint(box(*sorted_box(u - 5.5, v, u - 2.5, v + street)), drive)
             roof, height_m = str(rng.choice(_ROOFS)), rng.uniform(4, 7.5)
-            draw_building(canvas, at, size_m=size_m, angle_rad=0.0, height_m=height_m, roof=roof)
+            draw_building(
+                canvas, centre, size_m=size_m, angle_rad=0.0, height_m=height_m, roof=roof
+            )
 
 
 def sorted_box(u0: float, v0: float, u1: float, v1: float) -> tuple[float, float, float, float]:
-    """West, south, east, north of two opposite corners."""
+    """Return west, south, east, north of the box between two opposite corners."""
     return min(u0, u1), min(v0, v1), max(u0, u1), max(v0, v1)
 
 
 def _draw_park(canvas: Canvas, rng: np.random.Generator, block: Any, trees: list[int]) -> None:
-    """Lawn with a ball field and trees around it."""
+    """Draw a lawn with a ball field, and trees around it."""
     from shapely.geometry import Point, Polygon
 
     canvas.paint(block, Surface(material="lawn", vigour=0.95, variation=0.1))
@@ -261,12 +307,12 @@ def _draw_park(canvas: Canvas, rng: np.random.Generator, block: Any, trees: list
         ]
     )
     canvas.paint(diamond, Surface(material="lawn", vigour=0.95, variation=0.0))
-    rim = scatter(block.difference(block.buffer(-14)), rng, spacing_m=11)
+    rim = scatter_points(block.difference(block.buffer(-14)), rng, spacing_m=11)
     canvas.plant(rim, rng, features=trees, radius_m=(2.5, 5.5))
 
 
 def _draw_large_building(canvas: Canvas, rng: np.random.Generator, block: Any) -> None:
-    """A school, warehouse or elevator on its car park."""
+    """Draw a school, warehouse or grain elevator with its car park."""
     west, south, east, north = block.bounds
     paved = Surface(material="asphalt", brightness=rng.uniform(0.9, 1.6))
     canvas.paint(block, paved, obstacle=True)
@@ -282,7 +328,7 @@ def _draw_large_building(canvas: Canvas, rng: np.random.Generator, block: Any) -
 def _park_cars(
     canvas: Canvas, rng: np.random.Generator, lot: tuple[float, ...], building_depth_m: float
 ) -> None:
-    """Rows of cars on what the building leaves of its lot."""
+    """Draw rows of cars beside the building of a lot, whose bounds are (u0, v0, u1, v1)."""
     from shapely.geometry import box
 
     west, south, east, north = lot
@@ -295,7 +341,7 @@ def _park_cars(
 
 
 def draw_solar_farm(canvas: Canvas) -> None:
-    """Rows of panels on mown grass."""
+    """Draw rows of solar panels on mown grass."""
     from shapely.geometry import MultiPolygon, box
 
     west, south = 0.335 * canvas.width_m, 0.60 * canvas.height_m

@@ -1,7 +1,8 @@
-"""The canvas on which the sample landscape is drawn: surfaces, shapes in painter's order, trees.
+"""Collects what is drawn of the sample landscape: surfaces, shapes in drawing order, and trees.
 
-Shapes are drawn in a frame whose axes run east and north, as the land survey does, and are turned
-at once into the projected frame, whose grid north is a fraction of a degree off.
+Shapes are drawn in the survey frame, whose axes run true east and north like those of the Public
+Land Survey. The canvas rotates them into the projected frame, whose grid north differs from true
+north by a fraction of a degree.
 """
 
 from __future__ import annotations
@@ -22,96 +23,114 @@ Doubles: TypeAlias = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Surface:
-    """One parcel, roof, road or water body: a row of the table that a feature id points into."""
+    """Properties of one parcel, roof, road or water body, which has a feature id of its own."""
 
     material: str
+    """Key of :data:`salibi_data.synthetic.ground.materials.MATERIALS`."""
     cover_bias: float = 0.0
-    """Added to the material's canopy share."""
+    """Difference of the canopy share from the material's."""
     vigour: float = 0.75
+    """Health of the canopy: 0 stressed and yellow, 1 lush."""
     moisture: float = 0.5
+    """Moisture of the soil: 0 dry, 1 wet."""
     tone: float = 0.3
-    """Soil colour, 0 dark .. 1 pale."""
+    """Colour of the soil: 0 dark, 1 pale."""
     brightness: float = 1.0
+    """Factor on the reflectance."""
     variation: float = 0.08
-    """How strongly the ground's fertility pattern shows in the canopy."""
+    """Weight of the ground's fertility pattern in the canopy share."""
     wetness: float = 0.0
-    """How strongly wet hollows drown the canopy."""
+    """Loss of canopy share in wet hollows, per unit of the moisture pattern."""
     height_m: float = 0.0
+    """Height above the terrain."""
     row_angle_rad: float = 0.0
     """Direction across the rows, counter-clockwise from east."""
     row_spacing_m: float = 0.0
-    """0 means no rows."""
+    """Distance between rows; 0 means no rows."""
     row_depth: float = 0.0
     """Amplitude of the rows in canopy share."""
     contour_rad_per_m: float = 0.0
-    """Row phase per metre of terrain height: rows bend with the contour lines."""
+    """Row phase per metre of terrain height; makes rows follow the contour lines."""
     centre_xy: tuple[float, float] | None = None
-    """Rows run in circles about this point (local metres), as under a pivot."""
+    """Centre of circular rows in local metres, as under a pivot; None for straight rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trees:
-    """Single trees, sorted by northing. All arrays are (num_trees,), lengths in metres."""
+    """Single trees, sorted by northing. All arrays have shape (num_trees,)."""
 
     x_m: Doubles
+    """Local easting."""
     y_m: Doubles
+    """Local northing."""
     radius_m: Floats
+    """Radius of the crown."""
     height_m: Floats
     feature: npt.NDArray[np.int32]
+    """Feature id of the tree's surface."""
 
 
 @dataclass(kw_only=True)
 class Canvas:
-    """What has been drawn so far; grows by :meth:`paint` and :meth:`plant`."""
+    """Content drawn so far; :meth:`paint` and :meth:`plant` add to it."""
 
     width_m: float
     height_m: float
     rotation_rad: float
     """Angle from the survey frame to the projected frame, counter-clockwise."""
     terrain: SmoothField | None = None
+    """Height of the ground in metres, once drawn."""
     surfaces: list[Surface] = field(default_factory=list)
+    """Surfaces by feature id."""
     shapes: list[tuple[BaseGeometry, int]] = field(default_factory=list)
-    """(geometry in local metres, feature id), later ones on top."""
+    """Geometries in local metres with their feature ids; later ones cover earlier ones."""
     obstacles: list[BaseGeometry] = field(default_factory=list)
-    """Where no tree may stand: water, roads, buildings."""
+    """Geometries that no tree may stand on: water, roads, buildings."""
     groves: list[tuple[Doubles, Floats, Floats, npt.NDArray[np.int32]]] = field(
         default_factory=list
     )
+    """Groups of trees: positions (num, 2), crown radii, heights and feature ids."""
 
     @property
     def centre(self) -> tuple[float, float]:
-        """Middle of the canvas, the point about which the survey frame is turned."""
+        """Middle of the canvas, about which the survey frame is rotated."""
         return self.width_m / 2, self.height_m / 2
 
     def to_local(self, points: Doubles) -> Doubles:
-        """Survey points (..., 2) in the projected frame."""
+        """Rotate survey points, shape (..., 2), into the projected frame."""
         cos, sin = np.cos(self.rotation_rad), np.sin(self.rotation_rad)
         centred = points - np.asarray(self.centre)
-        turned = np.stack(
+        rotated = np.stack(
             [
                 centred[..., 0] * cos - centred[..., 1] * sin,
                 centred[..., 0] * sin + centred[..., 1] * cos,
             ],
             axis=-1,
         )
-        return np.asarray(turned + np.asarray(self.centre))
+        return np.asarray(rotated + np.asarray(self.centre))
 
     def add(self, surface: Surface) -> int:
-        """Feature id of a new surface."""
+        """Add a surface and return its feature id."""
         self.surfaces.append(surface)
         return len(self.surfaces) - 1
 
     def paint(self, geometry: Any, surface: Surface | int, *, obstacle: bool = False) -> None:
-        """Lay a polygon of the survey frame over what is there."""
+        """Draw a polygon of the survey frame over the present content.
+
+        Args:
+            geometry: polygon or polygons; nothing happens if it is empty.
+            surface: new surface, or the feature id of a present one.
+            obstacle: whether to keep trees off the polygon.
+        """
         import shapely
 
         if geometry.is_empty:
             return
         feature = surface if isinstance(surface, int) else self.add(surface)
-        turned = shapely.transform(geometry, self.to_local)
-        self.shapes.append((turned, feature))
+        local_geometry = shapely.transform(geometry, self.to_local)
+        self.shapes.append((local_geometry, feature))
         if obstacle:
-            self.obstacles.append(turned)
+            self.obstacles.append(local_geometry)
 
     def plant(
         self,
@@ -121,7 +140,14 @@ class Canvas:
         features: list[int],
         radius_m: tuple[float, float],
     ) -> None:
-        """Set trees at survey points (num, 2), with crowns of random size and kind."""
+        """Plant trees of random size and kind.
+
+        Args:
+            points: positions in the survey frame, shape (num, 2).
+            rng: source of the randomness.
+            features: feature ids to choose from.
+            radius_m: smallest and largest radius of the crowns.
+        """
         num = len(points)
         radius = rng.uniform(*radius_m, num).astype(np.float32)
         height = (radius * rng.uniform(1.9, 2.7, num)).astype(np.float32)
@@ -129,15 +155,15 @@ class Canvas:
         self.groves.append((self.to_local(points), radius, height, kind))
 
     def trees(self) -> Trees:
-        """All trees that do not stand on an obstacle."""
+        """Return all trees that do not stand on an obstacle."""
         import shapely
 
         points = np.concatenate([grove[0] for grove in self.groves])
         radius, height, kind = (
             np.concatenate([grove[k] for grove in self.groves]) for k in (1, 2, 3)
         )
-        # Obstacles ask for points, not points for obstacles: only the asking side is prepared,
-        # and the river has thousands of corners.
+        # Query with the obstacles, not with the points: shapely prepares only the geometries that
+        # query, and the river has thousands of corners.
         index = shapely.STRtree(shapely.points(points))
         blocked = index.query(self.obstacles, predicate="intersects")[1]
         free = np.ones(len(points), dtype=bool)
@@ -153,8 +179,8 @@ class Canvas:
         )
 
 
-def scatter(polygon: Any, rng: np.random.Generator, *, spacing_m: float) -> Doubles:
-    """Points about ``spacing_m`` apart inside a polygon: a jittered lattice, (num, 2)."""
+def scatter_points(polygon: Any, rng: np.random.Generator, *, spacing_m: float) -> Doubles:
+    """Return the points of a jittered lattice that lie in a polygon, shape (num, 2)."""
     import shapely
 
     west, south, east, north = polygon.bounds
@@ -165,20 +191,20 @@ def scatter(polygon: Any, rng: np.random.Generator, *, spacing_m: float) -> Doub
     return np.asarray(points[shapely.contains_xy(polygon, points[:, 0], points[:, 1])])
 
 
-def along(line: Any, rng: np.random.Generator, *, spacing_m: float) -> Doubles:
-    """Points along a line, unevenly spaced and a little off it, (num, 2)."""
+def points_along(line: Any, rng: np.random.Generator, *, spacing_m: float) -> Doubles:
+    """Return unevenly spaced points close to a line, shape (num, 2)."""
     import shapely
 
     num = int(line.length / spacing_m)
     if num == 0:
         return np.zeros((0, 2))
-    at_m = (np.arange(num) + rng.uniform(0.1, 0.9, num)) * spacing_m
-    points = shapely.get_coordinates(shapely.line_interpolate_point(line, at_m))
+    distance_m = (np.arange(num) + rng.uniform(0.1, 0.9, num)) * spacing_m
+    points = shapely.get_coordinates(shapely.line_interpolate_point(line, distance_m))
     return np.asarray(points + rng.normal(0.0, 0.9, points.shape))
 
 
-def blob(rng: np.random.Generator, *, centre: tuple[float, float], radius_m: float) -> Any:
-    """Round shape with a wavy outline."""
+def wavy_disc(rng: np.random.Generator, *, centre: tuple[float, float], radius_m: float) -> Any:
+    """Return a round polygon with a wavy outline."""
     from shapely.geometry import Polygon
 
     angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)

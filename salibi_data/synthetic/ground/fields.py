@@ -1,7 +1,7 @@
-"""Fields, strips, pivots and orchards of the sample landscape.
+"""Draws fields, strips, pivots and orchards of the sample landscape.
 
-The pattern is that of the Public Land Survey: square miles bounded by roads, divided again and
-again into parcels.
+The pattern is that of the U.S. Public Land Survey System: roads bound sections of one square mile,
+which are divided repeatedly into parcels. Lengths are metres in the survey frame.
 """
 
 from __future__ import annotations
@@ -10,12 +10,18 @@ from typing import Any, Final
 
 import numpy as np
 
-from salibi_data.synthetic.ground.canvas import Canvas, Doubles, Surface, along, scatter
+from salibi_data.synthetic.ground.canvas import (
+    Canvas,
+    Doubles,
+    Surface,
+    points_along,
+    scatter_points,
+)
 
 SECTION_M: Final = 1609.344
-"""A mile, the side of a section."""
+"""Side of a section: one mile."""
 RIGHT_OF_WAY_M: Final = 10.0
-"""From the centre of a section road to the edge of the fields."""
+"""Distance from the centre of a section road to the edge of the fields."""
 
 _CROPS: Final = {
     "corn": 0.27,
@@ -27,6 +33,7 @@ _CROPS: Final = {
     "bare": 0.06,
     "orchard": 0.03,
 }
+"""Probability of each crop."""
 _HEADLAND_M: Final = 14.0
 _DEEPEST_CUT: Final = 6
 _STRIPS_SHARE: Final = 0.12
@@ -39,7 +46,7 @@ _PIVOT_SHARE: Final = 0.10
 
 
 def section_lines(extent_m: float, *, offset_m: float) -> Doubles:
-    """Positions of the section roads along one axis, one beyond either end included."""
+    """Return the positions of the section roads along one axis, with one beyond each end."""
     first = -SECTION_M + offset_m
     return np.arange(first, extent_m + SECTION_M, SECTION_M)
 
@@ -50,7 +57,14 @@ def draw_fields(
     lines: tuple[Doubles, Doubles],
     trees: list[int],
 ) -> None:
-    """Fill every section between the roads with parcels."""
+    """Divide every section between the roads into parcels and draw them.
+
+    Args:
+        canvas: canvas to draw on.
+        rng: source of the randomness.
+        lines: positions of the section roads, eastings and northings.
+        trees: feature ids of trees; the first one is the fruit tree of orchards.
+    """
     for west, east in zip(lines[0][:-1], lines[0][1:], strict=True):
         for south, north in zip(lines[1][:-1], lines[1][1:], strict=True):
             _draw_section(canvas, rng, (west, south, east, north), trees)
@@ -59,7 +73,7 @@ def draw_fields(
 def _draw_section(
     canvas: Canvas, rng: np.random.Generator, bounds: tuple[float, ...], trees: list[int]
 ) -> None:
-    """Quarter the section; a quarter is a pivot, a set of strips, or irregular parcels."""
+    """Draw the quarters of a section, each as strips or irregular parcels, some with a pivot."""
     from shapely.geometry import box
 
     west, south, east, north = bounds
@@ -80,7 +94,7 @@ def _draw_section(
 
 
 def _split(parcel: Any, rng: np.random.Generator, *, depth: int) -> list[Any]:
-    """Cut a parcel across its longer side until it is small enough, sometimes at a slant."""
+    """Cut a parcel across its longer side, sometimes at a slant, until the parts are small."""
     largest_m2 = float(rng.choice([2.0e4, 4.5e4, 8.0e4, 1.4e5]))
     if parcel.area < largest_m2 or depth > _DEEPEST_CUT:
         return [parcel]
@@ -93,7 +107,7 @@ def _slant(rng: np.random.Generator) -> float:
 
 
 def _cut(parcel: Any, *, fraction: float, slant: float) -> list[Any]:
-    """The two or more parts of a parcel on either side of a line across its longer side."""
+    """Return the two or more parts of a parcel that a line across its longer side makes."""
     from shapely.geometry import LineString
     from shapely.ops import split
 
@@ -106,19 +120,19 @@ def _cut(parcel: Any, *, fraction: float, slant: float) -> list[Any]:
 
 
 def _strips(quarter: Any, rng: np.random.Generator) -> list[Any]:
-    """Long narrow strips, as in strip cropping."""
-    parts, rest = [], quarter
+    """Cut a quarter into long narrow strips, as in strip cropping."""
+    strips, remainder = [], quarter
     width_m, slant = rng.uniform(35, 90), float(rng.normal(0, 0.08))
     west, _, east, _ = quarter.bounds
     for edge_m in np.arange(width_m, east - west - width_m / 2, width_m):
-        pieces = sorted(_cut_at(rest, west + edge_m, slant), key=lambda piece: piece.centroid.x)
-        parts += pieces[:-1]
-        rest = pieces[-1]
-    return [*parts, rest]
+        parts = sorted(_cut_at(remainder, west + edge_m, slant), key=lambda part: part.centroid.x)
+        strips += parts[:-1]
+        remainder = parts[-1]
+    return [*strips, remainder]
 
 
 def _cut_at(parcel: Any, u_m: float, slant: float) -> list[Any]:
-    """The parts of a parcel on either side of a steep line through easting ``u_m``."""
+    """Return the parts of a parcel on both sides of a steep line through easting ``u_m``."""
     from shapely.geometry import LineString
     from shapely.ops import split
 
@@ -129,7 +143,7 @@ def _cut_at(parcel: Any, u_m: float, slant: float) -> list[Any]:
 
 
 def draw_parcel(canvas: Canvas, rng: np.random.Generator, outline: Any, trees: list[int]) -> None:
-    """One field with its margin, rows, headlands and perhaps a tree line."""
+    """Draw one field with its margin, rows, headlands and sometimes a row of trees."""
     parcel = outline.buffer(-rng.uniform(0.8, 2.6), join_style="mitre")
     if parcel.is_empty or parcel.geom_type != "Polygon":
         return
@@ -139,17 +153,17 @@ def draw_parcel(canvas: Canvas, rng: np.random.Generator, outline: Any, trees: l
     if crop == "orchard":
         _draw_orchard(canvas, rng, parcel, angle, trees)
     else:
-        canvas.paint(parcel, _turned(surface))
+        canvas.paint(parcel, _headland_surface(surface))
         canvas.paint(_without_headlands(parcel, angle), surface)
     if rng.random() < _HEDGED_SHARE:
         _plant_edge(canvas, rng, outline, trees)
     if crop == "pasture":
-        scattered = scatter(parcel, rng, spacing_m=rng.uniform(28, 90))
+        scattered = scatter_points(parcel, rng, spacing_m=rng.uniform(28, 90))
         canvas.plant(scattered, rng, features=trees, radius_m=(2.0, 5.2))
 
 
 def _row_direction(parcel: Any) -> float:
-    """Direction of a parcel's longest edge: rows are long, turns are few."""
+    """Return the direction of a parcel's longest edge: long rows need few turns."""
     corners = np.asarray(parcel.exterior.coords)
     edges = np.diff(corners, axis=0)
     longest = edges[np.argmax(np.hypot(edges[:, 0], edges[:, 1]))]
@@ -157,7 +171,7 @@ def _row_direction(parcel: Any) -> float:
 
 
 def field_surface(rng: np.random.Generator, crop: str, row_direction_rad: float) -> Surface:
-    """A field's own draw of vigour, moisture, soil and row pattern."""
+    """Draw a field's vigour, moisture, soil and row pattern at random."""
     is_cut = crop in ("alfalfa", "stubble") and rng.random() < _CUT_SHARE
     is_contour = rng.random() < _CONTOUR_SHARE
     spacing_m = rng.uniform(4.5, 8.5) if is_cut else rng.uniform(1.9, 4.6)
@@ -177,8 +191,8 @@ def field_surface(rng: np.random.Generator, crop: str, row_direction_rad: float)
     )
 
 
-def _turned(surface: Surface) -> Surface:
-    """The same crop with rows at a right angle: the headland where the machine turns."""
+def _headland_surface(surface: Surface) -> Surface:
+    """Return the crop of the headland, where machines turn: its rows cross the field's."""
     from dataclasses import replace
 
     return replace(
@@ -190,7 +204,7 @@ def _turned(surface: Surface) -> Surface:
 
 
 def _without_headlands(parcel: Any, row_direction_rad: float) -> Any:
-    """The part of a parcel that is further than a headland from either end of its rows."""
+    """Return the part of a parcel that is further than a headland from both ends of its rows."""
     from shapely.affinity import translate
 
     step = _HEADLAND_M * np.asarray([np.cos(row_direction_rad), np.sin(row_direction_rad)])
@@ -199,20 +213,20 @@ def _without_headlands(parcel: Any, row_direction_rad: float) -> Any:
 
 
 def _plant_edge(canvas: Canvas, rng: np.random.Generator, outline: Any, trees: list[int]) -> None:
-    """A hedge or windbreak along one side of a parcel."""
+    """Plant a hedge or windbreak along one side of a parcel."""
     from shapely.geometry import LineString
 
     corners = np.asarray(outline.exterior.coords)
     side = int(rng.integers(0, len(corners) - 1))
     line = LineString(corners[side : side + 2])
-    points = along(line, rng, spacing_m=rng.uniform(3.5, 9.0))
+    points = points_along(line, rng, spacing_m=rng.uniform(3.5, 9.0))
     canvas.plant(points, rng, features=list(rng.choice(trees, 3)), radius_m=(2.0, 4.6))
 
 
 def _draw_orchard(
     canvas: Canvas, rng: np.random.Generator, parcel: Any, angle_rad: float, trees: list[int]
 ) -> None:
-    """Fruit trees in rows on mown grass."""
+    """Plant fruit trees in rows on mown grass."""
     import shapely
     from shapely.affinity import rotate
 
@@ -222,14 +236,14 @@ def _draw_orchard(
     u, v = np.meshgrid(np.arange(west, east, 4.4), np.arange(south, north, 6.4))
     lattice = shapely.MultiPoint(np.stack([u.ravel(), v.ravel()], axis=-1))
     centre = level.centroid
-    turned = shapely.get_coordinates(rotate(lattice, angle_rad, origin=centre, use_radians=True))
-    inside = shapely.contains_xy(parcel.buffer(-3), turned[:, 0], turned[:, 1])
-    present = rng.random(len(turned)) > _GAP_SHARE
-    canvas.plant(turned[inside & present], rng, features=trees[:1], radius_m=(1.6, 2.4))
+    points = shapely.get_coordinates(rotate(lattice, angle_rad, origin=centre, use_radians=True))
+    inside = shapely.contains_xy(parcel.buffer(-3), points[:, 0], points[:, 1])
+    present = rng.random(len(points)) > _GAP_SHARE
+    canvas.plant(points[inside & present], rng, features=trees[:1], radius_m=(1.6, 2.4))
 
 
 def _draw_pivot(canvas: Canvas, rng: np.random.Generator, quarter: Any) -> None:
-    """A circle watered by a turning arm, in one to three sectors of different crops."""
+    """Draw a circle with centre-pivot irrigation, in one to three sectors of different crops."""
     import shapely
 
     west, south, east, north = quarter.bounds
@@ -239,15 +253,15 @@ def _draw_pivot(canvas: Canvas, rng: np.random.Generator, quarter: Any) -> None:
     for start, stop in zip(bearings, [*bearings[1:], bearings[0] + 2 * np.pi], strict=True):
         arc = np.linspace(start, stop, 90)
         rim = centre + radius_m * np.stack([np.cos(arc), np.sin(arc)], axis=-1)
-        whole = len(bearings) == 1
-        sector = shapely.Polygon(rim if whole else np.concatenate([centre[None], rim]))
+        is_full_circle = len(bearings) == 1
+        sector = shapely.Polygon(rim if is_full_circle else np.concatenate([centre[None], rim]))
         crop = str(rng.choice(["corn", "soy", "alfalfa", "vegetables"]))
         local = canvas.to_local(centre)
         surface = field_surface(rng, crop, 0.0)
-        canvas.paint(sector, _circular(surface, (float(local[0]), float(local[1]))))
+        canvas.paint(sector, _with_circular_rows(surface, (float(local[0]), float(local[1]))))
 
 
-def _circular(surface: Surface, centre_xy: tuple[float, float]) -> Surface:
+def _with_circular_rows(surface: Surface, centre_xy: tuple[float, float]) -> Surface:
     from dataclasses import replace
 
     return replace(surface, centre_xy=centre_xy, contour_rad_per_m=0.0)

@@ -1,8 +1,8 @@
-"""The ground of the sample catalog: drawn once in metres, looked at by all three sensors.
+"""Draws the ground of the sample catalog in metres and samples it for all three sensors.
 
-:func:`draw_landscape` makes the landscape of a seed; :meth:`Landscape.sample` evaluates it at the
-pixel centres of any window at any pixel size. Nothing here depends on the window, so what two
-sensors see of one place is one thing.
+:func:`draw_landscape` draws the landscape of a seed; :meth:`Landscape.sample` evaluates it at the
+pixel centres of any window and pixel size. The landscape does not depend on the window, so all
+sensors see the same ground at the same place.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ _TERRAIN_OCTAVES: Final = MappingProxyType({70.0: 0.05, 190.0: 0.35, 520.0: 1.0}
 _RELIEF_M: Final = 9.0
 """Standard deviation of the terrain's height."""
 _LARGEST_CROWN_M: Final = 7.0
+"""Upper bound on the radius of a tree's crown."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
-    """A grid of square pixels in local metres; row 0 is the northernmost."""
+class GroundWindow:
+    """Grid of square pixels in local metres; row 0 is the northernmost."""
 
     west_m: float
     north_m: float
@@ -62,9 +63,9 @@ class Window:
             self.north_m,
         )
 
-    def grown(self, pixels: int) -> Window:
-        """The same grid with ``pixels`` more on every side."""
-        return Window(
+    def grown(self, pixels: int) -> GroundWindow:
+        """Return the same grid with ``pixels`` more on every side."""
+        return GroundWindow(
             west_m=self.west_m - pixels * self.pixel_m,
             north_m=self.north_m + pixels * self.pixel_m,
             pixel_m=self.pixel_m,
@@ -75,48 +76,52 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class Ground:
-    """The landscape at the pixel centres of a window. All arrays are (rows, columns)."""
+    """The landscape at the pixel centres of a window. All arrays have shape (rows, columns)."""
 
-    window: Window
+    window: GroundWindow
     feature: Features
-    """Row of :attr:`Landscape.surfaces`."""
+    """Feature id: index into :attr:`Landscape.surfaces`."""
     height_m: Floats
     """Height of crowns and roofs above the terrain."""
     fertility: Floats
-    """Pattern of growth within fields, mean 0, deviation 1."""
+    """Pattern of growth within fields, mean 0, standard deviation 1."""
     moisture: Floats
-    """Pattern of wetness, mean 0, deviation 1."""
+    """Pattern of wetness, mean 0, standard deviation 1."""
     terrain_m: Floats
+    """Height of the terrain."""
     slope_east: Floats
+    """Rise of the terrain per metre eastwards."""
     slope_north: Floats
+    """Rise of the terrain per metre northwards."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Landscape:
-    """A drawn landscape, ``width_m`` by ``height_m``; local x runs east, y north from its corner."""
+    """Drawn landscape. Local x runs east and local y north from its south-western corner."""
 
     seed: int
     width_m: float
     height_m: float
     surfaces: tuple[Surface, ...]
-    """Feature 0 lies wherever nothing else was drawn."""
+    """Surfaces by feature id; feature 0 lies wherever nothing else was drawn."""
     shapes: tuple[tuple[BaseGeometry, int], ...]
+    """Geometries in local metres with their feature ids; later ones cover earlier ones."""
     index: STRtree
     """Spatial index of ``shapes``."""
     trees: Trees
     fields: Mapping[str, SmoothField]
-    """``fertility``, ``moisture``, ``terrain``, ``slope_east``, ``slope_north``."""
+    """Fields named ``fertility``, ``moisture``, ``terrain``, ``slope_east``, ``slope_north``."""
     _columns: dict[str, Floats] = field(init=False, default_factory=dict)
-    _mappings: dict[int, tuple[Mapping[str, Any], int]] = field(init=False, default_factory=dict)
+    _geojson: dict[int, tuple[Mapping[str, Any], int]] = field(init=False, default_factory=dict)
 
     def column(self, name: str) -> Floats:
-        """One numeric attribute of every surface, indexed by feature."""
+        """Return one numeric attribute of every surface, shape (num_features,)."""
         if name not in self._columns:
             values = [getattr(surface, name) for surface in self.surfaces]
             self._columns[name] = np.asarray(values, dtype=np.float32)
         return self._columns[name]
 
-    def sample(self, window: Window) -> Ground:
+    def sample(self, window: GroundWindow) -> Ground:
         """Evaluate the landscape at the pixel centres of ``window``."""
         x_m, y_m = window.x_m, window.y_m
         feature = self._features(window)
@@ -134,20 +139,21 @@ class Landscape:
             slope_north=values["slope_north"],
         )
 
-    def _features(self, window: Window) -> Features:
-        """Burn the shapes, painter's order, into pixels whose centre they hold."""
+    def _features(self, window: GroundWindow) -> Features:
+        """Return the feature id of each pixel: that of the last shape over the pixel's centre."""
         import shapely
         from rasterio import Affine
         from rasterio.features import rasterize
 
-        found = np.sort(self.index.query(shapely.box(*window.bounds)))
+        # The tree returns indices in no order; sorted, later shapes cover earlier ones again.
+        indices = np.sort(self.index.query(shapely.box(*window.bounds)))
         shape = (window.rows, window.columns)
-        if not len(found):
+        if not len(indices):
             return np.zeros(shape, dtype=np.int32)
         size_m = window.pixel_m
         transform = Affine(size_m, 0, window.west_m, 0, -size_m, window.north_m)
         burned = rasterize(
-            [self._shape(int(k)) for k in found],
+            [self._shape_geojson(int(k)) for k in indices],
             shape,
             fill=0,
             transform=transform,
@@ -155,35 +161,36 @@ class Landscape:
         )
         return np.asarray(burned, dtype=np.int32)
 
-    def _shape(self, k: int) -> tuple[Mapping[str, Any], int]:
-        """One shape in GeoJSON form, kept: the river's thousands of corners are asked for often."""
-        if k not in self._mappings:
-            geometry, feature = self.shapes[k]
-            self._mappings[k] = (geometry.__geo_interface__, feature)
-        return self._mappings[k]
+    def _shape_geojson(self, index: int) -> tuple[Mapping[str, Any], int]:
+        """Return one shape as GeoJSON geometry with its feature id."""
+        # Cached: many windows show the river, and converting its thousands of corners is slow.
+        if index not in self._geojson:
+            geometry, feature = self.shapes[index]
+            self._geojson[index] = (geometry.__geo_interface__, feature)
+        return self._geojson[index]
 
-    def _stamp_trees(self, window: Window, feature: Features, height_m: Floats) -> None:
-        """Raise the crowns: domes, the higher one wins where two meet."""
+    def _stamp_trees(self, window: GroundWindow, feature: Features, height_m: Floats) -> None:
+        """Add dome-shaped crowns to both arrays, in place; the higher one wins where two meet."""
         west, south, east, north = window.bounds
         reach = _LARGEST_CROWN_M
         trees = self.trees
         first, last = np.searchsorted(trees.y_m, (south - reach, north + reach))
         x_m = trees.x_m[first:last]
-        chosen = first + np.flatnonzero((x_m > west - reach) & (x_m < east + reach))
-        columns = (trees.x_m[chosen] - window.west_m) / window.pixel_m - 0.5
-        rows = (window.north_m - trees.y_m[chosen]) / window.pixel_m - 0.5
-        radii = trees.radius_m[chosen] / window.pixel_m
-        for row, column, radius, tree in zip(rows, columns, radii, chosen, strict=True):
+        indices = first + np.flatnonzero((x_m > west - reach) & (x_m < east + reach))
+        columns = (trees.x_m[indices] - window.west_m) / window.pixel_m - 0.5
+        rows = (window.north_m - trees.y_m[indices]) / window.pixel_m - 0.5
+        radii = trees.radius_m[indices] / window.pixel_m
+        for row, column, radius, tree in zip(rows, columns, radii, indices, strict=True):
             top, left = max(0, int(row - radius)), max(0, int(column - radius))
             bottom, right = int(row + radius) + 2, int(column + radius) + 2
             below = height_m[top:bottom, left:right]
             if not below.size:
                 continue
             down = (np.arange(top, top + below.shape[0]) - row) / radius
-            over = (np.arange(left, left + below.shape[1]) - column) / radius
-            distance = (down * down)[:, None] + over * over
-            dome = trees.height_m[tree] * (1 - 0.55 * distance)
-            covers = (distance < 1) & (dome > below)
+            right_of = (np.arange(left, left + below.shape[1]) - column) / radius
+            distance_squared = (down * down)[:, None] + right_of * right_of
+            dome = trees.height_m[tree] * (1 - 0.55 * distance_squared)
+            covers = (distance_squared < 1) & (dome > below)
             below[covers] = dome[covers]
             feature[top:bottom, left:right][covers] = trees.feature[tree]
 
@@ -194,17 +201,17 @@ def draw_landscape(
     """Draw the landscape of a seed.
 
     Args:
-        seed: equal seeds and sizes give equal landscapes.
+        seed: random seed; the same seed and size always give the same landscape.
         width_m: extent eastwards.
         height_m: extent northwards.
-        rotation_rad: angle from true east to grid east: roads run by true north.
+        rotation_rad: angle from true east to grid east; section roads follow true north.
     """
     from shapely import STRtree
 
     rng = np.random.default_rng([seed, 0])
     canvas = Canvas(width_m=width_m, height_m=height_m, rotation_rad=rotation_rad)
     canvas.add(Surface(material="grass", vigour=0.6, variation=0.2))
-    terrain = _draw(canvas, rng)
+    terrain = _draw_features(canvas, rng)
     size = {"width_m": width_m, "height_m": height_m}
     slope_east, slope_north = terrain.slopes()
     fields = {
@@ -225,10 +232,9 @@ def draw_landscape(
     )
 
 
-def _draw(canvas: Canvas, rng: np.random.Generator) -> SmoothField:
-    """Draw everything on the canvas, from the ground up. Returns the terrain."""
-    from salibi_data.synthetic.ground import buildings as built
-    from salibi_data.synthetic.ground import fields, nature
+def _draw_features(canvas: Canvas, rng: np.random.Generator) -> SmoothField:
+    """Draw everything on the canvas, lowest layer first. Return the terrain."""
+    from salibi_data.synthetic.ground import buildings, fields, nature
 
     size = {"width_m": canvas.width_m, "height_m": canvas.height_m}
     hills = fractal_field(rng, octaves=_TERRAIN_OCTAVES, **size)
@@ -243,17 +249,17 @@ def _draw(canvas: Canvas, rng: np.random.Generator) -> SmoothField:
     fields.draw_fields(canvas, rng, lines, orchard + broadleaf)
     nature.draw_waterways(canvas, rng)
     nature.draw_woodlots(canvas, rng, broadleaf, conifer)
-    built.draw_solar_farm(canvas)
+    buildings.draw_solar_farm(canvas)
     nature.draw_river(canvas, rng, course, broadleaf)
     nature.draw_ponds(canvas, rng, broadleaf)
-    built.draw_farmsteads(canvas, rng, lines, broadleaf[:4] + conifer[:1])
-    built.draw_roads(canvas, rng, lines, course)
-    built.draw_town(canvas, rng, broadleaf)
+    buildings.draw_farmsteads(canvas, rng, lines, broadleaf[:4] + conifer[:1])
+    buildings.draw_roads(canvas, rng, lines, course)
+    buildings.draw_town(canvas, rng, broadleaf)
     return canvas.terrain
 
 
 def _tree_kinds(canvas: Canvas, rng: np.random.Generator) -> tuple[list[int], list[int], list[int]]:
-    """Feature ids of broadleaved trees, conifers and fruit trees of different greens."""
+    """Return feature ids of broadleaved trees, conifers and fruit trees, in several shades each."""
 
     def kinds(material: str, num: int) -> list[int]:
         return [

@@ -1,8 +1,8 @@
-"""What grows and lies on the ground of the sample catalog: its colours, seasons and radar echo.
+"""Defines the materials of the sample's ground: reflectance, growth and radar backscatter.
 
-The figures are typical values for the U.S. Corn Belt in summer, rounded: made to be plausible to
-an eye and to a model, not to be measured from. Every surface is a background (soil, asphalt,
-water) under a canopy that covers a share of it; the share moves with the season.
+The values are rounded figures, typical of the U.S. Corn Belt in summer. They look plausible to a
+person and to a model; do not take measurements from them. Every material is a background (soil,
+asphalt, water) under a canopy that covers a share of it, which changes with the season.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from salibi_data.synthetic.ground.noise import Floats
 
 BANDS: Final = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
-"""Sentinel-2 names of the columns of every spectrum here. NAIP's red, green, blue and near
-infrared are taken as B04, B03, B02 and B08."""
+"""Sentinel-2 names of the bands of every spectrum here. NAIP's red, green, blue and near infrared
+bands use B04, B03, B02 and B08."""
 
 MIDSUMMER_DAY: Final = 200
-"""Day of the year at which :attr:`Material.cover` holds."""
+"""Day of the year to which :attr:`Material.cover` refers."""
 
 _DAYS_PER_MONTH = 30.0
 
 
 def _spectrum(*percent: float) -> Floats:
-    """Reflectance of the ten bands, given in percent."""
+    """Return reflectance, 0..1, of the ten bands from values in percent."""
     return np.asarray(percent, dtype=np.float32) / np.float32(100)
 
 
@@ -47,21 +47,25 @@ _LEAF: Final = {
     "conifer": _spectrum(1.7, 3.2, 2.0, 6.0, 17.0, 21.0, 24.0, 25.0, 11.0, 5.0),
     "reed": _spectrum(3.2, 5.6, 4.8, 9.8, 20.5, 25.0, 27.5, 28.5, 17.0, 9.0),
 }
+"""Reflectance of full canopies by kind of leaf."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """One kind of surface. Backscatter is gamma0 in dB, (VV, VH)."""
+    """Optical and radar properties of one kind of ground."""
 
     background: Floats | None = None
-    """Reflectance under the canopy; None is soil, whose tone the field decides."""
+    """Reflectance under the canopy, shape (num_bands,); None for soil, which varies by field."""
     leaf: str = "grass"
+    """Kind of leaf in the canopy, a key of ``_LEAF``."""
     cover: float = 0.0
-    """Share of the ground that the canopy hides at midsummer, 0..1."""
+    """Share of the ground under the canopy at midsummer, 0..1."""
     growth: float = 0.0
     """Change of ``cover`` per month around midsummer."""
     background_db: tuple[float, float] = (-12.5, -22.0)
+    """Backscatter gamma0 of the background in dB, (VV, VH)."""
     canopy_db: tuple[float, float] = (-11.0, -17.0)
+    """Backscatter gamma0 of the canopy in dB, (VV, VH)."""
 
 
 def _crop(leaf: str, cover: float, growth: float, vv_db: float, vh_db: float) -> Material:
@@ -107,7 +111,7 @@ MATERIALS: Final[Mapping[str, Material]] = MappingProxyType(
         "solar": _hard(-6.0, -14.0, 6.0, 5.6, 5.2, 5.4, 6.0, 6.5, 7.5, 8.0, 10.5, 9.0),
     }
 )
-"""Every material by name."""
+"""Materials by name."""
 
 WATER: Final = frozenset({"river", "lake", "algae", "quarry_water"})
 TREES: Final = frozenset({"broadleaf", "conifer", "orchard"})
@@ -117,19 +121,25 @@ ROOFS: Final = frozenset(
 
 
 def leaf_spectrum(material: Material, vigour: float) -> Floats:
-    """Reflectance of the full canopy; ``vigour`` 0 is stressed and yellow, 1 is lush."""
+    """Return the reflectance of a full canopy, shape (num_bands,).
+
+    ``vigour`` 0 is stressed and yellow, 1 is lush.
+    """
     healthy = _LEAF[material.leaf]
     stress = np.float32(0.5 * (1.0 - vigour))
     return np.asarray(healthy + stress * (_LEAF["straw"] * 0.75 - healthy), dtype=np.float32)
 
 
 def soil_spectrum(*, tone: float, moisture: float) -> Floats:
-    """Reflectance of bare soil: ``tone`` 0 dark loam .. 1 pale sand, darker where it is wet."""
+    """Return the reflectance of bare soil, shape (num_bands,).
+
+    ``tone`` 0 is dark loam, 1 is pale sand; ``moisture`` 0 is dry, 1 is wet and darker.
+    """
     dry = SOIL_DARK + np.float32(tone) * (SOIL_LIGHT - SOIL_DARK)
     return np.asarray(dry * np.float32(1.15 - 0.45 * moisture), dtype=np.float32)
 
 
 def cover_on_day(material: Material, day_of_year: float) -> float:
-    """Canopy share on that day, before the field's own vigour."""
+    """Return the canopy share of a material on a day; values outside 0..1 are left to the caller."""
     months = (day_of_year - MIDSUMMER_DAY) / _DAYS_PER_MONTH
     return material.cover + material.growth * months

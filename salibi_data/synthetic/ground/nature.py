@@ -1,4 +1,7 @@
-"""River, ponds, woods and waterways of the sample landscape."""
+"""Draws the river, ponds, woods and grass waterways of the sample landscape.
+
+Positions and lengths are metres in the survey frame unless a name says otherwise.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,28 @@ from typing import Any
 
 import numpy as np
 
-from salibi_data.synthetic.ground.canvas import Canvas, Doubles, Surface, along, blob, scatter
+from salibi_data.synthetic.ground.canvas import (
+    Canvas,
+    Doubles,
+    Surface,
+    points_along,
+    scatter_points,
+    wavy_disc,
+)
 from salibi_data.synthetic.ground.noise import SmoothField
 
 _STEP_M = 15.0
 _MEANDER_M = 1500.0
-"""Arc length of a mean meander; about thirty times the width of the river, as in nature."""
+"""Mean length of a meander along the river, about thirty times the river's width."""
 
 _NUM_RIVERSIDE_WOODS = 110
 
 
 def river_course(canvas: Canvas, rng: np.random.Generator) -> Doubles:
-    """Centre line of the river in the survey frame, (num, 2), from west to east.
+    """Return the centre line of the river, shape (num, 2), from west to east.
 
-    A sine-generated curve (Langbein & Leopold 1966): the heading, not the position, is the sine.
+    It is a sine-generated curve, whose heading is a sine of the distance along it (Langbein and
+    Leopold 1966, River Meanders - Theory of Minimum Variance, USGS Professional Paper 422-H).
     """
     points = [np.asarray([-400.0, 0.36 * canvas.height_m])]
     shape = rng.uniform(0, 2 * np.pi, 3)
@@ -29,13 +40,13 @@ def river_course(canvas: Canvas, rng: np.random.Generator) -> Doubles:
         heading = 0.16 * np.sin(arc_m / 1900 + shape[2]) + swing * np.sin(phase)
         points.append(points[-1] + _STEP_M * np.asarray([np.cos(heading), np.sin(heading)]))
         arc_m += _STEP_M
-        # Bends of unequal length: a pure sine looks like a drawing of a river.
+        # The period varies: bends of equal length would not look natural.
         phase += 2 * np.pi * _STEP_M / (_MEANDER_M * (1 + 0.35 * np.sin(arc_m / 830)))
     return np.stack(points)
 
 
 def add_valley(terrain: SmoothField, canvas: Canvas, course: Doubles) -> SmoothField:
-    """The terrain, lowered towards the river."""
+    """Return the terrain with a valley along the river."""
     import shapely
 
     x_m, y_m = terrain.nodes()
@@ -47,7 +58,7 @@ def add_valley(terrain: SmoothField, canvas: Canvas, course: Doubles) -> SmoothF
 
 
 def draw_waterways(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Grass strips that run downhill through the fields."""
+    """Draw grass strips that run downhill through the fields."""
     from shapely.geometry import LineString
 
     for _ in range(70):
@@ -65,7 +76,10 @@ def draw_waterways(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def _downhill(canvas: Canvas, start: Doubles, *, num_steps: int) -> Doubles:
-    """Path down the slope, (num_steps, 2). Ignores the fraction of a degree between the frames."""
+    """Return a path down the slope, shape (num_steps + 1, 2), in steps of about 20 m.
+
+    It treats survey coordinates as local ones: the angle between the frames is below one degree.
+    """
     if canvas.terrain is None:
         return np.stack([start, start + 1.0])
     east, north = canvas.terrain.slopes()
@@ -80,15 +94,22 @@ def _downhill(canvas: Canvas, start: Doubles, *, num_steps: int) -> Doubles:
 
 
 def draw_river(canvas: Canvas, rng: np.random.Generator, course: Doubles, trees: list[int]) -> None:
-    """Riverside woods, point bars, an oxbow lake and the river itself."""
+    """Draw riverside woods, oxbow lakes, point bars and the river itself.
+
+    Args:
+        canvas: canvas to draw on.
+        rng: source of the randomness.
+        course: centre line of the river, shape (num, 2).
+        trees: feature ids of the riverside trees.
+    """
     import shapely
 
     half_width = 21 + 6 * np.sin(np.arange(len(course)) / 37) + rng.normal(0, 0.8, len(course))
-    pieces = [
+    segments = [
         shapely.LineString(course[k : k + 2]).buffer(half_width[k], quad_segs=6)
         for k in range(len(course) - 1)
     ]
-    river = shapely.union_all(pieces)
+    river = shapely.union_all(segments)
     _draw_riverside(canvas, rng, course, trees)
     _draw_oxbows(canvas, rng, course)
     for bar in _point_bars(rng, course, half_width):
@@ -99,23 +120,23 @@ def draw_river(canvas: Canvas, rng: np.random.Generator, course: Doubles, trees:
 def _draw_riverside(
     canvas: Canvas, rng: np.random.Generator, course: Doubles, trees: list[int]
 ) -> None:
-    """Woods and meadows along the river, uneven in width and with gaps."""
+    """Draw woods and meadows along the river, uneven in width and with gaps."""
     import shapely
 
     meadow = shapely.LineString(course).buffer(95)
     canvas.paint(meadow, Surface(material="pasture", vigour=0.9, variation=0.25, moisture=0.85))
-    every = course[:: max(1, len(course) // _NUM_RIVERSIDE_WOODS)]
-    centres = every + rng.normal(0, 60, every.shape)
-    blobs = [
-        blob(rng, centre=(u, v), radius_m=rng.uniform(35, 105))
+    positions = course[:: max(1, len(course) // _NUM_RIVERSIDE_WOODS)]
+    centres = positions + rng.normal(0, 60, positions.shape)
+    outlines = [
+        wavy_disc(rng, centre=(u, v), radius_m=rng.uniform(35, 105))
         for u, v in centres
         if rng.random() < 4 / 5
     ]
-    draw_wood(canvas, rng, shapely.union_all(blobs), trees, spacing_m=6.2)
+    draw_wood(canvas, rng, shapely.union_all(outlines), trees, spacing_m=6.2)
 
 
 def _draw_oxbows(canvas: Canvas, rng: np.random.Generator, course: Doubles) -> None:
-    """Cut-off bends: a piece of the course, moved aside."""
+    """Draw oxbow lakes, each a piece of the river's course moved aside."""
     import shapely
 
     length = int(_MEANDER_M / _STEP_M / 2.2)
@@ -132,7 +153,7 @@ def _draw_oxbows(canvas: Canvas, rng: np.random.Generator, course: Doubles) -> N
 
 
 def _point_bars(rng: np.random.Generator, course: Doubles, half_width: Doubles) -> list[Any]:
-    """Sand on the inner side of the sharper bends."""
+    """Return sand banks on the inner side of the sharper bends."""
     import shapely
 
     heading = np.unwrap(np.arctan2(*np.diff(course, axis=0).T[::-1]))
@@ -158,35 +179,35 @@ def draw_wood(
     *,
     spacing_m: float,
 ) -> None:
-    """Closed wood with undergrowth beneath the crowns and small clearings."""
+    """Draw a dense wood, with undergrowth between the crowns."""
     if outline.is_empty:
         return
     floor = Surface(material="understory", variation=0.15, vigour=0.9, brightness=0.8)
     canvas.paint(outline.buffer(2), floor)
-    points = scatter(outline, rng, spacing_m=spacing_m)
+    points = scatter_points(outline, rng, spacing_m=spacing_m)
     canvas.plant(points, rng, features=trees, radius_m=(0.5 * spacing_m, 0.78 * spacing_m))
 
 
 def draw_woodlots(
     canvas: Canvas, rng: np.random.Generator, broadleaf: list[int], conifer: list[int]
 ) -> None:
-    """Woods among the fields; one in six is a plantation of conifers."""
+    """Draw woods among the fields; one in six is a plantation of conifers."""
     for _ in range(46):
         centre = tuple(rng.uniform((0, 0), (canvas.width_m, canvas.height_m)))
-        outline = blob(rng, centre=centre, radius_m=rng.uniform(28, 120))
+        outline = wavy_disc(rng, centre=centre, radius_m=rng.uniform(28, 120))
         is_plantation = rng.random() < 1 / 6
-        kinds = conifer if is_plantation else list(rng.choice(broadleaf, 4))
-        draw_wood(canvas, rng, outline, kinds, spacing_m=rng.uniform(4.6, 7.6))
+        trees = conifer if is_plantation else list(rng.choice(broadleaf, 4))
+        draw_wood(canvas, rng, outline, trees, spacing_m=rng.uniform(4.6, 7.6))
 
 
 def draw_ponds(canvas: Canvas, rng: np.random.Generator, trees: list[int]) -> None:
-    """Farm ponds, two lakes and a flooded quarry, each with its shore."""
+    """Draw farm ponds, two lakes and a flooded quarry, each with its shore."""
     size = (canvas.width_m, canvas.height_m)
     for _ in range(34):
         radius_m = float(rng.choice([14.0, 20.0, 28.0, 40.0]))
         _draw_pond(canvas, rng, tuple(rng.uniform((0, 0), size)), radius_m, "marsh", trees)
-    for at in ((0.29, 0.66), (0.72, 0.62)):
-        centre = (at[0] * size[0] + rng.normal(0, 80), at[1] * size[1] + rng.normal(0, 80))
+    for u, v in ((0.29, 0.66), (0.72, 0.62)):
+        centre = (u * size[0] + rng.normal(0, 80), v * size[1] + rng.normal(0, 80))
         _draw_pond(canvas, rng, centre, rng.uniform(120, 170), "pasture", trees)
     quarry = (0.62 * size[0], 0.22 * size[1])
     _draw_pond(canvas, rng, quarry, 85.0, "sand", [])
@@ -200,7 +221,7 @@ def _draw_pond(
     shore: str,
     trees: list[int],
 ) -> None:
-    outline = blob(rng, centre=(centre[0], centre[1]), radius_m=radius_m)
+    outline = wavy_disc(rng, centre=(centre[0], centre[1]), radius_m=radius_m)
     water = "quarry_water" if shore == "sand" else str(rng.choice(["lake", "lake", "algae"]))
     bank_m = radius_m if shore == "sand" else rng.uniform(4, 14)
     bank = Surface(material=shore, variation=0.3, moisture=0.8)
@@ -212,6 +233,6 @@ def _draw_pond(
     )
     if trees:
         shoreline = outline.buffer(bank_m).exterior
-        points = along(shoreline, rng, spacing_m=11)
-        keep = rng.random(len(points)) < rng.uniform(0, 0.8)
-        canvas.plant(points[keep], rng, features=trees, radius_m=(2.2, 4.6))
+        points = points_along(shoreline, rng, spacing_m=11)
+        is_planted = rng.random(len(points)) < rng.uniform(0, 0.8)
+        canvas.plant(points[is_planted], rng, features=trees, radius_m=(2.2, 4.6))

@@ -1,1 +1,1 @@
-"""How Sentinel-1, Sentinel-2 and NAIP see the landscape."""
+"""Models how Sentinel-1, Sentinel-2 and NAIP see the landscape."""

@@ -1,7 +1,7 @@
-"""The acquisitions of the sample catalog: dates, passes and quads, and their names.
+"""Lists the acquisitions of the sample catalog: granules, passes, flights and quads, with names.
 
-Names, orbits and times follow the real products' conventions, so that code which reads meaning
-from them works here, too.
+Names, orbits and times follow the conventions of the real products, so that code which parses them
+works on the sample as well.
 """
 
 from __future__ import annotations
@@ -15,41 +15,51 @@ from salibi_data.synthetic.sensors.optics import Sun
 
 NAIP_PIXEL_M: Final = 0.6
 NAIP_MARGIN_M: Final = 150.0
+"""Margin of the NAIP images around the sample area."""
 QUAD_OVERLAP_M: Final = 200.0
 SENTINEL2_MARGIN_M: Final = 440.0
+"""Margin of the Sentinel-2 scenes around the sample area."""
 SENTINEL1_MARGIN_M: Final = 600.0
+"""Margin of the Sentinel-1 scenes around the sample area."""
 OFFSET_BASELINE: Final = "04.00"
-"""First processing baseline whose digital numbers carry +1000."""
+"""First processing baseline with an offset of +1000 in the digital numbers."""
 _SUN_AT_OVERPASS: Final = Sun(azimuth_deg=143.0, elevation_deg=62.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Granule:
-    """One Sentinel-2 product."""
+    """One Sentinel-2 Level-2A product."""
 
     acquired_utc: datetime
     generated_utc: datetime
+    """Time of processing."""
     platform: str
+    """Satellite, ``S2A`` or ``S2B``."""
     baseline: str
+    """Processing baseline, such as ``04.00``."""
     orbit_number: int
+    """Absolute orbit."""
     cloud_cover: float
-    """Share of the whole landscape under opaque cloud; the item's figure is measured."""
+    """Share of the whole landscape under opaque cloud; the item states the image's own share."""
     cloud_kind: str
+    """Pattern of the clouds, ``cumulus`` or ``deck``."""
     cirrus_cover: float = 0.0
+    """Share of the whole landscape under cirrus."""
     gain: float = 1.0
-    """What another processor version makes of the same light."""
+    """Factor on the reflectance, by which a reprocessed product differs."""
 
     relative_orbit: int = 69
     sun: Sun = _SUN_AT_OVERPASS
 
     @property
     def has_offset(self) -> bool:
-        """Whether +1000 is in the digital numbers. Baselines compare as text: two digits each."""
+        """Whether the digital numbers have an offset of +1000."""
+        # Text compares like numbers here: every baseline has two digits on each side of the dot.
         return self.baseline >= OFFSET_BASELINE
 
     @property
     def id(self) -> str:
-        """Item id, as the Planetary Computer forms it."""
+        """Item id in the form of the Planetary Computer."""
         return (
             f"{self.platform}_MSIL2A_{_compact(self.acquired_utc)}_R{self.relative_orbit:03d}"
             f"_T{MGRS_TILE}_{_compact(self.generated_utc)}"
@@ -73,24 +83,27 @@ class Pass:
 
     started_utc: datetime
     orbit_state: str
+    """Direction of flight, ``ascending`` or ``descending``."""
     absolute_orbit: int
     relative_orbit: int
     has_edge: bool = False
-    """The swath ends inside the file: what lies beyond is nodata."""
+    """Whether the swath ends inside the file; pixels outside the swath are nodata."""
 
     @property
     def stopped_utc(self) -> datetime:
-        """A slice of the swath takes 25 seconds."""
+        """End of the acquisition."""
+        # A GRD slice takes 25 seconds.
         return self.started_utc + timedelta(seconds=25)
 
     @property
     def datatake(self) -> int:
-        """Mission data take, a number that grows a little under eight times as fast as orbits."""
+        """Number of the mission data take."""
+        # Real numbers grow a little less than eight times as fast as the orbits.
         return int(self.absolute_orbit * 7.8)
 
     @property
     def id(self) -> str:
-        """Item id, as the Planetary Computer forms it."""
+        """Item id in the form of the Planetary Computer."""
         return (
             f"S1A_IW_GRDH_1SDV_{_compact(self.started_utc)}_{_compact(self.stopped_utc)}"
             f"_{self.absolute_orbit:06d}_{self.datatake:06X}_rtc"
@@ -99,31 +112,33 @@ class Pass:
 
 @dataclass(frozen=True, kw_only=True)
 class Flight:
-    """One year of NAIP."""
+    """One NAIP campaign."""
 
     flown_utc: datetime
     delivered: str
+    """Date of delivery, YYYYMMDD."""
     sun: Sun
-    is_whole: bool
-    """False: only the western quads."""
+    covers_all_quads: bool
+    """Whether all quads were flown; if not, only the western ones."""
 
     @property
     def year(self) -> int:
-        """The year that NAIP's naming calls the imagery by."""
+        """Year of the imagery in NAIP's naming."""
         return self.flown_utc.year
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quad:
-    """A quarter quadrangle, cropped to the sample area; bounds in local metres."""
+    """Quarter quadrangle of NAIP, cropped to the sample area."""
 
     name: str
-    """USGS number of the 7.5-minute quadrangle and the quarter of it."""
+    """USGS number of the 7.5-minute quadrangle, and its quarter, such as ``4209261_sw``."""
     bounds: Bounds
+    """West, south, east, north in local metres."""
     is_western: bool
 
     def item_id(self, flight: Flight) -> str:
-        """Item id, as the Planetary Computer forms it."""
+        """Return the item id in the form of the Planetary Computer."""
         day = f"{flight.flown_utc:%Y%m%d}"
         return f"ia_m_{self.name}_15_060_{day}_{flight.delivered}"
 
@@ -192,7 +207,7 @@ GRANULES: Final = (
         cirrus_cover=0.06,
     ),
 )
-"""Five dates; the fourth was processed twice."""
+"""Sentinel-2 products of five dates; that of 2022-07-19 was processed twice."""
 
 PASSES: Final = (
     Pass(
@@ -233,29 +248,28 @@ FLIGHTS: Final = (
         flown_utc=_utc("2022-07-24T16:00:00"),
         delivered="20221103",
         sun=Sun(azimuth_deg=131.0, elevation_deg=57.0),
-        is_whole=True,
+        covers_all_quads=True,
     ),
     Flight(
         flown_utc=_utc("2021-08-07T16:00:00"),
         delivered="20211122",
         sun=Sun(azimuth_deg=148.0, elevation_deg=58.0),
-        is_whole=False,
+        covers_all_quads=False,
     ),
 )
 
 
 def quads(frame: Frame) -> tuple[Quad, ...]:
-    """The four quarter quads that meet in the sample area, with their overlaps."""
-    west, south, east, north = frame.outward(NAIP_MARGIN_M, NAIP_PIXEL_M)
-    half_m = QUAD_OVERLAP_M / 2
-    x, y = (round(at / NAIP_PIXEL_M) * NAIP_PIXEL_M for at in frame.quad_corner)
-    half_m = round(half_m / NAIP_PIXEL_M) * NAIP_PIXEL_M
-    upper, lower = (y - half_m, north), (south, y + half_m)
-    left, right = (west, x + half_m), (x - half_m, east)
-    # 42 degrees north parts two one-degree blocks, hence the two numbers.
+    """Return the four overlapping quarter quads that meet in the sample area."""
+    west, south, east, north = frame.expanded_area(NAIP_MARGIN_M, NAIP_PIXEL_M)
+    x, y = (round(metres / NAIP_PIXEL_M) * NAIP_PIXEL_M for metres in frame.quad_corner)
+    half_overlap_m = round(QUAD_OVERLAP_M / 2 / NAIP_PIXEL_M) * NAIP_PIXEL_M
+    west_of_x, east_of_x = x - half_overlap_m, x + half_overlap_m
+    south_of_y, north_of_y = y - half_overlap_m, y + half_overlap_m
+    # The corner is at 42 degrees north, where one-degree blocks with numbers of their own meet.
     return (
-        Quad(name="4209261_sw", bounds=(left[0], upper[0], left[1], upper[1]), is_western=True),
-        Quad(name="4109205_nw", bounds=(left[0], lower[0], left[1], lower[1]), is_western=True),
-        Quad(name="4209261_se", bounds=(right[0], upper[0], right[1], upper[1]), is_western=False),
-        Quad(name="4109205_ne", bounds=(right[0], lower[0], right[1], lower[1]), is_western=False),
+        Quad(name="4209261_sw", bounds=(west, south_of_y, east_of_x, north), is_western=True),
+        Quad(name="4109205_nw", bounds=(west, south, east_of_x, north_of_y), is_western=True),
+        Quad(name="4209261_se", bounds=(west_of_x, south_of_y, east, north), is_western=False),
+        Quad(name="4109205_ne", bounds=(west_of_x, south, east, north_of_y), is_western=False),
     )

@@ -1,4 +1,4 @@
-"""Clouds over the sample landscape, and the shadows they throw."""
+"""Draws clouds over the landscape, with their shadows, and applies them to reflectance."""
 
 from __future__ import annotations
 
@@ -22,28 +22,32 @@ _OCTAVES: Final[Mapping[str, Mapping[float, float]]] = MappingProxyType(
 _BASE_M: Final = 1050.0
 """Height of the cloud base above the ground."""
 _EDGE: Final = np.float32(0.34)
-"""Width of a cloud's soft edge, in deviations of the field."""
+"""Width of a cloud's soft edge, in standard deviations of the field."""
 
 _SWIR_BANDS: Final = ("B11", "B12")
-_VEGETATED_NDVI: Final = 0.4
-_HALF: Final = 0.5
-_SHADED: Final = 0.3
-_VEILED: Final = 0.25
-_DOUBTFUL: Final = 0.12
+_VEGETATION_NDVI: Final = 0.4
+_WATER_SHARE: Final = 0.5
+_SHADOW: Final = 0.3
+_CIRRUS: Final = 0.25
+_MEDIUM_OPACITY: Final = 0.12
+_HIGH_OPACITY: Final = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clouds:
-    """Sky of one moment over a grid of pixels. All arrays are (rows, columns), 0..1."""
+class Sky:
+    """Clouds of one moment over a grid of pixels. All arrays have shape (rows, columns)."""
 
     opacity: Floats
+    """Opacity of the opaque clouds, 0..1."""
     cirrus: Floats
+    """Strength of the cirrus, 0..1."""
     shadow: Floats
+    """Strength of the clouds' shadow, 0..1."""
     texture: Floats
-    """Brightness within the cloud, about one."""
+    """Relative brightness of the clouds, about 1."""
 
 
-def draw_clouds(
+def draw_sky(
     rng: np.random.Generator,
     *,
     extent_m: tuple[float, float],
@@ -53,33 +57,33 @@ def draw_clouds(
     sun: Sun,
     x_m: npt.NDArray[np.float64],
     y_m: npt.NDArray[np.float64],
-) -> Clouds:
-    """Clouds that hide the share ``cover`` of the whole landscape, seen on a grid of it.
+) -> Sky:
+    """Draw the clouds over a landscape and sample them on a grid.
 
     Args:
         rng: source of the randomness.
-        extent_m: width and height of the landscape: the clouds do not depend on the grid.
+        extent_m: width and height of the landscape. The clouds do not depend on the grid.
         cover: share of the landscape under opaque cloud, 0..1.
         kind: ``cumulus`` (small and many) or ``deck`` (large and few).
-        cirrus_cover: share under thin cirrus, 0..1.
-        sun: where shadows point away from.
-        x_m: local easting of the pixel centres.
-        y_m: local northing of the pixel centres.
+        cirrus_cover: share of the landscape under thin cirrus, 0..1.
+        sun: position of the sun; shadows point away from it.
+        x_m: local easting of the pixel centres, shape (columns,).
+        y_m: local northing of the pixel centres, shape (rows,).
     """
     reach_m = 1.2 * _BASE_M / sun.climb
     size = {"width_m": extent_m[0] + 2 * reach_m, "height_m": extent_m[1] + 2 * reach_m}
     thickness = fractal_field(rng, octaves=_OCTAVES[kind], **size)
-    veil = fractal_field(rng, octaves={150.0: 0.3, 700.0: 1.0}, **size)
+    cirrus = fractal_field(rng, octaves={150.0: 0.3, 700.0: 1.0}, **size)
     x_m, y_m = x_m + reach_m, y_m + reach_m
-    above = _excess(thickness, cover, x_m, y_m)
+    overhead = _excess(thickness, cover, x_m, y_m)
     offset_m = _BASE_M / sun.climb
-    thrown = _excess(thickness, cover, x_m + offset_m * sun.east, y_m + offset_m * sun.north)
-    opacity = _ramp(above / _EDGE)
-    return Clouds(
+    sunwards = _excess(thickness, cover, x_m + offset_m * sun.east, y_m + offset_m * sun.north)
+    opacity = _smooth_step(overhead / _EDGE)
+    return Sky(
         opacity=opacity,
-        cirrus=_ramp(_excess(veil, cirrus_cover, x_m, y_m) / 1.5),
-        shadow=_ramp(thrown / _EDGE) * (1 - opacity),
-        texture=0.55 + 0.5 * _ramp(above / 1.4),
+        cirrus=_smooth_step(_excess(cirrus, cirrus_cover, x_m, y_m) / 1.5),
+        shadow=_smooth_step(sunwards / _EDGE) * (1 - opacity),
+        texture=0.55 + 0.5 * _smooth_step(overhead / 1.4),
     )
 
 
@@ -89,19 +93,19 @@ def _excess(
     x_m: npt.NDArray[np.float64],
     y_m: npt.NDArray[np.float64],
 ) -> Floats:
-    """How far the field lies above the level that ``share`` of it exceeds."""
+    """Return the height of the field above the level that ``share`` of it exceeds."""
     level = np.quantile(field.coefficients, 1 - share) if share else np.inf
     return np.asarray(field.sample(x_m, y_m) - np.float32(level), dtype=np.float32)
 
 
-def _ramp(values: Floats) -> Floats:
-    """0 below zero, 1 above one, smooth between."""
+def _smooth_step(values: Floats) -> Floats:
+    """Map values below 0 to 0, above 1 to 1, and those between smoothly."""
     t = np.clip(values, 0, 1)
     return np.asarray(t * t * (3 - 2 * t), dtype=np.float32)
 
 
-def veil(surface: Floats, sky: Clouds, band: str) -> Floats:
-    """Reflectance of one band through the sky: shadow, then cirrus, then opaque cloud."""
+def reflectance_under_sky(surface: Floats, sky: Sky, band: str) -> Floats:
+    """Return the reflectance of one band with shadow, then cirrus, then opaque cloud applied."""
     is_swir = band in _SWIR_BANDS
     lit = surface * (1 - np.float32(0.55) * sky.shadow)
     thin = np.float32(0.16 if is_swir else 0.34) * sky.cirrus
@@ -110,21 +114,29 @@ def veil(surface: Floats, sky: Clouds, band: str) -> Floats:
     return np.asarray(hazy + sky.opacity * (white - hazy), dtype=np.float32)
 
 
-def classify(bands: Mapping[str, Floats], sky: Clouds, water: Floats) -> npt.NDArray[np.uint8]:
-    """Scene classification at 20 m, with Sen2Cor's codes.
+def classify_scene(bands: Mapping[str, Floats], sky: Sky, water: Floats) -> npt.NDArray[np.uint8]:
+    """Classify the scene at 20 m with the SCL codes of Sentinel-2 Level-2A (Sen2Cor).
 
-    3 cloud shadow, 4 vegetation, 5 not vegetated, 6 water, 8 and 9 cloud of medium and high
-    probability, 10 thin cirrus.
+    The codes are 3 cloud shadow, 4 vegetation, 5 not vegetated, 6 water, 8 and 9 cloud of medium
+    and high probability, 10 thin cirrus.
+
+    Args:
+        bands: 10 m reflectance by band; B04 and B08 are used.
+        sky: clouds on the same grid.
+        water: share of open water on the same grid.
+
+    Returns:
+        Codes, shape (rows / 2, columns / 2).
     """
-    opacity, cirrus, shadow, wet, red, nir = (
+    opacity, cirrus, shadow, water_share, red, nir = (
         block_mean(image, 2)
         for image in (sky.opacity, sky.cirrus, sky.shadow, water, bands["B04"], bands["B08"])
     )
-    greenness = (nir - red) / (nir + red)
-    scl = np.where(greenness > _VEGETATED_NDVI, 4, 5)
-    scl[wet > _HALF] = 6
-    scl[shadow > _SHADED] = 3
-    scl[cirrus > _VEILED] = 10
-    scl[opacity > _DOUBTFUL] = 8
-    scl[opacity > _HALF] = 9
+    ndvi = (nir - red) / (nir + red)
+    scl = np.where(ndvi > _VEGETATION_NDVI, 4, 5)
+    scl[water_share > _WATER_SHARE] = 6
+    scl[shadow > _SHADOW] = 3
+    scl[cirrus > _CIRRUS] = 10
+    scl[opacity > _MEDIUM_OPACITY] = 8
+    scl[opacity > _HIGH_OPACITY] = 9
     return scl.astype(np.uint8)

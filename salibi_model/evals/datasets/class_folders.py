@@ -22,8 +22,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 from rasterio.io import DatasetReader
 
 from salibi_data.store.errors import StoreError, UsageError
+from salibi_data.store.redaction import first_line
 from salibi_model.data.pixel_size import dataset_pixel_m
-from salibi_model.errors import first_line
 from salibi_model.evals.datasets.labelled import SPLITS, Indices, LabelledImages, Split
 
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff"})

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from salibi_data.store.errors import StoreError, UsageError
-from salibi_model.errors import first_line
+from salibi_data.store.redaction import first_line
 from salibi_model.evals.datasets.geobench_samples import DOWNLOAD_AGAIN, read_image, read_label
 from salibi_model.evals.datasets.geobench_tasks import (
     CLASSIFICATION_FOLDER,

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, Shaped
 
 from salibi_data.store.errors import StoreError
-from salibi_model.errors import first_line
+from salibi_data.store.redaction import first_line
 from salibi_model.evals.datasets.geobench_tasks import BandSource, GeoBenchSpec
 from salibi_model.evals.datasets.safe_pickle import PickledArray, unpickle_inert
 

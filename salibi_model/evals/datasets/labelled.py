@@ -14,7 +14,7 @@ from jaxtyping import Float32, Float64, Int64
 from numpy.typing import NDArray
 
 from salibi_data.store.errors import StoreError, UsageError
-from salibi_model.addresses import bare
+from salibi_data.store.redaction import redact
 from salibi_model.evals.datasets.geobench_tasks import Kind
 
 Split = Literal["train", "validation", "test"]
@@ -177,7 +177,7 @@ def open_labelled(
 
     if "://" in str(path):
         raise UsageError(
-            f"{bare(str(path))} is an address; labelled images are read from folders: copy them first."
+            f"{redact(str(path))} is an address; labelled images are read from folders: copy them first."
         )
     folder = Path(path)
     if not folder.is_dir():

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from salibi_data.store.errors import StoreError
-from salibi_model.errors import first_line
+from salibi_data.store.redaction import first_line
 
 _PACKAGES: Final = frozenset({"geobench", "ccb"})
 """The benchmark's package, by its present name and by the one it had when it was made."""

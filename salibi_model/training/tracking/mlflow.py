@@ -12,7 +12,8 @@ from threading import Event, Thread
 from typing import Any, Final
 
 from salibi_data.store.errors import UsageError
-from salibi_model.training.tracking.run import PROJECT, TrackedRun, Tracker, first_words
+from salibi_data.store.redaction import redacted_line
+from salibi_model.training.tracking.run import PROJECT, TrackedRun, Tracker
 
 _LOG = logging.getLogger(__name__)
 _CLOSE_S: Final = 30
@@ -57,7 +58,7 @@ class MlflowTracker(Tracker):
         except Exception as error:
             # Each kind of address has a store of its own, which raises what its packages raise.
             raise UsageError(
-                f"MLflow cannot use its tracking URI ({first_words(error)}). Give a server's, or "
+                f"MLflow cannot use its tracking URI ({redacted_line(error)}). Give a server's, or "
                 "install the whole of it: pip install mlflow"
             ) from error
         self._tracked = run
@@ -114,7 +115,7 @@ class MlflowTracker(Tracker):
                 if pause_s == _FIRST_PAUSE_S:
                     _LOG.warning(
                         "MLflow does not take this run's values (%s); they are sent again later.",
-                        first_words(error),
+                        redacted_line(error),
                     )
                 self._pause(pause_s)
                 pause_s = min(2 * pause_s, _MAX_PAUSE_S)

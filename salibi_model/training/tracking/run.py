@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from salibi_data.store.filesystem import write_atomically
-from salibi_model.addresses import bare
+from salibi_data.store.redaction import redact
 from salibi_model.checkpoints.files import RunFolder
 
 PROJECT: Final = "salibi"
@@ -61,10 +61,5 @@ def public(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [public(each) for each in value]
     if isinstance(value, str):
-        return bare(value)
+        return redact(value)
     return value
-
-
-def first_words(error: Exception) -> str:
-    """Say what went wrong in one short line, without what may be secret."""
-    return " ".join(public(str(error)).split())[:200] or type(error).__name__

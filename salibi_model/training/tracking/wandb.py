@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from salibi_data.store.errors import UsageError
-from salibi_model.training.tracking.run import PROJECT, TrackedRun, Tracker, first_words
+from salibi_data.store.redaction import redacted_line
+from salibi_model.training.tracking.run import PROJECT, TrackedRun, Tracker
 
 _LOG = logging.getLogger(__name__)
 _TIMEOUT_S: Final = 60
@@ -57,13 +58,13 @@ class WandbTracker(Tracker):
             self._run = wandb.init(**options)
         except wandb.errors.UsageError as error:
             raise UsageError(
-                f"W&B cannot begin ({first_words(error)}). Log in with `wandb login`, or set "
+                f"W&B cannot begin ({redacted_line(error)}). Log in with `wandb login`, or set "
                 "WANDB_MODE=offline and send the run later with `wandb sync`."
             ) from error
         except wandb.errors.CommError as error:
             _LOG.warning(
                 "W&B cannot be reached (%s); the run is kept in %s: send it with `wandb sync`.",
-                first_words(error),
+                redacted_line(error),
                 run.folder.path / "wandb",
             )
             wandb.teardown()  # the run that could not begin still holds the identifier
@@ -97,4 +98,4 @@ class WandbTracker(Tracker):
 
     def _lose(self, error: Exception) -> None:
         self._lost = True
-        _LOG.warning("W&B has failed (%s); training goes on without it.", first_words(error))
+        _LOG.warning("W&B has failed (%s); training goes on without it.", redacted_line(error))

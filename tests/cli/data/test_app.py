@@ -15,7 +15,7 @@ import pytest
 import zarr
 from PIL import Image
 
-from tests.support.command_line import assert_one_line
+from tests.support.command_line import assert_one_line, run_process
 from tests.support.data import samples
 from tests.support.data.samples import run
 from tests.support.paths import ROOT
@@ -45,7 +45,7 @@ def test_an_unknown_catalog_is_a_usage_error(tmp_path: Path) -> None:
 
 
 def test_neither_variant_nor_plan_is_a_usage_error() -> None:
-    assert_one_line(run("build"), 2, "--variant or --plan")
+    assert_one_line(run_process("salibi-data", "build"), 2, "--variant or --plan")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_mistake_in_the_options_is_one_line(arguments: list[str], words: list[
 
 
 def test_without_arguments_it_shows_its_help() -> None:
-    done = run()
+    done = run_process("salibi-data")
     assert done.returncode == 2
     assert "Usage: " in done.stdout + done.stderr
     assert "error" not in done.stderr
@@ -233,5 +233,5 @@ def test_importing_the_data_half_imports_no_heavy_library() -> None:
 
 @pytest.mark.parametrize("tool", ["data", "model"])
 def test_help_is_quick(tool: str) -> None:
-    code = f"from salibi_cli.{tool} import main; main()"
+    code = f"from salibi_cli.{tool}.app import main; main()"
     assert start_cpu_s("-c", code, "--help") < 0.5

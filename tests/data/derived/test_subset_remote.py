@@ -18,7 +18,7 @@ from salibi_data.store import geoparquet
 from salibi_data.store.errors import SelectionError, StoreError
 from salibi_data.store.open import open_store
 from salibi_data.store.schema import SPLITS
-from salibi_data.store.storage import place
+from salibi_data.store.storage import open_storage
 from tests.support.data import samples
 from tests.support.services.buckets import s3_server
 
@@ -94,7 +94,7 @@ def test_a_shard_that_is_missing_is_an_error_and_no_nodata(
     s3: S3, micro_store: Path, tmp_path: Path
 ) -> None:
     release = publish(micro_store, URL).release
-    place(URL).delete(f"{release.store}/sar/c/0/0/0/0")
+    open_storage(URL).delete(f"{release.store}/sar/c/0/0/0/0")
     with pytest.raises(
         StoreError, match=r"s3://datasets/micro is damaged: its file sar/c/0/0/0/0 is missing"
     ):
@@ -109,12 +109,12 @@ def test_damaged_images_are_told(s3: S3, micro_store: Path, tmp_path: Path) -> N
     name = f"{release.store}/sar/c/0/0/0/0"
     content = bytearray((micro_store / "sar/c/0/0/0/0").read_bytes())
     content[1000] ^= 1
-    place(URL).put(name, bytes(content))
+    open_storage(URL).put(name, bytes(content))
     try:
         with pytest.raises(StoreError, match=r"s3://datasets/micro cannot be read: .*checksum"):
             subset(URL, tmp_path / "part.zarr", Selection(limit=90, modalities=("sar",)))
     finally:
-        place(URL).put(name, (micro_store / "sar/c/0/0/0/0").read_bytes())
+        open_storage(URL).put(name, (micro_store / "sar/c/0/0/0/0").read_bytes())
 
 
 def test_nothing_that_matches(s3: S3, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from salibi_data.releases.publish import publish
 from salibi_data.store.errors import StoreError, UsageError, VerificationError
 from salibi_data.store.open import StoreFiles
 from salibi_data.store.schema import Release
-from salibi_data.store.storage import BLOCK_BYTES, place
+from salibi_data.store.storage import BLOCK_BYTES, open_storage
 from tests.support.data import samples
 from tests.support.model.weights.published import another, damaged
 from tests.support.services.buckets import S3, signed_s3_server
@@ -139,7 +139,7 @@ def test_of_two_releases_at_once_none_is_lost_without_a_word(
 def test_what_lies_at_the_address_is_not_touched(
     url: str, some_store: Path, newer: Path, s3: S3
 ) -> None:
-    place(url, writing=True).put("holiday.jpg", b"sea")
+    open_storage(url, writing=True).put("holiday.jpg", b"sea")
     with pytest.raises(StoreError) as caught:
         publish(some_store, url)
     assert_one_line(caught, s3, "something else", "holiday.jpg", f"{url}/micro")
@@ -180,7 +180,7 @@ def test_damage_in_a_bucket_is_found_and_mended(s3: S3, some_store: Path) -> Non
     done = publish(some_store, url)
     name = f"{done.release.store}/sar/c/0/0/0/0"
     size = objects(url)[name]
-    place(url).put(name, bytes(size))
+    open_storage(url).put(name, bytes(size))
     with pytest.raises(VerificationError, match=r"sar/c/0/0/0/0 differs.* Publish it again"):
         verify(url)
     assert publish(some_store, url).files_sent == 1
@@ -189,7 +189,7 @@ def test_damage_in_a_bucket_is_found_and_mended(s3: S3, some_store: Path) -> Non
 
 def test_a_damaged_pointer_is_told(url: str, some_store: Path) -> None:
     publish(some_store, url)
-    place(url).put("latest.json", b"{")
+    open_storage(url).put("latest.json", b"{")
     with pytest.raises(StoreError, match=r"damaged latest\.json"):
         verify(url)
 

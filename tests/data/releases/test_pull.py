@@ -14,7 +14,7 @@ from salibi_data.inspection.verify import verify
 from salibi_data.releases.publish import publish
 from salibi_data.releases.pull import pull
 from salibi_data.store.errors import StoreError
-from salibi_data.store.storage import place
+from salibi_data.store.storage import open_storage
 from salibi_model.data.store import SampleStore
 from salibi_model.models import config as model_config
 from salibi_model.training.config import TrainingConfig
@@ -103,7 +103,7 @@ def test_what_differs_from_its_checksum_is_not_kept(
     release = publish(micro_store, url).release
     name = f"{release.store}/sar/c/0/0/0/0"
     size = (micro_store / "sar/c/0/0/0/0").stat().st_size
-    place(url).put(name, bytes(size))
+    open_storage(url).put(name, bytes(size))
     with pytest.raises(StoreError, match=r"sar/c/0/0/0/0 of .* differs from its checksum"):
         pull(url, store)
     assert not store.exists()
@@ -184,7 +184,7 @@ def test_training_from_a_bucket_learns_what_training_from_disk_does(
 
 
 def test_a_damaged_pointer_is_told_by_the_model_half(url: str) -> None:
-    place(url).put("latest.json", b"{")
+    open_storage(url).put("latest.json", b"{")
     with pytest.raises(StoreError, match=r"damaged latest\.json"):
         SampleStore(url)
 

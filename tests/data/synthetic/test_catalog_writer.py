@@ -12,9 +12,9 @@ import mercantile
 import pytest
 
 from salibi_data.store.errors import UsageError
-from salibi_data.synthetic import catalog_writer as sample
-from salibi_data.synthetic import parallel as drawing
+from salibi_data.synthetic import catalog_writer, parallel
 from salibi_data.synthetic.frame import EPSG, area_bounds_lonlat, make_frame
+from salibi_data.synthetic.staging import staging_folder
 from tests.support.data.sample_items import NUM_ITEMS
 from tests.support.data.samples import COLUMNS, ROWS
 
@@ -37,7 +37,7 @@ def digests(directory: Path) -> dict[str, str]:
 
 
 def test_bounds_are_a_run_of_whole_tiles():
-    west, south, east, north = sample.SAMPLE_BOUNDS_LONLAT
+    west, south, east, north = catalog_writer.SAMPLE_BOUNDS_LONLAT
     first, last = mercantile.bounds(7967, 12161, 15), mercantile.bounds(7973, 12166, 15)
     assert (west, north) == pytest.approx((first.west, first.north), abs=1e-12)
     assert (east, south) == pytest.approx((last.east, last.south), abs=1e-12)
@@ -65,7 +65,7 @@ def test_import_is_light():
 
 
 def test_summary(catalog: Path):
-    summary = sample.write_sample_catalog(catalog, columns=COLUMNS, rows=ROWS)
+    summary = catalog_writer.write_sample_catalog(catalog, columns=COLUMNS, rows=ROWS)
     assert not summary.is_new
     assert dict(summary.num_items) == NUM_ITEMS
     assert summary.bounds_lonlat == area_bounds_lonlat(COLUMNS, ROWS)
@@ -74,7 +74,7 @@ def test_summary(catalog: Path):
 
 def test_same_bytes_whatever_the_number_of_processes(catalog: Path, tmp_path: Path):
     steps: list[tuple[int, int]] = []
-    sample.write_sample_catalog(
+    catalog_writer.write_sample_catalog(
         tmp_path / "again",
         columns=COLUMNS,
         rows=ROWS,
@@ -88,33 +88,33 @@ def test_same_bytes_whatever_the_number_of_processes(catalog: Path, tmp_path: Pa
 
 def test_existing_catalog_is_left_alone(catalog: Path):
     before = {path: path.stat().st_mtime_ns for path in catalog.rglob("*")}
-    sample.write_sample_catalog(catalog, columns=COLUMNS, rows=ROWS)
+    catalog_writer.write_sample_catalog(catalog, columns=COLUMNS, rows=ROWS)
     assert {path: path.stat().st_mtime_ns for path in catalog.rglob("*")} == before
 
 
 def test_other_seed_is_refused(catalog: Path):
     with pytest.raises(UsageError, match="new folder"):
-        sample.write_sample_catalog(catalog, seed=7, columns=COLUMNS, rows=ROWS)
+        catalog_writer.write_sample_catalog(catalog, seed=7, columns=COLUMNS, rows=ROWS)
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "catalog.json"])
 def test_foreign_folder_is_refused(tmp_path: Path, name: str):
     (tmp_path / name).write_text("[]")
     with pytest.raises(UsageError, match="other files"):
-        sample.write_sample_catalog(tmp_path)
+        catalog_writer.write_sample_catalog(tmp_path)
     assert (tmp_path / name).read_text() == "[]"
 
 
 def test_file_is_refused(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="is a file"):
-        sample.write_sample_catalog(tmp_path / "file")
+        catalog_writer.write_sample_catalog(tmp_path / "file")
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(0, 1), (1, 0), (8, 6), (7, 7)])
 def test_impossible_size_is_refused(tmp_path: Path, columns: int, rows: int):
     with pytest.raises(UsageError, match="columns"):
-        sample.write_sample_catalog(tmp_path / "new", columns=columns, rows=rows)
+        catalog_writer.write_sample_catalog(tmp_path / "new", columns=columns, rows=rows)
     assert not list(tmp_path.iterdir())
 
 
@@ -122,9 +122,9 @@ def test_failed_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def fail(*_args: Any, **_kwargs: Any) -> None:
         raise RuntimeError("stopped")
 
-    monkeypatch.setattr(drawing, "render", fail)
+    monkeypatch.setattr(parallel, "render_scenes", fail)
     with pytest.raises(RuntimeError, match="stopped"):
-        sample.write_sample_catalog(tmp_path / "catalog", columns=1, rows=1)
+        catalog_writer.write_sample_catalog(tmp_path / "catalog", columns=1, rows=1)
     assert not list(tmp_path.iterdir())
 
 
@@ -138,17 +138,17 @@ def test_leftovers_of_a_killed_run_are_cleared(tmp_path: Path, monkeypatch: pyte
     leftover = tmp_path / ".catalog.partial"
     (leftover / "naip").mkdir(parents=True)
     (leftover / "naip" / "half.tif").write_bytes(b"II*")
-    monkeypatch.setattr(drawing, "render", fake_render)
-    monkeypatch.setattr(sample, "_write_stac", lambda *_args: None)
-    sample.write_sample_catalog(tmp_path / "catalog", columns=1, rows=1)
+    monkeypatch.setattr(parallel, "render_scenes", fake_render)
+    monkeypatch.setattr(catalog_writer, "_write_stac", lambda *_args: None)
+    catalog_writer.write_sample_catalog(tmp_path / "catalog", columns=1, rows=1)
     assert [path.name for path in tmp_path.iterdir()] == ["catalog"]
 
 
 def test_living_run_is_not_disturbed(tmp_path: Path):
-    with sample._staging(tmp_path / "catalog") as staging:
+    with staging_folder(tmp_path / "catalog") as staging:
         (staging / "file").write_text("mine")
         with pytest.raises(UsageError, match="another run"):
-            sample.write_sample_catalog(tmp_path / "catalog", columns=1, rows=1)
+            catalog_writer.write_sample_catalog(tmp_path / "catalog", columns=1, rows=1)
         assert (staging / "file").read_text() == "mine"
 
 

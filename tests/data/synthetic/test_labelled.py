@@ -14,7 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from salibi_data.store.errors import UsageError
 from salibi_data.synthetic import labelled
 from salibi_data.synthetic.frame import make_frame
-from salibi_data.synthetic.ground.landscape import Window, draw_landscape
+from salibi_data.synthetic.ground.landscape import GroundWindow, draw_landscape
 from salibi_data.synthetic.ground.survey import CLASSES
 from salibi_model.evals.datasets.labelled import LabelledImages, open_labelled
 from tests.support.data.samples import command, environment, run, tree
@@ -49,10 +49,10 @@ def test_it_opens_as_labelled_images(sample: Path, data: LabelledImages) -> None
     assert data.read([0], data.bands).shape == (1, 3, 128, 128)
 
 
-def test_it_says_what_it_is(sample: Path) -> None:
-    said = json.loads((sample / "labelled.json").read_text())
-    assert said["classes"] == list(CLASSES)
-    assert (said["gsd_m"], said["licence"]) == (0.6, "CC0-1.0")
+def test_description_states_classes_resolution_and_licence(sample: Path) -> None:
+    description = json.loads((sample / "labelled.json").read_text())
+    assert description["classes"] == list(CLASSES)
+    assert (description["gsd_m"], description["licence"]) == (0.6, "CC0-1.0")
     text = (sample / "README.txt").read_text()
     for word in (*CLASSES, "0.6 m", "CC0-1.0", "Seed        0"):
         assert word in text
@@ -71,7 +71,7 @@ def test_the_label_covers_most_of_the_ground(sample: Path) -> None:
             west = file.transform.c - frame.origin_e
             north = file.transform.f - frame.origin_n - 20_000 * (number + 1)
             pixel_m = file.transform.a
-        window = Window(west_m=west, north_m=north, pixel_m=pixel_m, rows=128, columns=128)
+        window = GroundWindow(west_m=west, north_m=north, pixel_m=pixel_m, rows=128, columns=128)
         ground = materials[land.sample(window).feature]
         share = np.isin(ground, list(CLASSES[path.parent.name])).mean()
         assert share > 0.57, path.name

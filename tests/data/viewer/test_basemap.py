@@ -11,9 +11,9 @@ from pmtiles.reader import MmapSource, Reader
 
 from salibi_data.store.errors import UsageError
 from salibi_data.store.render_rgb import as_rgb
-from salibi_data.viewer import basemap as basemaps
+from salibi_data.viewer.basemap import open_basemap
 from salibi_data.viewer.export import export
-from salibi_data.viewer.samples import Samples
+from salibi_data.viewer.samples import ViewedSamples
 from salibi_data.viewer.site import Site
 from tests.support.data.many_samples import write_many
 from tests.support.data.real_catalogs import REAL, needs_real
@@ -35,7 +35,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def site(store: Path) -> Site:
-    return Site(Samples(store), as_rgb)
+    return Site(ViewedSamples(store), as_rgb)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,9 @@ def ask(site):
 
 @needs_real
 def test_a_base_map_comes_from_its_archive(store, tmp_path):
-    below = basemaps.load(str(RASTER), attribution="<b onclick=x>Stamen</b> &amp; OSM")
+    below = open_basemap(str(RASTER), attribution="<b onclick=x>Stamen</b> &amp; OSM")
     assert below.attribution == "Stamen & OSM"
-    site = Site(Samples(store, limit=5), as_rgb, quality=50, basemap=below)
+    site = Site(ViewedSamples(store, limit=5), as_rgb, quality=50, basemap=below)
     with RASTER.open("rb") as file:
         wanted = Reader(MmapSource(file)).get(3, 2, 3)
     with serving(site) as ask:
@@ -63,22 +63,22 @@ def test_a_base_map_comes_from_its_archive(store, tmp_path):
 @needs_real
 def test_an_archive_of_vectors_is_refused():
     with pytest.raises(UsageError, match="holds no pictures"):
-        basemaps.load(str(VECTOR))
+        open_basemap(str(VECTOR))
 
 
 def test_what_is_no_base_map_is_refused(tmp_path):
     (tmp_path / "x.pmtiles").write_bytes(b"PMTiles, but not really" * 10)
     for place in (str(tmp_path / "x.pmtiles"), str(tmp_path / "missing.pmtiles")):
         with pytest.raises(UsageError, match="cannot be read as a PMTiles archive"):
-            basemaps.load(place)
+            open_basemap(place)
     with pytest.raises(UsageError, match=r"needs \{z\}, \{x\} and \{y\}") as caught:
-        basemaps.load("https://tiles.example/map.png?key=secret")
+        open_basemap("https://tiles.example/map.png?key=secret")
     assert "secret" not in str(caught.value)
 
 
 def test_only_a_base_map_that_is_asked_for_opens_the_page_to_its_host(store, tmp_path):
-    below = basemaps.load("https://tiles.example/{z}/{x}/{y}.png?key=secret")
-    site = Site(Samples(store, limit=5), as_rgb, basemap=below)
+    below = open_basemap("https://tiles.example/{z}/{x}/{y}.png?key=secret")
+    site = Site(ViewedSamples(store, limit=5), as_rgb, basemap=below)
     assert b"connect-src 'self' data: https://tiles.example;" in site.get("").body
     with pytest.raises(UsageError, match="may be a secret") as caught:
         export(site, tmp_path / "page")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from salibi_data.store.errors import UsageError
 from salibi_data.store.render_rgb import as_rgb
-from salibi_data.viewer.export import STAMP, expected_bytes, export
-from salibi_data.viewer.samples import SAMPLES_PER_FILE, Samples, spread
+from salibi_data.viewer.export import STAMP, estimate_image_bytes, export
+from salibi_data.viewer.samples import SAMPLES_PER_FILE, ViewedSamples, spread_rows
 from salibi_data.viewer.site import Site
 from tests.support.data import samples as commands
 from tests.support.data.many_samples import write_many
@@ -31,7 +31,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def site(store: Path) -> Site:
-    return Site(Samples(store), as_rgb)
+    return Site(ViewedSamples(store), as_rgb)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def ask(site):
 
 @given(count=st.integers(1, 2000), limit=st.none() | st.integers(1, 2500))
 def test_a_limit_keeps_runs_all_over_the_store(count, limit):
-    rows = spread(count, limit)
+    rows = spread_rows(count, limit)
     assert len(rows) <= (limit or count)
     assert np.all(np.diff(rows) > 0)
     assert rows[0] >= 0
@@ -55,9 +55,9 @@ def test_a_limit_keeps_runs_all_over_the_store(count, limit):
 
 
 def test_a_limited_page_is_whole_for_its_samples(store):
-    site = Site(Samples(store, limit=70), as_rgb)
+    site = Site(ViewedSamples(store, limit=70), as_rgb)
     assert len(site.samples) == 70
-    described = [one for n in range(site.samples.num_files) for one in site.samples.described(n)]
+    described = [one for n in range(site.samples.num_files) for one in site.samples.records(n)]
     tiles = np.array([[one["x"], one["y"]] for one in described])
     assert np.array_equal(tiles, np.stack([site.samples.x, site.samples.y], axis=1))
     assert [one["row"] for one in described] == site.samples.rows.tolist()
@@ -68,7 +68,7 @@ def test_a_limited_page_is_whole_for_its_samples(store):
 
 
 def test_an_export_is_what_the_server_gives(store, tmp_path):
-    site = Site(Samples(store, limit=20), as_rgb, quality=80)
+    site = Site(ViewedSamples(store, limit=20), as_rgb, quality=80)
     seen = []
     done = export(site, tmp_path / "page", progress=lambda *now: seen.append(now))
     files = commands.tree(tmp_path / "page")
@@ -80,11 +80,11 @@ def test_an_export_is_what_the_server_gives(store, tmp_path):
         for name in files:
             assert ask(f"/{name}")[2] == (tmp_path / "page" / name).read_bytes()
     pictures = sum(f.stat().st_size for f in (tmp_path / "page/tiles").rglob("*.webp"))
-    assert expected_bytes(site) == pytest.approx(pictures, rel=0.3)
+    assert estimate_image_bytes(site) == pytest.approx(pictures, rel=0.3)
 
 
 def test_an_export_goes_on_where_it_was(store, tmp_path):
-    site = Site(Samples(store, limit=12), as_rgb, quality=80)
+    site = Site(ViewedSamples(store, limit=12), as_rgb, quality=80)
     folder = tmp_path / "page"
 
     def kill(done, _total):
@@ -106,7 +106,7 @@ def test_an_export_goes_on_where_it_was(store, tmp_path):
     assert commands.tree(folder) == commands.tree(tmp_path / "once")
     assert export(site, folder).num_written == 0
     with pytest.raises(UsageError, match="another store, or with other options"):
-        export(Site(Samples(store, limit=13), as_rgb, quality=80), folder)
+        export(Site(ViewedSamples(store, limit=13), as_rgb, quality=80), folder)
 
 
 def test_a_folder_of_something_else_is_left_alone(site, tmp_path):

@@ -13,8 +13,8 @@ import pytest
 import zarr
 
 from salibi_data.store.render_rgb import as_rgb
-from salibi_data.viewer import basemap as basemaps
-from salibi_data.viewer.samples import Samples
+from salibi_data.viewer.basemap import open_basemap
+from salibi_data.viewer.samples import ViewedSamples
 from salibi_data.viewer.site import PAGE, Site
 from tests.support.command_line import assert_one_line
 from tests.support.data import samples as commands
@@ -32,7 +32,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def site(store: Path) -> Site:
-    return Site(Samples(store), as_rgb)
+    return Site(ViewedSamples(store), as_rgb)
 
 
 @pytest.fixture(scope="module")
@@ -97,13 +97,13 @@ def test_what_the_browser_has_is_not_sent_again(ask, site, store, tmp_path):
 
 def test_another_store_or_option_is_another_site(site, store, tmp_path):
     again = shutil.copytree(store, tmp_path / "again.zarr")
-    assert Site(Samples(again), as_rgb).digest == site.digest
+    assert Site(ViewedSamples(again), as_rgb).digest == site.digest
     (again / "manifest.json").write_text('{"files": {"x": {"bytes": 1, "sha256": "0"}}}')
     others = [
-        Site(Samples(again), as_rgb),
-        Site(Samples(store), as_rgb, quality=50),
-        Site(Samples(store, limit=140), as_rgb),
-        Site(Samples(store), as_rgb, basemap=basemaps.load("https://x.example/{z}/{x}/{y}")),
+        Site(ViewedSamples(again), as_rgb),
+        Site(ViewedSamples(store), as_rgb, quality=50),
+        Site(ViewedSamples(store, limit=140), as_rgb),
+        Site(ViewedSamples(store), as_rgb, basemap=open_basemap("https://x.example/{z}/{x}/{y}")),
     ]
     assert len({one.digest for one in (site, *others)}) == 5
 
@@ -118,7 +118,7 @@ def test_many_tiles_at_a_time_are_the_same_tiles(ask, site):
     paths = [tile_path(site, i, levels=i % 3) for i in range(24)] + ["/samples/0.json"] * 4
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(lambda path: ask(path)[2], paths))
-    fresh = Site(Samples(site.samples.folder), as_rgb)
+    fresh = Site(ViewedSamples(site.samples.folder), as_rgb)
     assert found == [fresh.get(path[1:]).body for path in paths]
 
 

@@ -18,7 +18,7 @@ from salibi_data.store import geoparquet
 from salibi_data.store.errors import StoreError
 from salibi_data.store.render_rgb import as_rgb
 from salibi_data.store.schema import ATTRIBUTES_KEY, SAMPLES_NAME, StoreAttributes
-from salibi_data.viewer.samples import SAMPLES_PER_FILE, Samples
+from salibi_data.viewer.samples import SAMPLES_PER_FILE, ViewedSamples
 from salibi_data.viewer.site import Site
 from salibi_data.viewer.tiles import MAX_LEVELS
 from tests.support.data.many_samples import write_many
@@ -35,7 +35,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def site(store: Path) -> Site:
-    return Site(Samples(store), as_rgb)
+    return Site(ViewedSamples(store), as_rgb)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_what_was_not_observed_does_not_darken_smaller_tiles(site, store):
 def test_all_that_the_table_says_of_a_sample_is_given(site, store):
     table, _ = geoparquet.read(store / SAMPLES_NAME)
     rows = table.drop(["geometry"]).to_pylist()
-    found = [one for n in range(site.samples.num_files) for one in site.samples.described(n)]
+    found = [one for n in range(site.samples.num_files) for one in site.samples.records(n)]
     assert [one["row"] for one in found] == list(range(len(rows)))
     for one, row in zip(found, rows, strict=True):
         assert one.keys() - {"row"} == row.keys()
@@ -148,7 +148,7 @@ def test_a_store_without_alignment_or_clouds_is_shown_without(store, tmp_path):
         kept = table.drop(["alignment_shift_m", "geometry"])
         outlines = shapely.from_wkb(table["geometry"].to_pylist())
         add_rows({name: kept[name] for name in kept.column_names}, outlines)
-    columns = Samples(copy).columns
+    columns = ViewedSamples(copy).columns
     assert np.isnan(columns["shift"]).all()
     assert len(columns["shift"]) == COUNT
 
@@ -159,4 +159,4 @@ def test_a_store_of_no_samples_says_so(store, tmp_path):
     group.create_array("tile", shape=(0, 3), dtype="int32", chunks=(1, 3))
     (tmp_path / "empty.zarr/manifest.json").write_text('{"files": {}}')
     with pytest.raises(StoreError, match="has no sample"):
-        Samples(tmp_path / "empty.zarr")
+        ViewedSamples(tmp_path / "empty.zarr")

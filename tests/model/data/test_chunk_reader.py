@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from salibi_data.store.errors import StoreError
+from salibi_data.store.open import open_group
 from salibi_model.data.chunk_reader import Chunks
 from salibi_model.data.store import SampleStore
-from salibi_model.locations import open_group
 from tests.support.model.stores import landscape, write_store
 from tests.support.services.buckets import SuffixServer
 from tests.support.services.servers import serve

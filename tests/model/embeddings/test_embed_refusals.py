@@ -89,7 +89,7 @@ def test_what_is_no_input_is_refused(checkpoint, small_store, tmp_path):
         with pytest.raises(UsageError, match=words):
             embed(checkpoint, [tmp_path / location], out=tmp_path / "E")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(StoreError, match="not a Zarr group"):
+    with pytest.raises(StoreError, match="no Zarr group is there"):
         embed(checkpoint, [tmp_path / "folder"], out=tmp_path / "E")
     with pytest.raises(UsageError, match="nothing to embed"):
         embed(checkpoint, [], out=tmp_path / "E")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from salibi_data.store.storage import listing, place
+from salibi_data.store.storage import list_sizes, open_storage
 
 if TYPE_CHECKING:
     import pytest
@@ -16,7 +16,7 @@ BUCKET = "datasets"
 
 
 def objects(url: str) -> dict[str, int]:
-    return listing(place(url, writing=True))
+    return list_sizes(open_storage(url, writing=True))
 
 
 def assert_one_line(caught: pytest.ExceptionInfo[Exception], s3: S3, *words: str) -> None:

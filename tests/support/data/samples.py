@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
-from tests.support.paths import ROOT
+from tests.support.command_line import process_command, process_environment, run_here
 
 COLUMNS, ROWS = 3, 2
 """Size in zoom-15 tiles: 96 tiles of zoom 17, 6 blocks."""
@@ -46,24 +44,16 @@ def tree(folder: Path) -> dict[str, str]:
     }
 
 
-def command(*arguments: str) -> list[str]:
-    """``salibi-data`` with arguments, as a process of its own."""
-    return [sys.executable, "-c", "from salibi_cli.data.app import main; main()", *arguments]
-
-
 def environment() -> dict[str, str]:
     """Environment in which :func:`command` finds this checkout."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "cli")])
-    return {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
+    return process_environment()
 
 
-def run(*arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-    """Run ``salibi-data`` to its end."""
-    return subprocess.run(
-        command(*arguments),
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
+def command(*arguments: str) -> list[str]:
+    """``salibi-data`` with arguments, as a process of its own."""
+    return process_command("salibi-data", *arguments)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run ``salibi-data`` to its end, in this process."""
+    return run_here("salibi-data", *arguments)

@@ -86,14 +86,14 @@ BESIDES = {"import-pmtiles": ["--json"], "train": ["--batch-size", "4", "--no-st
 
 def test_a_page_shows_what_is_not_known_as_unknown(imported: tuple[Path, ImportReport]) -> None:
     """The page's columns say 0 for an unknown day and NaN for clouds; the facts are null."""
-    from salibi_data.viewer.samples import Samples
+    from salibi_data.viewer.samples import ViewedSamples
 
-    samples = Samples(imported[0])
+    samples = ViewedSamples(imported[0])
     days = [values for name, values in samples.columns.items() if name.startswith("day ")]
     assert len(days) == len(samples.attributes.sensors)
     assert not np.any(days)
     assert np.isnan(samples.columns["cloud"]).all()
-    facts = samples.described(0)[0]
+    facts = samples.records(0)[0]
     assert facts["naip_acquired"] is None
     assert facts["naip_items"] == []
 

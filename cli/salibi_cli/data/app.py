@@ -56,11 +56,11 @@ def catalogs(
 def _check(name: str) -> tuple[bool, str]:
     """Whether a catalog answers, and what: one item per sensor is asked for."""
     from salibi_data.catalog.providers import load_catalog
-    from salibi_data.catalog.search import resolve, search
+    from salibi_data.catalog.search import resolve_catalog, search
 
     iowa = (-92.47, 41.98, -92.40, 42.02)
     try:
-        catalog = resolve(load_catalog(name))
+        catalog = resolve_catalog(load_catalog(name))
         found = {
             sensor: search(catalog, sensor, iowa, None, max_items=1) for sensor in catalog.sensors
         }

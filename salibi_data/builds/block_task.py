@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from salibi_data.builds.blocks import Block, make_samples
 from salibi_data.builds.parts import write_part
 from salibi_data.sources import gdal, http, rate_limits
+from salibi_data.store import __version__
 from salibi_data.store.errors import GridError, ReadError, StoreError
 
 if TYPE_CHECKING:

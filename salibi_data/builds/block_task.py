@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 from salibi_data.builds.blocks import Block, make_samples
 from salibi_data.builds.parts import write_part
 from salibi_data.sources import gdal, http, rate_limits
+from salibi_data.store import __version__
 from salibi_data.store.errors import GridError, ReadError, StoreError
-from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
     from salibi_data.assembly.workspace import Workshop

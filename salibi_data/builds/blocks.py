@@ -18,9 +18,9 @@ from salibi_data.builds.layers import clouds_of, layers_of, sources_of, warp_lay
 from salibi_data.catalog.variants import native_gsd_m
 from salibi_data.pixels import radiometry, registration
 from salibi_data.plans.plan import BLOCK_ZOOM_OFFSET
+from salibi_data.store import __version__
 from salibi_data.store.schema import TILE_PX
 from salibi_data.store.tiles import PixelGrid, TileXYZ, ground_gsd_m
-from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

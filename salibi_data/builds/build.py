@@ -29,8 +29,8 @@ from salibi_data.builds.run_log import RunLog, logging_to
 from salibi_data.builds.status import BuildReport, Step
 from salibi_data.plans.draft import check_budget
 from salibi_data.plans.plan import Plan
+from salibi_data.store import __version__
 from salibi_data.store.errors import ReadError, SelectionError, StoreError
-from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

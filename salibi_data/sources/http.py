@@ -25,9 +25,9 @@ from urllib.parse import urlsplit
 from salibi_data.sources import rate_limits, sas_tokens
 from salibi_data.sources.byte_ranges import ByteRange, extract, plan_requests
 from salibi_data.sources.rate_limits import HttpSettings, deadline
+from salibi_data.store import __version__
 from salibi_data.store.errors import ReadError, ReadKind
 from salibi_data.store.redaction import redact
-from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
     from requests import Response, Session

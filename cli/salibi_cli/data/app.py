@@ -219,12 +219,12 @@ def figure(
 
     Example: `salibi-data figure data/micro.zarr -o grid.png -n 8`
     """
-    from salibi_cli.figures.panels import check_path
-    from salibi_cli.figures.samples import draw
+    from salibi_data.inspection.plot import plot
+    from salibi_data.store.open import open_store
 
-    check_path(output)
-    drawn = draw(store, output, num_samples=num_samples, edge=edge)
-    typer.echo(f"{drawn} samples in {output}")
+    plot(store, output, num_samples=num_samples, edge_px=edge)
+    num_drawn = min(num_samples, open_store(store)[0]["tile"].shape[0])
+    typer.echo(f"{num_drawn} samples in {output}")
 
 
 app.command()(viewing.view)

@@ -27,11 +27,11 @@ from salibi_data.imports.pmtiles.directory import Archive, open_archive
 from salibi_data.imports.pmtiles.layout import fits, own_modalities
 from salibi_data.imports.pmtiles.samples import Parts, base_zoom_of, complete_parts, layouts
 from salibi_data.plans.splits import assign_or_guard
+from salibi_data.store import __version__
 from salibi_data.store.errors import ReadError, SelectionError, UsageError
 from salibi_data.store.filesystem import file_sha256
 from salibi_data.store.schema import SPLITS, UNKNOWN_TIME, Modality, StoreAttributes
 from salibi_data.store.tiles import ground_gsd_m
-from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,19 +14,21 @@ from typing import Any, Final
 import torch
 
 from salibi_data.store.errors import UsageError
+from salibi_data.store.progress import StageProgress
 from salibi_model.checkpoints.files import RunFolder
 from salibi_model.data.store import SampleStore
-from salibi_model.distributed import launched
+from salibi_model.distributed import read_launch
 from salibi_model.evals.datasets.inputs import UnfitError
 from salibi_model.evals.datasets.labelled import LabelledImages
 from salibi_model.evals.evaluate import InputOptions, check_task, evaluate
 from salibi_model.evals.metrics import Score
-from salibi_model.evals.probes import ProbeOptions, Progress
+from salibi_model.evals.probes import ProbeOptions
 from salibi_model.evals.results import Results
 from salibi_model.models.registry import build_model
-from salibi_model.training.config import TrainingConfig
+from salibi_model.training.config import TrainingConfig, options_with
+from salibi_model.training.resolution import describe_model, resolve
 from salibi_model.training.resume import check_same_run
-from salibi_model.training.trainer import TrainingResult, train
+from salibi_model.training.trainer import TrainingProgress, TrainingResult, train
 
 COMPARED_MODELS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
@@ -56,20 +58,6 @@ and of low resolution, and CROMA trained identically. No intervals were given.""
 
 _METHOD_SETTINGS: Final = ("k", "distance", "temperature")
 """Settings of a method that must be equal in two rows for the rows to be compared."""
-
-_SHARED: Final = frozenset(
-    {
-        *("stores", "weights", "seed", "steps", "epochs", "batch_size", "lr", "warmup_share"),
-        *("crop_px", "crop_share", "mask_ratio", "weight_decay", "size", "ema"),
-    }
-)
-"""Options that every compared model must share."""
-
-_OWN: Final = ("modalities", "objectives", "pairs", "fusion", "fine_target", "depths")
-"""Options that belong to one kind of model, and are not passed on to another kind."""
-
-OnModelStep = Callable[[str, int, int, Mapping[str, float]], None]
-"""Function called with (model, steps done, total, the step's metrics)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +115,8 @@ def compare(
     out: str | Path,
     scales: Sequence[float] = (1.0,),
     device: str = "auto",
-    on_step: OnModelStep | None = None,
-    on_progress: Progress = lambda _done, _total, _note: None,
+    on_step: Callable[[str, int, int, Mapping[str, float]], None] | None = None,
+    on_progress: StageProgress = lambda _done, _total, _note: None,
     on_skip: Callable[[str], None] = lambda _reason: None,
 ) -> Comparison:
     """Train models with one budget on one order of samples, and evaluate all by the same methods.
@@ -150,8 +138,8 @@ def compare(
         scales: factors on the ground sample distance of the images, see
             :class:`~salibi_model.evals.evaluate.InputOptions`.
         device: device to compute on.
-        on_step: called with each step of training.
-        on_progress: called with the progress of evaluation.
+        on_step: called with (model, steps done, steps in all, the step's metrics).
+        on_progress: progress of the evaluation.
         on_skip: called with the reason why something was not evaluated.
 
     Raises:
@@ -159,7 +147,7 @@ def compare(
             options, or nothing can be evaluated.
         StoreError, TrainingError: as :func:`~salibi_model.training.trainer.train`.
     """
-    if launched().world_size > 1:
+    if read_launch().world_size > 1:
         raise UsageError(
             "compare runs in one process. Train the models with torchrun and `salibi-model train`, "
             f"each into its folder below {out}; compare then measures them."
@@ -211,7 +199,7 @@ def shared_budget(config: TrainingConfig, models: Sequence[str]) -> dict[str, Tr
         )
     configs = {_name(model): _model_config(config, model) for model in models}
     stores = [SampleStore(location) for location in config.stores]
-    first = next(iter(configs.values())).resolve(stores)
+    first = resolve(next(iter(configs.values())), stores)
     return {
         name: replace(
             model_config, steps=first.steps, epochs=0, batch_size=first.batch_size, lr=first.lr
@@ -252,7 +240,7 @@ def _model_config(config: TrainingConfig, model: str) -> TrainingConfig:
     if changes.get("model", config.model) != config.model:
         # Another kind of model starts from the defaults of the options that are its own.
         defaults = TrainingConfig()
-        changes = {name: getattr(defaults, name) for name in _OWN} | changes
+        changes = {name: getattr(defaults, name) for name in options_with(compared="own")} | changes
     return replace(config, **changes)
 
 
@@ -270,7 +258,7 @@ def _from_file(model: str) -> dict[str, Any]:
     options = asdict(TrainingConfig.from_toml(model))
     with Path(model).open("rb") as file:
         names = list(tomllib.load(file))
-    if shared := sorted(_SHARED & set(names)):
+    if shared := sorted(set(options_with(compared="shared")) & set(names)):
         raise UsageError(
             f"{model} sets {', '.join(shared)}, which all models share; leave it out there, and "
             "give it to `compare`, by an option or --config."
@@ -287,10 +275,10 @@ def _check_all(configs: Mapping[str, TrainingConfig], folder: Path) -> None:
     """
     for name, config in configs.items():
         stores = [SampleStore(location) for location in config.stores]
-        resolved = config.resolve(stores)
+        resolved = resolve(config, stores)
         try:
             with torch.device("meta"):
-                build_model(resolved.model_config(stores))
+                build_model(describe_model(resolved, stores))
         except UsageError as error:
             raise UsageError(f"{name}: {error}") from error
         check_same_run(resolved, RunFolder(folder / name), resume=False)
@@ -300,7 +288,9 @@ def _name(model: str) -> str:
     return Path(model).stem if model.endswith(".toml") else model
 
 
-def _with_name(on_step: OnModelStep, name: str) -> Callable[[int, int, Mapping[str, float]], None]:
+def _with_name(
+    on_step: Callable[[str, int, int, Mapping[str, float]], None], name: str
+) -> TrainingProgress:
     return lambda done, total, metrics: on_step(name, done, total, metrics)
 
 

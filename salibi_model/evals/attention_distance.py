@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from salibi_data.store.errors import StoreError, UsageError
+from salibi_data.store.progress import Progress
 from salibi_model.checkpoints.load import load
 from salibi_model.data.modalities import check_agreement
 from salibi_model.data.store import SampleStore
@@ -234,7 +235,7 @@ def attention_distance(
     split: str = "validation",
     num_samples: int = 4,
     device: str | torch.device = "cpu",
-    on_sample: Callable[[int, int], None] = lambda _done, _total: None,
+    on_sample: Progress = lambda _done, _total: None,
 ) -> AttentionReport:
     """Measure how far each head of a model attends on the samples of a store, in metres.
 

@@ -13,17 +13,18 @@ from typing import Any
 import torch
 
 from salibi_data.store.errors import StoreError, UsageError
+from salibi_data.store.progress import StageProgress
 from salibi_model.checkpoints.load import load
 from salibi_model.evals.datasets.inputs import UnfitError, bands_for, modalities_for
 from salibi_model.evals.datasets.labelled import LabelledImages
 from salibi_model.evals.features import FrozenEncoder, FrozenModel, MeanColour, untrained_model
 from salibi_model.evals.knn import KnnOptions
 from salibi_model.evals.metrics import Score, bootstrap_interval, metric_value, score_key
-from salibi_model.evals.probes import ProbeOptions, Progress, method_name, probe_outcomes
+from salibi_model.evals.probes import ProbeOptions, method_name, probe_outcomes
 from salibi_model.evals.results import Results
 from salibi_model.evals.segmentation import SegmentOptions
 from salibi_model.models.base import PretrainModel
-from salibi_model.models.compatibility import far_gsd
+from salibi_model.models.compatibility import gsd_mismatch
 
 METRICS: Mapping[str, tuple[str, ...]] = {
     "classification": ("accuracy",),
@@ -72,7 +73,7 @@ def evaluate(
     recorded: Mapping[str, Any] | None = None,
     device: str | torch.device = "cpu",
     batch_size: int = 32,
-    on_progress: Progress = lambda _done, _total, _note: None,
+    on_progress: StageProgress = lambda _done, _total, _note: None,
     on_skip: Callable[[str], None] = lambda _reason: None,
 ) -> list[Score]:
     """Evaluate a model's frozen features by one method.
@@ -90,7 +91,7 @@ def evaluate(
         recorded: further entries for a row's ``settings``, such as the partition.
         device: device to compute on, if a folder is given.
         batch_size: images encoded at a time.
-        on_progress: called with images encoded and steps of training.
+        on_progress: progress of encoding, and of training a head.
         on_skip: called with the reason why something was not evaluated.
 
     Returns:
@@ -179,7 +180,7 @@ def _warn_of_unusual(frozen: FrozenEncoder, warned: set[str]) -> None:
     if not isinstance(frozen, FrozenModel):
         return
     name, notes = frozen.data.name, []
-    if far := far_gsd(frozen.model.config, frozen.encoder, frozen.gsd_m):
+    if far := gsd_mismatch(frozen.model.config, frozen.encoder, frozen.gsd_m):
         notes.append(f"{name}: {far} for figures that the training speaks for.")
     if small := frozen.enlarged_from:
         before, after = (f"{rows} x {cols} px" for rows, cols in (small, frozen.shape))
@@ -246,7 +247,7 @@ class _Run:
         label: str,
         frozen: FrozenEncoder,
         scale: float,
-        on_progress: Progress,
+        on_progress: StageProgress,
         on_skip: Callable[[str], None],
     ) -> list[Score]:
         """Return the rows of one encoder on one data set at one scale, from the results if there."""

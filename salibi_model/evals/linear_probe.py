@@ -19,6 +19,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from salibi_data.store.errors import UsageError
+from salibi_data.store.progress import Progress
 from salibi_model.evals.metrics import label_counts, metric_value
 
 REGULARISATIONS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
@@ -119,7 +120,7 @@ def choose_linear(
     *,
     num_classes: int,
     device: str | torch.device = "cpu",
-    on_fit: Callable[[int, int], None] | None = None,
+    on_fit: Progress | None = None,
 ) -> LinearProbe:
     """Fit a probe per regularisation, and return the best one on the validation split.
 

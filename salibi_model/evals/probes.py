@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from salibi_data.store.progress import StageProgress
 from salibi_model.evals.features import Features, FrozenEncoder, FrozenModel, extract_features
 from salibi_model.evals.knn import KnnOptions, knn_predict
 from salibi_model.evals.linear_probe import LinearOptions, choose_linear
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 
 ProbeOptions = KnnOptions | LinearOptions | SegmentOptions
 """Options of a method; their type says which method it is."""
-
-Progress = Callable[[int, int, str], None]
-"""Function called with (done, total) and a note on what is being done."""
 
 
 def method_name(options: ProbeOptions) -> str:
@@ -34,7 +32,7 @@ def method_name(options: ProbeOptions) -> str:
 
 
 def probe_outcomes(
-    frozen: FrozenEncoder, options: ProbeOptions, batch_size: int, on_progress: Progress
+    frozen: FrozenEncoder, options: ProbeOptions, batch_size: int, on_progress: StageProgress
 ) -> tuple[Outcomes, dict[str, Any]]:
     """Return the outcome of each test sample, and the settings that the method chose by itself.
 
@@ -42,7 +40,7 @@ def probe_outcomes(
         frozen: the encoder, with its data.
         options: options of the method.
         batch_size: images encoded at a time.
-        on_progress: called with images encoded and steps of training.
+        on_progress: progress of encoding, and of training a head.
 
     Returns:
         Outcomes as defined in :mod:`salibi_model.evals.metrics`, and the settings chosen on
@@ -87,7 +85,7 @@ def probe_outcomes(
 
 
 def _segmentation_outcomes(
-    frozen: FrozenEncoder, options: SegmentOptions, batch_size: int, on_progress: Progress
+    frozen: FrozenEncoder, options: SegmentOptions, batch_size: int, on_progress: StageProgress
 ) -> Outcomes:
     num_classes = len(frozen.data.classes)
     note = f" {frozen.data.name} {frozen.encoder}"
@@ -109,7 +107,7 @@ def _pair(features: Features) -> tuple[np.ndarray, np.ndarray]:
     return features.vectors, features.labels
 
 
-def _counter(on_progress: Progress, total: int, note: str) -> Callable[[int], None]:
+def _counter(on_progress: StageProgress, total: int, note: str) -> Callable[[int], None]:
     """Return a function that adds to a count and reports the sum."""
     done = 0
 

@@ -1,6 +1,6 @@
 """Predicts masked patches, or hidden modalities, and measures the error."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from salibi_data.store.errors import StoreError, UsageError
+from salibi_data.store.progress import Progress
 from salibi_data.store.schema import Modality
 from salibi_model.checkpoints.load import load
 from salibi_model.data.modalities import check_agreement
@@ -95,7 +96,7 @@ def reconstruct(
     seed: int = 0,
     device: str | torch.device = "cpu",
     batch_size: int = 8,
-    on_sample: Callable[[int, int], None] | None = None,
+    on_sample: Progress | None = None,
 ) -> ReconstructionReport:
     """Mask patches of a split's samples, or hide whole modalities, and predict what is hidden.
 
@@ -242,7 +243,9 @@ def _predict(
         values, valid, hidden = flat, flat.bool(), ~flat.bool()  # the store has no truth
         if name in images:
             stored = patchify(images[name], model.config.patch_px)
-            values, valid, hidden = model.truth(name, stored, masks[name].removed, grid)
+            values, valid, hidden = model.reconstruction_target(
+                name, stored, masks[name].removed, grid
+            )
         if model.config.normalise_patches:
             mean, variance = patch_statistics(values, valid)
             guess, flat = guess * variance.sqrt() + mean, mean.expand_as(guess)

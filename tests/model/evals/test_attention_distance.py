@@ -63,7 +63,7 @@ def set_slopes(monkeypatch, values):
         assert num_heads == len(values)
         return torch.tensor(values)
 
-    for module in ("alibi", "attention", "reach"):
+    for module in ("nn.alibi", "nn.attention", "evals.attention_distance"):
         monkeypatch.setattr(f"salibi_model.{module}.slopes", wanted)
 
 

@@ -14,7 +14,7 @@ from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
 from salibi_model.models.config import ModelConfig
 from salibi_model.nn.alibi import patch_centres
-from salibi_model.nn.attention import BACKENDS
+from salibi_model.nn.backends import BACKENDS
 from salibi_model.nn.layers import Attention
 from salibi_model.nn.masking import Mask
 from salibi_model.nn.patches import patch_grid

@@ -1,15 +1,14 @@
 """Configuration of a model: its size, its modalities, and its training objectives.
 
 Every ablation is a field here: a baseline differs from Scale-ALiBi in configuration, not in code.
-``config.json`` of a checkpoint has the same fields.
+``config.json`` of a checkpoint has the same fields. The module needs no PyTorch, so that
+``--help`` can list what it defines.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
-
-from jaxtyping import Float
-from torch import Tensor
+from typing import Any, Protocol, runtime_checkable
 
 from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
@@ -57,6 +56,14 @@ SIZES: Mapping[str, Size] = {
     "large": Size(dim=1024, depth=24, num_heads=16, decoder_dim=512),
 }
 """Sizes by name: ``base`` is the paper's; ``tiny`` trains on two CPU cores in minutes."""
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """A number or a tensor."""
+
+    def __truediv__(self, other: float, /) -> Any:
+        """Divide each value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +151,14 @@ class ModelConfig:
         """Depth of the SAR encoder and of the joint encoder."""
         return max(1, self.size.depth // 2)
 
-    def ground_ratio(self, gsd_m: float | Float[Tensor, " batch"]) -> float | Tensor:
-        """Compute the GSD ratio of images of ``gsd_m`` metres per pixel, one number or per image.
+    def ground_ratio(self, gsd_m: Divisible) -> Any:
+        """Compute the GSD ratio of images of ``gsd_m`` metres per pixel.
+
+        Args:
+            gsd_m: one number, or a tensor (B,) with one per image.
+
+        Returns:
+            ``gsd_m`` divided by the metres per pixel of the training samples at the base zoom.
 
         Raises:
             UsageError: the ground sample distance of the training samples is not known.

@@ -23,8 +23,8 @@ from torch import Tensor
 from salibi_data.store.errors import UsageError
 from salibi_model.nn.alibi import pair_bias, scale_alibi_bias, slopes
 from salibi_model.nn.attention_bf16_cpu import attend_per_sample
+from salibi_model.nn.backends import BACKENDS
 
-BACKENDS: Final = ("auto", "dense", "flex")
 MIN_COMPUTE_CAPABILITY: Final = (8, 0)
 """CUDA compute capability that FlexAttention's kernels need: NVIDIA Ampere or later."""
 MAX_KERNELS: Final = 128

@@ -2,11 +2,11 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -26,13 +26,20 @@ from salibi_model.training.allocator import keep_freed_memory
 from salibi_model.training.config import TrainingConfig
 from salibi_model.training.grad_cache import LossStep, MaskedBatch, add_gradients, mask_batch
 from salibi_model.training.monitoring.schedule import Watch, Watched, is_due
+from salibi_model.training.resolution import crop, resolve
 from salibi_model.training.resume import check_same_run
 from salibi_model.training.signals import STOP_SIGNALS, StopSignals
 from salibi_model.training.state import RunState
 from salibi_model.training.tracking.metrics_log import MetricsLog
 from salibi_model.training.tracking.trackers import check_trackers
 
-OnStep = Callable[[int, int, Mapping[str, float]], None]
+
+@runtime_checkable
+class TrainingProgress(Protocol):
+    """Receives the metrics of each training step."""
+
+    def __call__(self, done: int, total: int, metrics: Mapping[str, float], /) -> None:
+        """Take note of a step: its number, the steps in all, and its row of ``metrics.csv``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +60,7 @@ def train(
     out: str | Path,
     resume: bool = False,
     device: str = "auto",
-    on_step: OnStep | None = None,
+    on_step: TrainingProgress | None = None,
 ) -> TrainingResult:
     """Train a model on stores; a run that is there already goes on from its last checkpoint.
 
@@ -97,10 +104,10 @@ def _train(
     *,
     resume: bool,
     device: torch.device,
-    on_step: OnStep | None,
+    on_step: TrainingProgress | None,
 ) -> TrainingResult:
     stores = [SampleStore(location) for location in config.stores]
-    config = config.resolve(stores, world_size=distributed.world_size())
+    config = resolve(config, stores, world_size=distributed.world_size())
     check_same_run(config, folder, resume=resume)
     check_trackers(config.trackers)
     state = RunState.start(config, stores, _batches(config, stores, device), device)
@@ -133,7 +140,7 @@ def _run(
     folder: RunFolder,
     *,
     device: torch.device,
-    on_step: OnStep | None,
+    on_step: TrainingProgress | None,
 ) -> TrainingResult:
     config, model, batches, optimizer = state.config, state.model, state.batches, state.optimizer
     first_step = state.restore(folder.load_last(device))
@@ -214,7 +221,7 @@ def _batches(config: TrainingConfig, stores: list[SampleStore], device: torch.de
         rank=distributed.rank(),
         world_size=distributed.world_size(),
         weights=config.weights,
-        crop=config.crop,
+        crop=crop(config),
         workers=config.workers,
         pin=device.type == "cuda",
     )

@@ -115,7 +115,7 @@ class Derived:
             said = about_of(self.sources, self.attributes, used, self.variant)
             return {**said, "plan_digest": plan_digest, "made_from": self.origin.to_dict()}
 
-        with geoparquet.writing(path, about) as add_rows:
+        with geoparquet.write_rows(path, about) as add_rows:
             for start in range(0, len(self.split), geoparquet.ROWS_PER_GROUP):
                 table = self._rows(readers, slice(start, start + geoparquet.ROWS_PER_GROUP))
                 for sensor in sensors:

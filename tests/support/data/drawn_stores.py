@@ -114,5 +114,5 @@ def _write_table(
         "sentinel-2_items": pa.array([[s.scene] for s in samples]),
         "sentinel-2_acquired": pa.array(times, pa.timestamp("us", tz="UTC")),
     }
-    with geoparquet.writing(path, lambda: about) as add_rows:
+    with geoparquet.write_rows(path, lambda: about) as add_rows:
         add_rows(columns, tile_outlines(zoom, x, y))

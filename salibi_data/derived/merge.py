@@ -107,7 +107,7 @@ def merge(
     )
     new = make_store(output, made.contents(), workers=workers, progress=progress)
     same = same_dates(
-        _gathered(sources, "acquired", found.kept.take(found.instead), attributes),
+        _gathered(sources, "acquired", found.kept.take(found.kept_index), attributes),
         _gathered(sources, "acquired", found.dropped, attributes),
     )
     return MergeReport(
@@ -165,7 +165,7 @@ def _split(
         )
         return assign_or_guard(variant, x, y)
     split: NDArray[np.uint8] = _gathered(sources, "split", found.kept)
-    torn = int((_gathered(sources, "split", found.dropped) != split[found.instead]).sum())
+    torn = int((_gathered(sources, "split", found.dropped) != split[found.kept_index]).sum())
     if torn:
         raise SelectionError(f"the stores put {torn} tiles in different splits. {_REMEDY}")
     leaks = num_leaking_neighbours(x, y, split)
@@ -236,7 +236,7 @@ def _num_differing(
 ) -> int:
     """Of the samples left out that are ``same``, those whose pixels are not those that are kept."""
     checksums = np.array([stored.manifest_sha256 for stored in sources])
-    kept = found.kept.take(found.instead)
+    kept = found.kept.take(found.kept_index)
     other_store = checksums[kept.source] != checksums[found.dropped.source]
     names = tuple(attributes.modalities)
     differing = 0

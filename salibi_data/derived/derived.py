@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data.assembly.shards import Contents
+from salibi_data.assembly.shards import StoreContents
 from salibi_data.assembly.writer import SAMPLES_PER_SHARD
 from salibi_data.derived.provenance import Origin, about_of, of_sources
 from salibi_data.derived.sources import CONNECTIONS, Piece, RowReader, Stored, StoredShard
@@ -55,7 +55,7 @@ class Derived:
         """Where the samples come from."""
         return Origin.of(self.asked, self.sources)
 
-    def contents(self) -> Contents:
+    def contents(self) -> StoreContents:
         """What to put together; see :func:`salibi_data.assembly.shards.make_store`."""
         said = {"rules": RULES_VERSION, **self.origin.to_dict()}
         plan_digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
@@ -64,7 +64,7 @@ class Derived:
             for name, modality in self.attributes.modalities.items()
         }
         made_by = f"{plan_digest} {__version__}"  # no shard of another version is gone on with
-        return Contents(
+        return StoreContents(
             attributes=replace(
                 self.attributes,
                 modalities=modalities,

@@ -248,5 +248,5 @@ def test_the_command_reports_json(micro_store: Path, tmp_path: Path) -> None:
 
 def test_a_store_without_a_manifest_is_refused(tmp_path: Path) -> None:
     write_store(tmp_path / "s.zarr", num_samples=4, validation=1)
-    with pytest.raises(SalibiError, match="not a whole store"):
+    with pytest.raises(SalibiError, match="the store is not complete"):
         subset(tmp_path / "s.zarr", tmp_path / "x.zarr")

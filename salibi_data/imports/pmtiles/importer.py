@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
 
-from salibi_data.assembly.executor import Lost, check_main_module, crew
-from salibi_data.assembly.shards import Contents, make_store
+from salibi_data.assembly.executor import WorkerDied, check_main_module, open_executor
+from salibi_data.assembly.shards import StoreContents, make_store
 from salibi_data.assembly.writer import SAMPLES_PER_SHARD
 from salibi_data.builds.samples_table import write_unsourced
 from salibi_data.catalog.providers import load_catalog
@@ -167,9 +167,9 @@ def _damaged(parts: Parts, workers: int) -> list[int]:
     num_shards = -(-len(parts) // SAMPLES_PER_SHARD)
     tasks = ((n, Parts.damaged, (parts.shard(n),)) for n in range(num_shards))
     found: list[int] = []
-    with crew(workers, None) as team:
-        for number, result in team.run(tasks):
-            if isinstance(result, Lost):
+    with open_executor(workers, None) as executor:
+        for number, result in executor.run(tasks):
+            if isinstance(result, WorkerDied):
                 raise ReadError(f"tiles could not be checked: {result.reason}. Run it again.")
             found += [number * SAMPLES_PER_SHARD + at for at in result]
     return sorted(found)
@@ -188,7 +188,7 @@ def _contents(
     parts: Parts,
     split: NDArray[np.uint8],
     left_out: tuple[str, ...],
-) -> Contents:
+) -> StoreContents:
     modalities = {
         name: modality
         for layout, archive in layouts(archives)
@@ -212,7 +212,7 @@ def _contents(
         "archives": checksums,
     }
     num_samples, num_sensors = len(parts), len(attributes.sensors)
-    return Contents(
+    return StoreContents(
         attributes=replace(attributes, plan_digest=digest),
         index={
             "tile": np.stack([np.full(num_samples, rules.base_zoom), parts.x, parts.y], axis=1),

@@ -29,6 +29,11 @@ def info(store: str | Path) -> dict[str, Any]:
     Raises:
         StoreError: no store is there, or its attributes are damaged or of a newer schema.
         PlanError: the samples' table is damaged.
+
+    Example:
+        >>> facts = salibi_data.info(store_path)
+        >>> facts["variant"], facts["base_zoom"], sorted(facts["modalities"])
+        ('micro', 17, ['hires', 'hires_4x', 'lores', 'sar'])
     """
     files = StoreFiles.at(store)
     group, attributes = files.open()

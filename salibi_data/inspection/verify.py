@@ -63,6 +63,10 @@ def verify(
         VerificationError: the store has problems; the message lists the first of them.
         UsageError: the sources are unknown, so that samples cannot be compared with them.
         ReadError: a source cannot be read.
+
+    Example:
+        >>> salibi_data.verify(store_path).checks[:3]
+        ('checksums', 'arrays', 'grid')
     """
     files = StoreFiles.at(store)
     group, attributes = files.open()

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from salibi_data.store.errors import UsageError
+from salibi_data.store.redaction import first_line
 
 MAX_WAIT: Final = timedelta(hours=1)
 """Longest wait of processes for the first one, which alone writes checkpoints and probes."""
@@ -104,7 +105,7 @@ def choose_device(name: str = "auto") -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, ImportError) as error:
         raise UsageError(
-            f"device {name!r} cannot be used ({str(error).splitlines()[0]}); "
+            f"device {name!r} cannot be used ({first_line(error)}); "
             "take `auto`, `cpu`, or a GPU that is there."
         ) from error
     return device

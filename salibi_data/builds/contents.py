@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salibi_data.assembly.shards import Contents
+from salibi_data.assembly.shards import StoreContents
 from salibi_data.builds.parts import read_part
 from salibi_data.builds.samples_table import acquired_columns, rows_of, write_samples
+from salibi_data.store import __version__
 from salibi_data.store.schema import StoreAttributes
-from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,9 +44,9 @@ class PartsShard:
         }
 
 
-def contents_of(plan: Plan, layout: Layout, parts_folder: Path) -> Contents:
+def contents_of(plan: Plan, layout: Layout, parts_folder: Path) -> StoreContents:
     """What the store of a plan holds, once its blocks are made."""
-    return Contents(
+    return StoreContents(
         attributes=StoreAttributes(
             variant=plan.variant.name,
             catalog=plan.catalog.name,

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data.assembly.shards import Contents
+from salibi_data.assembly.shards import StoreContents
 from salibi_data.assembly.writer import SAMPLES_PER_SHARD
 from salibi_data.derived.provenance import Origin, about_of, of_sources
 from salibi_data.derived.sources import CONNECTIONS, Piece, RowReader, Stored, StoredShard
-from salibi_data.store import geoparquet
+from salibi_data.store import __version__, geoparquet
 from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import INDEX_ARRAYS
-from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,7 +55,7 @@ class Derived:
         """Where the samples come from."""
         return Origin.of(self.asked, self.sources)
 
-    def contents(self) -> Contents:
+    def contents(self) -> StoreContents:
         """What to put together; see :func:`salibi_data.assembly.shards.make_store`."""
         said = {"rules": RULES_VERSION, **self.origin.to_dict()}
         plan_digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
@@ -65,7 +64,7 @@ class Derived:
             for name, modality in self.attributes.modalities.items()
         }
         made_by = f"{plan_digest} {__version__}"  # no shard of another version is gone on with
-        return Contents(
+        return StoreContents(
             attributes=replace(
                 self.attributes,
                 modalities=modalities,
@@ -116,7 +115,7 @@ class Derived:
             said = about_of(self.sources, self.attributes, used, self.variant)
             return {**said, "plan_digest": plan_digest, "made_from": self.origin.to_dict()}
 
-        with geoparquet.writing(path, about) as add_rows:
+        with geoparquet.write_rows(path, about) as add_rows:
             for start in range(0, len(self.split), geoparquet.ROWS_PER_GROUP):
                 table = self._rows(readers, slice(start, start + geoparquet.ROWS_PER_GROUP))
                 for sensor in sensors:

@@ -13,7 +13,7 @@ import numpy as np
 
 from salibi_data.assembly.shards import make_store
 from salibi_data.assembly.writer import SAMPLES_PER_SHARD
-from salibi_data.catalog.variants import example_at, variant_from_dict
+from salibi_data.catalog.variants import example_variant, variant_from_dict
 from salibi_data.derived.derived import Derived, check_apart, images_of
 from salibi_data.derived.merge_rules import agreed
 from salibi_data.derived.overlaps import KEEP, Keep, Union, rank, same_dates, union
@@ -154,7 +154,7 @@ def _split(
         variant = (
             variant_from_dict(first, where=sources[0].where)
             if first
-            else example_at(attributes.base_zoom)
+            else example_variant(attributes.base_zoom)
         )
         return assign_or_guard(variant, x, y)
     split: NDArray[np.uint8] = _gathered(sources, "split", found.kept)

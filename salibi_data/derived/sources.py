@@ -64,7 +64,7 @@ class Stored:
         with translate_errors(files.where, "read"):
             index = {name: group[name][:] for name in INDEX_ARRAYS}
         table_file = files.samples_file()
-        with geoparquet.opened(table_file, where=_table_of(files)) as (file, about):
+        with geoparquet.open_table(table_file, where=_table_of(files)) as (file, about):
             num_rows = file.metadata.num_rows
         stored = cls(
             files=files,
@@ -129,7 +129,7 @@ class Stored:
 
     def table_schema(self) -> Any:
         """Names and types of the table's columns (pyarrow)."""
-        with geoparquet.opened(self.table_file, where=_table_of(self.files)) as (file, _):
+        with geoparquet.open_table(self.table_file, where=_table_of(self.files)) as (file, _):
             return file.schema_arrow.remove_metadata()
 
     def rows(self) -> RowReader:
@@ -142,7 +142,7 @@ class RowReader:
 
     def __init__(self, source: Path | IO[bytes], *, where: str) -> None:
         self._source, self._where = source, where
-        with geoparquet.opened(source, where=where) as (file, _):
+        with geoparquet.open_table(source, where=where) as (file, _):
             sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
         self._starts = np.cumsum([0, *sizes])
         self._held: tuple[int, Any] = (-1, None)
@@ -159,7 +159,7 @@ class RowReader:
 
     def _group(self, number: int) -> Any:
         if self._held[0] != number:
-            with geoparquet.opened(self._source, where=self._where) as (file, _):
+            with geoparquet.open_table(self._source, where=self._where) as (file, _):
                 self._held = (number, file.read_row_group(number))
         return self._held[1]
 

@@ -74,7 +74,7 @@ class Plan:
             UsageError: there is no such file.
             PlanError: it is damaged, not a plan, or one of another version.
         """
-        with geoparquet.opened(path) as (file, metadata):
+        with geoparquet.open_table(path) as (file, metadata):
             if metadata.get("plan_version") != PLAN_VERSION:
                 raise PlanError(
                     f"{path} has plan version {metadata.get('plan_version')}; expected "
@@ -199,7 +199,7 @@ class Plan:
         return digest.hexdigest()
 
     def _tables(self, columns: list[str]) -> Iterator[Any]:
-        with geoparquet.opened(self.path) as (file, _):
+        with geoparquet.open_table(self.path) as (file, _):
             for number in range(file.num_row_groups):
                 yield file.read_row_group(number, columns=columns)
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from salibi_data.catalog.dates import Interval, parse_dates
 from salibi_data.catalog.providers import Catalog, load_catalog, with_grd
-from salibi_data.catalog.search import Finder, Interval, parse_dates, resolve
+from salibi_data.catalog.search import CatalogSearch, resolve_catalog
 from salibi_data.catalog.variants import Variant, check_fit, load_variant, used_assets
 from salibi_data.plans import areas, splits
 from salibi_data.plans.cloud_scores import CellClouds
@@ -81,12 +82,12 @@ def plan(
     )
     recipe, provider = fitted(variant, catalog, scope)
     asked = request(recipe, provider, scope)
-    provider = resolve(provider, progress=progress)
+    provider = resolve_catalog(provider, progress=progress)
     keeper = None if output is not None else ScratchFolder("salibi-plan-")
     path = Path(output or "") if keeper is None else keeper.path / "plan.parquet"
     searches = path.with_name(f".{path.name}.searches")
     needed = {name: used_assets(recipe, provider, name) for name in recipe.sensors}
-    finder = Finder(provider, searches, needed)
+    finder = CatalogSearch(provider, searches, needed)
     interval = parse_dates(dates) if dates is not None else None
     area = _area(recipe, finder, scope)
     with ScratchFolder("salibi-draft-") as scratch, _forgetting(searches):
@@ -159,7 +160,7 @@ def request(variant: Variant, catalog: Catalog, scope: Scope) -> dict[str, Any]:
 class _CellFinder:
     """Searches one cell, and counts what it finds."""
 
-    finder: Finder
+    finder: CatalogSearch
     tiles: Tiles
     dates: Interval | None
     counts: Counter[str]
@@ -180,7 +181,7 @@ def _chosen(
 ) -> CellSelection:
     scored = None
     if scope.max_cloud is not None:
-        scored = CellClouds(catalog, tiles, find.finder.kept_in)
+        scored = CellClouds(catalog, tiles, find.finder.cache_folder)
     return choose(tiles, find, variant, catalog, cloudiness=scored)
 
 
@@ -190,7 +191,7 @@ def _target(variant: Variant, catalog: Catalog, scope: Scope) -> int | None:
     return None if narrowed or catalog.kind == "static" else variant.target_samples
 
 
-def _area(variant: Variant, finder: Finder, scope: Scope) -> areas.Area:
+def _area(variant: Variant, finder: CatalogSearch, scope: Scope) -> areas.Area:
     boxes: tuple[Bounds, ...] = ()
     if (bounds_lonlat := scope.bounds_lonlat) is not None:
         boxes = (bounds_lonlat,)
@@ -209,7 +210,7 @@ def _area(variant: Variant, finder: Finder, scope: Scope) -> areas.Area:
     return area
 
 
-def _covered(variant: Variant, finder: Finder) -> areas.Area:
+def _covered(variant: Variant, finder: CatalogSearch) -> areas.Area:
     """A catalog on disk is its own region: all that its first chosen sensor covers."""
     import shapely
     from shapely.geometry import shape

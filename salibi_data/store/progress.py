@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable  # the tests check annotations as they run
 class Progress(Protocol):
     """Receives how much of the work is done."""
 
@@ -12,6 +13,7 @@ class Progress(Protocol):
         """Take note that ``done`` of ``total`` units are done; the function called names the unit."""
 
 
+@runtime_checkable
 class StageProgress(Protocol):
     """Receives how much of each stage of the work is done."""
 

@@ -15,10 +15,10 @@ from typing import Any, Final
 import torch
 import zarr
 
+from salibi_data.store import __version__
 from salibi_data.store.errors import UsageError
 from salibi_data.store.filesystem import file_sha256, hold_lock
 from salibi_data.store.progress import Progress
-from salibi_data.store.version import __version__
 from salibi_model.checkpoints.files import WEIGHTS_NAME, model_folder
 from salibi_model.checkpoints.load import load
 from salibi_model.embeddings.encode import Part, read_ahead

@@ -14,6 +14,7 @@ import numpy as np
 
 from salibi_data.store.errors import SalibiError, UsageError
 from salibi_data.store.filesystem import write_atomically
+from salibi_data.store.redaction import first_line
 from salibi_data.store.validation import read_record
 from salibi_model.evals import metrics as scores
 from salibi_model.evals.metrics import Outcomes, Score
@@ -119,7 +120,7 @@ class Results:
             return {}
         except (ValueError, RecursionError) as error:
             raise ResultsError(
-                f"{self._file} is damaged ({str(error).splitlines()[0]}). Move it away, or take "
+                f"{self._file} is damaged ({first_line(error)}). Move it away, or take "
                 "another --out."
             ) from error
         return {score.key: score for score in rows}

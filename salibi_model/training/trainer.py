@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -34,6 +34,7 @@ from salibi_model.training.tracking.metrics_log import MetricsLog
 from salibi_model.training.tracking.trackers import check_trackers
 
 
+@runtime_checkable
 class TrainingProgress(Protocol):
     """Receives the metrics of each training step."""
 

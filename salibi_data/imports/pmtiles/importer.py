@@ -17,21 +17,21 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
 
-from salibi_data.assembly.executor import Lost, check_main_module, crew
-from salibi_data.assembly.shards import Contents, make_store
+from salibi_data.assembly.executor import WorkerDied, check_main_module, open_executor
+from salibi_data.assembly.shards import StoreContents, make_store
 from salibi_data.assembly.writer import SAMPLES_PER_SHARD
 from salibi_data.builds.samples_table import write_unsourced
 from salibi_data.catalog.providers import load_catalog
-from salibi_data.catalog.variants import EXAMPLE, Variant, example_at, load_variant
+from salibi_data.catalog.variants import EXAMPLE, Variant, example_variant, load_variant
 from salibi_data.imports.pmtiles.directory import Archive, open_archive
 from salibi_data.imports.pmtiles.layout import fits, own_modalities
 from salibi_data.imports.pmtiles.samples import Parts, base_zoom_of, complete_parts, layouts
 from salibi_data.plans.splits import assign_or_guard
+from salibi_data.store import __version__
 from salibi_data.store.errors import ReadError, SelectionError, UsageError
 from salibi_data.store.filesystem import file_sha256
 from salibi_data.store.schema import SPLITS, UNKNOWN_TIME, Modality, StoreAttributes
 from salibi_data.store.tiles import ground_gsd_m
-from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -139,7 +139,7 @@ def import_pmtiles(
 def _variant(name_or_path: str | None, base_zoom: int) -> Variant:
     """The variant that says how the store is called and split."""
     if name_or_path is None:
-        return replace(example_at(base_zoom), name="released")
+        return replace(example_variant(base_zoom), name="released")
     variant = load_variant(name_or_path)
     if variant.split_by != "blocks":
         raise UsageError(
@@ -159,9 +159,9 @@ def _damaged(parts: Parts, workers: int) -> list[int]:
     num_shards = -(-len(parts) // SAMPLES_PER_SHARD)
     tasks = ((n, Parts.damaged, (parts.shard(n),)) for n in range(num_shards))
     found: list[int] = []
-    with crew(workers, None) as team:
-        for number, result in team.run(tasks):
-            if isinstance(result, Lost):
+    with open_executor(workers, None) as executor:
+        for number, result in executor.run(tasks):
+            if isinstance(result, WorkerDied):
                 raise ReadError(f"tiles could not be checked: {result.reason}. Run it again.")
             found += [number * SAMPLES_PER_SHARD + at for at in result]
     return sorted(found)
@@ -180,7 +180,7 @@ def _contents(
     parts: Parts,
     split: NDArray[np.uint8],
     left_out: tuple[str, ...],
-) -> Contents:
+) -> StoreContents:
     modalities = {
         name: modality
         for layout, archive in layouts(archives)
@@ -204,7 +204,7 @@ def _contents(
         "archives": checksums,
     }
     num_samples, num_sensors = len(parts), len(attributes.sensors)
-    return Contents(
+    return StoreContents(
         attributes=replace(attributes, plan_digest=digest),
         index={
             "tile": np.stack([np.full(num_samples, rules.base_zoom), parts.x, parts.y], axis=1),

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from salibi_data.store.render_rgb import as_rgb
 from salibi_model import distributed
 from salibi_model.data.loader import Batch, Batches
-from salibi_model.data.render_rgb import as_rgb
 from salibi_model.data.store import SampleStore
 from salibi_model.evals.recall import ranks
 from salibi_model.evals.reconstruction import Reconstruction, reconstruct

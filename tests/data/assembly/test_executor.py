@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from salibi_data.assembly.executor import Lost, crew
+from salibi_data.assembly.executor import WorkerDied, open_executor
 from salibi_data.builds.build import build
 from salibi_data.store.errors import UsageError
 from tests.support.data import samples
@@ -157,9 +157,9 @@ def double(number: int) -> int:
 
 def test_a_task_that_kills_its_workers_is_given_up_and_the_others_are_done() -> None:
     tasks = [(n, die if n == 3 else double, (n,)) for n in range(8)]
-    with crew(2, None) as team:
-        results = dict(team.run(iter(tasks)))
-    assert isinstance(results.pop(3), Lost)
+    with open_executor(2, None) as executor:
+        results = dict(executor.run(iter(tasks)))
+    assert isinstance(results.pop(3), WorkerDied)
     assert results == {n: 2 * n for n in range(8) if n != 3}
 
 
@@ -171,8 +171,8 @@ def test_tasks_are_taken_as_workers_become_free() -> None:
             taken.append(number)
             yield number, double, (number,)
 
-    with crew(2, None) as team:
-        running = team.run(tasks())
+    with open_executor(2, None) as executor:
+        running = executor.run(tasks())
         next(running)
         assert len(taken) < 30
         assert len(list(running)) == 199

@@ -6,7 +6,7 @@ A selection looks at index arrays and at columns of the table, never at images.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -37,7 +37,16 @@ class Selection(SelectionOptions):
 
     A sample of which something asked for is not known does not match: no date, no measure of its
     clouds or of its alignment.
+
+    Example:
+        >>> salibi_data.Selection(splits=("train",), limit=100)
+        Selection(splits=('train',), limit=100)
     """
+
+    def __repr__(self) -> str:
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        texts = [f"{name}={value!r}" for name, value in given.items() if value is not None]
+        return f"Selection({', '.join(texts)})"
 
     def __post_init__(self) -> None:
         super().__post_init__()

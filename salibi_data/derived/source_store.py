@@ -33,7 +33,7 @@ CONNECTIONS: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored:
+class SourceStore:
     """A finished store, without its images."""
 
     files: StoreFiles
@@ -48,7 +48,7 @@ class Stored:
     """The table's path, or its content where it does not lie on this machine."""
 
     @classmethod
-    def open(cls, location: str | Path) -> Stored:
+    def open(cls, location: str | Path) -> SourceStore:
         """Open the store at a path or URL, or the newest release of the dataset there.
 
         Raises:
@@ -165,7 +165,7 @@ class RowReader:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class ShardSlice:
     """Samples of one store, and where they go in a shard."""
 
     files: StoreFiles
@@ -183,10 +183,10 @@ class Piece:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredShard:
+class SourceShard:
     """The images of one shard, out of stores that are finished."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[ShardSlice, ...]
     """Their places together are 0..n-1, each once."""
     modalities: tuple[str, ...]
     connections: int
@@ -210,7 +210,7 @@ class StoredShard:
 
 
 def _images(
-    piece: Piece, modalities: tuple[str, ...], connections: int
+    piece: ShardSlice, modalities: tuple[str, ...], connections: int
 ) -> dict[str, NDArray[np.uint8]]:
     """The images of one store's samples, in the order of their rows."""
     files = piece.files
@@ -232,7 +232,7 @@ def _images(
 
 
 def _read(
-    piece: Piece, modalities: tuple[str, ...], connections: int
+    piece: ShardSlice, modalities: tuple[str, ...], connections: int
 ) -> dict[str, NDArray[np.uint8]]:
     from salibi_data.store.zarr_storage import ShardStorage
 

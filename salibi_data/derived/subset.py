@@ -60,6 +60,13 @@ def subset(
         UsageError: the store lacks what is asked for, or the output lies in it.
         StoreError: there is no finished store, it cannot be reached, is damaged or replaced
             meanwhile, or something else is at the output's path.
+
+    Example:
+        >>> report = salibi_data.subset(
+        ...     store_path, folder / "part.zarr", salibi_data.Selection(modalities=("sar", "lores"), limit=2)
+        ... )
+        >>> report.num_samples
+        2
     """
     wanted = selection or Selection()
     output, source = Path(output), SourceStore.open(store)

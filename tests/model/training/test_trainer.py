@@ -14,23 +14,14 @@ from salibi_data.store.errors import UsageError
 from salibi_model import load
 from salibi_model.data.store import SampleStore
 from salibi_model.errors import CheckpointError, TrainingError
-from salibi_model.models import config as model_config
 from salibi_model.training import trainer
 from salibi_model.training.config import TrainingConfig
 from salibi_model.training.resume import resumed_config
 from salibi_model.training.tracking.metrics_log import read_metrics
 from salibi_model.training.trainer import train
-from tests.support.model.nano import SIZE
 from tests.support.model.nano_runs import config, weights
 from tests.support.model.stores import write_store
 from tests.support.paths import ROOT
-
-
-@pytest.fixture
-def nano_size(monkeypatch):
-    """Make ``tiny`` a model of 32 channels, so that a step takes a tenth of a second."""
-    monkeypatch.setitem(model_config.SIZES, "tiny", SIZE)
-
 
 TIMES = ("seconds", "images_per_second", "data_wait_share")
 
@@ -56,7 +47,7 @@ def stop_at(step):
 
 @pytest.mark.usefixtures("nano_size")
 def test_resumed_equals_never_stopped_bit_for_bit(small_store, tmp_path):
-    settings = config(small_store, checkpoint_every=2)
+    settings = config(small_store, checkpoint_every=2, validation_samples=4)
     train(settings, out=tmp_path / "whole")
     with pytest.raises(Stopped):
         train(settings, out=tmp_path / "cut", on_step=stop_at(3))  # last checkpoint: step 2

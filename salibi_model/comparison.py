@@ -14,19 +14,21 @@ from typing import Any, Final
 import torch
 
 from salibi_data.store.errors import UsageError
+from salibi_data.store.progress import StageProgress
 from salibi_model.checkpoints.files import RunFolder
 from salibi_model.data.store import SampleStore
-from salibi_model.distributed import launched
+from salibi_model.distributed import read_launch
 from salibi_model.evals.datasets.inputs import UnfitError
 from salibi_model.evals.datasets.labelled import LabelledImages
 from salibi_model.evals.evaluate import Showing, check_task, evaluate
 from salibi_model.evals.metrics import Score
-from salibi_model.evals.probes import Options, Progress
+from salibi_model.evals.probes import Options
 from salibi_model.evals.results import Results
 from salibi_model.models.registry import build_model
-from salibi_model.training.config import TrainingConfig
+from salibi_model.training.config import TrainingConfig, options_with
+from salibi_model.training.resolution import describe_model, resolve
 from salibi_model.training.resume import check_same_run
-from salibi_model.training.trainer import TrainingResult, train
+from salibi_model.training.trainer import TrainingProgress, TrainingResult, train
 
 ENTRANTS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
@@ -56,20 +58,6 @@ and of low resolution, and CROMA trained identically. No intervals were given.""
 
 _METHOD_SETTINGS: Final = ("k", "distance", "temperature")
 """Settings that two rows of one method may differ in, apart from what the model is."""
-
-_SHARED: Final = frozenset(
-    {
-        *("stores", "weights", "seed", "steps", "epochs", "batch_size", "lr", "warmup_share"),
-        *("crop_px", "crop_share", "mask_ratio", "weight_decay", "size", "ema"),
-    }
-)
-"""What all models have in common: a comparison of models is not one of these."""
-
-_OWN: Final = ("modalities", "objectives", "pairs", "fusion", "fine_target", "depths")
-"""What belongs to the model that a configuration was made for, and to no other."""
-
-OnStep = Callable[[str, int, int, Mapping[str, float]], None]
-"""Called with (model, steps done, total, the step's metrics)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +112,8 @@ def compare(
     out: str | Path,
     scales: Sequence[float] = (1.0,),
     device: str = "auto",
-    on_step: OnStep | None = None,
-    on_progress: Progress = lambda _done, _total, _note: None,
+    on_step: Callable[[str, int, int, Mapping[str, float]], None] | None = None,
+    on_progress: StageProgress = lambda _done, _total, _note: None,
     on_skip: Callable[[str], None] = lambda _why: None,
 ) -> Comparison:
     """Train models with one budget on one order of samples, and measure all by the same methods.
@@ -146,15 +134,15 @@ def compare(
             are measured as they are; rows of results that are there are not computed again.
         scales: at which images are shown, see :class:`~salibi_model.evals.evaluate.Showing`.
         device: where to compute.
-        on_step: told about training.
-        on_progress: told about evaluation.
+        on_step: called with (model, steps done, steps in all, the step's metrics).
+        on_progress: progress of the evaluation.
         on_skip: told in words what was not measured, and why.
 
     Raises:
         UsageError: a model is not known or named twice, a run in ``out`` was trained otherwise,
             or nothing can be measured.
     """
-    if launched().world_size > 1:
+    if read_launch().world_size > 1:
         raise UsageError(
             "compare runs in one process. Train the models with torchrun and `salibi-model train`, "
             f"each into its folder below {out}; compare then measures them."
@@ -169,7 +157,7 @@ def compare(
             entrant,
             out=folder / name,
             device=device,
-            on_step=None if on_step is None else _told(on_step, name),
+            on_step=None if on_step is None else _with_name(on_step, name),
         )
     results = Results(folder)
     scores: list[Score] = []
@@ -206,7 +194,7 @@ def shared_budget(config: TrainingConfig, models: Sequence[str]) -> dict[str, Tr
         )
     entrants = {_name(model): _entrant(config, model) for model in models}
     stores = [SampleStore(location) for location in config.stores]
-    first = next(iter(entrants.values())).resolve(stores)
+    first = resolve(next(iter(entrants.values())), stores)
     return {
         name: replace(
             entrant, steps=first.steps, epochs=0, batch_size=first.batch_size, lr=first.lr
@@ -246,7 +234,7 @@ def _entrant(config: TrainingConfig, model: str) -> TrainingConfig:
     changes = dict(ENTRANTS[model]) if model in ENTRANTS else _from_file(model)
     if changes.get("model", config.model) != config.model:
         plain = TrainingConfig()
-        changes = {name: getattr(plain, name) for name in _OWN} | changes
+        changes = {name: getattr(plain, name) for name in options_with(compared="own")} | changes
     return replace(config, **changes)
 
 
@@ -264,7 +252,7 @@ def _from_file(model: str) -> dict[str, Any]:
     own = asdict(TrainingConfig.from_toml(model))
     with Path(model).open("rb") as file:
         named = tomllib.load(file)
-    if shared := sorted(_SHARED & set(named)):
+    if shared := sorted(set(options_with(compared="shared")) & set(named)):
         raise UsageError(
             f"{model} sets {', '.join(shared)}, which all models share; leave it out there, and "
             "give it to `compare`, by an option or --config."
@@ -280,10 +268,10 @@ def _check_all(entrants: Mapping[str, TrainingConfig], folder: Path) -> None:
     """
     for name, entrant in entrants.items():
         stores = [SampleStore(location) for location in entrant.stores]
-        resolved = entrant.resolve(stores)
+        resolved = resolve(entrant, stores)
         try:
             with torch.device("meta"):
-                build_model(resolved.model_config(stores))
+                build_model(describe_model(resolved, stores))
         except UsageError as error:
             raise UsageError(f"{name}: {error}") from error
         check_same_run(resolved, RunFolder(folder / name), resume=False)
@@ -293,7 +281,9 @@ def _name(model: str) -> str:
     return Path(model).stem if model.endswith(".toml") else model
 
 
-def _told(on_step: OnStep, name: str) -> Callable[[int, int, Mapping[str, float]], None]:
+def _with_name(
+    on_step: Callable[[str, int, int, Mapping[str, float]], None], name: str
+) -> TrainingProgress:
     return lambda done, total, metrics: on_step(name, done, total, metrics)
 
 

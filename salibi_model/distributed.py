@@ -17,7 +17,7 @@ from torch import distributed as dist
 
 from salibi_data.store.errors import UsageError
 
-LONGEST_WAIT: Final = timedelta(hours=1)
+MAX_WAIT: Final = timedelta(hours=1)
 """How long processes wait for the first one, which alone writes checkpoints and probes."""
 
 
@@ -31,7 +31,7 @@ class Launch:
     world_size: int = 1
 
 
-def launched() -> Launch:
+def read_launch() -> Launch:
     """Read from the environment which of how many processes this is; no group is needed yet.
 
     ``WORLD_SIZE``, ``RANK`` and ``LOCAL_RANK``, as torchrun sets them, come first. Otherwise tasks
@@ -120,9 +120,9 @@ def process_group(device: torch.device) -> Iterator[None]:
     GPUs talk through NCCL, CPUs through gloo.
 
     Raises:
-        UsageError: as :func:`launched`.
+        UsageError: as :func:`read_launch`.
     """
-    if dist.is_initialized() or (launch := launched()).world_size == 1:
+    if dist.is_initialized() or (launch := read_launch()).world_size == 1:
         yield
         return
     if device.type == "cuda":
@@ -131,7 +131,7 @@ def process_group(device: torch.device) -> Iterator[None]:
         "nccl" if device.type == "cuda" else "gloo",
         rank=launch.rank,
         world_size=launch.world_size,
-        timeout=LONGEST_WAIT,
+        timeout=MAX_WAIT,
     )
     try:
         yield

@@ -33,8 +33,8 @@ from salibi_data.builds.build import build
 from salibi_data.builds.run_log import RunLog
 from salibi_data.catalog.providers import Catalog, load_catalog
 from salibi_data.catalog.variants import Variant, load_variant
-from salibi_data.forecasts.conus import continental_work
-from salibi_data.forecasts.costs import Conditions, UnitCosts, Work, outlay
+from salibi_data.forecasts.conus import continental_workload
+from salibi_data.forecasts.costs import BuildConditions, UnitCosts, Workload, build_cost
 from salibi_data.forecasts.regions import forecast
 from salibi_data.plans.estimate import Tally
 from salibi_data.plans.picks import CellSelection, SceneChoice
@@ -79,7 +79,7 @@ def served(folder: Path, latency_s: float) -> Iterator[Catalog]:
     server.join()
 
 
-def work_of(made: Plan, choices: Sequence[SceneChoice], *, num_kept: int = 0) -> Work:
+def work_of(made: Plan, choices: Sequence[SceneChoice], *, num_samples: int = 0) -> Workload:
     """What making some of a plan's samples takes, by the scenes that the plan has chosen."""
     sets: dict[str, list[Any]] = {}
     codes: dict[str, Any] = {}
@@ -103,9 +103,9 @@ def work_of(made: Plan, choices: Sequence[SceneChoice], *, num_kept: int = 0) ->
             lost={},
         )
     )
-    return Work(
+    return Workload(
         num_read=len(choices),
-        num_kept=num_kept,
+        num_samples=num_samples,
         num_files=tally.num_files.total(),
         num_warped_px=tally.num_warped_px.total(),
         source_bytes=tally.num_bytes.total(),
@@ -131,14 +131,14 @@ def calibrated(near: Sequence[Plan], far: Sequence[Plan], folder: Path) -> UnitC
     """
     work, taken, beside_s, kept = [], [], 0.0, 0
     for number, made in enumerate(near):
-        whole_s, blocks_s, num_kept = timed_build(made, folder / f"near-{number}.zarr")
+        whole_s, blocks_s, num_samples = timed_build(made, folder / f"near-{number}.zarr")
         runs = groupby(
             made.choices(),
             key=lambda c: (c.tile.x >> BLOCK_ZOOM_OFFSET, c.tile.y >> BLOCK_ZOOM_OFFSET),
         )
         work += [work_of(made, list(run)) for _, run in runs]
         taken += blocks_s
-        beside_s, kept = beside_s + whole_s - sum(blocks_s), kept + num_kept
+        beside_s, kept = beside_s + whole_s - sum(blocks_s), kept + num_samples
     far_s = 0.0
     for number, made in enumerate(far):
         far_s += sum(timed_build(made, folder / f"far-{number}.zarr")[1])
@@ -157,7 +157,7 @@ def calibrated(near: Sequence[Plan], far: Sequence[Plan], folder: Path) -> UnitC
         s_per_mb=mb_s,
         s_per_warped_mpx=mpx_s,
         s_per_sample=sample_s,
-        s_per_kept=beside_s / kept,
+        s_per_stored_sample=beside_s / kept,
     )
 
 
@@ -166,7 +166,7 @@ def main() -> None:
     arguments = side_by_side.parser(__doc__).parse_args()
     columns, rows = side_by_side.by_form(arguments, full=(5, 3), quick=(3, 2), smallest=(2, 1))
     scattered = side_by_side.by_form(arguments, full=48, quick=24, smallest=6)
-    begin = Conditions(workers=1, latency_s=0.0, read_bytes_per_s=NO_LIMIT)
+    begin = BuildConditions(workers=1, latency_s=0.0, read_bytes_per_s=NO_LIMIT)
     far = replace(begin, latency_s=LATENCY_S)
     # No guard between splits: in so small an area it would leave next to nothing.
     whole = {"regions": (), "target_samples": None, "test_share": 0.0, "validation_share": 0.0}
@@ -187,9 +187,9 @@ def main() -> None:
                 ("zoom 17, dense", plan(at[17], catalog=near_by), begin),
                 (f"zoom 16, {LATENCY_S * 1e3:g} ms away", plan(at[16], catalog=far_off), far),
             ):
-                whole_s, _, num_kept = timed_build(made, folder / f"{len(checked)}.zarr")
-                work = work_of(made, list(made.choices()), num_kept=num_kept)
-                predicted_s = outlay(work, conditions, costs).hours * 3600
+                whole_s, _, num_samples = timed_build(made, folder / f"{len(checked)}.zarr")
+                work = work_of(made, list(made.choices()), num_samples=num_samples)
+                predicted_s = build_cost(work, conditions, costs).hours * 3600
                 checked.append((what, work, predicted_s, whole_s))
     side_by_side.report(
         arguments.report,
@@ -214,7 +214,7 @@ def unit_lines(costs: UnitCosts, num_samples: int) -> list[str]:
             "s_per_mb": "a megabyte read",
             "s_per_warped_mpx": "a million values warped",
             "s_per_sample": "a sample made",
-            "s_per_kept": "a sample put into its shard",
+            "s_per_stored_sample": "a sample put into its shard",
         }.items()
     ]
     trips = f"{costs.round_trips_per_file:.1f} ({kept.round_trips_per_file:.1f})"
@@ -226,7 +226,7 @@ def unit_lines(costs: UnitCosts, num_samples: int) -> list[str]:
     ]
 
 
-def prediction_lines(checked: Sequence[tuple[str, Work, float, float]]) -> list[str]:
+def prediction_lines(checked: Sequence[tuple[str, Workload, float, float]]) -> list[str]:
     """Predicted and measured seconds of the builds that were not calibrated on."""
     rows = [
         [
@@ -250,11 +250,11 @@ def continent_lines() -> list[str]:
     for name in ("full", "micro"):
         variant = load_variant(name)
         where = f"continental U.S., zoom {variant.base_zoom}"
-        jobs[where] = continental_work(variant, catalog)
+        jobs[where] = continental_workload(variant, catalog)
     rows = []
     for what, work in jobs.items():
         for workers, parallel in CREWS:
-            found = outlay(work, Conditions(workers=workers, parallel=parallel))
+            found = build_cost(work, BuildConditions(workers=workers, parallel=parallel))
             rows.append(
                 [
                     what,
@@ -274,12 +274,12 @@ def continent_lines() -> list[str]:
     ]
 
 
-def regional(variant: Variant, catalog: Catalog) -> Work:
+def regional(variant: Variant, catalog: Catalog) -> Workload:
     """What a variant's own regions take."""
     expected = forecast(variant, catalog)
     if expected is None:
         raise SystemExit(f"{variant.name} has no regions")
-    return expected.work
+    return expected.workload
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from rasterio.windows import Window
 
 from benchmarks._lib.machine import describe
 from benchmarks._lib.side_by_side import by_form, parser
-from salibi_data.sources.gdal import opened
+from salibi_data.sources.gdal import open_raster
 
 LATENCY_S = 0.03
 WINDOW_PX, TILE_PX = 2048, 512
@@ -71,7 +71,7 @@ def window(turn: int, file_px: int) -> Window:
 
 def by_us(url: str, turn: int) -> np.ndarray:
     """As :func:`salibi_data.sources.read.read_asset` does."""
-    with opened(url) as dataset:
+    with open_raster(url) as dataset:
         return dataset.read(window=window(turn, dataset.width))
 
 

@@ -20,9 +20,8 @@ from rasterio.warp import transform
 
 from benchmarks._lib.machine import describe
 from benchmarks._lib.side_by_side import by_form, parser, report, table
-from salibi_data.pixels import resample_gdal as gdal_warp
-from salibi_data.pixels import warp as align
-from salibi_data.sources.read import Source
+from salibi_data.pixels import resample_gdal, warp
+from salibi_data.sources.georeference import SceneRaster
 from salibi_data.store.tiles import PixelGrid, TileXYZ
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 DEGREES_OFF = 2.8  # of the zone's central meridian; grids differ by 2 degrees at 45 N
 
 
-def plain_average(source: Source, grid: PixelGrid, samples: int) -> NDArray[np.float64]:
+def plain_average(source: SceneRaster, grid: PixelGrid, samples: int) -> NDArray[np.float64]:
     """Mean of the source under each pixel, by ``samples`` x ``samples`` nearest ones."""
     rows, columns = grid.shape
     west, _, _, north = grid.bounds_3857
@@ -44,7 +43,7 @@ def plain_average(source: Source, grid: PixelGrid, samples: int) -> NDArray[np.f
     return values.reshape(rows, samples, columns, samples).mean(axis=(1, 3), dtype=np.float64)
 
 
-def turned_source(tile: TileXYZ, *, feature_px: int) -> Source:
+def turned_source(tile: TileXYZ, *, feature_px: int) -> SceneRaster:
     """Black and white squares at 0.6 m in UTM 15N, over a tile far from the meridian."""
     west, south, east, north = PixelGrid.around([tile]).bounds_3857
     xs, ys = transform(
@@ -54,11 +53,11 @@ def turned_source(tile: TileXYZ, *, feature_px: int) -> Source:
     size = int((max(xs) - left + 12) / 0.6)
     squares = np.random.default_rng(0).choice([0.0, 255.0], (size // feature_px + 1,) * 2)
     values = np.kron(squares, np.ones((feature_px, feature_px)))[:size, :size]
-    return Source(
+    return SceneRaster(
         values=values[None].astype(np.float32),
         transform=(0.6, 0.0, left, 0.0, -0.6, top),
         crs=CRS.from_epsg(32615).to_wkt(),
-        largest_whole=255,
+        integer_bound=255,
     )
 
 
@@ -75,13 +74,13 @@ def main() -> None:
         for tile_px in (64, 128):
             grid = PixelGrid.around([tile], tile_px=tile_px)
             oracle = plain_average(source, grid, samples)
-            found = [align.warp(source, grid)[0]]
+            found = [warp.warp(source, grid)[0]]
             for supersampling in (2, 1):
-                with patch.object(gdal_warp, "SUPERSAMPLING", supersampling):
-                    found.insert(0, gdal_warp.warp(source, grid, categorical=False)[0])
+                with patch.object(resample_gdal, "SUPERSAMPLING", supersampling):
+                    found.insert(0, resample_gdal.warp(source, grid, categorical=False)[0])
             errors = [np.abs(pixels - oracle) for pixels in found]
             figures = [f"{figure:.2f}" for e in errors for figure in (e.max(), e.mean())]
-            factor = gdal_warp.shrinking_factor(source, grid)
+            factor = resample_gdal.shrink_factor(source, grid)
             rows.append([f"{feature_px} px", f"{factor:.2f}", *figures])
     ways = ("GDAL, one box", "GDAL, 2 x 2 boxes", "ours")
     head = ["features", "shrink", *(f"{way}: {what}" for way in ways for what in ("worst", "mean"))]

@@ -35,11 +35,10 @@ from benchmarks._lib.machine import describe
 from benchmarks._lib.side_by_side import by_form, medians, paired, parser, report, table
 from benchmarks.data.naip_scenes import Photograph, aerial, num_tiles, optical
 from salibi_data.assembly.writer import ZSTD_LEVEL
-from salibi_data.builds.layers import sources_of, warp
+from salibi_data.builds.layers import sources_of, warp_layer
 from salibi_data.catalog.variants import ModalityRecipe
-from salibi_data.pixels import resample_gdal as gdal_warp
-from salibi_data.pixels import warp as align
-from salibi_data.sources.georeference import placement_of
+from salibi_data.pixels import radiometry, resample_gdal, warp
+from salibi_data.sources.georeference import read_placement
 from salibi_data.store.tiles import PixelGrid
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from salibi_data.sources.read import Source
+    from salibi_data.sources.georeference import SceneRaster
 
 RANGES = {"display": (0.0, 254.0), "reflectance": (0.0, 0.3)}
 NO_CACHE = {"GDAL_CACHEMAX": 64}
@@ -73,9 +72,9 @@ def by_us(photograph: Photograph) -> list[NDArray[np.uint8]]:
     codec, made = Zstd(level=ZSTD_LEVEL), []
     for tiles in photograph.blocks:
         layer, grid = photograph.layer, PixelGrid.around(tiles)
-        pixels = warp(layer, grid, tiles, sources_of(catalog, scene, [(layer, grid)]))
+        pixels = warp_layer(layer, grid, tiles, sources_of(catalog, scene, [(layer, grid)]))
         for tile in tiles:
-            stored = align.quantise(pixels[(slice(None), *grid.window(tile))], recipe)
+            stored = radiometry.quantise(pixels[(slice(None), *grid.window(tile))], recipe)
             codec.encode(stored)
             made.append(stored)
     return made
@@ -84,10 +83,10 @@ def by_us(photograph: Photograph) -> list[NDArray[np.uint8]]:
 def by_gdal(photograph: Photograph) -> list[NDArray[np.uint8]]:
     """The same, warped by GDAL."""
 
-    def warp_by_gdal(source: Source, grid: PixelGrid, **_: Any) -> NDArray[np.float32]:
-        return gdal_warp.warp(source, grid, categorical=False)
+    def warp_by_gdal(source: SceneRaster, grid: PixelGrid, **_: Any) -> NDArray[np.float32]:
+        return resample_gdal.warp(source, grid, categorical=False)
 
-    with patch.object(align, "warp", warp_by_gdal):
+    with patch.object(warp, "warp", warp_by_gdal):
         return by_us(photograph)
 
 
@@ -117,7 +116,7 @@ def decoded(photograph: Photograph) -> None:
     for path in photograph.files:
         indexes = [1, 2, 3] if len(photograph.files) == 1 else [1]
         with rasterio.open(path) as dataset:
-            place = placement_of(dataset, photograph.product, where=path.name)
+            place = read_placement(dataset, photograph.product, where=path.name)
             for grid in photograph.grids:
                 window = place.window(grid.bounds_3857, width=dataset.width, height=dataset.height)
                 dataset.read(indexes, window=window)

@@ -100,8 +100,8 @@ class Recipe(ScaleAlibi):
         shaped = gathered.transpose(1, 2).unflatten(2, (asking.shape[1], asked.shape[1]))
         return shaped.contiguous()
 
-    def _decode(self, tokens: Any, centres: Any, masks: Any, grid: Any, wanted: Any) -> Any:
-        """Fuse over gathered biases; predict every patch, then look at those wanted."""
+    def _decode(self, tokens: Any, centres: Any, masks: Any, grid: Any, indices: Any) -> Any:
+        """Fuse over gathered biases; predict every patch, then look at those of ``indices``."""
         del centres
         anchor, *contexts = tokens
         fused, self_bias = tokens[anchor], self._bias(anchor, anchor)
@@ -110,12 +110,12 @@ class Recipe(ScaleAlibi):
             for block in self.joint._stack(name):  # noqa: SLF001
                 fused = block(fused, tokens[name], self_bias, cross_bias)
             fused = self.joint.norm(fused)
-        everything = self._all_cells(tokens, grid, list(wanted))
+        everything = self._all_indices(tokens, grid, list(indices))
         return self.decoder(
             fused,
             masks[anchor].kept,
             grid,
-            wanted=everything,
+            indices=everything,
             gsd_ratio=self.config.anchor.gsd_ratio,
         )
 

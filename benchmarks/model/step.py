@@ -26,7 +26,7 @@ from benchmarks.model.reference_step import Recipe
 from benchmarks.model.tri_encoder import Workload
 from salibi_model.training import optim
 from salibi_model.training.allocator import keep_freed_memory
-from salibi_model.training.grad_cache import MaskedBatch, add_gradients, losses_of
+from salibi_model.training.grad_cache import LossStep, MaskedBatch, add_gradients, batch_losses
 
 if TYPE_CHECKING:
     from salibi_model.models.scale_alibi import ScaleAlibi
@@ -49,7 +49,7 @@ class Way:
     def step(self, batch: MaskedBatch) -> Tensor:
         """Do what the training loop does in a step."""
         self.optimizer.zero_grad(set_to_none=True)
-        losses = add_gradients(self.model, self.model, batch, num_parts=1, bf16=self.bf16)
+        losses = add_gradients(LossStep(self.model), batch, num_parts=1, bf16=self.bf16)
         if self.clip:
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -58,7 +58,7 @@ class Way:
     @torch.no_grad()
     def forward(self, batch: MaskedBatch) -> Tensor:
         """Give the loss alone."""
-        return losses_of(self.model, batch, bf16=self.bf16)["loss"]
+        return batch_losses(self.model, batch, bf16=self.bf16)["loss"]
 
 
 def ways_of(load: Workload, device: torch.device) -> dict[str, Way]:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from salibi_data.catalog.providers import load_catalog
 from salibi_data.catalog.variants import load_variant
-from salibi_data.forecasts.conus import continental_work
-from salibi_data.forecasts.costs import Conditions, outlay
+from salibi_data.forecasts.conus import continental_workload
+from salibi_data.forecasts.costs import BuildConditions, build_cost
 from salibi_data.forecasts.regions import forecast
 
 if TYPE_CHECKING:
@@ -85,9 +85,9 @@ def _counts(made: dict[str, Forecast]) -> str:
         "left by the guard between splits": lambda _, f: f"{f.num_guarded:,}",
         "on land, with all scenes (expected)": lambda _, f: f"{f.num_available:,}",
         "margin": lambda _, f: f"{f.margin:.2f}",
-        "tiles read (expected)": lambda _, f: f"{f.work.num_read:,}",
-        "read from the sources (expected)": lambda _, f: f"{f.work.source_bytes / 1e9:,.0f} GB",
-        "store before compression": lambda _, f: f"{f.work.store_bytes / 1e9:,.0f} GB",
+        "tiles read (expected)": lambda _, f: f"{f.workload.num_read:,}",
+        "read from the sources (expected)": lambda _, f: f"{f.workload.source_bytes / 1e9:,.0f} GB",
+        "store before compression": lambda _, f: f"{f.workload.store_bytes / 1e9:,.0f} GB",
         f"hours with {WORKERS} workers (expected)": lambda _, f: _hours(f),
     }
     body = [[word, *(figure(*one) for one in made.items())] for word, figure in rows.items()]
@@ -95,29 +95,29 @@ def _counts(made: dict[str, Forecast]) -> str:
 
 
 def _hours(found: Forecast) -> str:
-    return f"{outlay(found.work, Conditions(workers=WORKERS)).hours:.0f}"
+    return f"{build_cost(found.workload, BuildConditions(workers=WORKERS)).hours:.0f}"
 
 
 def _swapped(made: dict[str, Forecast]) -> str:
     full, micro = made["full"], made["micro"]
     return (
-        f"`full` would then have a margin of {full.margin_of(micro.target_samples):.2f}, and `micro` "
-        f"one of {micro.margin_of(full.target_samples):.2f}: less than the {MARGIN:g} that we ask "
+        f"`full` would then have a margin of {full.margin_over(micro.target_samples):.2f}, and `micro` "
+        f"one of {micro.margin_over(full.target_samples):.2f}: less than the {MARGIN:g} that we ask "
         "for, so `micro` should be given more regions, too."
     )
 
 
 def _outlays(made: dict[str, Forecast]) -> str:
     catalog = load_catalog("planetary-computer")
-    jobs = {name: found.work for name, found in made.items()}
+    jobs = {name: found.workload for name, found in made.items()}
     for name in ("full", "micro"):
         variant = load_variant(name)
-        jobs[f"48 states, zoom {variant.base_zoom}"] = continental_work(variant, catalog)
+        jobs[f"48 states, zoom {variant.base_zoom}"] = continental_workload(variant, catalog)
     body = []
     for name, work in jobs.items():
         for number, (workers, parallel) in enumerate(CREWS):
-            found = outlay(work, Conditions(workers=workers, parallel=parallel))
-            what = [name, f"{work.num_kept:,}", f"{work.source_requests:,}"]
+            found = build_cost(work, BuildConditions(workers=workers, parallel=parallel))
+            what = [name, f"{work.num_samples:,}", f"{work.source_requests:,}"]
             sizes = [f"{size / 1e12:,.2f}" for size in (work.source_bytes, work.store_bytes)]
             crew = [f"{workers}", f"{parallel}", f"{found.hours:,.1f}", found.limited_by]
             money = [f"{found.usd:,.0f}", f"{found.store_usd_per_month:,.0f}"]

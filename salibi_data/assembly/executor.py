@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, Final
 from uuid import uuid4
 
+from salibi_data.sources import dask_plugins
 from salibi_data.store.errors import SalibiError, UsageError
 
 Task = tuple[Any, Callable[..., Any], tuple[Any, ...]]
@@ -137,16 +138,14 @@ class Crew:
         return True
 
     def _connect(self) -> Any:
-        from salibi_data.sources import dask_pacing as pacing
-        from salibi_data.sources import sas_tokens as tokens
 
         self.closing.enter_context(_quiet_dask())
         if self.scheduler is None:
             client = self.closing.enter_context(_on_this_machine(self.workers))
         else:
             client = self.closing.enter_context(_at(self.scheduler))
-        tokens.share(client)
-        pacing.share(client)
+        dask_plugins.share_tokens(client)
+        dask_plugins.share_request_limits(client)
         return client
 
 

@@ -25,8 +25,7 @@ from salibi_data.store.schema import MANIFEST_NAME, NODATA, SPLITS, StoreAttribu
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Progress = Callable[[int, int], None]
-"""Called with (shards done, shards in all)."""
+    from salibi_data.store.progress import Progress
 
 
 class ShardSource(Protocol):

@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 from salibi_data.builds.blocks import Block, make_samples
 from salibi_data.builds.parts import write_part
-from salibi_data.sources import gdal as rasters
-from salibi_data.sources import http as remote
-from salibi_data.sources import rate_limits as limits
+from salibi_data.sources import gdal, http, rate_limits
+from salibi_data.store import __version__
 from salibi_data.store.errors import GridError, ReadError, StoreError
-from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
     from salibi_data.assembly.workspace import Workshop
@@ -72,11 +70,11 @@ def make_part(
             f"a worker does not see {workshop.parts}; --scheduler needs a folder that all "
             "machines share. Choose an output there."
         )
-    begun_s, before = time.monotonic(), remote.counters()
+    begun_s, before = time.monotonic(), http.counters()
     kind = reason = None
     warnings: tuple[str, ...] = ()
     try:
-        with limits.deadline(deadline_s):
+        with rate_limits.deadline(deadline_s):
             samples = make_samples(variant, catalog, block)
         warnings = samples.warnings
         write_part(workshop.part(block.digest), samples)
@@ -84,8 +82,8 @@ def make_part(
         kind, reason = error.kind, str(error)
     except (GridError, ValueError, LookupError, ArithmeticError, MemoryError) as error:
         # An odd item or file among thousands must not end a build of days; the log says where.
-        kind, reason = "unusable", f"{type(error).__name__}: {rasters.reason(error)}"
-    read = remote.counters() - before
+        kind, reason = "unusable", f"{type(error).__name__}: {gdal.describe_error(error)}"
+    read = http.counters() - before
     return BlockReport(
         tile=block.name,
         samples=len(block.choices),

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data.builds.layers import clouds_of, layers_of, sources_of, warp
+from salibi_data.builds.layers import clouds_of, layers_of, sources_of, warp_layer
 from salibi_data.catalog.variants import native_gsd_m
-from salibi_data.pixels import registration
-from salibi_data.pixels import warp as align
+from salibi_data.pixels import radiometry, registration
 from salibi_data.plans.plan import BLOCK_ZOOM_OFFSET
+from salibi_data.store import __version__
 from salibi_data.store.schema import TILE_PX
 from salibi_data.store.tiles import PixelGrid, TileXYZ, ground_gsd_m
-from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -185,12 +184,12 @@ def _tile_images(work: _Work, sensor: str, choices: Sequence[SceneChoice]) -> Im
         work.warnings.update(*(source.warnings for source in sources.values() if source))
         for layer in layers:
             grid = grids[layer.name]
-            warped[layer.name, scene.id] = grid, warp(layer, grid, tiles, sources)
+            warped[layer.name, scene.id] = grid, warp_layer(layer, grid, tiles, sources)
     images: Images = {layer.name: {} for layer in layers}
     for layer in layers:
         for choice in choices:
             found = (warped[layer.name, scene.id] for scene in choice.scenes[sensor])
-            images[layer.name][choice.tile] = align.mosaic(
+            images[layer.name][choice.tile] = radiometry.mosaic(
                 pixels[(slice(None), *grid.window(choice.tile))] for grid, pixels in found
             )
     return images
@@ -208,7 +207,7 @@ def _uses(sensor: str, choices: Sequence[SceneChoice]) -> list[tuple[Scene, list
 def _cloud_fraction(work: _Work, tile: TileXYZ, images: Images) -> float:
     """Cloudy share of a tile, by the sensors that have a cloud mask; NaN where none has."""
     fractions = [
-        align.cloud_fraction(images[clouds_of(name)][tile], mask.cloudy)
+        radiometry.cloud_fraction(images[clouds_of(name)][tile], mask.cloudy)
         for name in work.variant.sensors
         if (mask := work.catalog.sensors[name].clouds) is not None
     ]
@@ -217,7 +216,7 @@ def _cloud_fraction(work: _Work, tile: TileXYZ, images: Images) -> float:
 
 def _valid(work: _Work, sensor: str, tile: TileXYZ, images: Images) -> float:
     names = [recipe.name for recipe in work.variant.modalities if recipe.sensor == sensor]
-    return min(align.valid_fraction(images[name][tile]) for name in names)
+    return min(radiometry.valid_fraction(images[name][tile]) for name in names)
 
 
 def _quantised(
@@ -226,7 +225,7 @@ def _quantised(
     shape = (len(tiles), len(recipe.bands), recipe.tile_px, recipe.tile_px)
     stored = np.empty(shape, dtype=np.uint8)
     for row, tile in enumerate(tiles):
-        stored[row] = align.quantise(images[recipe.name][tile], recipe)
+        stored[row] = radiometry.quantise(images[recipe.name][tile], recipe)
     return stored
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
@@ -25,11 +26,11 @@ from salibi_data.builds.layout import Part, layout_of
 from salibi_data.builds.parts import read_part
 from salibi_data.builds.resume import finished_as, plan_given, plan_once, wanted_by
 from salibi_data.builds.run_log import RunLog, logging_to
-from salibi_data.builds.status import BuildReport, Progress, Step
+from salibi_data.builds.status import BuildReport, Step
 from salibi_data.plans.draft import check_budget
 from salibi_data.plans.plan import Plan
+from salibi_data.store import __version__
 from salibi_data.store.errors import ReadError, SelectionError, StoreError
-from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,7 +49,7 @@ def build(
     scheduler: str | None = None,
     block_deadline_s: float = DEADLINE_S,
     max_bytes: int | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[Step], None] | None = None,
     **scope: Unpack[Scope],
 ) -> BuildReport:
     """Make a store, or go on with one whose build was stopped.
@@ -108,7 +109,7 @@ class _Job:
     plan: Plan
     crew: Crew
     log: RunLog
-    report: Progress
+    report: Callable[[Step], None]
 
     def run(self, block_deadline_s: float) -> BuildReport:
         """Make what is missing, put it together, and clean up if nothing failed."""

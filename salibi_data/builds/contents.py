@@ -10,8 +10,8 @@ import numpy as np
 from salibi_data.assembly.shards import Contents
 from salibi_data.builds.parts import read_part
 from salibi_data.builds.samples_table import acquired_columns, rows_of, write_samples
+from salibi_data.store import __version__
 from salibi_data.store.schema import StoreAttributes
-from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
     from pathlib import Path

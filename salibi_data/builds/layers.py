@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from salibi_data.pixels import warp as align
-from salibi_data.sources.read import locate, read_asset
+from salibi_data.pixels import radiometry, warp
+from salibi_data.sources.read import read_asset, resolve_href
 from salibi_data.store.schema import TILE_PX
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from salibi_data.catalog.providers import Band, Catalog, Product, Units
     from salibi_data.catalog.scenes import Scene
     from salibi_data.catalog.variants import Variant
-    from salibi_data.sources.read import Source
+    from salibi_data.sources.georeference import SceneRaster
     from salibi_data.store.tiles import PixelGrid, TileXYZ
 
 
@@ -75,7 +75,7 @@ def clouds_of(sensor_name: str) -> str:
     return f"{sensor_name} clouds"
 
 
-Sources = dict[tuple[str, tuple["Band", ...]], "Source | None"]
+Sources = dict[tuple[str, tuple["Band", ...]], "SceneRaster | None"]
 """By asset and bands; None where the asset does not reach the tiles."""
 
 
@@ -98,13 +98,13 @@ def sources_of(
     Raises:
         ReadError: an asset cannot be read.
     """
-    reads: dict[tuple[str, tuple[Band, ...]], Callable[[], Source | None]] = {}
+    reads: dict[tuple[str, tuple[Band, ...]], Callable[[], SceneRaster | None]] = {}
     for layer, grid in layers:
         for _, (asset, bands) in _assets_of(layer):
             read = partial(read_asset, catalog, scene, asset, layer.product, bands, grid)
             reads.setdefault((asset, bands), read)
     if len(reads) == 1 or not any(
-        "://" in locate(catalog, scene.hrefs.get(a, "")) for a, _ in reads
+        "://" in resolve_href(catalog, scene.hrefs.get(a, "")) for a, _ in reads
     ):
         return {key: read() for key, read in reads.items()}
     with ThreadPoolExecutor(len(reads), thread_name_prefix="salibi-assets") as pool:
@@ -117,7 +117,7 @@ def sources_of(
                 future.cancel()
 
 
-def warp(
+def warp_layer(
     layer: Layer, grid: PixelGrid, tiles: Collection[TileXYZ], sources: Sources
 ) -> NDArray[np.float32]:
     """A layer on tiles of a grid: (bands, rows, columns) in the layer's units, NaN elsewhere."""
@@ -125,5 +125,5 @@ def warp(
     for rows, key in _assets_of(layer):
         source = sources[key]
         if source is not None:
-            warped[rows] = align.warp(source, grid, tiles=tiles, categorical=layer.categorical)
-    return align.in_units(warped, layer.product.units, layer.units)
+            warped[rows] = warp.warp(source, grid, tiles=tiles, categorical=layer.categorical)
+    return radiometry.convert_units(warped, layer.product.units, layer.units)

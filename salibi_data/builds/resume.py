@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salibi_data.assembly.writer import check_sizes
-from salibi_data.builds.status import BuildReport, Progress, Step
+from salibi_data.builds.status import BuildReport, Step
 from salibi_data.plans.plan import Plan
 from salibi_data.plans.planner import Scope, fitted, request
 from salibi_data.plans.planner import plan as make_plan
@@ -104,7 +104,7 @@ def plan_once(
     variant: str,
     catalog: str,
     scope: Scope,
-    report: Progress,
+    report: Callable[[Step], None],
 ) -> Plan:
     """The plan begun here, or a new one: a build never searches twice."""
     plan = unfinished_plan(workshop, request=wanted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,6 @@ class Step:
     """Bytes read from http(s) sources in this run."""
     failures: Mapping[str, int] = field(default_factory=dict)
     """Blocks that failed in this run, by kind."""
-
-
-Progress = Callable[[Step], None]
 
 
 @dataclass(frozen=True, kw_only=True)

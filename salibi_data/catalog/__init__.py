@@ -1,1 +1,1 @@
-"""Providers, variants, and STAC items as scenes."""
+"""Providers of scenes, dataset variants, and the search for scenes."""

@@ -1,4 +1,4 @@
-"""Providers: where scenes are and what their assets mean. TOML in, frozen dataclasses out."""
+"""Providers of scenes, from TOML: their sensors, products and bands, and how files are read."""
 
 from __future__ import annotations
 
@@ -16,35 +16,39 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Units = Literal["power", "dB", "reflectance", "display"]
-"""Physical units of a source or a modality. ``power`` is linear gamma0, ``display`` is 8-bit."""
+"""Physical units of a product or a modality. ``power`` is linear gamma0, ``display`` is 8-bit."""
 
 _FOLDER: Final = "providers"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """Where one band of a product is found."""
+    """Location of one band of a product."""
 
     asset: str
+    """STAC asset key of the file."""
     index: int = 1
     """Band number in the file, from 1."""
     gsd_m: float | None = None
-    """Native pixel in metres where it is not the product's."""
+    """Native pixel in metres; None: that of the product."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OffsetRule:
-    """An offset that a provider's processing baseline decides, never the date."""
+    """Offset that depends on a provider's processing baseline, never on the date."""
 
     property: str
+    """Item property that states the baseline."""
     at_least: str
+    """First baseline with the offset, such as ``04.00``."""
     offset: float
+    """Offset in the product's units."""
     dark_bands: tuple[str, ...] = ()
-    """Bands that have dark pixels nearly everywhere, by which the rule is checked against the file;
-    see :mod:`salibi_data.sources.sentinel2_offset`."""
+    """Bands with dark pixels nearly everywhere, which show whether a file follows the rule; see
+    :mod:`salibi_data.sources.sentinel2_offset`."""
 
     def applies(self, properties: Mapping[str, Any]) -> bool:
-        """Whether an item with these properties carries the offset."""
+        """Return whether the offset applies to an item with these properties."""
         value = properties.get(self.property)
         return value is not None and _version(str(value)) >= _version(self.at_least)
 
@@ -57,29 +61,34 @@ class Product:
     """
 
     units: Units
+    """Units of the physical values."""
     bands: Mapping[str, Band]
+    """Bands by name."""
     nodata: float | Literal["footprint"] | None = None
-    """The missing value; ``footprint``: outside the item's geometry; None: the file's own tag."""
+    """Missing value; ``footprint``: outside the item's geometry; None: the file's own tag."""
     nodata_bands: Literal["any", "all"] = "any"
-    """A pixel is missing where any band, or only where every band, has the missing value."""
+    """Bands that must have the missing value for a pixel to be missing: any one, or all."""
     scale: float = 1.0
+    """Physical units per digital number."""
     offset: float = 0.0
+    """Physical value of the digital number 0."""
     offset_from: OffsetRule | None = None
+    """Rule for a further offset, which is added to ``offset``."""
     gsd_m: float | None = None
-    """Native pixel in metres, of the bands that do not give their own."""
+    """Native pixel in metres, of the bands that do not state their own."""
     gsd_from: str | None = None
-    """Property that holds an item's own native pixel in metres."""
+    """Property that states an item's own native pixel in metres."""
     bytes_per_px: float | None = None
-    """Typical compressed bytes of a pixel and band in the provider's files, for estimates."""
+    """Typical compressed bytes per pixel and band in the provider's files, for estimates."""
     block_px: int = 512
-    """Edge of a block of the provider's files, the least that can be read."""
+    """Edge of a block of the provider's files, the smallest unit that can be read."""
     geolocation: Literal["transform", "gcps"] = "transform"
-    """``gcps``: the file has no CRS of its own, only ground control points."""
+    """Kind of georeference; ``gcps``: the file has no CRS of its own, only ground control points."""
     calibration: Mapping[str, str] = field(default_factory=dict)
-    """Asset of a band to the asset of its Sentinel-1 calibration annotation: digital numbers become
-    gamma0 by its look-up table, and ``scale`` and ``offset`` are not used."""
+    """Asset of the Sentinel-1 calibration annotation by asset of the band. Its look-up table converts
+    digital numbers to gamma0; ``scale`` and ``offset`` have no effect then."""
     stands_in_for: str | None = None
-    """A product that this one replaces, if asked for; see :func:`with_grd`."""
+    """Product that this one may replace on request; see :func:`with_grd`."""
 
     def __post_init__(self) -> None:
         check_record(self)
@@ -101,12 +110,12 @@ class Product:
         return tuple(dict.fromkeys((*images, *annotations)))
 
     def native_gsd_m(self, band: str, properties: Mapping[str, Any]) -> float | None:
-        """Native pixel of a band in metres, for an item with these properties."""
+        """Return the native pixel of a band in metres, for an item with these properties."""
         own = properties.get(self.gsd_from) if self.gsd_from else None
         return float(own) if own is not None else self.bands[band].gsd_m or self.gsd_m
 
     def offset_for(self, properties: Mapping[str, Any]) -> float:
-        """The offset of an item with these properties."""
+        """Return the offset for an item with these properties."""
         if self.offset_from is not None and self.offset_from.applies(properties):
             return self.offset + self.offset_from.offset
         return self.offset
@@ -117,25 +126,32 @@ class CloudMask:
     """A categorical asset and the classes that make a pixel unusable; all others are clear."""
 
     asset: str
+    """STAC asset key of the file."""
     cloudy: tuple[int, ...]
+    """Classes that count as cloudy."""
     nodata: float | None = None
-    """The class of pixels that were not seen, which other scenes fill; None: the file's own tag."""
+    """Class of unobserved pixels, which other scenes may fill; None: the file's own tag."""
     gsd_m: float | None = None
+    """Native pixel in metres."""
     bytes_per_px: float | None = None
+    """Typical compressed bytes per pixel in the provider's files, for estimates."""
     block_px: int = 512
+    """Edge of a block of the provider's files, the smallest unit that can be read."""
 
     @property
     def product(self) -> Product:
-        """The mask as a product with one band, ``class``."""
+        """Product with the mask as its one band, ``class``."""
         return Product(units="display", bands={"class": Band(asset=self.asset)}, nodata=self.nodata)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatestRule:
-    """Of items alike in ``of``, only the one with the greatest ``by`` is kept."""
+    """Rule that deduplicates items: of those equal in ``of``, keep the one with the largest ``by``."""
 
     of: tuple[str, ...]
+    """Item properties that identify an acquisition."""
     by: str
+    """Item property that orders its processings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,34 +159,42 @@ class Sensor:
     """One sensor's collection in a catalog."""
 
     name: str
+    """Name by which variants refer to the sensor."""
     collection: str
+    """Id of the STAC collection."""
     products: Mapping[str, Product]
+    """Products by name."""
     licence: str
+    """Licence of the data."""
     attribution: str
+    """Attribution that the licence asks for."""
     group_by: tuple[str, ...] = ()
-    """Properties that all scenes of one sample must share: a year, a pass. Needed of every item."""
+    """Properties that all scenes of one sample must share (a year, a pass), and every item must have."""
     require: Mapping[str, Any] = field(default_factory=dict)
-    """Property values an item must have; a list means that all its entries are contained."""
+    """Property values that an item must have; of a list, the item must contain all entries."""
     cloud_cover: str | None = None
     """Property with the scene's cloud cover in percent."""
     latest: LatestRule | None = None
+    """Rule that removes superseded processings; None keeps all."""
     clouds: CloudMask | None = None
+    """Mask of clouds, if the collection has one."""
     nodata_cover: str | None = None
-    """Property with the share of the scene that holds no data, in percent."""
+    """Property with the share of the scene without data, in percent."""
     requester_pays: bool = False
+    """Whether the reader pays for requests and bytes, with AWS credentials."""
     region: str | None = None
     """Cloud region of the files' bucket, where a client has to name it."""
 
     @property
     def assets(self) -> tuple[str, ...]:
-        """All asset keys that a build may open."""
+        """Asset keys that a build may open, masks last."""
         masks = (self.clouds.asset,) if self.clouds else ()
         images = (asset for product in self.products.values() for asset in product.assets)
         return tuple(dict.fromkeys((*images, *masks)))
 
     @property
     def used_properties(self) -> tuple[str, ...]:
-        """Names of the item properties that choosing and reading scenes needs."""
+        """Item properties that choosing and reading scenes need."""
         names = [*self.group_by, self.cloud_cover, self.nodata_cover]
         if self.latest is not None:
             names += [*self.latest.of, self.latest.by]
@@ -186,11 +210,12 @@ class Sensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Prices:
-    """What reading costs where the requester pays, from outside the provider's cloud region."""
+    """Prices of reading where the requester pays, from outside the provider's cloud region."""
 
     usd_per_gb: float = 0.0
-    """Per 10^9 bytes."""
+    """Price of 10^9 bytes, in US dollars."""
     usd_per_1000_requests: float = 0.0
+    """Price of 1000 requests, in US dollars."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,22 +223,27 @@ class Catalog:
     """A provider of scenes."""
 
     name: str
+    """Name by which users choose the catalog."""
     title: str
+    """Title for people."""
     kind: Literal["api", "static", "sample"]
+    """STAC API, items on disk, or the offline sample that this software draws."""
     sensors: Mapping[str, Sensor]
+    """Sensors by name."""
     url: str = ""
     """STAC API endpoint, or path of a static catalog's ``catalog.json``."""
     signing: Literal["none", "planetary-computer"] = "none"
+    """Signing of requests for files."""
     search_method: Literal["POST", "GET"] = "POST"
-    """How a STAC API is asked; GET for the few that offer nothing else."""
+    """HTTP method of searches; GET for the few APIs that support only it."""
     prices: Prices = field(default_factory=Prices)
-    """For the sensors whose requester pays; the others are free."""
+    """Prices of the sensors whose requester pays; the others are free."""
 
     def __post_init__(self) -> None:
         check_record(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form, which :func:`catalog_from_dict` reads back."""
+        """Convert to JSON; :func:`catalog_from_dict` is the inverse."""
         content = asdict(self)
         for sensor in content["sensors"].values():
             del sensor["name"]
@@ -221,18 +251,21 @@ class Catalog:
 
 
 def catalog_names() -> list[str]:
-    """Names of the providers that come with this software."""
-    return toml_files.names(_FOLDER)
+    """Return the names of the providers that come with this software."""
+    return toml_files.file_names(_FOLDER)
 
 
 def load_catalog(name_or_path: str) -> Catalog:
-    """The provider of that name, or the one a TOML file describes.
+    """Load a provider.
+
+    Args:
+        name_or_path: name of a built-in provider, or path of a TOML file.
 
     Raises:
         UsageError: unknown name, unreadable TOML, or a field that is missing or unknown.
     """
-    path = toml_files.find(_FOLDER, name_or_path, what="catalog", known=catalog_names())
-    content = toml_files.resolved(path, _FOLDER)
+    path = toml_files.find_file(_FOLDER, name_or_path, what="catalog", known=catalog_names())
+    content = toml_files.load_extended(path, _FOLDER)
     catalog = catalog_from_dict(content, where=str(path), folder=path.parent)
     if catalog.kind == "api" and not _is_url(catalog.url):
         raise UsageError(
@@ -243,20 +276,25 @@ def load_catalog(name_or_path: str) -> Catalog:
 
 
 def catalog_from_dict(content: Mapping[str, Any], *, where: str, folder: Path) -> Catalog:
-    """A catalog from its TOML's content; a static one's url is relative to ``folder``.
+    """Create a catalog from the content of its TOML file.
+
+    Args:
+        content: parsed content.
+        where: name of the file in messages.
+        folder: folder to which a static catalog's url is relative.
 
     Raises:
         UsageError: a field is missing, unknown, of the wrong type or out of its range.
     """
     try:
-        catalog = read_record(Catalog, {**content, "sensors": _named(content.get("sensors"))})
+        catalog = read_record(Catalog, {**content, "sensors": _add_names(content.get("sensors"))})
     except ValueError as error:
         raise UsageError(
             f"{where} is not a catalog: {error}; compare it with the files in catalogs/."
         ) from error
     if catalog.kind != "static":
         return catalog
-    # An address comes with a provider that the file extends, and is not what is meant here.
+    # A file that extends an API's inherits its address, which is no path of a static catalog.
     if _is_url(catalog.url) or not catalog.url:
         raise UsageError(
             f"{where} is not a catalog: its url is {redact(catalog.url)!r}, and a static one's is the path "
@@ -265,8 +303,8 @@ def catalog_from_dict(content: Mapping[str, Any], *, where: str, folder: Path) -
     return replace(catalog, url=str((folder / catalog.url).resolve()))
 
 
-def _named(sensors: Any) -> Any:
-    """Sensors whose tables hold the names by which they are found."""
+def _add_names(sensors: Any) -> Any:
+    """Add each sensor's key to its table as ``name``."""
     if not isinstance(sensors, dict):
         return {} if sensors is None else sensors
     return {
@@ -280,10 +318,10 @@ def _is_url(text: str) -> bool:
 
 
 def with_grd(catalog: Catalog) -> Catalog:
-    """``catalog`` where a product that stands in for another one is found under its name, too.
+    """Return a catalog in which substitutes are also available under the replaced product's name.
 
-    Sentinel-1 GRD then serves variants that ask for RTC. It is not corrected for terrain: pixels
-    lie hundreds of metres off in mountains. A product that the catalog has itself is kept.
+    Sentinel-1 GRD then serves variants that use RTC. GRD is not corrected for terrain: in mountains
+    pixels are displaced by hundreds of metres. Products that the catalog has itself stay.
     """
     sensors = {}
     for name, sensor in catalog.sensors.items():

@@ -1,7 +1,7 @@
-"""Scenes: STAC items as far as choosing and reading need them, and which items can be used.
+"""Scenes: the parts of STAC items that choosing and reading need, and the rules for usable items.
 
-Hrefs are kept UNSIGNED, so that a plan holds no token, and relative to the catalog's folder where
-it is local, so that a store does not depend on where that was.
+Hrefs stay UNSIGNED, so that a plan contains no token. Those of a local catalog stay relative to its
+folder, so that a store does not depend on where that was.
 """
 
 from __future__ import annotations
@@ -21,37 +21,41 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NODATA_MARGIN_PERCENT: Final = 5.0
-"""Points by which the shares of nodata of two processings of the same ground may differ: a newer
-baseline moves the edges of the swath by some pixels, which is far less."""
+"""Maximum difference between the nodata shares of two processings of the same ground, in percentage
+points. A newer baseline moves the edges of the swath by some pixels, which is far less."""
 
-_SIGNATURES: Final = frozenset(
+_SIGNATURE_KEYS: Final = frozenset(
     {
         *("sig", "signature", "token", "access_token", "api_key", "awsaccesskeyid"),
         *("x-amz-signature", "x-amz-security-token", "x-amz-credential", "x-goog-signature"),
     }
 )
+"""Keys of a query string, in lower case, that mark a signed URL."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One STAC item, as far as it is needed."""
+    """One STAC item, reduced to what this software uses."""
 
     id: str
+    """Identifier of the item in its collection."""
     sensor: str
+    """Name of the sensor in the catalog."""
     acquired_utc: datetime
+    """Time of acquisition."""
     footprint: Mapping[str, Any]
-    """GeoJSON geometry, longitude and latitude in degrees: where the scene has data."""
+    """GeoJSON geometry of the area with data, longitude and latitude in degrees."""
     hrefs: Mapping[str, str]
-    """Asset key to unsigned href."""
+    """Unsigned hrefs by asset key."""
     properties: Mapping[str, Any]
-    """Those that choosing and reading need."""
+    """Item properties that choosing and reading need."""
 
     def group(self, sensor: Sensor) -> tuple[str, ...]:
-        """What all scenes of one sample share: a year, a pass."""
+        """Return the values that all scenes of one sample must share: a year, a pass."""
         return tuple(str(self.properties.get(name)) for name in sensor.group_by)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form, which :meth:`from_dict` reads back; the sensor is kept beside it."""
+        """Convert to JSON, without the sensor; :meth:`from_dict` is the inverse."""
         return {
             "id": self.id,
             "acquired": self.acquired_utc.isoformat(),
@@ -62,7 +66,7 @@ class Scene:
 
     @classmethod
     def from_dict(cls, sensor: str, content: Mapping[str, Any]) -> Scene:
-        """The scene that :meth:`to_dict` described."""
+        """Create the scene of a sensor from what :meth:`to_dict` returned."""
         return cls(
             id=content["id"],
             sensor=sensor,
@@ -73,16 +77,16 @@ class Scene:
         )
 
 
-def from_item(sensor: Sensor, item: Mapping[str, Any]) -> Scene | None:
-    """The scene of a STAC item, or None where it cannot be used.
+def scene_from_item(sensor: Sensor, item: Mapping[str, Any]) -> Scene | None:
+    """Create a scene from a STAC item, or return None where the item cannot be used.
 
     Args:
-        sensor: says what an item must have.
-        item: with ``id``, ``geometry``, ``properties`` and ``assets``.
+        sensor: sensor of the item, with its rules for properties and assets.
+        item: mapping with ``id``, ``geometry``, ``properties`` and ``assets``.
 
     Returns:
         None for an item without a geometry, without a grouping property, with other values
-        than the sensor requires, or that is no STAC item at all: providers have a few of those
+        than the sensor requires, or that is no valid STAC item: providers have a few of those
         among millions, and the log names them.
     """
     from shapely.errors import ShapelyError
@@ -103,15 +107,15 @@ def _scene(sensor: Sensor, item: Mapping[str, Any]) -> Scene | None:
     if not isinstance(item["id"], str):
         raise TypeError(f"id is {item['id']!r}")
     _check_polygon(geometry)
-    kept, assets = {*sensor.used_properties, "sat:orbit_state"}, set(sensor.assets)
+    names, assets = {*sensor.used_properties, "sat:orbit_state"}, set(sensor.assets)
     hrefs = {key: asset["href"] for key, asset in item["assets"].items() if key in assets and asset}
     return Scene(
         id=item["id"],
         sensor=sensor.name,
         acquired_utc=_utc(properties),
         footprint=geometry,
-        hrefs={key: unsigned(href) for key, href in sorted(hrefs.items()) if href},
-        properties={key: properties[key] for key in sorted(kept) if key in properties},
+        hrefs={key: strip_signature(href) for key, href in sorted(hrefs.items()) if href},
+        properties={key: properties[key] for key in sorted(names) if key in properties},
     )
 
 
@@ -121,14 +125,18 @@ def _check_polygon(geometry: Mapping[str, Any]) -> None:
 
     outline = shapely.make_valid(shape(geometry))
     if not (outline.area > 0 and np.isfinite(outline.bounds).all()):
-        raise ValueError("its geometry covers nothing")
+        raise ValueError("its geometry has no area")
 
 
 def newest_processing(sensor: Sensor, scenes: Sequence[Scene]) -> list[Scene]:
-    """``scenes`` without those superseded by a newer processing of the same acquisition.
+    """Remove the scenes superseded by a newer processing of the same acquisition.
 
-    One whose share of nodata differs by more than :data:`NODATA_MARGIN_PERCENT` shows other ground:
-    the other datastrip of a tile that two share. Then both are kept.
+    Two processings whose shares of nodata differ by more than :data:`NODATA_MARGIN_PERCENT` show
+    different ground, namely the two datastrips that meet in a tile. Then both stay.
+
+    Args:
+        sensor: sensor of the scenes; without a ``latest`` rule all stay.
+        scenes: scenes in any order, which the result keeps.
     """
     rule = sensor.latest
     if rule is None:
@@ -136,35 +144,35 @@ def newest_processing(sensor: Sensor, scenes: Sequence[Scene]) -> list[Scene]:
     newest: dict[tuple[Any, ...], list[Scene]] = {}
 
     def age(scene: Scene) -> tuple[bool, str, str]:
-        made = scene.properties.get(rule.by)
-        return made is not None, str(made), scene.id
+        processed = scene.properties.get(rule.by)
+        return processed is not None, str(processed), scene.id
 
     for scene in sorted(scenes, key=age, reverse=True):
         key = tuple(scene.properties.get(name) for name in rule.of)
-        if None in key:  # a provider without the property: nothing to compare by
+        if None in key:  # this provider lacks a property, so items cannot be compared
             key = (scene.id,)
         newer = newest.setdefault(key, [])
         if not any(_same_ground(sensor, scene, other) for other in newer):
             newer.append(scene)
-    kept = {scene.id for group in newest.values() for scene in group}
-    return [scene for scene in scenes if scene.id in kept]
+    newest_ids = {scene.id for group in newest.values() for scene in group}
+    return [scene for scene in scenes if scene.id in newest_ids]
 
 
-def _same_ground(sensor: Sensor, one: Scene, other: Scene) -> bool:
-    """Whether two processings hold about the same share of nodata, as far as they tell."""
+def _same_ground(sensor: Sensor, scene: Scene, other: Scene) -> bool:
+    """Return whether two processings state about the same share of nodata, or do not state it."""
     if sensor.nodata_cover is None:
         return True
-    share, other_share = (scene.properties.get(sensor.nodata_cover) for scene in (one, other))
+    share, other_share = (scene.properties.get(sensor.nodata_cover) for scene in (scene, other))
     if share is None or other_share is None:
         return True
     return abs(float(share) - float(other_share)) <= NODATA_MARGIN_PERCENT
 
 
-def unsigned(href: str) -> str:
-    """``href`` without its query if that carries a signature or token."""
+def strip_signature(href: str) -> str:
+    """Remove the query of an href if it contains a signature or token."""
     parts = urlsplit(href)
-    signed = any(key.lower() in _SIGNATURES for key, _ in parse_qsl(parts.query))
-    return urlunsplit(parts._replace(query="")) if signed else href
+    is_signed = any(key.lower() in _SIGNATURE_KEYS for key, _ in parse_qsl(parts.query))
+    return urlunsplit(parts._replace(query="")) if is_signed else href
 
 
 def _utc(properties: Mapping[str, Any]) -> datetime:
@@ -174,11 +182,11 @@ def _utc(properties: Mapping[str, Any]) -> datetime:
 
 
 def _meets(require: Mapping[str, Any], properties: Mapping[str, Any]) -> bool:
-    for name, wanted in require.items():
+    for name, required in require.items():
         value = properties.get(name)
-        if isinstance(wanted, list | tuple):
-            if not set(wanted) <= set(value or ()):
+        if isinstance(required, list | tuple):
+            if not set(required) <= set(value or ()):
                 return False
-        elif value != wanted:
+        elif value != required:
             return False
     return True

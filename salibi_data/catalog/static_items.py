@@ -1,4 +1,4 @@
-"""STAC items on disk: a static catalog's tree of JSON files, or one stac-geoparquet file.
+"""Read STAC items from disk: a static catalog's tree of JSON files, or one stac-geoparquet file.
 
 Source: STAC specification 1.0 (static catalogs); stac-geoparquet specification 1.0, where an
 item's properties are columns, its geometry is WKB, and its assets are one struct.
@@ -19,25 +19,30 @@ _NOT_PROPERTIES: Final = frozenset(
 )
 
 Item = dict[str, Any]
-"""``id``, ``geometry``, ``properties`` and ``assets``, whose hrefs are relative if inside."""
+"""``id``, ``geometry``, ``properties`` and ``assets``; hrefs inside the catalog's folder are relative."""
 
 
-def items_of(path: Path, collection: str) -> Iterator[Item]:
-    """All items of one collection.
+def read_items(path: Path, collection: str) -> Iterator[Item]:
+    """Yield all items of one collection.
+
+    Args:
+        path: a static catalog's ``catalog.json``, or a stac-geoparquet file (``.parquet``).
+        collection: id of the collection.
 
     Raises:
-        CatalogError: nothing is there, or it is not a catalog.
+        CatalogError: the file does not exist, or is not a catalog.
     """
     import pyarrow as pa
     import pystac
     from shapely.errors import ShapelyError
 
     read = _from_parquet if path.suffix == ".parquet" else _from_tree
-    others = (pa.ArrowException, ShapelyError)
-    damaged = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+    # pystac raises built-in exceptions on malformed JSON, as many kinds as there are mistakes.
+    malformed = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+    library_errors = (pystac.STACError, pystac.STACTypeError, pa.ArrowException, ShapelyError)
     try:
         yield from read(path, collection)
-    except (*damaged, pystac.STACError, pystac.STACTypeError, *others) as error:
+    except (*malformed, *library_errors) as error:
         raise CatalogError(
             f"the catalog at {path} cannot be read: {redacted_line(error)}. Expected a static STAC catalog's "
             "catalog.json or a stac-geoparquet file; check the path, or write it again."
@@ -89,6 +94,6 @@ def _from_parquet(path: Path, collection: str) -> Iterator[Item]:
 
 
 def _relative(href: str, root: Path) -> str:
-    """``href`` from the catalog's folder, so that a plan does not depend on where that is."""
+    """Make an href relative to the catalog's folder, so that a plan does not depend on its place."""
     path = Path(href)
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else href

@@ -1,7 +1,7 @@
-"""The TOML files of providers and variants: found by name or path, resolved along ``extends``.
+"""Load the TOML files of providers and variants, by name or path, with the files they extend.
 
-``extends = "other"`` starts from another file of the same folder and overrides what it names;
-tables are merged key by key, everything else is replaced.
+``extends = "other"`` takes another file of the same folder as the base. Tables are merged key by key;
+all other values replace those of the base.
 """
 
 from __future__ import annotations
@@ -17,23 +17,34 @@ if TYPE_CHECKING:
 
 
 def builtin_folder() -> Path:
-    """Folder of the TOML files: in the wheel, or beside the package in a checkout."""
+    """Return the folder of the TOML files: in the wheel, or beside the package in a checkout."""
     package = Path(__file__).parents[1]
-    shipped = package / "catalogs"
-    return shipped if shipped.is_dir() else package.parent / "catalogs"
+    in_wheel = package / "catalogs"
+    return in_wheel if in_wheel.is_dir() else package.parent / "catalogs"
 
 
-def names(folder: str, *, with_key: str = "name") -> list[str]:
-    """Names of the built-in files of ``folder`` that have the key themselves."""
+def file_names(folder: str, *, with_key: str = "name") -> list[str]:
+    """Return the names of built-in files, in order.
+
+    Args:
+        folder: ``providers`` or ``variants``.
+        with_key: key that a file must have itself, not through ``extends``.
+    """
     files = (builtin_folder() / folder).glob("*.toml")
-    return sorted(path.stem for path in files if with_key in read(path))
+    return sorted(path.stem for path in files if with_key in load(path))
 
 
-def find(folder: str, name_or_path: str, *, what: str, known: Sequence[str]) -> Path:
-    """The file of that name, or at that path.
+def find_file(folder: str, name_or_path: str, *, what: str, known: Sequence[str]) -> Path:
+    """Return the path of a file.
+
+    Args:
+        folder: folder of the built-in files.
+        name_or_path: name of a built-in file, or path of a ``.toml`` file.
+        what: kind of file, for messages.
+        known: names of the built-in files.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such file.
     """
     path = Path(name_or_path)
     if path.suffix == ".toml":
@@ -48,50 +59,50 @@ def find(folder: str, name_or_path: str, *, what: str, known: Sequence[str]) -> 
     return builtin_folder() / folder / f"{name_or_path}.toml"
 
 
-def resolved(path: Path, folder: str) -> dict[str, Any]:
-    """Content of a file with that of those it extends.
+def load_extended(path: Path, folder: str) -> dict[str, Any]:
+    """Load a file, merged with the files that it extends.
 
     Raises:
-        UsageError: it is not TOML, extends what is not there, or itself in the end.
+        UsageError: a file is not TOML, or extends a file that does not exist, or itself.
     """
     contents = []
     chain = [path]
     while True:
-        content = read(chain[-1])
+        content = load(chain[-1])
         base = content.pop("extends", None)
         contents.append(content)
         if base is None:
             break
-        chain.append(_extended(chain[-1], base, folder))
-        if chain[-1].resolve() in {one.resolve() for one in chain[:-1]}:
+        chain.append(_find_base(chain[-1], base, folder))
+        if chain[-1].resolve() in {earlier.resolve() for earlier in chain[:-1]}:
             raise UsageError(
-                f"{path} extends itself: {' -> '.join(one.name for one in chain)}; one of these "
+                f"{path} extends itself: {' -> '.join(file.name for file in chain)}; one of these "
                 "has to stand alone or extend another."
             )
     merged: dict[str, Any] = {}
     for content in reversed(contents):
-        merged = _merged(merged, content)
+        merged = _merge(merged, content)
     return merged
 
 
-def _extended(path: Path, base: Any, folder: str) -> Path:
-    beside = path.parent / f"{base}.toml"
-    parent = beside if beside.is_file() else builtin_folder() / folder / f"{base}.toml"
+def _find_base(path: Path, base: Any, folder: str) -> Path:
+    sibling = path.parent / f"{base}.toml"
+    parent = sibling if sibling.is_file() else builtin_folder() / folder / f"{base}.toml"
     if not isinstance(base, str) or not parent.is_file():
         raise UsageError(f"{path} extends {base!r}, which is neither beside it nor built in.")
     return parent
 
 
-def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(base: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
-    for key, value in over.items():
+    for key, value in overrides.items():
         both_tables = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merged(merged[key], value) if both_tables else value
+        merged[key] = _merge(merged[key], value) if both_tables else value
     return merged
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Content of one file, without that of those it extends.
+def load(path: Path) -> dict[str, Any]:
+    """Load one file, without the files that it extends.
 
     Raises:
         UsageError: it is not TOML.

@@ -1,4 +1,4 @@
-"""The rows of a variant's file: modalities, how scenes are chosen, regions."""
+"""Rows of a variant's TOML file: modalities, rules for choosing scenes, alignment, regions."""
 
 from __future__ import annotations
 
@@ -23,22 +23,26 @@ LandCover = Literal[
     "snow",
     "wetland",
 ]
-"""What a region may be chosen for."""
+"""Land covers for which a region may be chosen."""
 
 Rank = Literal["newest", "cloud", "time"]
 """A criterion by which scenes are ranked."""
 
 MAX_ZOOM_OFFSET: Final = 4
-"""A modality of 4096 px a sample; beyond it blocks would not fit in memory."""
+"""Largest zoom offset of a modality: 4096 px per sample; larger blocks would not fit in memory."""
 
 MAX_WITHIN_DAYS: Final = 36_525
-"""A century, longer than there are satellites; dates stay within what Python can count."""
+"""Longest time between two scenes of a sample, a century, so that dates stay in Python's range."""
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 
 
 def check_name(what: str, name: str) -> None:
-    """Raise ValueError where a name could not be a file's on every system, or part of a URL."""
+    """Check that a name is a valid file name on every system, and part of a URL.
+
+    Raises:
+        ValueError: it is not.
+    """
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         raise ValueError(
             f"a {what} is named {name!r}; expected a letter, then letters, digits, _ and - (64 at "
@@ -48,13 +52,16 @@ def check_name(what: str, name: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionRule:
-    """How scenes of one sensor are chosen for a tile."""
+    """Rule by which scenes of one sensor are chosen for a tile."""
 
     sensor: str
+    """Name of the sensor."""
     rank: tuple[Rank, ...]
+    """Criteria that order candidates, the most important first; ``time`` is closeness to ``near``."""
     near: str | None = None
-    """Sensor whose date this one follows."""
+    """Sensor to whose date this one should be close."""
     within_days: float | None = option(None, minimum=0, maximum=MAX_WITHIN_DAYS)
+    """Maximum difference of the dates, in days; None for any."""
 
     def __post_init__(self) -> None:
         check_record(self)
@@ -67,17 +74,22 @@ class SelectionRule:
 
 @dataclass(frozen=True, kw_only=True)
 class ModalityRecipe:
-    """One image array of a variant, and what it is made from."""
+    """One image array of a variant, and its source."""
 
     name: str
+    """Name of the array."""
     sensor: str
+    """Sensor in the catalog."""
     product: str
+    """Product of the sensor."""
     bands: tuple[str, ...]
+    """Bands of the product, in the order of the array."""
     units: Units
+    """Physical units of the values before storage."""
     zoom_offset: int = option(0, minimum=0, maximum=MAX_ZOOM_OFFSET)
     """Zoom of the pixels minus the variant's base zoom."""
     range: tuple[tuple[float, float], ...] = ()
-    """Physical (low, high) per band, stored as 1 and 255. Empty for ``display``."""
+    """Physical (low, high) per band, stored as 1 and 255; empty for ``display``."""
 
     def __post_init__(self) -> None:
         check_record(self)
@@ -96,7 +108,7 @@ class ModalityRecipe:
 
     @property
     def tile_px(self) -> int:
-        """Edge of the image in pixels."""
+        """Pixels per edge of the image."""
         return int(TILE_PX * 2**self.zoom_offset)
 
     @property
@@ -116,10 +128,12 @@ class ModalityRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class AlignmentPair:
-    """Two modalities on the same pixels, of which one is measured against the other."""
+    """Two modalities on the same pixels, whose misalignment is measured."""
 
     modality: str
+    """Modality whose shift is measured."""
     reference: str
+    """Modality that counts as unshifted."""
 
     def __post_init__(self) -> None:
         check_record(self)
@@ -129,17 +143,19 @@ class AlignmentPair:
 
 @dataclass(frozen=True, kw_only=True)
 class Region:
-    """A named parent tile whose children are candidates."""
+    """A named parent tile whose children are candidates for samples."""
 
     name: str
+    """Name of the region."""
     tile: str
-    """``zoom/x/y``."""
+    """Parent tile, ``zoom/column/row``."""
     reason: str
+    """Reason for choosing it, for people."""
     kinds: tuple[LandCover, ...] = ()
-    """What it is chosen for."""
+    """Land covers for which it was chosen."""
     land_share: float = option(1.0, above=0, maximum=1)
-    """Of the tile, what the rarest sensor can be expected to cover: NAIP stops at the border and at
-    the open sea. An estimate from maps, for counting; nothing is left out by it."""
+    """Share of the tile that the sensor of least coverage is expected to cover: NAIP ends at the border
+    and at the open sea. An estimate from maps, used in forecasts only."""
 
     def __post_init__(self) -> None:
         check_record(self)
@@ -157,7 +173,7 @@ class Region:
         return int(self.tile.split("/")[0])
 
     def span(self, zoom: int) -> Span:
-        """Its children at a zoom."""
+        """Return the child tiles at a zoom."""
         own, x, y = (int(part) for part in self.tile.split("/"))
         return Span(x, y, x + 1, y + 1).children(zoom - own)
 

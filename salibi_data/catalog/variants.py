@@ -1,6 +1,6 @@
-"""Variants: which modalities a dataset has, at which zoom, and how its scenes are chosen.
+"""Variants of the dataset, from TOML: modalities, zoom, rules for scenes, regions and splits.
 
-A modality is a row of a variant's TOML file, not code.
+A new modality is a row of a variant's file, not code.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
     "SelectionRule",
     "Variant",
     "check_fit",
-    "example_at",
+    "example_variant",
     "load_variant",
     "native_gsd_m",
     "used_assets",
@@ -46,26 +46,30 @@ __all__ = [
 CONVERSIONS: Final = frozenset(
     {("power", "dB"), *((units, units) for units in ("power", "dB", "reflectance", "display"))}
 )
-"""(units of a product, units of a modality) that can be made of it; see :mod:`salibi_data.pixels.warp`."""
+"""Possible pairs (units of a product, units of a modality); see
+:func:`salibi_data.pixels.radiometry.convert_units`."""
 
 MAX_BASE_ZOOM: Final = 22
 EXAMPLE: Final = "micro"
-"""Variant that has the modalities of the authors' release, and the default rule for splits."""
+"""Name of the variant with the modalities of the authors' release and the default rule for splits."""
 _FOLDER: Final = "variants"
 _SECTIONS: Final = {
     "quality": ("min_valid_fraction", "max_cloud_fraction"),
     "split": ("split_by", "split_zoom_offset", "validation_share", "test_share"),
 }
-"""Tables of a variant's file, and the fields they hold."""
+"""Fields by the table of a variant's file that contains them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """What a dataset is made of."""
+    """Definition of a dataset."""
 
     name: str
+    """Name by which users choose the variant."""
     summary: str
+    """Description in one sentence."""
     base_zoom: int = field(metadata={"minimum": 0, "maximum": MAX_BASE_ZOOM})
+    """Zoom of the tiles that are samples, whose modalities have 256 px at zoom offset 0."""
     modalities: tuple[ModalityRecipe, ...] = field(metadata={"key": "modality"})
     selection: tuple[SelectionRule, ...]
     regions: tuple[Region, ...] = field(default=(), metadata={"key": "region"})
@@ -74,9 +78,9 @@ class Variant:
     min_valid_fraction: float = option(1.0, minimum=0, maximum=1)
     max_cloud_fraction: float = option(0.1, minimum=0, maximum=1)
     split_by: Literal["blocks", "scenes"] = "blocks"
-    """``scenes``: blocks that share a scene go to one split together."""
+    """Unit of the splits; ``scenes``: blocks that share a scene go to the same split."""
     split_zoom_offset: int = 2
-    """Samples are split by parent tiles this many zooms above the base zoom."""
+    """Zooms between the samples and the parent tiles by which they are split."""
     validation_share: float = option(0.15, minimum=0, maximum=1)
     test_share: float = option(0.1, minimum=0, maximum=1)
 
@@ -115,16 +119,16 @@ class Variant:
         rows = Counter(rule.sensor for rule in self.selection)
         if set(self.sensors) - set(rows):
             raise ValueError(f"no [[selection]] row for {sorted(set(self.sensors) - set(rows))}")
-        if twice := [sensor for sensor, count in rows.items() if count > 1]:
-            raise ValueError(f"several [[selection]] rows for {twice}; give each sensor one")
+        if repeated := [sensor for sensor, count in rows.items() if count > 1]:
+            raise ValueError(f"several [[selection]] rows for {repeated}; give each sensor one")
         before: set[str] = set()
         for rule in self.selection:
             if rule.near is not None and rule.near not in before:
-                found = (
+                problem = (
                     "has no [[selection]] row" if rule.near not in rows else "is chosen after it"
                 )
                 raise ValueError(
-                    f"near of {rule.sensor} is {rule.near!r}, which {found}; name a sensor of an "
+                    f"near of {rule.sensor} is {rule.near!r}, which {problem}; name a sensor of an "
                     "earlier row"
                 )
             before.add(rule.sensor)
@@ -136,7 +140,7 @@ class Variant:
 
     @property
     def aligned(self) -> AlignmentPair | None:
-        """The pair whose alignment is measured; None where this variant lacks one of them."""
+        """Pair whose alignment is measured; None where this variant lacks one of the two."""
         names = {recipe.name for recipe in self.modalities}
         pair = self.alignment
         return pair if pair and {pair.modality, pair.reference} <= names else None
@@ -147,14 +151,14 @@ class Variant:
         return sum(len(recipe.bands) * recipe.tile_px**2 for recipe in self.modalities)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form, which :func:`variant_from_dict` reads back."""
+        """Convert to JSON; :func:`variant_from_dict` is the inverse."""
         content = asdict(self)
         content["modality"] = content.pop("modalities")
         content["region"] = content.pop("regions")
         return content
 
     def modality(self, recipe: ModalityRecipe, catalog: Catalog) -> Modality:
-        """The store's description of ``recipe``, without statistics."""
+        """Create the store's description of a modality, without statistics."""
         sensor = catalog.sensors[recipe.sensor]
         zoom = self.base_zoom + recipe.zoom_offset
         return Modality(
@@ -173,46 +177,53 @@ class Variant:
         )
 
 
-def example_at(base_zoom: int) -> Variant:
-    """The :data:`EXAMPLE`, at a base zoom of its own and with no regions."""
+def example_variant(base_zoom: int) -> Variant:
+    """Return the variant :data:`EXAMPLE` at another base zoom and without regions."""
     example = load_variant(EXAMPLE)
     offset = min(example.split_zoom_offset, base_zoom)
     return replace(example, base_zoom=base_zoom, regions=(), split_zoom_offset=offset)
 
 
 def variant_names() -> list[str]:
-    """Names of the variants that come with this software."""
-    return toml_files.names(_FOLDER, with_key="base_zoom")
+    """Return the names of the variants that come with this software."""
+    return toml_files.file_names(_FOLDER, with_key="base_zoom")
 
 
 def load_variant(name_or_path: str) -> Variant:
-    """The variant of that name, or the one a TOML file describes.
+    """Load a variant.
+
+    Args:
+        name_or_path: name of a built-in variant, or path of a TOML file.
 
     Raises:
         UsageError: unknown name, unreadable TOML, or a field that is missing or unknown.
     """
-    path = toml_files.find(_FOLDER, name_or_path, what="variant", known=variant_names())
-    variant = variant_from_dict(toml_files.resolved(path, _FOLDER), where=str(path))
+    path = toml_files.find_file(_FOLDER, name_or_path, what="variant", known=variant_names())
+    variant = variant_from_dict(toml_files.load_extended(path, _FOLDER), where=str(path))
     _check_own_alignment(variant, path)
     return variant
 
 
 def variant_from_dict(content: Mapping[str, Any], *, where: str) -> Variant:
-    """A variant from its TOML's content.
+    """Create a variant from the content of its TOML file.
+
+    Args:
+        content: parsed content.
+        where: name of the file in messages.
 
     Raises:
         UsageError: a field is missing, unknown, of the wrong type or out of its range.
     """
     try:
-        return read_record(Variant, _flat(content))
+        return read_record(Variant, _flatten(content))
     except ValueError as error:
         raise UsageError(
             f"{where} is not a variant: {error}; compare it with the files in catalogs/."
         ) from error
 
 
-def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content with the fields of its sections beside the others, as a plan keeps it."""
+def _flatten(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Move the fields of the sections beside the others, as in a plan."""
     flat = {key: value for key, value in content.items() if key not in _SECTIONS}
     for name, keys in _SECTIONS.items():
         section = content.get(name, {})
@@ -228,21 +239,21 @@ def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_own_alignment(variant: Variant, path: Path) -> None:
-    """A pair that the file itself names is there; one that it inherits may lack a modality."""
+    """Check the pair that the file itself names; an inherited one may lack a modality."""
     names = [recipe.name for recipe in variant.modalities]
-    own = toml_files.read(path).get("alignment", {})
-    if strangers := [name for name in own.values() if name not in names]:
+    own = toml_files.load(path).get("alignment", {})
+    if unknown := [name for name in own.values() if name not in names]:
         raise UsageError(
-            f"{path} is not a variant: alignment names {strangers}, and its modalities are "
+            f"{path} is not a variant: alignment names {unknown}, and its modalities are "
             f"{', '.join(names)}; name two of these."
         )
 
 
 def check_fit(variant: Variant, catalog: Catalog) -> None:
-    """Every modality's sensor, product and bands are in the catalog, in units it can be made of.
+    """Check that a catalog has the sensor, product and bands of every modality, in suitable units.
 
     Raises:
-        UsageError: one is not.
+        UsageError: one is missing, or its units cannot be converted.
     """
     for recipe in variant.modalities:
         sensor = catalog.sensors.get(recipe.sensor)
@@ -256,32 +267,32 @@ def check_fit(variant: Variant, catalog: Catalog) -> None:
                     f"{product.units}; give the modality units that can be made of it."
                 )
             continue
-        cannot = (
+        prefix = (
             f"catalog {catalog.name!r} cannot give modality {recipe.name!r} of variant "
             f"{variant.name!r}: it has "
         )
         substitute = _substitute(sensor, recipe)
         if substitute is not None:
             raise UsageError(
-                f"{cannot}{recipe.sensor} only as {substitute}: no terrain correction, no CRS, "
+                f"{prefix}{recipe.sensor} only as {substitute}: no terrain correction, no CRS, "
                 "control points only. Take collection sentinel-1-rtc of --catalog "
                 f"planetary-computer, or {substitute} as it is with --allow-grd."
             )
         raise UsageError(
-            f"{cannot}no {recipe.sensor} {recipe.product} with bands "
+            f"{prefix}no {recipe.sensor} {recipe.product} with bands "
             f"{', '.join(sorted(unknown))}. Choose another catalog or variant."
         )
 
 
 def _substitute(sensor: Sensor | None, recipe: ModalityRecipe) -> str | None:
-    """Name in capitals of the sensor's product that may stand in for the recipe's."""
+    """Return the name in capitals of the product that may replace the recipe's, if there is one."""
     products = sensor.products if sensor else {}
     names = (name for name, p in products.items() if p.stands_in_for == recipe.product)
     return next((name.upper() for name in names), None)
 
 
 def used_assets(variant: Variant, catalog: Catalog, sensor_name: str) -> tuple[str, ...]:
-    """Asset keys of a sensor that a build opens, the cloud mask's last."""
+    """Return the asset keys of a sensor that a build opens, the cloud mask's last."""
     sensor = catalog.sensors[sensor_name]
     assets = [
         asset
@@ -297,9 +308,15 @@ def used_assets(variant: Variant, catalog: Catalog, sensor_name: str) -> tuple[s
 def native_gsd_m(
     recipe: ModalityRecipe, catalog: Catalog, properties: Mapping[str, Any]
 ) -> float | None:
-    """Native pixel in metres of a modality's coarsest band, in an item with these properties.
+    """Return the native pixel in metres of a modality's coarsest band.
 
-    None where the catalog does not say.
+    Args:
+        recipe: the modality.
+        catalog: provider of its product.
+        properties: properties of the item.
+
+    Returns:
+        None where the catalog does not state it.
     """
     product = catalog.sensors[recipe.sensor].products[recipe.product]
     sizes = [product.native_gsd_m(band, properties) for band in recipe.bands]

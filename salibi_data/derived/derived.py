@@ -16,10 +16,9 @@ from salibi_data.assembly.shards import Contents
 from salibi_data.assembly.writer import SAMPLES_PER_SHARD
 from salibi_data.derived.provenance import Origin, about_of, of_sources
 from salibi_data.derived.sources import CONNECTIONS, Piece, RowReader, Stored, StoredShard
-from salibi_data.store import geoparquet
+from salibi_data.store import __version__, geoparquet
 from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import INDEX_ARRAYS
-from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

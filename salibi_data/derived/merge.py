@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salibi_data.assembly.shards import Progress, make_store
+from salibi_data.assembly.shards import make_store
 from salibi_data.assembly.writer import SAMPLES_PER_SHARD
-from salibi_data.catalog.variants import example_at, variant_from_dict
+from salibi_data.catalog.variants import example_variant, variant_from_dict
 from salibi_data.derived.derived import Derived, check_apart, images_of
 from salibi_data.derived.merge_rules import agreed
 from salibi_data.derived.overlaps import KEEP, Keep, Union, rank, same_dates, union
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from salibi_data.derived.overlaps import Picked
+    from salibi_data.store.progress import Progress
     from salibi_data.store.schema import StoreAttributes
 
 _REMEDY = "Split all anew with --resplit, or make the stores with the same rule for splits."
@@ -153,7 +154,7 @@ def _split(
         variant = (
             variant_from_dict(first, where=sources[0].where)
             if first
-            else example_at(attributes.base_zoom)
+            else example_variant(attributes.base_zoom)
         )
         return assign_or_guard(variant, x, y)
     split: NDArray[np.uint8] = _gathered(sources, "split", found.kept)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data.catalog.search import parse_dates
+from salibi_data.catalog.dates import parse_dates
 from salibi_data.plans import areas
 from salibi_data.plans.sampling import lot
 from salibi_data.store.errors import SelectionError, UsageError

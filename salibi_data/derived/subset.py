@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from salibi_data.assembly.shards import Progress, make_store
+from salibi_data.assembly.shards import make_store
 from salibi_data.derived.derived import Derived, check_apart
 from salibi_data.derived.selection import Selection
 from salibi_data.derived.sources import CONNECTIONS, Stored
 from salibi_data.store.schema import SPLITS
+
+if TYPE_CHECKING:
+    from salibi_data.store.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

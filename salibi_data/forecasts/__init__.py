@@ -1,1 +1,1 @@
-"""What a variant's regions hold, and what building them costs."""
+"""Predicts how many samples a variant's regions give, and the time and cost of building them."""

@@ -1,7 +1,7 @@
-"""The whole continental U.S.: how many tiles its land has, and what building all of them takes.
+"""Predicts the workload of building a variant for the land of the whole continental U.S.
 
-Tiles are not listed, there are up to a hundred million: land is measured in cells of one zoom, and
-what a cell takes depends on its row alone, since tiles of a row are of one size on the ground.
+There can be a hundred million tiles, so they are not listed. Land is measured in the cells of one
+zoom instead. All tiles of a row have the same size on the ground, so one estimate serves a row.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from salibi_data.catalog.variants import check_fit
-from salibi_data.forecasts.costs import Work
-from salibi_data.forecasts.regions import FOUND_SHARE, work_of
+from salibi_data.forecasts.costs import Workload
+from salibi_data.forecasts.regions import AVAILABLE_SHARE, estimate_workload
 from salibi_data.plans import sampling as lots
 from salibi_data.plans import splits
 from salibi_data.plans.areas import CELL_ZOOM, Area
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from salibi_data.catalog.providers import Catalog
     from salibi_data.catalog.variants import Variant
 
-ELSEWHERE: Final = frozenset({"02", "15", "60", "66", "69", "72", "78"})
-"""FIPS codes of Alaska, Hawaii and the territories over sea."""
+_EXCLUDED_FIPS: Final = frozenset({"02", "15", "60", "66", "69", "72", "78"})
+"""FIPS codes of Alaska, Hawaii and the overseas territories."""
 
-SUMMED: Final = (
+_SUMMED_FIELDS: Final = (
     "num_read",
     "num_files",
     "num_warped_px",
@@ -36,53 +36,55 @@ SUMMED: Final = (
     "source_requests",
     "read_usd",
 )
-"""Of :class:`~salibi_data.forecasts.costs.Work`, what grows with the tiles that are read."""
+"""Fields of :class:`~salibi_data.forecasts.costs.Workload` that grow with the number of tiles read."""
 
 _PATCH_LEVELS: Final = 6
-"""A row's cost is taken from 64 x 64 neighbouring tiles: 256 blocks, and all kinds of split."""
+"""Number of zooms between a patch and its tiles. The estimate of a row uses a patch of 64 x 64
+neighbouring tiles, which has 256 blocks and every kind of split."""
 
 
-def continental_work(variant: Variant, catalog: Catalog) -> Work:
-    """What building a variant on all land of the 48 states takes.
+def continental_workload(variant: Variant, catalog: Catalog) -> Workload:
+    """Estimate the work of building a variant on all land of the 48 states.
 
-    Every tile that the guard leaves is read; the store keeps what passes the filters.
+    Every tile outside the guard is read; the store keeps the samples that pass the filters.
 
     Args:
-        variant: what is to be built; its regions and its target do not count.
-        catalog: what from; it is not asked.
+        variant: variant to build; its regions and target are ignored.
+        catalog: sources to build from; no request is sent to it.
 
     Raises:
         UsageError: the catalog cannot give what the variant needs.
     """
     check_fit(variant, catalog)
-    total: dict[str, float] = dict.fromkeys(SUMMED, 0.0)
+    total: dict[str, float] = dict.fromkeys(_SUMMED_FIELDS, 0.0)
     for row, num_cells in _land_by_row().items():
         patch = _patch(variant.base_zoom, row)
         usable = patch
         if variant.split_by == "blocks":
             usable = patch.take(splits.guarded(variant, patch.x, patch.y))
-        tiles = num_cells * 4.0 ** (variant.base_zoom - CELL_ZOOM)
-        times = tiles / len(patch) * FOUND_SHARE
-        work = work_of(variant, catalog, usable, num_kept=0)
-        for name in SUMMED:
-            total[name] += getattr(work, name) * times
-    num_kept = round(total["num_read"] * lots.SURVIVING_SHARE)
-    return Work(
+        num_tiles = num_cells * 4.0 ** (variant.base_zoom - CELL_ZOOM)
+        num_patches = num_tiles / len(patch) * AVAILABLE_SHARE
+        workload = estimate_workload(variant, catalog, usable, num_samples=0)
+        for name in _SUMMED_FIELDS:
+            total[name] += getattr(workload, name) * num_patches
+    num_samples = round(total["num_read"] * lots.SURVIVING_SHARE)
+    return Workload(
         num_read=round(total["num_read"]),
-        num_kept=num_kept,
+        num_samples=num_samples,
         num_files=round(total["num_files"]),
         num_warped_px=round(total["num_warped_px"]),
         source_bytes=round(total["source_bytes"]),
         source_requests=round(total["source_requests"]),
-        store_bytes=num_kept * variant.bytes_per_sample,
+        store_bytes=num_samples * variant.bytes_per_sample,
         read_usd=total["read_usd"],
     )
 
 
 def land() -> Any:
-    """The 48 states and the District of Columbia (shapely, in degrees), without the Great Lakes.
+    """Return the outline of the 48 states and the District of Columbia, without the Great Lakes.
 
-    Source: us-atlas 3, from the U.S. Census Bureau's boundaries, which the page of a store shows.
+    It is a shapely geometry in degrees (EPSG:4326). Source: us-atlas 3, made from the boundaries of
+    the U.S. Census Bureau; the viewer's page uses the same file.
     """
     import shapely
 
@@ -92,14 +94,14 @@ def land() -> Any:
     states = [
         shapely.Polygon(_ring(rings[0], arcs), [_ring(hole, arcs) for hole in rings[1:]])
         for state in topology["objects"]["states"]["geometries"]
-        if state["id"] not in ELSEWHERE
+        if state["id"] not in _EXCLUDED_FIPS
         for rings in ([state["arcs"]] if state["type"] == "Polygon" else state["arcs"])
     ]
     return shapely.union_all([shapely.make_valid(state) for state in states])
 
 
 def _land_by_row() -> dict[int, float]:
-    """Row of the cells -> how many cells' worth of land lie in it."""
+    """Return the area of land by row of cells, in cells."""
     import shapely
 
     outline = land()
@@ -114,7 +116,7 @@ def _land_by_row() -> dict[int, float]:
 
 
 def _patch(zoom: int, row: int) -> Tiles:
-    """Tiles in the middle of a row of cells."""
+    """Return neighbouring tiles in the middle of a row of cells."""
     middle = Span(1 << (CELL_ZOOM - 2), row, (1 << (CELL_ZOOM - 2)) + 1, row + 1)
     inside = middle.children(zoom - CELL_ZOOM)
     edge = min(1 << _PATCH_LEVELS, inside.bottom - inside.top)
@@ -124,9 +126,10 @@ def _patch(zoom: int, row: int) -> Tiles:
 
 
 def _arcs(topology: dict[str, Any]) -> list[list[list[float]]]:
-    """Lines of a TopoJSON file in degrees; it keeps them as steps on a grid of whole numbers.
+    """Return the lines of a TopoJSON file in degrees.
 
-    Source: The TopoJSON Format Specification, 2.1.3 and 2.1.4.
+    The file stores them as integer steps on a grid (The TopoJSON Format Specification, 2.1.3 and
+    2.1.4).
     """
     scale, origin = topology["transform"]["scale"], topology["transform"]["translate"]
     arcs = (np.cumsum(np.array(steps), axis=0) * scale + origin for steps in topology["arcs"])
@@ -134,9 +137,10 @@ def _arcs(topology: dict[str, Any]) -> list[list[list[float]]]:
 
 
 def _ring(indices: list[int], arcs: list[list[list[float]]]) -> list[list[float]]:
-    """A ring of arcs, each beginning where the one before ends; ~i is arc i backwards."""
+    """Join arcs to a ring of points; each arc begins where the one before it ends."""
     points: list[list[float]] = []
     for index in indices:
+        # A negative index ~i stands for arc i in reverse.
         arc = arcs[index] if index >= 0 else arcs[~index][::-1]
         points += arc[1:] if points else arc
     return points

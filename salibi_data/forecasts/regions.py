@@ -1,8 +1,8 @@
-"""What a variant's regions hold and what building it will take, before any catalog is asked.
+"""Predicts how many samples a variant's regions give, and the workload, without asking a catalog.
 
-Tiles are counted on the grid itself, after the guard between splits. How many of them a catalog can
-serve is assumed: the constants here and in :mod:`salibi_data.plans.sampling` say what and why.
-`salibi-data plan` then asks the catalog, and `salibi-data status` measures.
+Tiles are counted exactly, on the grid, after the guard between splits. The share of them that a
+catalog can serve is assumed; the constants here and in :mod:`salibi_data.plans.sampling` give the
+reasons. `salibi-data plan` asks the catalog, and `salibi-data status` measures a running build.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from salibi_data.catalog.scenes import Scene
 from salibi_data.catalog.variants import check_fit
-from salibi_data.forecasts.costs import Work
+from salibi_data.forecasts.costs import Workload
 from salibi_data.plans import sampling as lots
 from salibi_data.plans import splits
 from salibi_data.plans.estimate import Tally
@@ -30,72 +30,73 @@ if TYPE_CHECKING:
     from salibi_data.catalog.variant_rows import Region
     from salibi_data.catalog.variants import Variant
 
-FOUND_SHARE: Final = 0.95
-"""Of tiles on land, those for which all sensors are expected to have a scene; assumed.
+AVAILABLE_SHARE: Final = 0.95
+"""Share of the tiles on land for which every sensor has a scene; assumed.
 
-NAIP covers the continental U.S. whole, Sentinel-2 passes every five days, and Sentinel-1 every
-twelve, which 15 days around Sentinel-2's date hold. What is missing is NAIP where quads of one year
-do not meet, and Sentinel-1 where it skipped a pass.
+NAIP covers the whole continental U.S. Sentinel-2 passes every five days. Sentinel-1 passes every
+twelve days, which is within 15 days of Sentinel-2's date. Some tiles lack NAIP, where the quads of
+one year leave a gap, or Sentinel-1, where it skipped a pass.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegionForecast:
-    """What one region holds."""
+    """Number of tiles in one region."""
 
     region: Region
     num_candidates: int
-    """All its tiles at the base zoom."""
+    """Number of all tiles at the base zoom."""
     num_guarded: int
-    """Those that the guard between splits leaves."""
+    """Number of candidates outside the guard between splits."""
     num_available: int
-    """Those of them expected to be on land and to have all scenes."""
+    """Expected number of those that lie on land and have scenes of all sensors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What a variant's regions hold, and what there is to do to build it."""
+    """Number of tiles in a variant's regions, and the workload of building the variant."""
 
     regions: tuple[RegionForecast, ...]
     target_samples: int
-    work: Work
-    """Until the target has passed the filters: of the tiles, at most those available are read."""
+    """Number of samples that the variant asks for."""
+    workload: Workload
+    """Work until the target has passed the filters, or until no available tile is left."""
 
     @property
     def num_candidates(self) -> int:
-        """Tiles of all regions."""
+        """Number of tiles in all regions."""
         return sum(region.num_candidates for region in self.regions)
 
     @property
     def num_guarded(self) -> int:
-        """Those that the guard leaves."""
+        """Number of tiles outside the guard, in all regions."""
         return sum(region.num_guarded for region in self.regions)
 
     @property
     def num_available(self) -> int:
-        """Those expected to have all scenes."""
+        """Expected number of tiles with scenes of all sensors, in all regions."""
         return sum(region.num_available for region in self.regions)
 
     @property
     def margin(self) -> float:
-        """The margin over its own target."""
-        return self.margin_of(self.target_samples)
+        """Margin over the variant's own target; see :meth:`margin_over`."""
+        return self.margin_over(self.target_samples)
 
-    def margin_of(self, target: int) -> float:
-        """Samples expected if all were built, over a target: below 1 it is not reached."""
+    def margin_over(self, target: int) -> float:
+        """Return the samples expected of all tiles, divided by a target; below 1 is too few."""
         return self.num_available * lots.SURVIVING_SHARE / target
 
 
 def forecast(variant: Variant, catalog: Catalog) -> Forecast | None:
-    """What to expect of a variant; None where it has no regions or no target.
+    """Predict the samples and the workload of a variant; None if it has no regions or no target.
 
-    Bytes are those of :class:`~salibi_data.plans.estimate.Tally` on tiles drawn as a plan draws them, as
-    if one scene of each sensor's usual pixel covered every tile: quads of NAIP that meet within a
-    block are read once each, and come on top.
+    :class:`~salibi_data.plans.estimate.Tally` counts the bytes of tiles drawn as a plan draws them, as
+    if one scene of each sensor covered all of them at the sensor's usual pixel size. Where several
+    NAIP quads meet in a block, a build reads all of them, which is not counted.
 
     Args:
-        variant: what is to be built.
-        catalog: what from; it is not asked.
+        variant: variant to build.
+        catalog: sources to build from; no request is sent to it.
 
     Raises:
         UsageError: the catalog cannot give what the variant needs.
@@ -104,29 +105,30 @@ def forecast(variant: Variant, catalog: Catalog) -> Forecast | None:
     if variant.target_samples is None or not variant.regions:
         return None
     zoom, target = variant.base_zoom, variant.target_samples
-    # What a variant is called and aims at does not count: `small` shares what is counted of `full`.
-    regions, (x, y) = _counted(replace(variant, name="any", summary="", target_samples=None))
+    # The cache key leaves out name and target, so that `small` shares the count of `full`.
+    regions, (x, y) = _count_regions(replace(variant, name="any", summary="", target_samples=None))
     drawn = np.argsort(lots.lot(zoom, x, y))[: lots.num_read(target)]
     tiles = Tiles(zoom=zoom, x=x[drawn], y=y[drawn])
     return Forecast(
         regions=regions,
         target_samples=target,
-        work=work_of(variant, catalog, tiles, num_kept=target),
+        workload=estimate_workload(variant, catalog, tiles, num_samples=target),
     )
 
 
 @lru_cache(maxsize=8)
-def _counted(variant: Variant) -> tuple[tuple[RegionForecast, ...], NDArray[np.int64]]:
-    """What each region holds, and columns and rows of all available tiles, (2, N)."""
-    regions, columns = [], []
+def _count_regions(variant: Variant) -> tuple[tuple[RegionForecast, ...], NDArray[np.int64]]:
+    """Return the counts of each region, and x and y of all available tiles, shape (2, num)."""
+    regions, available_xy = [], []
     for region in variant.regions:
         span = region.span(variant.base_zoom)
         xy = np.stack(span.tiles(), axis=1)
         if variant.split_by == "blocks":
             xy = xy[splits.guarded(variant, *xy.T)]
-        # Land is taken to be in one piece, so that neighbours share what is read for them.
-        available = xy[: round(len(xy) * region.land_share * FOUND_SHARE)]
-        columns.append(available)
+        # The first tiles stand for the land: available tiles should be neighbours, as on a coast,
+        # because neighbours share what is read for them.
+        available = xy[: round(len(xy) * region.land_share * AVAILABLE_SHARE)]
+        available_xy.append(available)
         regions.append(
             RegionForecast(
                 region=region,
@@ -135,11 +137,20 @@ def _counted(variant: Variant) -> tuple[tuple[RegionForecast, ...], NDArray[np.i
                 num_available=len(available),
             )
         )
-    return tuple(regions), np.concatenate(columns).T
+    return tuple(regions), np.concatenate(available_xy).T
 
 
-def work_of(variant: Variant, catalog: Catalog, tiles: Tiles, *, num_kept: int) -> Work:
-    """What reading some tiles takes where one scene of each sensor covers them all."""
+def estimate_workload(
+    variant: Variant, catalog: Catalog, tiles: Tiles, *, num_samples: int
+) -> Workload:
+    """Estimate the work of reading tiles, as if one scene of each sensor covered all of them.
+
+    Args:
+        variant: variant to build.
+        catalog: sources to build from; no request is sent to it.
+        tiles: tiles to read.
+        num_samples: number of samples that the store will have.
+    """
     scenes = {
         name: Scene(
             id=name,
@@ -161,13 +172,13 @@ def work_of(variant: Variant, catalog: Catalog, tiles: Tiles, *, num_kept: int) 
             lost={},
         )
     )
-    return Work(
+    return Workload(
         num_read=len(tiles),
-        num_kept=num_kept,
+        num_samples=num_samples,
         num_files=tally.num_files.total(),
         num_warped_px=tally.num_warped_px.total(),
         source_bytes=tally.num_bytes.total(),
         source_requests=tally.num_requests.total(),
-        store_bytes=num_kept * variant.bytes_per_sample,
+        store_bytes=num_samples * variant.bytes_per_sample,
         read_usd=tally.summary()["usd"],
     )

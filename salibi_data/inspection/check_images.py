@@ -9,11 +9,12 @@ import numpy as np
 from salibi_data.store.schema import NODATA, StoreAttributes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
     from salibi_data.store.open import ManifestEntry, StoreFiles
+    from salibi_data.store.progress import Progress
 
 
 MAX_SHIFTED_SHARE: Final = 0.1
@@ -32,7 +33,7 @@ def check_images(
     files: StoreFiles,
     manifest: Mapping[str, ManifestEntry],
     attributes: StoreAttributes,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> Iterator[str]:
     """Read every sample of every modality; compare the nodata share, and zooms of one sensor.
 

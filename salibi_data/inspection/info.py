@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from salibi_data.plans.splits import leakage
-from salibi_data.store.open import StoreFiles, open_store
-from salibi_data.store.schema import SPLITS, StoreAttributes
+from salibi_data.store.open import StoreFiles
+from salibi_data.store.schema import SPLITS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,26 +72,3 @@ def _quartiles(values: NDArray[np.float32]) -> list[float | None]:
     if len(known) == 0:
         return [None, None, None]
     return [round(float(value), 4) for value in np.quantile(known, (0.25, 0.5, 0.75))]
-
-
-def figure_rows(
-    store: str | Path, *, num_samples: int = 4
-) -> tuple[StoreAttributes, dict[str, dict[str, NDArray[np.uint8]]]]:
-    """Samples spread evenly over the store.
-
-    Returns:
-        The store's attributes; and by tile (``zoom/column/row``) each modality's image as
-        stored, (bands, rows, columns).
-
-    Raises:
-        StoreError: no store is there.
-        StoreError: the attributes are damaged or of a newer schema.
-    """
-    group, attributes = open_store(store)
-    count = group["tile"].shape[0]
-    shares = (np.arange(min(num_samples, count)) + 0.5) / min(num_samples, count)
-    rows = {}
-    for position in (shares * count).astype(int).tolist():
-        tile = "/".join(str(value) for value in group["tile"][position].tolist())
-        rows[tile] = {name: group[name][position] for name in attributes.modalities}
-    return attributes, rows

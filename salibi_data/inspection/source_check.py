@@ -10,7 +10,7 @@ import numpy as np
 
 from salibi_data.builds.blocks import Block, make_samples
 from salibi_data.catalog.providers import Catalog, catalog_from_dict, load_catalog
-from salibi_data.catalog.search import resolve
+from salibi_data.catalog.search import resolve_catalog
 from salibi_data.catalog.variants import Variant, variant_from_dict
 from salibi_data.derived.provenance import NO_SOURCES_KEY
 from salibi_data.plans.picks import SceneChoice
@@ -19,9 +19,8 @@ from salibi_data.store.errors import UsageError
 from salibi_data.store.tiles import TileXYZ
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from salibi_data.store.open import StoreFiles
+    from salibi_data.store.progress import Progress
     from salibi_data.store.schema import StoreAttributes
 
 TOLERANCE_STEPS: Final = 1
@@ -48,7 +47,7 @@ def compare_with_sources(
     count: int,
     *,
     catalog: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Comparison:
     """Read ``count`` samples, spread evenly over the store, again from their sources.
 
@@ -123,7 +122,7 @@ def _differences(
 def _provider(name_or_path: str, kept: Any, where: str) -> Catalog:
     """Where the sources are now, with the rules by which they were read."""
     try:
-        found = resolve(load_catalog(name_or_path))
+        found = resolve_catalog(load_catalog(name_or_path))
     except UsageError as error:
         raise UsageError(
             f"the sources of {where} cannot be found: {error} Name the catalog's TOML file with "

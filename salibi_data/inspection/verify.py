@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +18,7 @@ from salibi_data.store.storage import is_url
 if TYPE_CHECKING:
     from pathlib import Path
 
-Progress = Callable[[int, int], None]
+    from salibi_data.store.progress import Progress
 
 _SHOWN: Final = 5
 _REMEDY: Final = {

@@ -1,1 +1,1 @@
-"""Where pixels lie, and how they are resampled, registered and stored."""
+"""Pixel arithmetic: resampling to tiles, units, registration; nothing here reads or writes files."""

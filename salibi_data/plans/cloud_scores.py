@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from salibi_data.pixels import warp as align
+from salibi_data.pixels import warp
 from salibi_data.sources.read import read_asset
 from salibi_data.store.errors import ReadError
 from salibi_data.store.filesystem import write_atomically
@@ -138,7 +138,7 @@ class CellClouds:
         source = read_asset(self._catalog, scene, mask.asset, product, bands, grid)
         if source is None:
             return np.full(grid.shape, _UNKNOWN, dtype=np.uint8)
-        classes = align.warp(source, grid, categorical=True)[0]
+        classes = warp.warp(source, grid, categorical=True)[0]
         cloudy = np.isin(classes, mask.cloudy)
         seen = np.where(cloudy, _CLOUDY, _CLEAR).astype(np.uint8)
         seen[np.isnan(classes)] = _UNKNOWN

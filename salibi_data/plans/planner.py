@@ -6,14 +6,15 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+from salibi_data.catalog.dates import Interval, parse_dates
 from salibi_data.catalog.providers import Catalog, load_catalog, with_grd
-from salibi_data.catalog.search import Finder, Interval, parse_dates, resolve
+from salibi_data.catalog.search import CatalogSearch, resolve_catalog
 from salibi_data.catalog.variants import Variant, check_fit, load_variant, used_assets
 from salibi_data.plans import areas, splits
 from salibi_data.plans.cloud_scores import CellClouds
@@ -26,9 +27,8 @@ from salibi_data.store.filesystem import ScratchFolder
 if TYPE_CHECKING:
     from salibi_data.catalog.scenes import Scene
     from salibi_data.plans.picks import CellSelection
+    from salibi_data.store.progress import Progress
     from salibi_data.store.tiles import Bounds, Tiles
-
-Progress = Callable[[int, int], None]
 
 
 class Scope(TypedDict, total=False):
@@ -79,12 +79,12 @@ def plan(
     """
     recipe, provider = fitted(variant, catalog, scope)
     asked = request(recipe, provider, scope)
-    provider = resolve(provider, progress=progress)
+    provider = resolve_catalog(provider, progress=progress)
     keeper = None if output is not None else ScratchFolder("salibi-plan-")
     path = Path(output or "") if keeper is None else keeper.path / "plan.parquet"
     searches = path.with_name(f".{path.name}.searches")
     needed = {name: used_assets(recipe, provider, name) for name in recipe.sensors}
-    finder = Finder(provider, searches, needed)
+    finder = CatalogSearch(provider, searches, needed)
     dates = scope.get("dates")
     interval = parse_dates(dates) if dates is not None else None
     area = _area(recipe, finder, scope)
@@ -167,7 +167,7 @@ def request(variant: Variant, catalog: Catalog, scope: Scope) -> dict[str, Any]:
 class _CellFinder:
     """Searches one cell, and counts what it finds."""
 
-    finder: Finder
+    finder: CatalogSearch
     tiles: Tiles
     dates: Interval | None
     counts: Counter[str]
@@ -188,7 +188,7 @@ def _chosen(
 ) -> CellSelection:
     scored = None
     if scope.get("max_cloud") is not None:
-        scored = CellClouds(catalog, tiles, find.finder.kept_in)
+        scored = CellClouds(catalog, tiles, find.finder.cache_folder)
     return choose(tiles, find, variant, catalog, cloudiness=scored)
 
 
@@ -198,7 +198,7 @@ def _target(variant: Variant, catalog: Catalog, scope: Scope) -> int | None:
     return None if narrowed or catalog.kind == "static" else variant.target_samples
 
 
-def _area(variant: Variant, finder: Finder, scope: Scope) -> areas.Area:
+def _area(variant: Variant, finder: CatalogSearch, scope: Scope) -> areas.Area:
     boxes: tuple[Bounds, ...] = ()
     if (bounds_lonlat := scope.get("bounds_lonlat")) is not None:
         boxes = (bounds_lonlat,)
@@ -217,7 +217,7 @@ def _area(variant: Variant, finder: Finder, scope: Scope) -> areas.Area:
     return area
 
 
-def _covered(variant: Variant, finder: Finder) -> areas.Area:
+def _covered(variant: Variant, finder: CatalogSearch) -> areas.Area:
     """A catalog on disk is its own region: all that its first chosen sensor covers."""
     import shapely
     from shapely.geometry import shape

@@ -21,9 +21,9 @@ from salibi_data.plans.picks import CellSelection
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from salibi_data.catalog.dates import Interval
     from salibi_data.catalog.providers import Catalog, Sensor
     from salibi_data.catalog.scenes import Scene
-    from salibi_data.catalog.search import Interval
     from salibi_data.catalog.variants import SelectionRule, Variant
     from salibi_data.store.tiles import Tiles
 

@@ -8,7 +8,6 @@ publishing is killed, readers have the release before, and running it again send
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -29,7 +28,7 @@ from salibi_data.store.storage import (
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-Progress = Callable[[int, int], None]
+    from salibi_data.store.progress import Progress
 
 _LAST: Final = (GROUP_NAME, MANIFEST_NAME)
 """Without these, whoever knows the folder of a release on its way cannot open it either."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from salibi_data.assembly.workspace import Workshop
 from salibi_data.assembly.writer import swap_in
@@ -20,7 +20,8 @@ from salibi_data.store.open import ManifestEntry, StoreFiles, parse_manifest
 from salibi_data.store.schema import MANIFEST_NAME
 from salibi_data.store.storage import parallel_map, read_blocks, translate_errors
 
-Progress = Callable[[int, int], None]
+if TYPE_CHECKING:
+    from salibi_data.store.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

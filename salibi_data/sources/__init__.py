@@ -1,1 +1,1 @@
-"""From a scene's files to pixels in physical units."""
+"""Reading of scenes: from files anywhere to pixels in physical units, with their position."""

@@ -1,4 +1,4 @@
-"""Which ranges of a file to ask for: near ones together, long ones in pieces."""
+"""Byte ranges of a file to request: near spans are joined, long ones split."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ if TYPE_CHECKING:
 ByteRange = tuple[int, int]
 """Offsets (start, stop) of bytes in a file."""
 
-GAP_BYTES: Final = 65_536
-"""Spans no further apart are fetched as one: a request costs more than so many bytes."""
-PIECE_BYTES: Final = 2_097_152
-"""Longer ones are fetched in pieces, side by side."""
+MAX_GAP_BYTES: Final = 65_536
+"""Longest gap between two spans fetched by one request; a second request would cost more."""
+MAX_REQUEST_BYTES: Final = 2_097_152
+"""Longest range of one request; longer ones are split and fetched in parallel."""
 
 
-def to_fetch(spans: Sequence[ByteRange]) -> list[ByteRange]:
-    """Pieces that hold all of these spans, in the file's order and without overlap."""
+def plan_requests(spans: Sequence[ByteRange]) -> list[ByteRange]:
+    """Return ranges that contain all of these spans, in the file's order and without overlap."""
     runs: list[ByteRange] = []
     for start, stop in sorted(spans):
-        if runs and start - runs[-1][1] <= GAP_BYTES:
+        if runs and start - runs[-1][1] <= MAX_GAP_BYTES:
             runs[-1] = (runs[-1][0], max(runs[-1][1], stop))
         else:
             runs.append((start, stop))
-    return [piece for run in runs for piece in _split(run)]
+    return [request for run in runs for request in _split(run)]
 
 
 def _split(run: ByteRange) -> list[ByteRange]:
-    """Pieces of about equal length, none longer than the limit."""
+    """Split a range into parts of about equal length, none longer than the limit."""
     start, stop = run
-    num = max(1, -(-(stop - start) // PIECE_BYTES))
+    num = max(1, -(-(stop - start) // MAX_REQUEST_BYTES))
     edges = [start + (stop - start) * i // num for i in range(num + 1)]
     return list(pairwise(edges))
 
 
-def cut(span: ByteRange, got: Mapping[ByteRange, bytes]) -> bytes:
-    """The bytes of ``span`` out of the pieces that hold it, which are in the file's order."""
+def extract(span: ByteRange, bodies: Mapping[ByteRange, bytes]) -> bytes:
+    """Cut the bytes of ``span`` out of the requested ranges' bodies, which are in the file's order."""
     start, stop = span
     return b"".join(
-        got[piece][max(0, start - piece[0]) : stop - piece[0]]
-        for piece in got
-        if piece[0] < stop and start < piece[1]
+        body[max(0, start - requested[0]) : stop - requested[0]]
+        for requested, body in bodies.items()
+        if requested[0] < stop and start < requested[1]
     )

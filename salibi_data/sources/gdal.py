@@ -1,4 +1,4 @@
-"""Opens rasters for reading, wherever they are: local files, http(s), and s3 through GDAL."""
+"""Open rasters for reading: local files and s3 through GDAL, http(s) through our own client."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from salibi_data.sources import rate_limits as limits
-from salibi_data.sources.http import HEADER_BYTES, RemoteFile, kind_of_status
+from salibi_data.sources import rate_limits
+from salibi_data.sources.http import HEADER_BYTES, RemoteFile, classify_status
 from salibi_data.sources.rate_limits import HttpSettings
 from salibi_data.store.errors import ReadError, ReadKind
 from salibi_data.store.redaction import redact
@@ -20,93 +20,108 @@ if TYPE_CHECKING:
 
 GDAL_OPTIONS: Final[Mapping[str, Any]] = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    # So many compressed bytes are fetched side by side; GDAL fetches the rest block after block.
+    # Compressed bytes up to this size are fetched in parallel, the rest block after block.
     "GDAL_MAX_RAW_BLOCK_CACHE_SIZE": str(256 * 2**20),
-    # All other warnings of GDAL reach Python's logging; a file's odd tags are not the user's worry.
+    # GDAL would also print to stderr; rasterio passes what matters to Python's logging.
     "CPL_LOG_ERRORS": "OFF",
 }
-"""Settings for reading COGs; see GDAL's "Configuration options"."""
+"""GDAL settings for reading COGs.
+
+Source: https://gdal.org/en/stable/user/configoptions.html
+"""
 
 _REOPENINGS: Final = 2
+"""Further openings of a remote file that GDAL could not decode."""
+
 Result = TypeVar("Result")
 
 
-def persistently(where: str, read: Callable[[], Result]) -> Result:
-    """Call ``read``, which opens ``where`` and reads from it; again after what may be passing.
+def read_with_retries(where: str, read: Callable[[], Result]) -> Result:
+    """Call ``read`` until it succeeds or a further attempt cannot help.
 
     A body of the right length may still be wrong, which shows only when GDAL decodes it: the file
-    is opened afresh, twice at most. Requests to s3 are GDAL's, so they are tried again here.
+    is opened again, twice at most. Requests to s3 are GDAL's own, so they are retried here.
+
+    Args:
+        where: local path or URL of the file.
+        read: function that opens the file and reads from it.
 
     Raises:
         ReadError: the last failure.
     """
     settings = HttpSettings.from_environment()
-    num = 0
+    num_failures = 0
     while True:
         try:
             return read()
         except ReadError as error:
-            failure, num = error, num + 1
-        limits.check(after=str(failure))
-        if num >= _attempts(where, failure.kind, settings):
+            failure, num_failures = error, num_failures + 1
+        rate_limits.check_deadline(after=str(failure))
+        if num_failures >= _max_attempts(where, failure.kind, settings):
             raise failure
-        limits.sleep(settings.backoff(num), after=str(failure))
+        rate_limits.sleep(settings.backoff(num_failures), after=str(failure))
 
 
-def _attempts(where: str, kind: ReadKind, settings: HttpSettings) -> int:
+def _max_attempts(where: str, kind: ReadKind, settings: HttpSettings) -> int:
     if "://" not in where:
         return 1
     if kind == "damaged":
         return 1 + _REOPENINGS
-    passing = kind in {"throttled", "server", "timeout", "connection"}
-    return settings.attempts if where.startswith("s3://") and passing else 1
+    # http(s) requests have been retried by our own client already.
+    is_transient = kind in {"throttled", "server", "timeout", "connection"}
+    return settings.attempts if where.startswith("s3://") and is_transient else 1
 
 
 @contextmanager
-def opened(
+def open_raster(
     where: str, *, signed: bool = False, requester_pays: bool = False, region: str | None = None
 ) -> Iterator[Any]:
-    """A rasterio dataset, open for the length of the block.
+    """Open a rasterio dataset for the length of the block.
 
     Args:
         where: local path, or unsigned http(s) or s3 URL.
-        signed: whether blobs of the Planetary Computer get a token.
+        signed: whether to sign requests for blobs of the Planetary Computer with a token.
         requester_pays: whether s3 may charge the reader, whose AWS credentials are used then.
-        region: of the s3 bucket, where it has to be named.
+        region: region of the s3 bucket, where the client has to name it.
 
     Raises:
-        ReadError: by the block's end at the latest, whatever it made of what it read.
+        ReadError: opening or reading failed. Failed requests of a read may be reported only at the
+            end of the block, so what was read must not be used before.
     """
     if where.startswith(("http://", "https://")):
-        with _through_remote(RemoteFile(where, signed=signed), where) as dataset:
+        with _open_remote(RemoteFile(where, signed=signed), where) as dataset:
             yield dataset
     elif where.startswith("s3://"):
         options = _s3_options(where, requester_pays, region)
-        with _by_gdal(f"/vsis3/{where[5:]}", options) as dataset:
+        with _open_with_gdal(f"/vsis3/{where[5:]}", options) as dataset:
             yield dataset
     else:
-        with _by_gdal(where, {}) as dataset:
+        with _open_with_gdal(where, {}) as dataset:
             yield dataset
 
 
 @contextmanager
-def usable(where: str, advice: str) -> Iterator[None]:
-    """Turn whatever GDAL cannot do with data that it could read into one error.
+def translate_gdal_errors(where: str, advice: str) -> Iterator[None]:
+    """Convert GDAL errors on readable data into one ReadError.
+
+    Args:
+        where: name of the file in the message.
+        advice: what the reader of the message can do.
 
     Raises:
-        ReadError: of kind ``unusable``, with ``where``, GDAL's reason and ``advice``.
+        ReadError: GDAL failed in the block; of kind ``unusable``.
     """
     problem = ""
     try:
         yield
     except _gdal_errors() as error:
-        problem = reason(error)
+        problem = describe_error(error)
     if problem:
         raise ReadError(f"{where} cannot be used: {problem}. {advice}", kind="unusable")
 
 
 def _gdal_errors() -> tuple[type[Exception], ...]:
-    """All that rasterio raises for GDAL: some of GDAL's errors pass through it as they are."""
+    """Return all exceptions that rasterio raises for GDAL; some of GDAL's own pass through it."""
     from rasterio._err import CPLE_BaseError
     from rasterio.errors import CRSError, RasterioError
 
@@ -114,20 +129,20 @@ def _gdal_errors() -> tuple[type[Exception], ...]:
 
 
 @contextmanager
-def _through_remote(file: RemoteFile, where: str) -> Iterator[Any]:
+def _open_remote(file: RemoteFile, where: str) -> Iterator[Any]:
     import rasterio
 
-    from salibi_data.sources.gdal_opener import OneFile
+    from salibi_data.sources.gdal_opener import SingleFileSystem
 
-    # GDAL sees a bare name: what it caches or complains about by name holds no address.
+    # GDAL sees only the file name, so that neither its cache nor its messages hold the address.
     name = re.sub(r"[^\w.-]", "_", redact(where).rsplit("/", 1)[-1]) or "raster"
-    container = OneFile(file, name)
+    container = SingleFileSystem(file, name)
     problem = ""
     try:
         with rasterio.Env(**GDAL_OPTIONS), rasterio.open(name, opener=container) as dataset:
             yield dataset
     except _gdal_errors() as error:
-        problem = reason(error)
+        problem = describe_error(error)
     if container.failure is not None:
         raise container.failure
     if problem:
@@ -136,7 +151,7 @@ def _through_remote(file: RemoteFile, where: str) -> Iterator[Any]:
 
 def _s3_options(where: str, requester_pays: bool, region: str | None) -> dict[str, str]:
     settings = HttpSettings.from_environment()
-    left_s = limits.remaining_s()
+    left_s = rate_limits.remaining_s()
     options = {
         "GDAL_HTTP_MAX_RETRY": str(int(settings.attempts)),
         "GDAL_HTTP_RETRY_DELAY": str(settings.backoff_s),
@@ -147,7 +162,7 @@ def _s3_options(where: str, requester_pays: bool, region: str | None) -> dict[st
         "GDAL_HTTP_MULTIPLEX": "YES",
         "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
         "GDAL_INGESTED_BYTES_AT_OPEN": str(HEADER_BYTES),
-        # Else GDAL remembers that an opening failed, and what a damaged body held.
+        # GDAL caches failed openings and damaged bodies, so a further attempt could not succeed.
         "CPL_VSIL_CURL_NON_CACHED": f"/vsis3/{where[5:]}",
     }
     if region is not None:
@@ -160,7 +175,7 @@ def _s3_options(where: str, requester_pays: bool, region: str | None) -> dict[st
 
 
 @contextmanager
-def _by_gdal(path: str, options: Mapping[str, str]) -> Iterator[Any]:
+def _open_with_gdal(path: str, options: Mapping[str, str]) -> Iterator[Any]:
     import rasterio
 
     problem = ""
@@ -168,43 +183,43 @@ def _by_gdal(path: str, options: Mapping[str, str]) -> Iterator[Any]:
         with rasterio.Env(**GDAL_OPTIONS, **options), rasterio.open(path) as dataset:
             yield dataset
     except _gdal_errors() as error:
-        problem = reason(error)
+        problem = describe_error(error)
     if problem:
         raise ReadError(problem, kind=_kind(path, problem))
 
 
 def _kind(path: str, problem: str) -> ReadKind:
-    """What GDAL's words mean: it tells of a status only in its message."""
-    # Names of scenes are full of figures that could be a status.
+    """Classify GDAL's message, the only place where it states an HTTP status."""
+    # Names of scenes contain digits that look like a status.
     name = path.rsplit("/", 1)[-1]
     text = problem.replace(path, "").replace(name, "").lower()
     if not path.startswith("/vsis3/"):
         return "missing" if "no such file" in text or "does not exist" in text else "damaged"
     status = re.search(r"code\D{0,4}(\d{3})\b", text)
     if status is not None:
-        return kind_of_status(int(status[1]))
-    for kind, words in _WORDS.items():
-        if any(word in text for word in words):
+        return classify_status(int(status[1]))
+    for kind, signs in _MESSAGE_SIGNS.items():
+        if any(sign in text for sign in signs):
             return kind
     return "damaged"
 
 
-_WORDS: Final[Mapping[ReadKind, tuple[str, ...]]] = {
+_MESSAGE_SIGNS: Final[Mapping[ReadKind, tuple[str, ...]]] = {
     "missing": ("does not exist", "nosuchkey", "nosuchbucket"),
     "forbidden": ("access denied", "accessdenied", "credential", "aws_access_key_id"),
     "throttled": ("slow down", "slowdown"),
     "timeout": ("timed out", "timeout", "too slow"),
     "connection": ("curl error", "connect", "resolve host", "bytes, expected"),
 }
-"""Signs in the messages of GDAL and curl, lower case; the first that fits counts."""
+"""Parts of messages of GDAL and curl, in lower case; the first kind that matches counts."""
 
 
-def reason(error: BaseException) -> str:
-    """GDAL's words in one line, the first cause first, without anything like a signature."""
-    words: list[str] = []
-    at: BaseException | None = error
-    while at is not None:
-        words.insert(0, " ".join(str(at).split()).rstrip(". "))
-        at = at.__cause__
-    text = ". ".join(dict.fromkeys(word for word in words if word))
+def describe_error(error: BaseException) -> str:
+    """Join the messages of GDAL's chain of errors to one line, root cause first, without secrets."""
+    messages: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        messages.insert(0, " ".join(str(cause).split()).rstrip(". "))
+        cause = cause.__cause__
+    text = ". ".join(dict.fromkeys(message for message in messages if message))
     return redact(text)[:200].rstrip(". ") or type(error).__name__

@@ -1,4 +1,4 @@
-"""A remote file as rasterio's opener interface asks for; imported where such a file is read.
+"""Adapter from a remote file to rasterio's opener interface; imported only where one is read.
 
 Source: rasterio 1.4, ``rasterio.abc``.
 """
@@ -19,52 +19,52 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-class OneFile(MultiByteRangeResourceContainer):  # type: ignore[misc]
-    """A file system of one remote file, as rasterio's opener interface asks for."""
+class SingleFileSystem(MultiByteRangeResourceContainer):  # type: ignore[misc]
+    """File system that holds one remote file."""
 
     def __init__(self, file: RemoteFile, name: str) -> None:
         self.file = file
         self.name = name
         self.failure: BaseException | None = None
-        """The first that befell a callback: GDAL takes note of the fact, but loses the error."""
+        """First exception in a callback: GDAL notices that a read failed, but loses the error."""
 
     def open(self, path: str, mode: str = "r", **_options: Any) -> _Cursor:
-        """A cursor of its own for every opening."""
+        """Return a new cursor."""
         if path != self.name or "r" not in mode or "+" in mode:
             raise FileNotFoundError(path)
         return _Cursor(self)
 
     def isfile(self, path: str) -> bool:
-        """Only the file itself: GDAL looks for sidecars, of which there are none."""
+        """Return whether it is the file itself: GDAL also looks for sidecar files."""
         return path == self.name
 
     def isdir(self, _path: str) -> bool:
-        """There are none."""
+        """Return False: there are no folders."""
         return False
 
     def ls(self, _path: str) -> list[str]:
-        """There is nothing to list."""
+        """Return an empty list: there are no folders."""
         return []
 
     def mtime(self, _path: str) -> int:
-        """Not known."""
+        """Return 0: the time of modification is unknown."""
         return 0
 
     def rm(self, path: str) -> None:
-        """Not allowed."""
+        """Refuse to remove a file."""
         raise PermissionError(path)
 
     def size(self, path: str) -> int:
-        """Bytes."""
+        """Return the file's size in bytes."""
         if path != self.name:
             raise FileNotFoundError(path)
         return self.file.size
 
 
 class _Cursor:
-    """The file object that GDAL reads. Its methods must not raise: nobody would see it."""
+    """File object that GDAL reads. Its methods must not raise: GDAL would drop the exception."""
 
-    def __init__(self, container: OneFile) -> None:
+    def __init__(self, container: SingleFileSystem) -> None:
         self._container = container
         self._position = 0
 
@@ -84,22 +84,22 @@ class _Cursor:
 
     def read(self, size: int = -1) -> bytes:
         file = self._container.file
-        wanted = file.size if size < 0 else size
-        found = self._safely(lambda: file.read_at(self._position, wanted))
-        self._position += len(found or b"")
-        return found or b""
+        num_bytes = file.size if size < 0 else size
+        body = self._record_failure(lambda: file.read_at(self._position, num_bytes)) or b""
+        self._position += len(body)
+        return body
 
     def get_byte_ranges(self, offsets: list[int], sizes: list[int]) -> list[bytes]:
         spans = [(start, start + size) for start, size in zip(offsets, sizes, strict=True)]
-        found = self._safely(lambda: self._container.file.read_spans(spans))
-        # There is no way to say "failed" without raising: zeros, and `opened` raises at its end.
-        return found if found is not None else [bytes(size) for size in sizes]
+        bodies = self._record_failure(lambda: self._container.file.read_spans(spans))
+        # The interface cannot report a failure: return zeros, and `open_raster` raises at its end.
+        return bodies if bodies is not None else [bytes(size) for size in sizes]
 
-    def _safely(self, read: Callable[[], Result]) -> Result | None:
+    def _record_failure(self, read: Callable[[], Result]) -> Result | None:
         if self._container.failure is not None:
             return None
         try:
             return read()
-        except BaseException as error:  # noqa: BLE001 - kept, and raised by `opened`
+        except BaseException as error:  # noqa: BLE001 - recorded, and raised by `open_raster`
             self._container.failure = error
             return None

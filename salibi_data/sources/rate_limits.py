@@ -1,4 +1,4 @@
-"""Bounds on asking other people's servers: settings, deadlines, and how many requests at a time."""
+"""Limits on requests to other people's servers: settings, deadlines, and parallel requests per host."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ _PREFIX: Final = "SALIBI_HTTP_"
 
 @dataclass(frozen=True, kw_only=True)
 class HttpSettings:
-    """How remote files are asked for. ``SALIBI_HTTP_<FIELD>`` in the environment overrides each."""
+    """Settings of requests for remote files; ``SALIBI_HTTP_<FIELD>`` in the environment overrides."""
 
     attempts: int = 8
-    """Requests for one range until it is given up."""
+    """Attempts to fetch one range before it is given up."""
     backoff_s: float = 0.5
-    """Mean of the first wait is half of this; every further one is twice as long."""
+    """Longest first wait after a failure; it doubles with every further one."""
     backoff_max_s: float = 60.0
+    """Longest wait after a failure."""
     connect_timeout_s: float = 15.0
+    """Seconds to establish a connection."""
     timeout_s: float = 30.0
-    """A connection that brings nothing for so long has stalled."""
+    """Seconds without any data after which a connection counts as stalled."""
     parallel: int = 16
-    """At most so many requests at a time to one host, by all workers of a cluster together; but
-    every process may have one."""
+    """Maximum of parallel requests to one host by all workers of a cluster; each process may always
+    have one."""
     retry_after_max_s: float = 900.0
-    """A host that asks to be left alone for longer is given up."""
+    """Longest pause that a host may ask for (``Retry-After``) before it is given up."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -48,44 +50,45 @@ class HttpSettings:
 
     @classmethod
     def from_environment(cls) -> HttpSettings:
-        """The defaults, with what the environment overrides.
+        """Return the defaults with the environment's overrides.
 
         Raises:
             UsageError: a variable is not a number above 0.
         """
-        found: dict[str, Any] = {}
+        overrides: dict[str, Any] = {}
         for field in fields(cls):
             name = f"{_PREFIX}{field.name.upper()}"
             text = os.environ.get(name)
             if text is None:
                 continue
             try:
-                found[field.name] = int(text) if isinstance(field.default, int) else float(text)
+                overrides[field.name] = int(text) if isinstance(field.default, int) else float(text)
             except ValueError:
                 raise UsageError(f"{name} is {text!r}; expected a number above 0.") from None
-        return cls(**found)
+        return cls(**overrides)
 
     def backoff(self, failures: int) -> float:
-        """Seconds to wait after so many failures: exponential with full jitter.
+        """Return the seconds to wait after a number of failures: exponential with full jitter.
 
-        Workers that failed together must not come back together; see Brooker, "Exponential
+        Workers that failed together must not retry together; see Brooker, "Exponential
         Backoff And Jitter", AWS Architecture Blog, 2015.
         """
         return random.uniform(0, min(self.backoff_max_s, self.backoff_s * 2.0 ** (failures - 1)))
 
 
 _END: ContextVar[tuple[float, float] | None] = ContextVar("salibi_deadline", default=None)
-"""(moment on the monotonic clock, seconds that were given) of the innermost deadline."""
+"""Earliest deadline in force: (moment on the monotonic clock, its seconds, for messages)."""
 
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Bound all reading inside, waits and retries included; of nested ones the earliest counts.
+    """Limit the time of all reading in the block, waits and retries included.
 
-    A body that trickles in is left within one stall time-out after the deadline.
+    Of nested deadlines the earliest counts. A body that arrives slowly may exceed it by one
+    ``timeout_s``.
 
     Raises:
-        ReadError: of kind ``timeout``, by whatever is being read when it passes.
+        ReadError: the deadline passed during a read; of kind ``timeout``.
     """
     end = (time.monotonic() + seconds, seconds)
     outer = _END.get()
@@ -97,13 +100,21 @@ def deadline(seconds: float) -> Iterator[None]:
 
 
 def remaining_s() -> float:
-    """Seconds until the deadline; infinite where there is none."""
+    """Return the seconds until the deadline; infinite where there is none."""
     end = _END.get()
     return math.inf if end is None else end[0] - time.monotonic()
 
 
-def check(wait_s: float = 0.0, *, after: str = "") -> None:
-    """Raise if the deadline has passed, or will have after a wait of ``wait_s``."""
+def check_deadline(wait_s: float = 0.0, *, after: str = "") -> None:
+    """Raise if the deadline has passed, or will have passed after a wait.
+
+    Args:
+        wait_s: seconds of the wait that is about to begin.
+        after: last failure, for the message.
+
+    Raises:
+        ReadError: of kind ``timeout``.
+    """
     end = _END.get()
     if end is not None and time.monotonic() + wait_s >= end[0]:
         reason = f" (last: {after})" if after else ""
@@ -111,21 +122,22 @@ def check(wait_s: float = 0.0, *, after: str = "") -> None:
 
 
 def sleep(seconds: float, *, after: str = "") -> None:
-    """Sleep, or raise at once if the deadline would pass meanwhile."""
-    check(seconds, after=after)
+    """Sleep, or raise at once if the deadline would pass before the end."""
+    check_deadline(seconds, after=after)
     time.sleep(seconds)
 
 
 class HostLimit:
-    """How many requests one process has at one host at a time: its share of the cluster's.
+    """Limit of one process's parallel requests to one host, adapted to how the host answers.
 
-    One more per round while all goes well, half as many when the host chokes: additive increase,
-    multiplicative decrease, as TCP does (Chiu and Jain, 1989).
+    It grows by one per round of successes and halves when the host is overloaded: additive
+    increase, multiplicative decrease, as in TCP. Source: Chiu and Jain, "Analysis of the increase
+    and decrease algorithms for congestion avoidance in computer networks" (1989).
     """
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self._allowed = max(1.0, most / 2)
+    def __init__(self, max_requests: int) -> None:
+        self.max_requests = max_requests
+        self._allowed = max(1.0, max_requests / 2)
         self._active = 0
         self._resumes_at = 0.0
         self._halved_at = 0.0
@@ -133,34 +145,39 @@ class HostLimit:
 
     @property
     def allowed(self) -> int:
-        """Requests allowed at a time at present."""
-        return int(min(self._allowed, self.most))
+        """Parallel requests allowed at present."""
+        return int(min(self._allowed, self.max_requests))
 
     def pause(self, seconds: float) -> None:
-        """Begin no request for so long, as the host asked."""
+        """Start no request for a number of seconds."""
         with self._changed:
             self._resumes_at = max(self._resumes_at, time.monotonic() + seconds)
 
     def acquire(self) -> float:
-        """Wait for a place; the moment it was given, for :meth:`release`."""
+        """Wait until a request may start; return the moment, for :meth:`release`."""
         with self._changed:
             while True:
                 pause_s = self._resumes_at - time.monotonic()
                 if pause_s <= 0 and self._active < self.allowed:
                     self._active += 1
                     return time.monotonic()
-                check(max(0.0, pause_s), after="waiting for the host")
+                check_deadline(max(0.0, pause_s), after="waiting for the host")
                 wait_s = min(remaining_s(), pause_s if pause_s > 0 else math.inf)
                 self._changed.wait(wait_s if math.isfinite(wait_s) else None)
 
     def release(self, since: float, *, choked: bool) -> None:
-        """Give the place back; ``choked``: the host refused, broke off or stalled."""
+        """Report the end of a request.
+
+        Args:
+            since: what :meth:`acquire` returned.
+            choked: whether the host refused, broke off or stalled.
+        """
         with self._changed:
             self._active -= 1
             if not choked:
-                self._allowed = min(float(self.most), self._allowed + 1 / self._allowed)
+                self._allowed = min(float(self.max_requests), self._allowed + 1 / self._allowed)
             elif since >= self._halved_at:
-                # Requests that were under way together fail together: that is one sign, not many.
+                # Requests in flight at the same time fail together: they count as one failure.
                 self._allowed = max(1.0, self._allowed / 2)
                 self._halved_at = time.monotonic()
             self._changed.notify_all()
@@ -168,51 +185,63 @@ class HostLimit:
 
 _limits: dict[str, HostLimit] = {}
 _shares: dict[str, float] = {}
-_tell: dict[str, Callable[[str, float], None]] = {}
+_pause_listeners: dict[str, Callable[[str, float], None]] = {}
 _limits_lock: Final = threading.Lock()
 
 
-def host_limit(host: str, most: int) -> HostLimit:
-    """The limit that all requests of this process to one host share.
+def host_limit(host: str, max_requests: int) -> HostLimit:
+    """Return the limit that all requests of this process to one host share.
 
     Args:
-        host: its name, with the port if it has one.
-        most: requests at a time by all processes that work together.
+        host: name of the host, with the port if it has one.
+        max_requests: parallel requests by all processes of a cluster.
     """
     with _limits_lock:
-        own = max(1, int(most * min(1.0, sum(_shares.values())))) if _shares else most
+        own = max_requests
+        if _shares:
+            own = max(1, int(max_requests * min(1.0, sum(_shares.values()))))
         limit = _limits.setdefault(host, HostLimit(own))
-        limit.most = own
+        limit.max_requests = own
         return limit
 
 
-def set_share(who: str, share: float | None) -> None:
-    """Let this process have a share (0..1) of the requests, for a worker in it; None: it ended."""
+def set_share(worker: str, share: float | None) -> None:
+    """Give this process a share of the cluster's requests on behalf of a worker in it.
+
+    Args:
+        worker: address of the worker; the shares of several workers add up.
+        share: between 0 and 1; None when the worker ends.
+    """
     with _limits_lock:
         if share is None:
-            _shares.pop(who, None)
+            _shares.pop(worker, None)
         else:
-            _shares[who] = share
+            _shares[worker] = share
 
 
-def tell_pauses(who: str, tell: Callable[[str, float], None] | None) -> None:
-    """Call ``tell`` with (host, seconds) for every pause that a host asks for; None: no longer."""
+def set_pause_listener(worker: str, listener: Callable[[str, float], None] | None) -> None:
+    """Call a function with (host, seconds) for every pause that a host asks for.
+
+    Args:
+        worker: address of the worker that listens.
+        listener: function that may be called from any thread; None removes it.
+    """
     with _limits_lock:
-        if tell is None:
-            _tell.pop(who, None)
+        if listener is None:
+            _pause_listeners.pop(worker, None)
         else:
-            _tell[who] = tell
+            _pause_listeners[worker] = listener
 
 
-def hold(host: str, seconds: float) -> None:
-    """Begin no request to a host for so long, in this process."""
+def pause_here(host: str, seconds: float) -> None:
+    """Start no request to a host for a number of seconds, in this process."""
     host_limit(host, HttpSettings.from_environment().parallel).pause(seconds)
 
 
-def pause(host: str, seconds: float) -> None:
-    """As :func:`hold`, and in all processes that work together."""
-    hold(host, seconds)
+def pause_everywhere(host: str, seconds: float) -> None:
+    """Start no request to a host for a number of seconds, in all processes of a cluster."""
+    pause_here(host, seconds)
     with _limits_lock:
-        listeners = list(_tell.values())
-    for tell in listeners:
-        tell(host, seconds)
+        listeners = list(_pause_listeners.values())
+    for listener in listeners:
+        listener(host, seconds)

@@ -1,9 +1,11 @@
-"""Tokens for the Planetary Computer's blobs: asked for once, shared, renewed in time.
+"""Access tokens for the Planetary Computer's blobs: requested once, shared, renewed in time.
 
-The provider limits how often a token may be asked for, and the SDK caches per process only, so
-many workers would be throttled. One :class:`Broker` asks for all: this process's own, or, for the
-workers of a Dask cluster on which :func:`share` was called, the scheduler's. Tokens live in memory.
-https://planetarycomputer.microsoft.com/docs/concepts/sas/
+The provider limits how often tokens may be requested, and its SDK caches them per process only, so
+many workers would be throttled. One :class:`Broker` requests for all threads: this process's own, or
+the scheduler's for the workers of a Dask cluster (see
+:func:`salibi_data.sources.dask_plugins.share_tokens`). Tokens are kept in memory only.
+
+Source: https://planetarycomputer.microsoft.com/docs/concepts/sas/
 """
 
 from __future__ import annotations
@@ -14,25 +16,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 from urllib.parse import parse_qs, urlsplit
 
-from salibi_data.sources import rate_limits as limits
+from salibi_data.sources import rate_limits
 from salibi_data.store.errors import ReadError
 from salibi_data.store.redaction import redact
 
-if TYPE_CHECKING:
-    from distributed import Client
-
 MIN_INTERVAL_S: Final = 16.0
-"""One container's token is never asked for more often, whoever wants it."""
+"""Least time between two requests for one container's token."""
 _MARGIN: Final = 0.2
-_MARGIN_MAX_S: Final = 600.0
-_ASK_TIMEOUT_S: Final = 30.0
+"""Share of a token's lifetime left when it is renewed."""
+_MAX_MARGIN_S: Final = 600.0
+_REQUEST_TIMEOUT_S: Final = 30.0
 _ATTEMPTS: Final = 5
 _BLOB_DOMAIN: Final = ".blob.core.windows.net"
 _PUBLIC_HOST: Final = "ai4edatasetspublicassets.blob.core.windows.net"
-"""Thumbnails that need no token."""
+"""Host of thumbnails, which need no token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,28 +40,32 @@ class Token:
     """A shared access signature for one container."""
 
     secret: str = field(repr=False)
+    """Query string that signs a URL."""
     fresh_until: float
-    """On this process's monotonic clock; a newer token should be got from then on."""
+    """Moment from which on it should be renewed, on this process's monotonic clock."""
     expires_at: float
-    """On this process's monotonic clock."""
+    """Moment of expiry, on this process's monotonic clock."""
 
     @property
     def digest(self) -> str:
-        """Names the token without giving it away."""
+        """Short hash that identifies the token without revealing it."""
         return hashlib.sha256(self.secret.encode()).hexdigest()[:16]
 
 
 class TokenSource(Protocol):
-    """Whoever gives tokens."""
+    """Object that provides tokens: a broker, or a client of one."""
 
     def token(self, account: str, container: str, rejected: str | None = None) -> Token:
-        """A token that is not the one with digest ``rejected``."""
+        """Return a token other than the one with digest ``rejected``, if there is one."""
 
 
 def container_of(href: str) -> tuple[str, str] | None:
-    """Storage account and container of an href that needs a token, by the SDK's rules.
+    """Return storage account and container of an href that needs a token, by the SDK's rules.
 
-    Only hosts in Azure's blob domain without a port are signed, and only where no signature is.
+    Only hosts in Azure's blob domain without a port need one, and no href that is signed already.
+
+    Raises:
+        ReadError: the href names no blob; of kind ``unusable``.
     """
     parts = urlsplit(href.rstrip("/"))
     if not parts.netloc.endswith(_BLOB_DOMAIN) or parts.netloc == _PUBLIC_HOST:
@@ -75,17 +79,17 @@ def container_of(href: str) -> tuple[str, str] | None:
 
 
 def sign(href: str, token: Token) -> str:
-    """The href with its token: never store, print or log it."""
+    """Return the href with its token. Never store, print or log it."""
     return f"{href}{'&' if '?' in href else '?'}{token.secret}"
 
 
-def token(account: str, container: str, rejected: str | None = None) -> Token:
-    """The token to use now, from the Dask scheduler where tokens are shared, else from the SDK.
+def get_token(account: str, container: str, rejected: str | None = None) -> Token:
+    """Return the current token, from the Dask scheduler where tokens are shared, else from the SDK.
 
     Args:
         account: storage account.
-        container: in it.
-        rejected: digest of the token that was refused; a newer one is got unless there is one.
+        container: container in the account.
+        rejected: digest of a token that the host refused; a newer one is requested unless known.
 
     Raises:
         ReadError: of kind ``token``, or ``timeout`` if the deadline passes.
@@ -93,63 +97,73 @@ def token(account: str, container: str, rejected: str | None = None) -> Token:
     return _source.token(account, container, rejected)
 
 
-def ask_planetary_computer(account: str, container: str) -> tuple[str, datetime]:
-    """A new token and its expiry, from the unmodified SDK; one request, not retried.
+def request_token(account: str, container: str) -> tuple[str, datetime]:
+    """Request a new token through the provider's SDK, once; return it with its expiry.
 
     Raises:
-        ReadError: of kind ``token``; ``unusable`` where asking again is in vain.
+        ReadError: of kind ``token``, or ``unusable`` where another request cannot help.
     """
     import requests
     from planetary_computer import sas
     from planetary_computer.settings import Settings
 
-    # The SDK hands its last token out again until a minute before its end, refused or not.
+    # The SDK would return its last token until a minute before expiry, even if it was refused.
     sas.TOKEN_CACHE.pop(f"{Settings.get().sas_url}/{account}/{container}", None)
     try:
         answer = sas.get_token(account, container, retry_total=0)
     except requests.HTTPError as error:
         status = error.response.status_code if error.response is not None else 0
-        again = status in {408, 429} or status >= 500  # noqa: PLR2004
-        problem, kind = f"HTTP {status}", "token" if again else "unusable"
+        is_transient = status in {408, 429} or status >= 500  # noqa: PLR2004
+        problem, kind = f"HTTP {status}", "token" if is_transient else "unusable"
     except requests.exceptions.RetryError:
         problem, kind = "the service is throttled or down", "token"
     except requests.ConnectionError:
         problem, kind = "the service cannot be reached", "token"
     except (requests.RequestException, ValueError) as error:
-        # The message of a parser quotes what it could not parse: perhaps a token.
+        # A parser's message quotes the text that it could not parse, which may be a token.
         problem, kind = f"the answer is not a token ({type(error).__name__})", "token"
     else:
         return answer.token, answer.expiry.astimezone(UTC)
     raise ReadError(problem, kind="token" if kind == "token" else "unusable")
 
 
-Ask = Callable[[str, str], tuple[str, datetime]]
+TokenRequest = Callable[[str, str], tuple[str, datetime]]
+"""Function from (account, container) to (token, expiry)."""
 
 
 @dataclass(kw_only=True)
 class _Container:
-    """What is known of one container's token; ``changed`` guards all of it."""
+    """State of one container's token; ``changed`` guards all fields."""
 
     changed: threading.Condition = field(default_factory=threading.Condition)
     token: Token | None = None
-    asking: bool = False
-    next_ask: float = 0.0
+    """Last token that the service gave."""
+    requesting: bool = False
+    """Whether a thread is requesting a token at present."""
+    next_request: float = 0.0
+    """Moment from which on the next request is allowed, on the monotonic clock."""
     num_answers: int = 0
     error: ReadError | None = None
+    """Error of the last request, if it failed."""
 
     @property
-    def fatal(self) -> bool:
-        """Whether asking again is in vain."""
+    def is_hopeless(self) -> bool:
+        """Whether another request cannot help."""
         return self.error is not None and self.error.kind == "unusable"
 
 
 class Broker:
-    """Asks for tokens: one at a time per container, never too often, always before they expire."""
+    """Requests tokens: one request at a time per container, rate-limited, before they expire.
+
+    Args:
+        request: function that requests a new token.
+        min_interval_s: least time between two requests for one container.
+    """
 
     def __init__(
-        self, ask: Ask = ask_planetary_computer, *, min_interval_s: float = MIN_INTERVAL_S
+        self, request: TokenRequest = request_token, *, min_interval_s: float = MIN_INTERVAL_S
     ) -> None:
-        self._ask = ask
+        self._request = request
         self._min_interval_s = min_interval_s
         self._containers: dict[tuple[str, str], _Container] = {}
         self._lock = threading.Lock()
@@ -158,29 +172,30 @@ class Broker:
         return f"Broker({len(self._containers)} containers)"
 
     def token(self, account: str, container: str, rejected: str | None = None) -> Token:
-        """See :func:`token`."""
+        """See :func:`get_token`."""
         with self._lock:
-            known = self._containers.setdefault((account, container), _Container())
+            state = self._containers.setdefault((account, container), _Container())
         problem, num_errors = "", 0
-        with known.changed:
+        with state.changed:
             while True:
-                usable = _usable(known, rejected)
-                if usable is not None:
-                    return usable
-                seen = known.num_answers
-                wait_s = known.next_ask - time.monotonic()
-                if not known.asking and wait_s <= 0:
-                    self._renew(known, account, container)
+                token = _usable_token(state, rejected)
+                if token is not None:
+                    return token
+                num_answers = state.num_answers
+                wait_s = state.next_request - time.monotonic()
+                if not state.requesting and wait_s <= 0:
+                    self._renew(state, account, container)
                 else:
-                    limits.check(0.0 if known.asking else wait_s, after=problem)
-                    patience = min(limits.remaining_s(), _ASK_TIMEOUT_S if known.asking else wait_s)
-                    known.changed.wait(patience)
-                if known.num_answers == seen:
+                    least_s = 0.0 if state.requesting else wait_s
+                    rate_limits.check_deadline(least_s, after=problem)
+                    timeout_s = _REQUEST_TIMEOUT_S if state.requesting else wait_s
+                    state.changed.wait(min(rate_limits.remaining_s(), timeout_s))
+                if state.num_answers == num_answers:
                     continue
-                if known.error is None and known.token is not None:
-                    return known.token  # the service may stand by the one that was refused
-                problem, num_errors = str(known.error), num_errors + 1
-                if num_errors >= _ATTEMPTS or known.fatal:
+                if state.error is None and state.token is not None:
+                    return state.token  # the service may insist on the token that was refused
+                problem, num_errors = str(state.error), num_errors + 1
+                if num_errors >= _ATTEMPTS or state.is_hopeless:
                     break
         raise ReadError(
             f"no token for container {container} of {account}: {problem}. Wait a little and run "
@@ -188,54 +203,58 @@ class Broker:
             kind="token",
         )
 
-    def _renew(self, known: _Container, account: str, container: str) -> None:
-        """Ask, without holding the lock meanwhile, and note what came."""
-        known.asking, known.next_ask = True, time.monotonic() + self._min_interval_s
-        known.changed.release()
+    def _renew(self, state: _Container, account: str, container: str) -> None:
+        """Request a token, with the lock released meanwhile, and record the answer."""
+        state.requesting, state.next_request = True, time.monotonic() + self._min_interval_s
+        state.changed.release()
         try:
-            answer = _within(_ASK_TIMEOUT_S, self._ask, account, container)
+            answer = _request_within(_REQUEST_TIMEOUT_S, self._request, account, container)
         finally:
-            known.changed.acquire()
-            known.asking = False
-        known.num_answers += 1
+            state.changed.acquire()
+            state.requesting = False
+        state.num_answers += 1
         if isinstance(answer, ReadError):
-            known.error = answer
+            state.error = answer
         else:
-            known.error = None
-            known.token = self._dated(*answer)
-        known.changed.notify_all()
+            state.error = None
+            state.token = self._to_token(*answer)
+        state.changed.notify_all()
 
-    def _dated(self, secret: str, expiry: datetime) -> Token:
+    def _to_token(self, secret: str, expiry: datetime) -> Token:
         now = time.monotonic()
         life_s = (expiry - datetime.now(UTC)).total_seconds()
-        margin_s = min(_MARGIN * life_s, _MARGIN_MAX_S)
-        # No sooner than the next may be asked for, though this machine's clock be wrong.
+        margin_s = min(_MARGIN * life_s, _MAX_MARGIN_S)
+        # If this machine's clock is wrong, a new token may look expired: do not request another one
+        # before the minimal interval is over.
         fresh_s = max(life_s - margin_s, self._min_interval_s)
         return Token(
             secret=secret, fresh_until=now + fresh_s, expires_at=now + max(life_s, fresh_s)
         )
 
 
-def _usable(known: _Container, rejected: str | None) -> Token | None:
-    """The token, unless it was refused, or should be renewed and can be."""
-    token, now = known.token, time.monotonic()
+def _usable_token(state: _Container, rejected: str | None) -> Token | None:
+    """Return the token, unless it was refused, or is due for renewal and can be renewed now."""
+    token, now = state.token, time.monotonic()
     if token is None or token.digest == rejected:
         return None
     if now < token.fresh_until:
         return token
-    waiting = known.asking or now < known.next_ask
-    return token if waiting and now < token.expires_at else None
+    must_wait = state.requesting or now < state.next_request
+    return token if must_wait and now < token.expires_at else None
 
 
-def _within(
-    seconds: float, ask: Ask, account: str, container: str
+def _request_within(
+    seconds: float, request: TokenRequest, account: str, container: str
 ) -> tuple[str, datetime] | ReadError:
-    """The answer, or the error: the SDK waits for ever, so it waits in a thread of its own."""
+    """Request a token; return it, or the error.
+
+    The SDK has no time-out, so it runs in a thread of its own, which is abandoned if it hangs.
+    """
     answers: list[tuple[str, datetime] | Exception] = []
 
     def run() -> None:
         try:
-            answers.append(ask(account, container))
+            answers.append(request(account, container))
         except Exception as error:  # noqa: BLE001 - handed to the thread that waits
             answers.append(error)
 
@@ -250,33 +269,22 @@ def _within(
     return answer
 
 
-_own: Broker = Broker()
-_source: TokenSource = _own
+_broker: Broker = Broker()
+_source: TokenSource = _broker
 
 
-def use(source: TokenSource) -> TokenSource:
-    """Have :func:`token` ask ``source`` from now on; gives the one it asked until now."""
-    global _own, _source
-    before = _source
-    _own, _source = (source if isinstance(source, Broker) else _own), source
-    return before
+def set_token_source(source: TokenSource) -> TokenSource:
+    """Make :func:`get_token` use ``source`` from now on; return the previous source."""
+    global _broker, _source
+    previous = _source
+    _broker, _source = (source if isinstance(source, Broker) else _broker), source
+    return previous
 
 
-def own_broker() -> Broker:
-    """The broker of this process, whomever it asks at present.
+def process_broker() -> Broker:
+    """Return this process's broker, whether or not it is the source in use.
 
-    Two would ask too often: each knows of its own requests alone.
+    A process must have only one: a broker counts its own requests alone, so two together would
+    exceed the provider's limit.
     """
-    return _own
-
-
-def share(client: Client) -> None:
-    """Let one process, the scheduler's, ask for the tokens of all workers of a Dask cluster.
-
-    Workers that join later are included. Calling it again changes nothing. The scheduler's
-    environment must have this package, and ``PC_SDK_SUBSCRIPTION_KEY`` where one is used.
-    """
-    from salibi_data.sources.dask_plugins import TokenBroker, TokenClient
-
-    client.register_plugin(TokenBroker(), name="salibi-token-broker")
-    client.register_plugin(TokenClient(), name="salibi-token-client")
+    return _broker

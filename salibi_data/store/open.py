@@ -262,14 +262,13 @@ def open_group(location: str) -> zarr.Group:
     """Open a Zarr group for reading single samples: see :class:`ShardStorage`.
 
     What is read of a release over the network is kept on disk if the environment asks for it
-    (:mod:`salibi_data.store.disk_cache`).
+    (:mod:`salibi_data.store.zarr_storage`).
 
     Raises:
         StoreError: there is none, it is damaged, or it cannot be reached.
         UsageError: a URL of a scheme that is not read, or with a password or query.
     """
-    from salibi_data.store.disk_cache import CachedRelease, cache_from_environment
-    from salibi_data.store.zarr_storage import ShardStorage
+    from salibi_data.store.zarr_storage import CachedRelease, ShardStorage, cache_from_environment
 
     files = StoreFiles.at(location, timeout=SAMPLE_TIMEOUT)
     storage = files.zarr_storage()

@@ -12,6 +12,7 @@ Fields are described by their metadata, which :func:`option` sets:
 ``minimum``        least value
 ``maximum``        greatest value
 ``above``          bound that a value must exceed
+``below``          bound that a value must not reach
 ``choices``        names that a text is one of: a collection, which may change at run time
 ``help``, ``unit``  what a person reads of it
 =================  ==============================================================================
@@ -28,6 +29,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from functools import cache
+from math import inf
 from reprlib import Repr
 from types import NoneType, UnionType
 from typing import (
@@ -125,6 +127,15 @@ def check_record(record: Any) -> None:
             check(getattr(record, name), None)
         except Exception as error:
             raise _explained(error, name) from error
+
+
+def expectation(kind: Any, name: str) -> str:
+    """What a field takes, in the words of the errors."""
+    hint, (each,) = _hints(kind)[name], [each for each in fields(kind) if each.name == name]
+    limits = _range_words(each.metadata)
+    if (choices := each.metadata.get("choices")) is not None:
+        return _choice_words(choices).replace("one of", "some of" if get_args(hint) else "one of")
+    return f"{_words(hint)} {limits}".strip()
 
 
 def shown(value: Any) -> str:
@@ -283,9 +294,8 @@ def _check_limits(value: Any, hint: Any, limits: Mapping[str, Any], suffix: str)
         if value not in choices:
             raise _MisfitError(value, _choice_words(choices), suffix)
     elif type(value) in (int, float) and not (
-        limits.get("minimum", -sys.float_info.max) <= value
-        and value <= limits.get("maximum", sys.float_info.max)
-        and ("above" not in limits or value > limits["above"])
+        limits.get("minimum", -inf) <= value <= limits.get("maximum", inf)
+        and limits.get("above", -inf) < value < limits.get("below", inf)
     ):
         raise _MisfitError(value, f"{_words(hint)} {_range_words(limits)}", suffix)
 
@@ -355,9 +365,17 @@ def _choice_words(choices: Collection[Any]) -> str:
 
 
 def _range_words(limits: Mapping[str, Any]) -> str:
-    low, high, above = (limits.get(name) for name in ("minimum", "maximum", "above"))
-    if above is not None:
-        return f"above {above:g}" + ("" if high is None else f", {high:g} at most")
-    if low is not None and high is not None:
-        return f"from {low:g} to {high:g}"
-    return f"of {low:g} or more" if high is None else f"of {high:g} or less"
+    bounds = {
+        name: str(limits[name]) if isinstance(limits[name], int) else f"{limits[name]:g}"
+        for name in ("minimum", "above", "maximum", "below")
+        if name in limits
+    }
+    if bounds.keys() == {"minimum", "maximum"}:
+        return f"from {bounds['minimum']} to {bounds['maximum']}"
+    words = {
+        "minimum": "of {} or more",
+        "above": "above {}",
+        "maximum": "{} at most",
+        "below": "below {}",
+    }
+    return ", ".join(words[name].format(bound) for name, bound in bounds.items())

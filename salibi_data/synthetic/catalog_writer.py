@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +18,7 @@ from salibi_data.synthetic.frame import COLUMNS, ROWS, area_bounds_lonlat
 from salibi_data.synthetic.staging import staging_folder
 
 if TYPE_CHECKING:
+    from salibi_data.store.progress import Progress
     from salibi_data.synthetic.frame import Bounds
 
 SAMPLE_BOUNDS_LONLAT: Final = area_bounds_lonlat(COLUMNS, ROWS)
@@ -30,7 +31,6 @@ GENERATOR_VERSION: Final = 1
 COLLECTIONS: Final = ("naip", "sentinel-1-rtc", "sentinel-2-l2a")
 
 Json = dict[str, Any]
-ReportProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ def write_sample_catalog(
     directory: Path,
     *,
     seed: int = 0,
-    progress: ReportProgress | None = None,
+    progress: Progress | None = None,
     columns: int = COLUMNS,
     rows: int = ROWS,
     processes: int = 2,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +30,7 @@ from salibi_data.synthetic.stac_catalog import LICENCE
 from salibi_data.synthetic.staging import staging_folder
 
 if TYPE_CHECKING:
+    from salibi_data.store.progress import Progress
     from salibi_data.synthetic.ground.landscape import Landscape
 
 GENERATOR_VERSION: Final = 1
@@ -91,7 +92,7 @@ def write_labelled_sample(
     directory: Path,
     *,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     num_train: int = 26,
     num_validation: int = 8,
     num_test: int = 26,
@@ -168,9 +169,7 @@ def _tasks(folder: Path, seed: int, num_per_class: Mapping[str, int]) -> Iterato
             number += 1
 
 
-def _run(
-    tasks: list[_Task], processes: int, progress: Callable[[int, int], None] | None
-) -> list[dict[str, int]]:
+def _run(tasks: list[_Task], processes: int, progress: Progress | None) -> list[dict[str, int]]:
     """Run the tasks, in worker processes if there are several; results in the order of tasks."""
     report = progress or (lambda _done, _total: None)
     if processes <= 1:

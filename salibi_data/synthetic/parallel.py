@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
+    from salibi_data.store.progress import Progress
     from salibi_data.synthetic.frame import Frame
     from salibi_data.synthetic.ground.landscape import Landscape
     from salibi_data.synthetic.sensors.acquisitions import Quad
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 _POLL_S: Final = 0.25
 
 Json = dict[str, Any]
-ReportProgress = Callable[[int, int], None]
 
 
 def render_scenes(
@@ -26,7 +26,7 @@ def render_scenes(
     frame: Frame,
     *,
     seed: int,
-    progress: ReportProgress | None,
+    progress: Progress | None,
     processes: int,
 ) -> list[Json]:
     """Draw the landscape of a seed and write the images of all its scenes.
@@ -74,7 +74,7 @@ def render_scenes(
 class _StepCounter:
     """Counts steps and reports each."""
 
-    def __init__(self, report: ReportProgress, num_steps: int) -> None:
+    def __init__(self, report: Progress, num_steps: int) -> None:
         self.num_done, self.num_steps, self.report = 0, num_steps, report
 
     def step(self) -> None:

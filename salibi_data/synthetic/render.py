@@ -84,12 +84,14 @@ def render_quad(
     return flights
 
 
-def conditions_at(landscape: Landscape, moment: datetime, sun: optics.Sun) -> optics.Conditions:
+def conditions_at(
+    landscape: Landscape, moment: datetime, sun: optics.Sun
+) -> optics.ViewingConditions:
     """Return sun and canopy cover of a landscape at one moment."""
     cover = optics.mean_canopy_cover(
         landscape, year=moment.year, day_of_year=moment.timetuple().tm_yday
     )
-    return optics.Conditions(sun=sun, cover=cover)
+    return optics.ViewingConditions(sun=sun, cover=cover)
 
 
 def _blocks(grid: RasterGrid, size_px: int) -> Iterator[tuple[GroundWindow, tuple[slice, slice]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -18,7 +18,7 @@ from salibi_data.viewer.site import INDEX_HTML, Site
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-Progress = Callable[[int, int], None]
+    from salibi_data.store.progress import Progress
 
 STAMP: Final = ".salibi-export.json"
 """Name of the file that records the store and options of an export."""

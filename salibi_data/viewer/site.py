@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data.store.version import __version__
+from salibi_data.store import __version__
 from salibi_data.viewer.samples import SAMPLES_PER_FILE, as_json, encode_columns, split_names
 from salibi_data.viewer.tiles import LOSSLESS, TileRenderer
 

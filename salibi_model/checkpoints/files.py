@@ -20,10 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from salibi_data.store import __version__
 from salibi_data.store.errors import UsageError
 from salibi_data.store.filesystem import write_atomically
 from salibi_data.store.redaction import first_line
-from salibi_data.store.version import __version__
 from salibi_model.checkpoints.description import (
     COPY_AGAIN,
     FORMAT_VERSION,

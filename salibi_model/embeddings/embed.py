@@ -6,7 +6,7 @@ written.
 
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,9 +15,10 @@ from typing import Any, Final
 import torch
 import zarr
 
+from salibi_data.store import __version__
 from salibi_data.store.errors import UsageError
 from salibi_data.store.filesystem import file_sha256, hold_lock
-from salibi_data.store.version import __version__
+from salibi_data.store.progress import Progress
 from salibi_model.checkpoints.files import WEIGHTS_NAME, model_folder
 from salibi_model.checkpoints.load import load
 from salibi_model.embeddings.encode import Part, read_ahead
@@ -28,7 +29,7 @@ from salibi_model.embeddings.table import write_table
 from salibi_model.embeddings.writer import (
     TABLE_NAME,
     EmbeddingFolder,
-    Progress,
+    ModalityProgress,
     read_shape,
     rows_per_part,
 )
@@ -37,8 +38,6 @@ from salibi_model.models.config import ModelConfig
 
 FORMAT_VERSION: Final = 1
 """Version of the layout that is written."""
-
-OnImage = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +67,7 @@ def embed(
     batch_size: int = 16,
     device: str | torch.device = "cpu",
     workers: int = 2,
-    on_image: OnImage | None = None,
+    on_image: Progress | None = None,
     **choices: Any,
 ) -> EmbeddingResult:
     """Embed all images of ``inputs``; run again after a stop, it goes on where it was.
@@ -130,7 +129,9 @@ def embed(
 class _Pace:
     """How work is divided, and telling how far it is."""
 
-    def __init__(self, batch_size: int, workers: int, total: int, on_image: OnImage | None) -> None:
+    def __init__(
+        self, batch_size: int, workers: int, total: int, on_image: Progress | None
+    ) -> None:
         self.batch_size, self.workers = batch_size, workers
         self._total, self._on_image = total, on_image
         self._done = 0
@@ -167,14 +168,14 @@ def _embed_modality(
             if len(part) == limit:
                 writer.add(rows, *part.take())
                 rows += limit
-                folder.commit(name, Progress(images=num_images, rows=rows))
+                folder.commit(name, ModalityProgress(images=num_images, rows=rows))
             pace.advance(1)
     if len(part):
         last = part.take()
         writer.add(rows, *last)
         rows += len(last[0])
     writer.finish(rows)
-    folder.commit(name, Progress(images=capacity, rows=rows, complete=True))
+    folder.commit(name, ModalityProgress(images=capacity, rows=rows, complete=True))
 
 
 def _most_tokens(model: PretrainModel, sources: Sequence[Source]) -> int:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32, Shaped, UInt8
 
 from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
-from salibi_model.models.compatibility import STORED, is_stored
+from salibi_model.models.compatibility import STORED, has_identity_scale
 
 LINEAR: Final = "linear"
 """Units of radar power (gamma0, sigma0) before the logarithm."""
@@ -79,7 +79,7 @@ def to_stored(
     observed = np.ones(values.shape, np.bool_) if valid is None else valid
     if units == STORED:
         return _as_stored(values, observed, modality)
-    if values.dtype == np.uint8 and is_stored(modality):
+    if values.dtype == np.uint8 and has_identity_scale(modality):
         return np.where(observed, np.maximum(values, 1), modality.nodata).astype(np.uint8)
     physical = values.astype(np.float64)
     if units == LINEAR:

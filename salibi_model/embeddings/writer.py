@@ -48,7 +48,7 @@ Tokens = Float32[np.ndarray, "rows tokens dim"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class ModalityProgress:
     """How far a modality is."""
 
     images: int = 0
@@ -77,7 +77,7 @@ class EmbeddingFolder:
         self.building = out.with_name(f"{out.name}.building")
         self._identity = json.loads(json.dumps(identity))
         self._state = self.building / "progress.json"
-        self._progress: dict[str, Progress] = {}
+        self._progress: dict[str, ModalityProgress] = {}
         if out.exists():
             self._check_complete()
         elif self._state.exists():
@@ -93,9 +93,9 @@ class EmbeddingFolder:
         """The group, while it is in the making."""
         return self.building / "result"
 
-    def progress(self, modality: str) -> Progress:
+    def progress(self, modality: str) -> ModalityProgress:
         """How far a modality is."""
-        return self._progress.get(modality, Progress())
+        return self._progress.get(modality, ModalityProgress())
 
     def writer(self, modality: str, capacity: int, attributes: Mapping[str, Any]) -> "Writer":
         """Make or open a modality's group; ``capacity`` is the most rows that it can have."""
@@ -105,7 +105,7 @@ class EmbeddingFolder:
             shutil.rmtree(self.result / modality, ignore_errors=True)
         return Writer(self.result / modality, capacity, attributes)
 
-    def commit(self, modality: str, progress: Progress) -> None:
+    def commit(self, modality: str, progress: ModalityProgress) -> None:
         """Take note of what is on the disk."""
         self._progress[modality] = progress
         content = {
@@ -143,7 +143,8 @@ class EmbeddingFolder:
             content = json.loads(self._state.read_text(encoding="utf-8"))
             theirs = content["identity"]
             progress = {
-                name: read_record(Progress, images) for name, images in content["progress"].items()
+                name: read_record(ModalityProgress, images)
+                for name, images in content["progress"].items()
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(

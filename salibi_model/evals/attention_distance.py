@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from salibi_data.store.errors import StoreError, UsageError
+from salibi_data.store.progress import Progress
 from salibi_model.checkpoints.load import load
 from salibi_model.data.store import SampleStore, check_agreement
 from salibi_model.models.scale_alibi import ScaleAlibi
@@ -226,7 +227,7 @@ def attention_reach(
     split: str = "validation",
     num_samples: int = 4,
     device: str | torch.device = "cpu",
-    on_sample: Callable[[int, int], None] = lambda _done, _total: None,
+    on_sample: Progress = lambda _done, _total: None,
 ) -> AttentionReport:
     """Measure how far each head of a model looks on the samples of a store.
 

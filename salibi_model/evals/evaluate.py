@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from salibi_data.store.errors import StoreError, UsageError
+from salibi_data.store.progress import StageProgress
 from salibi_data.store.redaction import redact
 from salibi_model.checkpoints.load import load
 from salibi_model.evals.datasets.inputs import UnfitError, bands_for, modalities_for
@@ -20,11 +21,11 @@ from salibi_model.evals.datasets.labelled import LabelledImages, open_all
 from salibi_model.evals.features import Frozen, FrozenModel, MeanColour, untrained
 from salibi_model.evals.knn import KnnOptions
 from salibi_model.evals.metrics import Score, interval, key, measure
-from salibi_model.evals.probes import Options, Progress, method_of, outcomes_of
+from salibi_model.evals.probes import Options, method_of, outcomes_of
 from salibi_model.evals.results import Results
 from salibi_model.evals.segmentation import SegmentOptions
 from salibi_model.models.base import PretrainModel
-from salibi_model.models.compatibility import far_gsd
+from salibi_model.models.compatibility import gsd_mismatch
 
 METRICS: Mapping[str, tuple[str, ...]] = {
     "classification": ("accuracy",),
@@ -73,7 +74,7 @@ def evaluate(
     recorded: Mapping[str, Any] | None = None,
     device: str | torch.device = "cpu",
     batch_size: int = 32,
-    on_progress: Progress = lambda _done, _total, _note: None,
+    on_progress: StageProgress = lambda _done, _total, _note: None,
     on_skip: Callable[[str], None] = lambda _why: None,
 ) -> list[Score]:
     """Measure a model's frozen features by one method.
@@ -182,7 +183,7 @@ def _warn_of_unusual(shown: Frozen, told: set[str]) -> None:
     if not isinstance(shown, FrozenModel):
         return
     name, notes = shown.data.name, []
-    if far := far_gsd(shown.model.config, shown.encoder, shown.gsd_m):
+    if far := gsd_mismatch(shown.model.config, shown.encoder, shown.gsd_m):
         notes.append(f"{name}: {far} for figures that the training speaks for.")
     if small := shown.enlarged_from:
         was, now = (f"{rows} x {cols} px" for rows, cols in (small, shown.shape))
@@ -246,7 +247,7 @@ class _Run:
         label: str,
         frozen: Frozen,
         scale: float,
-        on_progress: Progress,
+        on_progress: StageProgress,
         on_skip: Callable[[str], None],
     ) -> list[Score]:
         """Give the rows of one encoder on one data set at one scale, computed if need be."""

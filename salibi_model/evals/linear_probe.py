@@ -17,6 +17,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from salibi_data.store.errors import UsageError
+from salibi_data.store.progress import Progress
 from salibi_model.evals.metrics import label_counts, measure
 
 REGULARISATIONS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
@@ -113,7 +114,7 @@ def choose_linear(
     *,
     num_classes: int,
     device: str | torch.device = "cpu",
-    on_fit: Callable[[int, int], None] | None = None,
+    on_fit: Progress | None = None,
 ) -> LinearProbe:
     """Fit a probe per regularisation and give the best one on the validation split.
 

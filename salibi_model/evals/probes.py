@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from salibi_data.store.progress import StageProgress
 from salibi_model.evals.features import Features, Frozen, FrozenModel, features
 from salibi_model.evals.knn import KnnOptions, knn_predict
 from salibi_model.evals.linear_probe import LinearOptions, choose_linear
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from salibi_model.evals.datasets.labelled import Split
 
 Options = KnnOptions | LinearOptions | SegmentOptions
-Progress = Callable[[int, int, str], None]
-"""Called with (done, total) and what is being done."""
 
 
 def method_of(options: Options) -> str:
@@ -32,7 +31,7 @@ def method_of(options: Options) -> str:
 
 
 def outcomes_of(
-    frozen: Frozen, options: Options, batch_size: int, on_progress: Progress
+    frozen: Frozen, options: Options, batch_size: int, on_progress: StageProgress
 ) -> tuple[Outcomes, dict[str, Any]]:
     """Give what came out for each test sample, and what the method chose by itself.
 
@@ -79,7 +78,7 @@ def outcomes_of(
 
 
 def _segmented(
-    frozen: Frozen, options: SegmentOptions, batch_size: int, on_progress: Progress
+    frozen: Frozen, options: SegmentOptions, batch_size: int, on_progress: StageProgress
 ) -> Outcomes:
     num_classes = len(frozen.data.classes)
     words = f" {frozen.data.name} {frozen.encoder}"
@@ -101,7 +100,7 @@ def _pair(seen: Features) -> tuple[np.ndarray, np.ndarray]:
     return seen.vectors, seen.labels
 
 
-def _counter(on_progress: Progress, total: int, note: str) -> Callable[[int], None]:
+def _counter(on_progress: StageProgress, total: int, note: str) -> Callable[[int], None]:
     done = 0
 
     def advance(count: int) -> None:

@@ -1,6 +1,6 @@
 """What a model makes of the patches, or of whole modalities, that it does not see."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from salibi_data.store.errors import StoreError, UsageError
+from salibi_data.store.progress import Progress
 from salibi_data.store.schema import Modality
 from salibi_model.checkpoints.load import load
 from salibi_model.data.store import SampleStore, check_agreement
@@ -92,7 +93,7 @@ def reconstruct(
     seed: int = 0,
     device: str | torch.device = "cpu",
     batch_size: int = 8,
-    on_sample: Callable[[int, int], None] | None = None,
+    on_sample: Progress | None = None,
 ) -> ReconstructionReport:
     """Mask samples of a split, or hide whole modalities, and predict what is hidden.
 
@@ -230,7 +231,9 @@ def _predict(
         values, valid, hidden = flat, flat.bool(), ~flat.bool()  # nothing is known of it
         if name in images:
             stored = patchify(images[name], model.config.patch_px)
-            values, valid, hidden = model.truth(name, stored, masks[name].removed, grid)
+            values, valid, hidden = model.reconstruction_target(
+                name, stored, masks[name].removed, grid
+            )
         if model.config.normalise_patches:
             mean, variance = patch_statistics(values, valid)
             guess, flat = guess * variance.sqrt() + mean, mean.expand_as(guess)

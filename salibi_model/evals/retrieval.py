@@ -12,6 +12,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from salibi_data.store.errors import StoreError, UsageError
+from salibi_data.store.progress import Progress
 from salibi_data.store.schema import Modality
 from salibi_model.checkpoints.load import load
 from salibi_model.data.store import SampleStore, check_agreement
@@ -68,7 +69,7 @@ def retrieval(
     device: str | torch.device = "cpu",
     batch_size: int = 16,
     seed: int = 0,
-    on_sample: Callable[[int, int], None] | None = None,
+    on_sample: Progress | None = None,
 ) -> RetrievalReport:
     """Look up each image of a split among the images of every other modality.
 

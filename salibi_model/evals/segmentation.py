@@ -16,6 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from salibi_data.store.errors import UsageError
+from salibi_data.store.progress import Progress
 from salibi_model.evals.datasets.labelled import Split
 from salibi_model.evals.features import Frozen
 from salibi_model.evals.metrics import UNLABELLED, pixel_counts
@@ -170,7 +171,7 @@ def fit_head(
     *,
     num_classes: int,
     device: str | torch.device = "cpu",
-    on_step: Callable[[int, int], None] | None = None,
+    on_step: Progress | None = None,
 ) -> SegmentationHead:
     """Train a head; the same seed gives the same one on the same CPU.
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from salibi_data.store import __version__
 from salibi_data.store.errors import UsageError
 from salibi_data.store.filesystem import file_sha256, remove_partials, write_atomically
 from salibi_data.store.redaction import name_only
-from salibi_data.store.version import __version__
 from salibi_model.checkpoints.files import (
     CONFIG_NAME,
     WEIGHTS_NAME,

@@ -1,4 +1,4 @@
-"""What every architecture offers: a loss to be trained on, and embeddings to be used."""
+"""Interface of every architecture: a loss for training, and embeddings for use."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,26 +14,32 @@ from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
 from salibi_model.models.config import ModelConfig
 from salibi_model.nn.alibi import patch_centres
-from salibi_model.nn.attention import BACKENDS
+from salibi_model.nn.backends import BACKENDS
 from salibi_model.nn.layers import Attention
 from salibi_model.nn.masking import Mask
 from salibi_model.nn.patches import patch_grid
 
-Ratio = float | Float[Tensor, " batch"]
+GsdRatio = float | Float[Tensor, " batch"]
+"""Ground size of a pixel over that of a base-zoom pixel: one number, or one per sample."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
-    """What the contrastive loss compares, of one modality."""
+class ContrastiveVectors:
+    """Vectors of one modality that the contrastive loss compares with those of others."""
 
     vectors: Float[Tensor, "batch dim"]
-    """On the unit sphere, one per sample."""
+    """Unit vectors, one per sample."""
     observed: Bool[Tensor, " batch"]
-    """Of which samples the encoder saw anything but nodata; the others are not compared."""
+    """True where the encoder saw anything but nodata; other samples are not compared."""
 
 
 class PretrainModel(nn.Module, ABC):
-    """Base of the architectures; a subclass encodes whole images and defines the loss."""
+    """Base of the architectures; a subclass encodes whole images and defines the loss.
+
+    A model whose loss compares samples also gives that loss in two stages, for a batch that is
+    taken in parts: :meth:`separate_losses` of each part, then :meth:`contrastive_losses` of the
+    vectors of all parts.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -45,44 +51,59 @@ class PretrainModel(nn.Module, ABC):
         images: Mapping[str, Shaped[Tensor, "batch _ _ _"]],
         masks: Mapping[str, Mask],
         gsd_scale: Float[Tensor, " batch"] | None = None,
-        row_gradients: Mapping[str, Float[Tensor, "batch dim"]] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Give the pre-training loss and its parts.
+        """Compute the pre-training loss and its parts.
 
         Args:
             images: per modality (B, C, H, W) in the store's units (0..255, 0 = nodata). A batch
                 may lack modalities.
-            masks: per modality of the batch, the patches kept and removed.
-            gsd_scale: per sample, the ground size of its pixels over what the modalities' GSD
-                ratios say, as of images that were cropped and enlarged; ``None``: 1.
-            row_gradients: where these images are part of a larger contrastive batch, the gradient
-                of its loss by :meth:`contrasted_rows`. The contrastive loss is then left out, and
-                ``surrogate`` stands for it: its gradient by the weights is what these images add.
+            masks: kept and removed patches per modality of the batch.
+            gsd_scale: factor on the modalities' GSD ratios per sample, other than 1 for images
+                that were cropped and enlarged; ``None``: 1.
 
         Returns:
             ``loss``, the sum to minimise, and its parts by name.
         """
 
-    def contrasted_rows(
+    def separate_losses(
         self,
         images: Mapping[str, Shaped[Tensor, "batch _ _ _"]],
         masks: Mapping[str, Mask],
         gsd_scale: Float[Tensor, " batch"] | None = None,
-    ) -> dict[str, Rows]:
-        """Give what the contrastive loss compares, per modality; nothing where there is none."""
+    ) -> tuple[dict[str, Float[Tensor, ""]], dict[str, ContrastiveVectors]]:
+        """Compute the losses that do not compare samples, and the vectors of the one that does.
+
+        Arguments are those of :meth:`forward`.
+
+        Returns:
+            ``loss`` and its parts without the contrastive loss; and the vectors to compare, per
+            modality, empty for a model without a contrastive loss.
+        """
+        return self(images, masks, gsd_scale), {}
+
+    def contrastive_vectors(
+        self,
+        images: Mapping[str, Shaped[Tensor, "batch _ _ _"]],
+        masks: Mapping[str, Mask],
+        gsd_scale: Float[Tensor, " batch"] | None = None,
+    ) -> dict[str, ContrastiveVectors]:
+        """Compute only the vectors of :meth:`separate_losses`, without reconstruction."""
         del images, masks, gsd_scale
         return {}
 
-    def contrast(self, rows: Mapping[str, Rows]) -> dict[str, Float[Tensor, ""]]:
-        """Give the parts of the contrastive loss, by name, of this process's ``rows``.
+    def contrastive_losses(
+        self, vectors: Mapping[str, ContrastiveVectors]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Compare this process's vectors with those of all processes, which pass equally many.
 
-        All processes' rows take part in it; each gives as many.
+        Returns:
+            The parts of the contrastive loss by name; their sum is to be minimised.
         """
-        del rows
+        del vectors
         return {}
 
-    def monitors(self) -> dict[str, Float[Tensor, ""]]:
-        """Give what is worth a column of ``metrics.csv`` besides the losses."""
+    def extra_metrics(self) -> dict[str, Float[Tensor, ""]]:
+        """Give values for ``metrics.csv`` besides the losses, by column."""
         return {}
 
     def num_tokens(self, images: Mapping[str, Tensor]) -> dict[str, int]:
@@ -98,11 +119,11 @@ class PretrainModel(nn.Module, ABC):
         self,
         images: Shaped[Tensor, "batch bands height width"],
         modality: str,
-        gsd_ratio: Ratio | None = None,
+        gsd_ratio: GsdRatio | None = None,
         *,
-        gsd_m: Ratio | None = None,
+        gsd_m: GsdRatio | None = None,
     ) -> tuple[Float[Tensor, "batch tokens dim"], Float[Tensor, "batch dim"]]:
-        """Encode whole images of one modality, of any size and ground sample distance.
+        """Encode whole images of one modality, of any size and ground sample distance (GSD).
 
         Args:
             images: values in the store's units (0..255, 0 = nodata); they are normalised here
@@ -122,22 +143,22 @@ class PretrainModel(nn.Module, ABC):
             UsageError: no such modality, or images or distances that do not fit it.
         """
         spec = self.config[modality]
-        images = self._checked_images(images, spec)
+        images = self._check_images(images, spec)
         if gsd_m is not None:
             if gsd_ratio is not None:
                 raise UsageError("give gsd_ratio or gsd_m, not both.")
-            gsd_ratio = self.config.ground_ratio(_positive("gsd_m", gsd_m, len(images)))
+            gsd_ratio = self.config.ground_ratio(_read_positive("gsd_m", gsd_m, len(images)))
         ratio = spec.gsd_ratio if gsd_ratio is None else gsd_ratio
-        ratio = _positive("gsd_ratio", ratio, len(images))
+        ratio = _read_positive("gsd_ratio", ratio, len(images))
         return self._encode_whole(images, modality, ratio)
 
     def project(
         self, embedding: Float[Tensor, "batch dim"], modality: str
     ) -> Float[Tensor, "batch dim"]:
-        """Bring an embedding to the unit sphere where modalities are comparable.
+        """Map embeddings to unit vectors that can be compared across modalities.
 
-        Retrieval uses this: the contrastive loss aligns it, and only it, between modalities. A
-        model without that loss gives the embedding's direction.
+        Retrieval uses this: the contrastive loss aligns these vectors, and nothing else, between
+        modalities. A model without that loss gives the embedding's direction.
         """
         self.config[modality]
         return F.normalize(embedding.float(), dim=-1)
@@ -156,26 +177,29 @@ class PretrainModel(nn.Module, ABC):
             if isinstance(module, Attention):
                 module.backend = backend
 
-    def _scaled_ratio(self, modality: str, gsd_scale: Tensor | None) -> Ratio:
-        """A modality's own GSD ratio, or one per sample where images were cropped and enlarged."""
-        ratio = self.config[modality].gsd_ratio
-        return ratio if gsd_scale is None else ratio * gsd_scale
-
     def centres(
-        self, grid: tuple[int, int], gsd_ratio: Ratio, device: torch.device
+        self, grid: tuple[int, int], gsd_ratio: GsdRatio, device: torch.device
     ) -> Float[Tensor, "#batch tokens 2"]:
-        """Place an image's patches in the ground frame, or in its own where GSDs are ignored."""
+        """Compute the centres of an image's patches, in base-zoom patches on the ground.
+
+        Without ``gsd_scaling`` distances are in the image's own patches: the ratio counts as 1.
+        """
         ratio = gsd_ratio if self.config.gsd_scaling else 1.0
         return patch_centres(grid, ratio, device=device).reshape(-1, grid[0] * grid[1], 2)
 
-    def _checked_images(self, images: Tensor, spec: Modality) -> Tensor:
-        """Images that fit the modality, of a type that the weights can be multiplied with."""
+    def _scaled_gsd_ratio(self, modality: str, gsd_scale: Tensor | None) -> GsdRatio:
+        """Give a modality's own GSD ratio, or one per sample where images were cropped."""
+        ratio = self.config[modality].gsd_ratio
+        return ratio if gsd_scale is None else ratio * gsd_scale
+
+    def _check_images(self, images: Tensor, spec: Modality) -> Tensor:
+        """Refuse images that do not fit the modality; give others in the weights' type."""
         fits = isinstance(images, Tensor) and images.ndim == 4 and images.numel()  # noqa: PLR2004
         if not fits or images.shape[1] != len(spec.bands):
-            came = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+            actual = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
             raise UsageError(
                 f"modality {spec.name!r} has the bands {', '.join(spec.bands)}: expected a tensor "
-                f"(batch, {len(spec.bands)}, height, width), got {came}."
+                f"(batch, {len(spec.bands)}, height, width), got {actual}."
             )
         if images.is_complex() or images.dtype == torch.bool:
             raise UsageError(f"images are {images.dtype}; expected numbers 0..255 as stored.")
@@ -189,30 +213,30 @@ class PretrainModel(nn.Module, ABC):
 
     @abstractmethod
     def _encode_whole(
-        self, images: Tensor, modality: str, gsd_ratio: Ratio
+        self, images: Tensor, modality: str, gsd_ratio: GsdRatio
     ) -> tuple[Tensor, Tensor]:
-        """Give tokens (B, N, D) and embedding (B, D) of checked images."""
+        """Compute tokens (B, N, D) and embedding (B, D) of checked images."""
 
 
-def _positive(name: str, value: Any, batch: int) -> Ratio:
+def _read_positive(name: str, value: Any, batch: int) -> GsdRatio:
     """Read a ratio or distance: one finite number above 0, or one for each image."""
     try:
         values = torch.as_tensor(value, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError):
         values = torch.tensor(torch.nan)
-    each = values.ndim > 0
     if values.shape not in ((), (batch,)) or not bool(((values > 0) & values.isfinite()).all()):
         raise UsageError(
             f"{name} is {value!r}; expected a finite number above 0, or one for each of the {batch} "
             "images."
         )
-    return values if each else float(value)
+    return values if values.ndim > 0 else float(value)
 
 
-def untouched(module: nn.Module) -> Float[Tensor, ""]:
-    """Give zero, as a function of all the module's parameters.
+def zero_loss(module: nn.Module) -> Float[Tensor, ""]:
+    """Compute zero as a function of all the module's parameters.
 
-    Added to a loss, it gives gradients of zero to parts that a batch did not use, so that the
-    processes of a group agree on which gradients there are.
+    Added to a loss, it gives gradients of zero to parts that a batch did not use.
+    DistributedDataParallel waits for a gradient of every parameter; see ``find_unused_parameters``,
+    https://pytorch.org/docs/stable/generated/torch.nn.parallel.DistributedDataParallel.html
     """
     return torch.stack([0.0 * parameter.sum() for parameter in module.parameters()]).sum()

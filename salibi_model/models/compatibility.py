@@ -93,12 +93,12 @@ def check_gsd(config: ModelConfig, modality: str, gsd_m: float, *, any_gsd: bool
     """
     if not (math.isfinite(gsd_m) and gsd_m > 0):
         raise UsageError(f"the ground sample distance is {gsd_m} m; expected a number above 0.")
-    far = None if any_gsd else far_gsd(config, modality, gsd_m)
+    far = None if any_gsd else gsd_mismatch(config, modality, gsd_m)
     if far is not None:
         raise UsageError(f"{far}, take another modality, or allow any (--any-gsd; any_gsd=True).")
 
 
-def far_gsd(config: ModelConfig, modality: str, gsd_m: float) -> str | None:
+def gsd_mismatch(config: ModelConfig, modality: str, gsd_m: float) -> str | None:
     """Say how far a ground sample distance is from those of the training, and what is near.
 
     Returns:
@@ -123,7 +123,7 @@ def trained_gsd_m(config: ModelConfig, modality: str) -> float | None:
     return None if base_m is None else base_m * config[modality].gsd_ratio
 
 
-def is_stored(modality: Modality) -> bool:
+def has_identity_scale(modality: Modality) -> bool:
     """Whether physical values and stored ones are the same: offset 0, scale 1."""
     return all(scale == 1 for scale in modality.scale) and not any(modality.offset)
 
@@ -144,7 +144,9 @@ def _check_bands(expected: Modality, bands: tuple[str, ...]) -> None:
 
 
 def _check_units(expected: Modality, units: str) -> None:
-    if units.lower() == STORED or (units.lower() == expected.units.lower() and is_stored(expected)):
+    if units.lower() == STORED or (
+        units.lower() == expected.units.lower() and has_identity_scale(expected)
+    ):
         return
     if units.lower() == expected.units.lower():
         formula = ", ".join(

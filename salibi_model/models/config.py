@@ -1,14 +1,13 @@
-"""What a model is: its size, its modalities, and what it is trained to do.
+"""Describe a model: its size, its modalities, and its objectives.
 
 Every ablation is a field here: a baseline differs from Scale-ALiBi in configuration, not in code.
+The module needs no PyTorch, so that ``--help`` can list what it defines.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
-
-from jaxtyping import Float
-from torch import Tensor
+from typing import Any, Protocol, runtime_checkable
 
 from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
@@ -51,6 +50,14 @@ SIZES: Mapping[str, Size] = {
     "large": Size(dim=1024, depth=24, num_heads=16, decoder_dim=512),
 }
 """``base`` is that of the paper; ``tiny`` trains on two CPU cores in minutes."""
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """A number or a tensor."""
+
+    def __truediv__(self, other: float, /) -> Any:
+        """Divide each value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +114,7 @@ class ModelConfig:
         return self.modalities[0]
 
     @property
-    def contrasted(self) -> tuple[tuple[str, str], ...]:
+    def contrastive_pairs(self) -> tuple[tuple[str, str], ...]:
         """Pairs of the contrastive loss: neighbours in order first, then the others."""
         if "contrastive" not in self.objectives:
             return ()
@@ -136,8 +143,14 @@ class ModelConfig:
         """Depth of the SAR encoder and of the joint encoder."""
         return max(1, self.size.depth // 2)
 
-    def ground_ratio(self, gsd_m: float | Float[Tensor, " batch"]) -> float | Tensor:
-        """Give the GSD ratio of images of ``gsd_m`` metres per pixel, one number or one per image.
+    def ground_ratio(self, gsd_m: Divisible) -> Any:
+        """Give the GSD ratio of images of ``gsd_m`` metres per pixel.
+
+        Args:
+            gsd_m: one number, or a tensor (B,) with one per image.
+
+        Returns:
+            What ``gsd_m`` is, divided by the metres per pixel of the training samples.
 
         Raises:
             UsageError: the ground sample distance of the training samples is not known.
@@ -216,7 +229,7 @@ class ModelConfig:
         if not self.objectives:
             raise UsageError(f"give at least one objective of {', '.join(OBJECTIVES)}.")
         for name in self.names if "reconstruction" not in self.objectives else ():
-            if not any(name in pair for pair in self.contrasted):
+            if not any(name in pair for pair in self.contrastive_pairs):
                 raise UsageError(
                     f"modality {name!r} has no part in any loss; leave it out of --modalities, or "
                     "name a pair with it."

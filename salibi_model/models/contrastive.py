@@ -1,4 +1,4 @@
-"""One encoder per modality, what they say of an image, and how that is contrasted.
+"""Encoders of several modalities, their embeddings, and the contrastive loss between them.
 
 Source: Kage & Andreadis 2024 (arXiv 2604.10347); CROMA (Fuller et al., NeurIPS 2023), equation 1.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from salibi_data.store.errors import UsageError
 from salibi_model import distributed
-from salibi_model.models.base import PretrainModel, Ratio, Rows
+from salibi_model.models.base import ContrastiveVectors, GsdRatio, PretrainModel
 from salibi_model.models.config import ModelConfig
 from salibi_model.nn.encoders import Encoder, Head
 from salibi_model.nn.losses import info_nce
@@ -25,8 +25,8 @@ MAX_SCALE = 100.0
 """Upper bound of the inverse temperature (CLIP, Radford et al. 2021; CROMA)."""
 
 
-class ContrastedEncoders(PretrainModel):
-    """Encoders, and heads and projections of those modalities that are in contrastive pairs."""
+class ContrastiveEncoders(PretrainModel):
+    """An encoder per modality; a head and a projection for each modality of a contrastive pair."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -43,9 +43,9 @@ class ContrastedEncoders(PretrainModel):
                 for modality in config.modalities
             }
         )
-        contrasted = [n for n in config.names if any(n in pair for pair in config.contrasted)]
-        self.heads = nn.ModuleDict({name: Head(size.dim) for name in contrasted})
-        projected = [] if "projections" in config.absent else contrasted
+        paired = [n for n in config.names if any(n in pair for pair in config.contrastive_pairs)]
+        self.heads = nn.ModuleDict({name: Head(size.dim) for name in paired})
+        projected = [] if "projections" in config.absent else paired
         self.projections = nn.ModuleDict({n: nn.Linear(size.dim, size.dim) for n in projected})
         if projected:
             self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
@@ -57,13 +57,13 @@ class ContrastedEncoders(PretrainModel):
 
     @torch.no_grad()
     def _bound_scale(self) -> None:
-        """Put a temperature that a step took beyond the bound back on it, where it has gradient."""
-        if self.training and self.config.contrasted:
+        """Move a scale beyond the bound back to it: beyond it, ``clamp`` has no gradient."""
+        if self.training and self.config.contrastive_pairs:
             self.log_scale.clamp_(max=math.log(MAX_SCALE))
 
-    def monitors(self) -> dict[str, Float[Tensor, ""]]:
+    def extra_metrics(self) -> dict[str, Float[Tensor, ""]]:
         """Give the inverse temperature, where there is one."""
-        return {"scale": self.scale} if self.config.contrasted else {}
+        return {"scale": self.scale} if self.config.contrastive_pairs else {}
 
     def encoder(self, modality: str) -> Encoder:
         """Give a modality's encoder.
@@ -76,10 +76,10 @@ class ContrastedEncoders(PretrainModel):
     def project(
         self, embedding: Float[Tensor, "batch dim"], modality: str
     ) -> Float[Tensor, "batch dim"]:
-        """Bring an embedding to the unit sphere where modalities are comparable.
+        """Map embeddings to unit vectors that can be compared across modalities.
 
-        Retrieval uses this: the contrastive loss aligns it, and only it, between modalities. A
-        modality without contrastive pairs gives the embedding's direction.
+        Retrieval uses this: the contrastive loss aligns these vectors, and nothing else, between
+        modalities. A modality without contrastive pairs gives the embedding's direction.
 
         Raises:
             UsageError: no such modality, or the model was converted from a file that does not
@@ -96,20 +96,20 @@ class ContrastedEncoders(PretrainModel):
         return F.normalize(embedding.float(), dim=-1)
 
     def _encode_whole(
-        self, images: Tensor, modality: str, gsd_ratio: Ratio
+        self, images: Tensor, modality: str, gsd_ratio: GsdRatio
     ) -> tuple[Tensor, Tensor]:
         grid = patch_grid(images, self.config.patch_px)
         encoder = self.encoder(modality)
         values, _ = encoder.normalise(patchify(images, self.config.patch_px))
         tokens: Tensor = encoder(values, self.centres(grid, gsd_ratio, values.device))
-        return tokens, self._represent(tokens, modality)
+        return tokens, self._embed(tokens, modality)
 
-    def _represent(self, tokens: Tensor, modality: str) -> Tensor:
-        """The head's output; the mean over tokens where no loss trained a head."""
+    def _embed(self, tokens: Tensor, modality: str) -> Tensor:
+        """Apply the modality's head; take the mean over tokens where no loss trained a head."""
         if modality not in self.heads:
             return tokens.mean(dim=1)
-        represented: Tensor = self.heads[modality](tokens)
-        return represented
+        embedding: Tensor = self.heads[modality](tokens)
+        return embedding
 
     def _encode_kept(
         self,
@@ -118,7 +118,10 @@ class ContrastedEncoders(PretrainModel):
         masks: Mapping[str, Mask],
         gsd_scale: Tensor | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Encode each modality's kept patches; also give their centres in the ground frame."""
+        """Encode each modality's kept patches; also give their centres in the ground frame.
+
+        A modality without kept patches is in neither result.
+        """
         tokens: dict[str, Tensor] = {}
         centres: dict[str, Tensor] = {}
         for name in patches:
@@ -126,7 +129,7 @@ class ContrastedEncoders(PretrainModel):
             if kept.shape[1] == 0:
                 continue
             grid = patch_grid(images[name], self.config.patch_px)
-            whole = self.centres(grid, self._scaled_ratio(name, gsd_scale), kept.device)
+            whole = self.centres(grid, self._scaled_gsd_ratio(name, gsd_scale), kept.device)
             centres[name] = take(whole, kept) if len(whole) == len(kept) else whole[0][kept]
             encoder = self.encoder(name)
             values, _ = encoder.normalise(take(patches[name], kept))
@@ -135,73 +138,67 @@ class ContrastedEncoders(PretrainModel):
             raise UsageError("no patch of any modality is kept; the model has nothing to see.")
         return tokens, centres
 
-    def contrasted_rows(
+    def contrastive_vectors(
         self,
         images: Mapping[str, Shaped[Tensor, "batch _ _ _"]],
         masks: Mapping[str, Mask],
         gsd_scale: Float[Tensor, " batch"] | None = None,
-    ) -> dict[str, Rows]:
-        """Give the unit vectors of the contrastive loss, per modality of its pairs."""
-        if not self.config.contrasted:
+    ) -> dict[str, ContrastiveVectors]:
+        """Compute the vectors that the contrastive loss compares, per modality of its pairs."""
+        if not self.config.contrastive_pairs:
             return {}
         self._bound_scale()
         names = [name for name in self.config.names if name in images]
         patches = {name: patchify(images[name], self.config.patch_px) for name in names}
         tokens, _ = self._encode_kept(images, patches, masks, gsd_scale)
-        return self._rows(tokens, patches, masks)
+        return self._vectors(tokens, patches, masks)
 
-    def _rows(
+    def _vectors(
         self,
         tokens: Mapping[str, Tensor],
         patches: Mapping[str, Tensor],
         masks: Mapping[str, Mask],
-    ) -> dict[str, Rows]:
-        """Project the tokens of modalities that have something to be compared with."""
+    ) -> dict[str, ContrastiveVectors]:
+        """Project the embeddings of modalities that have a partner in the batch."""
         return {
-            name: Rows(
-                vectors=self.project(self._represent(tokens[name], name), name),
+            name: ContrastiveVectors(
+                vectors=self.project(self._embed(tokens[name], name), name),
                 observed=self._observed(name, patches[name], masks[name]),
             )
             for name in tokens
             if any(name in pair for pair in self._pairs(tokens))
         }
 
-    def contrast(self, rows: Mapping[str, Rows]) -> dict[str, Float[Tensor, ""]]:
-        """Give InfoNCE of each pair of modalities over the rows of all processes."""
-        everyone = {name: distributed.gather_rows(own.vectors) for name, own in rows.items()}
+    def contrastive_losses(
+        self, vectors: Mapping[str, ContrastiveVectors]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Compute InfoNCE of each pair of modalities over the vectors of all processes."""
+        gathered = {name: distributed.gather_rows(own.vectors) for name, own in vectors.items()}
         with torch.no_grad():
             observed = {
                 name: distributed.gather_rows(own.observed.float()).bool()
-                for name, own in rows.items()
+                for name, own in vectors.items()
             }
         return {
             f"contrastive_{left}_{right}": info_nce(
-                rows[left].vectors,
-                rows[right].vectors,
-                all_left=everyone[left],
-                all_right=everyone[right],
+                vectors[left].vectors,
+                vectors[right].vectors,
+                all_left=gathered[left],
+                all_right=gathered[right],
                 scale=self.scale,
-                offset=distributed.rank() * len(rows[left].vectors),
-                all_counted=observed[left] & observed[right],
+                offset=distributed.rank() * len(vectors[left].vectors),
+                all_compared=observed[left] & observed[right],
             )
-            for left, right in self._pairs(rows)
+            for left, right in self._pairs(vectors)
         }
 
-    def _pairs(self, seen: Container[str]) -> list[tuple[str, str]]:
-        """Pairs of the contrastive loss of which both modalities were seen."""
-        return [pair for pair in self.config.contrasted if all(name in seen for name in pair)]
+    def _pairs(self, present: Container[str]) -> list[tuple[str, str]]:
+        """Give the contrastive pairs of which both modalities are present."""
+        return [
+            pair for pair in self.config.contrastive_pairs if all(name in present for name in pair)
+        ]
 
     def _observed(self, name: str, patches: Tensor, mask: Mask) -> Tensor:
-        """Tell of which samples the encoder saw anything but nodata."""
-        seen = (patches != self.config[name].nodata).any(dim=2)
-        return seen.gather(1, mask.kept).any(dim=1)
-
-    def _surrogate(self, rows: Mapping[str, Rows], gradients: Mapping[str, Tensor]) -> Tensor:
-        """Give the function of the weights whose gradient is this part's of the whole batch.
-
-        Source: Gao et al. 2021 (arXiv 2101.06983), section 3.2: the gradient of a contrastive
-        loss reaches the encoder through the representations alone.
-        """
-        parts = [(own.vectors * gradients[name]).sum() for name, own in rows.items()]
-        # The temperature has its gradient already; processes expect one of every parameter.
-        return torch.stack([*parts, 0.0 * self.log_scale]).sum()
+        """Find the samples of which the encoder saw anything but nodata."""
+        not_nodata = (patches != self.config[name].nodata).any(dim=2)
+        return not_nodata.gather(1, mask.kept).any(dim=1)

@@ -1,30 +1,31 @@
 """``--compat original``: Scale-ALiBi with the six mistakes of its authors' model code.
 
-For comparison only: to approach the published figures, and to measure what each mistake costs.
-All of it is in this module and :mod:`salibi_model.models.original_parts`. The mistakes, numbered as in the
-tests; a configuration has all of them, or only some (``--compat original:1,4``):
+For comparison only: to approach the published figures, and to measure the effect of each mistake.
+All of it is in this module and :mod:`salibi_model.models.original_parts`. A configuration has all
+mistakes, or some of them (``--compat original:1,4``):
 
-1. High-resolution features are matched with themselves, so no pair teaches that encoder. (With
-   it: gradients to one side only, a temperature without bound, the mean of the parts.)
-2. The optical head serves the high-resolution encoder; its own is never used.
+1. High-resolution features are matched with themselves, so the contrastive loss does not train
+   that encoder. Included: gradients reach one side only, the temperature has no bound, and the
+   loss is the mean of its parts.
+2. The optical head serves the high-resolution encoder; its own head is never used.
 3. The bias between the two grids is sliced by four, then indexed with rows of another length.
 4. The joint encoder's self attention has the bias between SAR and optical patches, and its second
-   step asks from optical positions, though its tokens sit at SAR positions.
-5. The high-resolution target is decimated, and its mask max-pooled. (With it: the mean over the
-   patches of the batch, which then counts samples unequally.)
-6. Inputs are raw values 0..255, nodata among them, and targets are normalised across sensors.
+   step queries from optical positions, although its tokens lie at SAR positions.
+5. The high-resolution target is decimated, and its mask max-pooled. Included: the error is a mean
+   over the patches of the batch, so samples weigh unequally.
+6. Inputs are raw values 0..255, nodata included, and targets are normalised across sensors.
 
-Where a mistake is not chosen, its part is that of Scale-ALiBi with ``fine_target="base"``; without
-any, the losses would be the same. The layout of the decoder is the original's in all cases.
+Parts without their mistake are those of Scale-ALiBi with ``fine_target="base"``: without any, the
+losses would be the same. The layout of the decoder is always the original's.
 
 Mistake 4 pairs the n-th kept SAR patch with the n-th optical patch; sorted masks would make the two
-nearly neighbours. Masks are in random order here, as the authors' are: see
+neighbours. Masks are in random order here, as the authors' are: see
 :func:`salibi_model.nn.masking.random_masks`.
 
 Source: the public code of Kage & Andreadis 2024 (arXiv 2604.10347). Departures: none of the
 mistakes outside the model (data, optimiser, process groups) is repeated; the decoder's loss
-includes the high-resolution sensor, for which the published revision prepares the target but
-whose prediction it then leaves out.
+includes the high-resolution sensor, whose target the published revision prepares but whose
+prediction it leaves out.
 """
 
 from collections.abc import Mapping
@@ -37,18 +38,18 @@ from torch import Tensor, nn
 
 from salibi_data.store.errors import UsageError
 from salibi_model import distributed
-from salibi_model.models.base import Rows, untouched
+from salibi_model.models.base import ContrastiveVectors, zero_loss
 from salibi_model.models.config import ModelConfig
 from salibi_model.models.original_parts import (
     GSD_RATIOS,
     NUM_BANDS,
     Mistake,
     StackedDecoder,
-    decimated,
+    decimate,
     misread_bias,
-    normalised_across,
+    normalise_across,
     original_config,
-    pooled_mask,
+    pool_mask,
 )
 from salibi_model.models.scale_alibi import ScaleAlibi
 from salibi_model.nn.attention import Bias, GroundBias
@@ -57,12 +58,12 @@ from salibi_model.nn.masking import Mask
 from salibi_model.nn.patches import patchify
 from salibi_model.nn.targets import hidden_pixels, shrink_patches
 
-MATCHED = (("lores", "sar"), ("sar", "lores"), ("hires_4x", "hires_4x"))
-"""Rows and columns of the original's three tables of logits."""
+MATCHED_PAIRS = (("lores", "sar"), ("sar", "lores"), ("hires_4x", "hires_4x"))
+"""Queries and keys (rows and columns) of the original's three matrices of logits."""
 
 
 class OriginalScaleAlibi(ScaleAlibi):
-    """The tri-encoder as its authors' code has it, with all or some of the mistakes.
+    """The tri-encoder as in its authors' code, with all or some of the mistakes.
 
     Raises:
         UsageError: modalities or ablations that the original does not have.
@@ -82,16 +83,14 @@ class OriginalScaleAlibi(ScaleAlibi):
         images: Mapping[str, Shaped[Tensor, "batch _ _ _"]],
         masks: Mapping[str, Mask],
         gsd_scale: Float[Tensor, " batch"] | None = None,
-        row_gradients: Mapping[str, Float[Tensor, "batch dim"]] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Give the original's loss and its parts.
+        """Compute the original's loss and its parts.
 
         Args:
             images: per modality (B, C, H, W) in the store's units; all three.
-            masks: per modality, the patches kept and removed; with mistake 4 the order of the
-                kept ones matters.
-            gsd_scale: must be left out; the original knows whole tiles alone.
-            row_gradients: must be left out; its batch is not divided.
+            masks: kept and removed patches per modality; with mistake 4 the order of the kept
+                ones matters.
+            gsd_scale: must be left out; the original takes whole tiles only.
 
         Returns:
             ``loss`` (the sum to minimise), ``contrastive``, ``reconstruction`` (the sum of
@@ -101,14 +100,11 @@ class OriginalScaleAlibi(ScaleAlibi):
             ``contrastive_hires_4x_hires_4x``; otherwise the sum of Scale-ALiBi's.
 
         Raises:
-            UsageError: a modality is missing, or shows other ground than the others; or an
-                argument that must be left out was given.
+            UsageError: a modality is missing, or shows other ground than the others; or
+                ``gsd_scale`` was given.
         """
-        if gsd_scale is not None or row_gradients is not None:
-            raise UsageError(
-                "the original model takes whole tiles of one variant, in undivided batches; leave "
-                "out crops, stores of other zooms and accumulation, or take scale-alibi."
-            )
+        if gsd_scale is not None:
+            raise _unsupported_batch()
         unseen = [n for n in self.config.names if n not in images or not masks[n].kept.shape[1]]
         if unseen:
             raise UsageError(
@@ -121,33 +117,45 @@ class OriginalScaleAlibi(ScaleAlibi):
         patches = {name: patchify(images[name], self.config.patch_px) for name in self.config.names}
         tokens, _ = self._encode_kept(images, patches, masks)
         kept = {name: mask.kept for name, mask in masks.items()}
-        contrastive = self.contrast(self._rows(tokens, patches, masks))
-        predicted = cast("StackedDecoder", self.decoder).stacked(
+        contrastive = self.contrastive_losses(self._vectors(tokens, patches, masks))
+        predicted = cast("StackedDecoder", self.decoder).predict_all(
             self.fuse(tokens, kept, grid), kept["sar"], grid
         )
         reconstruction = self._reconstructions(patches, predicted, masks, grid)
-        matches = torch.stack(list(contrastive.values()))
+        parts = torch.stack(list(contrastive.values()))
         totals = {
-            "contrastive": matches.mean()
-            if Mistake.SELF_MATCHES in self.mistakes
-            else matches.sum(),
+            "contrastive": parts.mean() if Mistake.SELF_MATCHES in self.mistakes else parts.sum(),
             "reconstruction": torch.stack(list(reconstruction.values())).sum(),
         }
         loss = totals["contrastive"] + totals["reconstruction"]
         if Mistake.OPTICAL_HEAD in self.mistakes:
-            # Processes of a group expect a gradient of every parameter; this head has none.
-            loss = loss + untouched(self.heads["hires_4x"])
+            # This head is never used, and processes of a group need a gradient of every parameter.
+            loss = loss + zero_loss(self.heads["hires_4x"])
         return {"loss": loss, **totals, **contrastive, **reconstruction}
 
+    def separate_losses(
+        self,
+        images: Mapping[str, Shaped[Tensor, "batch _ _ _"]],
+        masks: Mapping[str, Mask],
+        gsd_scale: Float[Tensor, " batch"] | None = None,
+    ) -> tuple[dict[str, Float[Tensor, ""]], dict[str, ContrastiveVectors]]:
+        """Refuse: the original compares the samples of an undivided batch.
+
+        Raises:
+            UsageError: always.
+        """
+        del images, masks, gsd_scale
+        raise _unsupported_batch()
+
     def predict_patches(self, *_: object, **__: object) -> dict[str, Tensor]:
-        """Refuse: the original predicts no image that could be shown beside the store's.
+        """Refuse: the original's predictions cannot be shown as images of the store.
 
         Raises:
             UsageError: always.
         """
         raise UsageError(
-            "the original model predicts all sensors as bands of one image, by its mistakes "
-            "decimated and relative to one mean; reconstruct with a scale-alibi model."
+            "the original model predicts all sensors as bands of one image, decimated and relative "
+            "to one mean; reconstruct with a scale-alibi model."
         )
 
     def fuse(
@@ -156,11 +164,11 @@ class OriginalScaleAlibi(ScaleAlibi):
         kept: Mapping[str, Int64[Tensor, "batch _"]],
         grid: tuple[int, int],
     ) -> Float[Tensor, "batch anchors dim"]:
-        """Fuse tokens at SAR positions: SAR asks optical, the result asks high resolution.
+        """Fuse tokens at SAR positions: SAR queries optical, the result high resolution.
 
         Args:
-            tokens: per modality, of the kept patches in the order of ``kept``.
-            kept: their indices on each modality's own grid.
+            tokens: tokens of the kept patches per modality, in the order of ``kept``.
+            kept: indices of those patches on each modality's own grid.
             grid: (rows, cols) of the base-zoom patches.
 
         Raises:
@@ -179,7 +187,7 @@ class OriginalScaleAlibi(ScaleAlibi):
             fused = joint.norm(fused)
         return fused
 
-    def truth(
+    def reconstruction_target(
         self,
         name: str,
         patches: Shaped[Tensor, "batch fine values"],
@@ -190,66 +198,70 @@ class OriginalScaleAlibi(ScaleAlibi):
         Bool[Tensor, "batch tokens values"],
         Bool[Tensor, "batch tokens values"],
     ]:
-        """Give what the decoder is to predict of a whole image, always on the base grid.
+        """Compute the target of the decoder for a whole image, always on the base grid.
 
-        Mistake 5: of high resolution every second pixel, and a mask that is max-pooled. Mistake 6:
-        raw values, all of them valid. Arguments and results are those of
-        :meth:`ScaleAlibi.truth`.
+        Mistake 5: every second pixel of the high-resolution image, and a max-pooled mask. Mistake
+        6: raw values, all of them valid. Arguments and results are those of
+        :meth:`ScaleAlibi.reconstruction_target`.
         """
         fineness, patch_px = self.fineness(name), self.config.patch_px
         by_patch = fineness == 1 or Mistake.DECIMATED_TARGET in self.mistakes
         if by_patch:
-            patches = decimated(patches, grid, fineness, patch_px)
+            patches = decimate(patches, grid, fineness, patch_px)
         values, valid = self.encoder(name).normalise(patches)
         if Mistake.RAW_VALUES in self.mistakes:
             valid = torch.ones_like(valid)
         if by_patch:
-            hidden = pooled_mask(removed, grid, fineness)
+            hidden = pool_mask(removed, grid, fineness)
             return values, valid, hidden[:, :, None].expand_as(valid)
         values, valid = shrink_patches(values, valid, grid, fineness, patch_px)
         pixels = hidden_pixels(removed, grid, fineness, patch_px)
         return values, valid, pixels.repeat(1, 1, NUM_BANDS[name])
 
     def _observed(self, name: str, patches: Tensor, mask: Mask) -> Tensor:
-        """Mistakes 1 and 6: all samples count, as nodata is a value."""
+        """Mistakes 1 and 6: all samples are compared, as nodata counts as a value."""
         if self.mistakes & {Mistake.SELF_MATCHES, Mistake.RAW_VALUES}:
             return torch.ones(len(patches), dtype=torch.bool, device=patches.device)
         return super()._observed(name, patches, mask)
 
-    def contrast(self, rows: Mapping[str, Rows]) -> dict[str, Float[Tensor, ""]]:
-        """Mistake 1: optical with SAR, SAR with optical, and high resolution with itself.
+    def contrastive_losses(
+        self, vectors: Mapping[str, ContrastiveVectors]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Mistake 1: match optical with SAR, SAR with optical, high resolution with itself.
 
-        No gradient reaches what the rows are compared with.
+        Gradients reach the queries (rows of the logits) only, not the keys (columns).
         """
         if Mistake.SELF_MATCHES not in self.mistakes:
-            return super().contrast(rows)
-        own = {name: modality.vectors for name, modality in rows.items()}
-        everyone = {name: distributed.gather_rows(each.detach()) for name, each in own.items()}
+            return super().contrastive_losses(vectors)
+        own = {name: modality.vectors for name, modality in vectors.items()}
+        gathered = {name: distributed.gather_rows(each.detach()) for name, each in own.items()}
         first = distributed.rank() * len(own["sar"])
         labels = first + torch.arange(len(own["sar"]), device=own["sar"].device)
         with torch.autocast(labels.device.type, enabled=False):
             return {
-                f"contrastive_{row}_{column}": F.cross_entropy(
-                    self.scale * own[row] @ everyone[column].T, labels
+                f"contrastive_{query}_{key}": F.cross_entropy(
+                    self.scale * own[query] @ gathered[key].T, labels
                 )
-                for row, column in MATCHED
+                for query, key in MATCHED_PAIRS
             }
 
-    def _represent(self, tokens: Tensor, modality: str) -> Tensor:
-        """Mistake 2: the optical head represents high-resolution images, too."""
-        misled = modality == "hires_4x" and Mistake.OPTICAL_HEAD in self.mistakes
-        return super()._represent(tokens, "lores" if misled else modality)
+    def _embed(self, tokens: Tensor, modality: str) -> Tensor:
+        """Mistake 2: the optical head serves high-resolution images, too."""
+        takes_optical_head = modality == "hires_4x" and Mistake.OPTICAL_HEAD in self.mistakes
+        return super()._embed(tokens, "lores" if takes_optical_head else modality)
 
     def _cross_scale_bias(self, kept: Mapping[str, Tensor], grid: tuple[int, int]) -> Bias:
-        """Mistake 3: read at the wrong places. Mistake 4: for queries at optical positions."""
-        asking = "lores" if Mistake.OPTICAL_PLACES in self.mistakes else "sar"
+        """Give the bias of the second step, between base-zoom and high-resolution patches.
+
+        Mistake 3: read at the wrong positions. Mistake 4: for queries at optical positions.
+        """
+        query = "lores" if Mistake.OPTICAL_PLACES in self.mistakes else "sar"
         if Mistake.MISREAD_BIAS not in self.mistakes:
-            return self._ground_bias(asking, "hires_4x", kept, grid)
-        heads = self.config.size.num_heads
-        return misread_bias(kept[asking], kept["hires_4x"], grid, heads)
+            return self._ground_bias(query, "hires_4x", kept, grid)
+        return misread_bias(kept[query], kept["hires_4x"], grid, self.config.size.num_heads)
 
     def _self_bias(self, kept: Mapping[str, Tensor], grid: tuple[int, int]) -> GroundBias:
-        """Mistake 4: SAR tokens attend to each other over SAR to optical distances."""
+        """Give the bias of self attention; mistake 4: over distances from SAR to optical."""
         if Mistake.OPTICAL_PLACES not in self.mistakes:
             return self._ground_bias("sar", "sar", kept, grid)
         if kept["sar"].shape != kept["lores"].shape:
@@ -262,13 +274,14 @@ class OriginalScaleAlibi(ScaleAlibi):
     def _ground_bias(
         self, query: str, key: str, kept: Mapping[str, Tensor], grid: tuple[int, int]
     ) -> GroundBias:
-        """The bias between the kept patches of two modalities, from ground distance."""
-        xy = []
+        """Give the bias between the kept patches of two modalities, from ground distance."""
+        kept_xy = []
         for name in (query, key):
-            edges = (grid[0] * self.fineness(name), grid[1] * self.fineness(name))
-            whole = self.centres(edges, GSD_RATIOS[name], kept[name].device)
-            xy.append(whole[0][kept[name]])
-        return GroundBias(query_xy=xy[0], key_xy=xy[1], num_heads=self.config.size.num_heads)
+            own_grid = (grid[0] * self.fineness(name), grid[1] * self.fineness(name))
+            xy = self.centres(own_grid, GSD_RATIOS[name], kept[name].device)
+            kept_xy.append(xy[0][kept[name]])
+        query_xy, key_xy = kept_xy
+        return GroundBias(query_xy=query_xy, key_xy=key_xy, num_heads=self.config.size.num_heads)
 
     def _new_decoder(self) -> StackedDecoder:
         size = self.config.size
@@ -287,20 +300,34 @@ class OriginalScaleAlibi(ScaleAlibi):
         masks: Mapping[str, Mask],
         grid: tuple[int, int],
     ) -> dict[str, Tensor]:
-        """Mean squared error per sensor on what counts as removed."""
-        truths = {n: self.truth(n, patches[n], masks[n].removed, grid) for n in NUM_BANDS}
-        targets = self._targets(truths)
+        """Compute the mean squared error per sensor on the values that count as removed."""
+        unnormalised = {
+            name: self.reconstruction_target(name, patches[name], masks[name].removed, grid)
+            for name in NUM_BANDS
+        }
+        targets = self._normalise_targets(unnormalised)
         losses = {}
-        for name, (_, valid, hidden) in truths.items():
+        for name, (_, valid, hidden) in unnormalised.items():
             parts = [predicted[name].float(), targets[name], valid & hidden]
             if Mistake.DECIMATED_TARGET in self.mistakes and self.fineness(name) > 1:
-                # The mean over the batch: samples with more patches counted weigh more.
+                # The mean over the batch: samples with more pooled patches weigh more.
                 parts = [part.flatten(0, 1)[None] for part in parts]
             losses[f"reconstruction_{name}"] = masked_mse(*parts)
         return losses
 
-    def _targets(self, truths: Mapping[str, tuple[Tensor, Tensor, Tensor]]) -> dict[str, Tensor]:
-        """Values to predict, per sensor; mistake 6: relative to one mean over the three."""
+    def _normalise_targets(
+        self, targets: Mapping[str, tuple[Tensor, Tensor, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Normalise each patch of each sensor; mistake 6: by one mean over the three."""
         if Mistake.RAW_VALUES in self.mistakes:
-            return normalised_across({name: values for name, (values, _, _) in truths.items()})
-        return {name: normalised_target(values, v) for name, (values, v, _) in truths.items()}
+            return normalise_across({name: values for name, (values, _, _) in targets.items()})
+        return {
+            name: normalised_target(values, valid) for name, (values, valid, _) in targets.items()
+        }
+
+
+def _unsupported_batch() -> UsageError:
+    return UsageError(
+        "the original model takes whole tiles of one variant, in undivided batches; leave "
+        "out crops, stores of other zooms and accumulation, or take scale-alibi."
+    )

@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
 from salibi_data.store.errors import UsageError
-from salibi_model.models.base import untouched
+from salibi_model.models.base import ContrastiveVectors, zero_loss
 from salibi_model.models.config import ModelConfig
-from salibi_model.models.contrastive import ContrastedEncoders
+from salibi_model.models.contrastive import ContrastiveEncoders
 from salibi_model.nn.decoder import Decoder, anchor_cells
 from salibi_model.nn.encoders import JointEncoder
 from salibi_model.nn.layers import initialise
@@ -25,10 +25,10 @@ from salibi_model.nn.patches import patch_grid, patchify, take
 from salibi_model.nn.targets import hidden_pixels, shrink_patches
 
 
-class ScaleAlibi(ContrastedEncoders):
+class ScaleAlibi(ContrastiveEncoders):
     """One encoder per modality, heads, the joint encoder, the decoder, and the loss.
 
-    What serves no objective of the configuration is not built: heads and projections belong to
+    Parts that serve no objective of the configuration are not built: heads and projections belong to
     modalities of contrastive pairs, joint encoder and decoder to reconstruction.
     """
 
@@ -56,7 +56,7 @@ class ScaleAlibi(ContrastedEncoders):
         return "reconstruction" in config.objectives and "decoder" not in config.absent
 
     def fineness(self, modality: str) -> int:
-        """Give a modality's patches per anchor patch along an edge: 2 for ``hires_4x``."""
+        """Count a modality's patches per anchor patch along an edge: 2 for ``hires_4x``."""
         return round(self.config.anchor.gsd_ratio / self.config[modality].gsd_ratio)
 
     def forward(
@@ -64,17 +64,15 @@ class ScaleAlibi(ContrastedEncoders):
         images: Mapping[str, Shaped[Tensor, "batch _ _ _"]],
         masks: Mapping[str, Mask],
         gsd_scale: Float[Tensor, " batch"] | None = None,
-        row_gradients: Mapping[str, Float[Tensor, "batch dim"]] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Give the pre-training loss and its parts.
+        """Compute the pre-training loss and its parts.
 
         Args:
             images: per modality (B, C, H, W) in the store's units (0..255, 0 = nodata). A batch
                 may lack modalities: they have no part in the loss.
-            masks: per modality of the batch, the patches kept and removed. One without kept
+            masks: kept and removed patches per modality of the batch. A modality without kept
                 patches is not seen by any encoder, and is reconstructed from the others.
-            gsd_scale: per sample, as for :meth:`PretrainModel.forward`.
-            row_gradients: of a larger contrastive batch, as for :meth:`PretrainModel.forward`.
+            gsd_scale: factor on the GSD ratios per sample, as for :meth:`PretrainModel.forward`.
 
         Returns:
             ``loss`` (the sum to minimise), ``contrastive``, ``reconstruction``, and their parts
@@ -83,6 +81,33 @@ class ScaleAlibi(ContrastedEncoders):
         Raises:
             UsageError: the images do not show the same ground, or there is nothing to learn from.
         """
+        reconstruction, vectors = self._reconstruct(images, masks, gsd_scale)
+        return self._with_totals(self.contrastive_losses(vectors), reconstruction, images, masks)
+
+    def separate_losses(
+        self,
+        images: Mapping[str, Shaped[Tensor, "batch _ _ _"]],
+        masks: Mapping[str, Mask],
+        gsd_scale: Float[Tensor, " batch"] | None = None,
+    ) -> tuple[dict[str, Float[Tensor, ""]], dict[str, ContrastiveVectors]]:
+        """Compute the losses of :meth:`forward` but the contrastive one, and the vectors of that.
+
+        ``contrastive`` is 0. Arguments and errors are those of :meth:`forward`.
+        """
+        reconstruction, vectors = self._reconstruct(images, masks, gsd_scale)
+        losses = self._with_totals({}, reconstruction, images, masks)
+        if self.config.contrastive_pairs:
+            # The temperature, too, needs a gradient in every pass: see zero_loss.
+            losses["loss"] = losses["loss"] + 0.0 * self.log_scale
+        return losses, vectors
+
+    def _reconstruct(
+        self,
+        images: Mapping[str, Tensor],
+        masks: Mapping[str, Mask],
+        gsd_scale: Tensor | None,
+    ) -> tuple[dict[str, Tensor], dict[str, ContrastiveVectors]]:
+        """Encode a batch; give the parts of the reconstruction loss, and vectors to compare."""
         if self.config.absent:
             raise UsageError(
                 f"a converted model without {' and '.join(self.config.absent)} cannot be trained."
@@ -91,34 +116,42 @@ class ScaleAlibi(ContrastedEncoders):
         names = [name for name in self.config.names if name in images]
         patches = {name: patchify(images[name], self.config.patch_px) for name in names}
         tokens, centres = self._encode_kept(images, patches, masks, gsd_scale)
-        parts: dict[str, dict[str, Tensor]] = {}
-        rows = self._rows(tokens, patches, masks)
-        if self.config.contrasted:
-            parts["contrastive"] = self.contrast(rows) if row_gradients is None else {}
+        vectors = self._vectors(tokens, patches, masks)
+        losses = {}
         if "reconstruction" in self.config.objectives:
             grid = self.anchor_grid(images)
-            fused = self._decode_wanted(tokens, centres, masks, grid, names)
-            parts["reconstruction"] = {
+            predicted = self._predict_for_loss(tokens, centres, masks, grid, names)
+            losses = {
                 f"reconstruction_{name}": self._reconstruction(
-                    name, patches[name], fused[name], masks[name], grid
+                    name, patches[name], predicted[name], masks[name], grid
                 )
                 for name in names
             }
-        losses = [loss for group in parts.values() for loss in group.values()]
-        stand_in = {}
-        if row_gradients:
-            stand_in["surrogate"] = self._surrogate(rows, row_gradients)
-        elif not losses:
+        if not (vectors or losses):
             raise UsageError(
                 f"a batch of {', '.join(names) or 'no modality'} has no pair to contrast, and "
                 "nothing is reconstructed; give images of both modalities of a pair."
             )
+        return losses, vectors
+
+    def _with_totals(
+        self,
+        contrastive: Mapping[str, Tensor],
+        reconstruction: Mapping[str, Tensor],
+        images: Mapping[str, Tensor],
+        masks: Mapping[str, Mask],
+    ) -> dict[str, Tensor]:
+        """Add ``loss`` and the total of each objective to the parts of the losses."""
+        losses = [*contrastive.values(), *reconstruction.values()]
         loss = torch.stack(losses).sum() if losses else self.log_scale.new_zeros(())
-        if set(tokens) != set(self.config.names):
-            loss = loss + untouched(self)
-        totals = {kind: _sum(group, like=loss) for kind, group in parts.items()}
-        named = {name: value for group in parts.values() for name, value in group.items()}
-        return {"loss": loss, **totals, **named, **stand_in}
+        if not all(name in images and masks[name].kept.shape[1] for name in self.config.names):
+            loss = loss + zero_loss(self)
+        totals = {}
+        if self.config.contrastive_pairs:
+            totals["contrastive"] = _sum(contrastive, like=loss)
+        if "reconstruction" in self.config.objectives:
+            totals["reconstruction"] = _sum(reconstruction, like=loss)
+        return {"loss": loss, **totals, **contrastive, **reconstruction}
 
     def predict_patches(
         self,
@@ -129,13 +162,13 @@ class ScaleAlibi(ContrastedEncoders):
         """Predict every patch of modalities from the kept patches of ``images``, row-major.
 
         Args:
-            images: what there is to see; of one modality or more.
-            masks: of each of those.
-            names: what to predict, also what is not in ``images``; by default all modalities.
+            images: what the encoders see, of one modality or more, as for :meth:`forward`.
+            masks: kept and removed patches of each modality of ``images``.
+            names: modalities to predict, also those that are not in ``images``; by default all modalities.
 
         Returns:
-            Values in units of the normalised image, relative to a patch's own mean and deviation
-            where the configuration has ``normalise_patches``: what the loss compares.
+            Per modality (B, tokens, values), in units of the normalised image, relative to a patch's own mean and deviation
+            where the configuration has ``normalise_patches``: the values that the loss compares.
 
         Raises:
             UsageError: the model was not trained to reconstruct.
@@ -149,7 +182,7 @@ class ScaleAlibi(ContrastedEncoders):
         patches = {name: patchify(images[name], self.config.patch_px) for name in present}
         tokens, centres = self._encode_kept(images, patches, masks)
         grid = self.anchor_grid(images)
-        return self._decode(tokens, centres, masks, grid, self._all_cells(tokens, grid, names))
+        return self._decode(tokens, centres, masks, grid, self._all_indices(tokens, grid, names))
 
     def _new_decoder(self) -> Decoder:
         config, size = self.config, self.config.size
@@ -164,7 +197,7 @@ class ScaleAlibi(ContrastedEncoders):
         )
 
     def anchor_grid(self, images: Mapping[str, Tensor]) -> tuple[int, int]:
-        """Give the (rows, cols) of the anchor's patches.
+        """Compute the (rows, cols) of the anchor's patches from the images of a batch.
 
         Raises:
             UsageError: the images of the batch do not agree on them.
@@ -172,18 +205,18 @@ class ScaleAlibi(ContrastedEncoders):
         grids = {}
         for name in self.config.names:
             if name in images:
-                fine = patch_grid(images[name], self.config.patch_px)
-                grids[name] = tuple(edge / self.fineness(name) for edge in fine)
+                own_grid = patch_grid(images[name], self.config.patch_px)
+                grids[name] = tuple(edge / self.fineness(name) for edge in own_grid)
         if len(set(grids.values())) > 1 or any(edge % 1 for edge in next(iter(grids.values()))):
-            shown = ", ".join(f"{name} {tuple(images[name].shape[-2:])} px" for name in grids)
+            sizes = ", ".join(f"{name} {tuple(images[name].shape[-2:])} px" for name in grids)
             raise UsageError(
-                f"the images do not show the same whole patches of ground: {shown}; crop all "
-                "modalities alike, finer ones to as many pixels more."
+                f"the images do not show the same whole patches of ground: {sizes}; crop all "
+                "modalities to the same ground."
             )
         rows, cols = next(iter(grids.values()))
         return int(rows), int(cols)
 
-    def _decode_wanted(
+    def _predict_for_loss(
         self,
         tokens: Mapping[str, Tensor],
         centres: Mapping[str, Tensor],
@@ -191,13 +224,17 @@ class ScaleAlibi(ContrastedEncoders):
         grid: tuple[int, int],
         names: Sequence[str],
     ) -> dict[str, Tensor]:
-        """Predict what the loss compares: removed patches, or all of them on the anchor's grid."""
-        wanted = self._all_cells(tokens, grid, names)
+        """Predict the patches that the loss compares.
+
+        These are the removed ones; all of them where a finer image is averaged to the anchor's
+        grid, as an averaged patch may be removed in part.
+        """
+        indices = self._all_indices(tokens, grid, names)
         if self.config.fine_target == "native":
-            wanted = {name: masks[name].removed for name in names}
+            indices = {name: masks[name].removed for name in names}
         else:
-            wanted |= {name: masks[name].removed for name in names if self.fineness(name) == 1}
-        return self._decode(tokens, centres, masks, grid, wanted)
+            indices |= {name: masks[name].removed for name in names if self.fineness(name) == 1}
+        return self._decode(tokens, centres, masks, grid, indices)
 
     def _decode(
         self,
@@ -205,26 +242,28 @@ class ScaleAlibi(ContrastedEncoders):
         centres: Mapping[str, Tensor],
         masks: Mapping[str, Mask],
         grid: tuple[int, int],
-        wanted: Mapping[str, Tensor],
+        indices: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
+        """Fuse tokens, and predict the patches of ``indices`` on each modality's grid."""
         fused = self.joint(tokens, centres)
-        placed = next(iter(tokens))
-        cells = anchor_cells(grid, self.fineness(placed)).to(fused.device)[masks[placed].kept]
+        # Fused tokens lie at the kept patches of the first modality that was seen.
+        first = next(iter(tokens))
+        cells = anchor_cells(grid, self.fineness(first)).to(fused.device)[masks[first].kept]
         predicted: dict[str, Tensor] = self.decoder(
-            fused, cells, grid, wanted=wanted, gsd_ratio=self.config.anchor.gsd_ratio
+            fused, cells, grid, indices=indices, gsd_ratio=self.config.anchor.gsd_ratio
         )
         return predicted
 
-    def _all_cells(
+    def _all_indices(
         self, tokens: Mapping[str, Tensor], grid: tuple[int, int], names: Sequence[str] | None
     ) -> dict[str, Tensor]:
-        """Indices of all the patches that the decoder predicts, per modality."""
-        some = next(iter(tokens.values()))
-        index = {}
+        """List all patches that the decoder predicts, per modality (B, patches)."""
+        first = next(iter(tokens.values()))
+        indices = {}
         for name in self.config.names if names is None else names:
             count = grid[0] * grid[1] * self.decoder.fineness[self.config[name].name] ** 2
-            index[name] = torch.arange(count, device=some.device).expand(len(some), -1)
-        return index
+            indices[name] = torch.arange(count, device=first.device).expand(len(first), -1)
+        return indices
 
     def _reconstruction(
         self,
@@ -234,17 +273,17 @@ class ScaleAlibi(ContrastedEncoders):
         mask: Mask,
         grid: tuple[int, int],
     ) -> Tensor:
-        """Mean squared error on what was removed; nothing removed is no error."""
+        """Compute the mean squared error on removed patches; 0 where none was removed."""
         if self.decoder.fineness[name] == self.fineness(name):
             values, valid = self.encoder(name).normalise(take(patches, mask.removed))
-            counted = valid
+            compared = valid
         else:
-            values, valid, hidden = self.truth(name, patches, mask.removed, grid)
-            counted = valid & hidden
+            values, valid, hidden = self.reconstruction_target(name, patches, mask.removed, grid)
+            compared = valid & hidden
         target = normalised_target(values, valid) if self.config.normalise_patches else values
-        return masked_mse(predicted.float(), target, counted)
+        return masked_mse(predicted.float(), target, compared)
 
-    def truth(
+    def reconstruction_target(
         self,
         name: str,
         patches: Shaped[Tensor, "batch fine values"],
@@ -255,16 +294,17 @@ class ScaleAlibi(ContrastedEncoders):
         Bool[Tensor, "batch tokens values"],
         Bool[Tensor, "batch tokens values"],
     ]:
-        """Give what the decoder is to predict of a whole image, at the decoder's resolution.
+        """Compute the target of the decoder for a whole image, at the decoder's resolution.
 
         Args:
-            name: the modality.
-            patches: of its image, in the store's units.
-            removed: which of them the encoder did not see.
+            name: name of the modality.
+            patches: all patches of its image, in the store's units.
+            removed: indices of the patches that the encoder did not see.
             grid: (rows, cols) of the anchor's patches.
 
         Returns:
-            Normalised values, 0 where not valid; where they are valid; where they were removed.
+            Normalised values, 0 where not valid; True where they are valid; True where they were
+            removed.
         """
         values, valid = self.encoder(name).normalise(patches)
         fineness, patch_px = self.fineness(name), self.config.patch_px

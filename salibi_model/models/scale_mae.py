@@ -1,4 +1,4 @@
-"""Scale-MAE: one encoder that learns scale from the image it must sharpen; a baseline.
+"""Scale-MAE, a baseline: one encoder that learns scale by reconstructing a sharper image.
 
 Source: Reed et al., "Scale-MAE: A Scale-Aware Masked Autoencoder for Multiscale Geospatial
 Representation Learning", ICCV 2023 (arXiv 2212.14532), section 3. The image is seen at half its
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
-from salibi_model.models.base import PretrainModel, Ratio
+from salibi_model.models.base import GsdRatio, PretrainModel
 from salibi_model.models.config import ModelConfig
 from salibi_model.nn.decoder import sincos_positions
 from salibi_model.nn.laplacian import (
@@ -41,15 +41,15 @@ from salibi_model.nn.masking import Mask
 from salibi_model.nn.patches import patch_grid, patchify, take
 from salibi_model.nn.targets import shrink
 
-HALF: Final = 2
-"""The encoder's input is this much coarser than the image (448 and 224 px in section 4)."""
+INPUT_FACTOR: Final = 2
+"""Pixels of the image per pixel of the encoder's input along an edge (448 and 224 px in section 4)."""
 
 
 class ScaleMae(PretrainModel):
     """Scale-MAE for the optical modalities of a store.
 
-    Of the configuration, it takes size, modalities, patch and ``gsd_scaling``; its encoder has
-    the size's depth. Contrast, fusion and the anchor are not part of it.
+    It uses size, modalities, patch and ``gsd_scaling`` of the configuration; its encoder has the
+    size's depth. It has no contrastive loss, fusion or anchor.
 
     Raises:
         UsageError: the modalities differ in their number of bands, or the patch does not divide
@@ -83,7 +83,9 @@ class ScaleMae(PretrainModel):
 
     def num_tokens(self, images: Mapping[str, Tensor]) -> dict[str, int]:
         """Count the patches of each modality's input, which is the image at half resolution."""
-        grids = {name: self._grid(images[name]) for name in self.config.names if name in images}
+        grids = {
+            name: self._input_grid(images[name]) for name in self.config.names if name in images
+        }
         return {name: rows * cols for name, (rows, cols) in grids.items()}
 
     def forward(
@@ -91,24 +93,22 @@ class ScaleMae(PretrainModel):
         images: Mapping[str, Shaped[Tensor, "batch _ _ _"]],
         masks: Mapping[str, Mask],
         gsd_scale: Float[Tensor, " batch"] | None = None,
-        row_gradients: Mapping[str, Float[Tensor, "batch dim"]] | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Give the pre-training loss and its parts.
+        """Compute the pre-training loss and its parts.
 
         Low frequencies have a squared error, high ones an absolute error (section 3,
-        "Reconstruction"), in units of the modality's deviation. Both cover the pixels of removed
-        patches that were observed: the mean over their values in a sample, then over samples.
+        "Reconstruction"), in units of the modality's deviation. Both cover the observed pixels of
+        removed patches: the mean over their values in a sample, then over samples.
 
-        The paper does not say which pixels count. In MAE, which it builds on, and in its
-        released code those of removed patches do, as here; that code adds the bands up, and
-        averages over the pixels of a batch, where samples weigh the same here.
+        The paper does not say which pixels count. In MAE, on which it builds, and in its released
+        code the pixels of removed patches count, as here; that code sums over bands and averages
+        over the pixels of a batch, where samples weigh the same here.
 
         Args:
             images: per modality (B, C, H, W) in the store's units (0..255, 0 = nodata); edges
                 are multiples of twice the patch. A batch may lack modalities, but not all.
-            masks: per modality of the batch, patches of the input kept and removed.
-            gsd_scale: per sample, as for :meth:`PretrainModel.forward`.
-            row_gradients: nothing is contrasted; there are none.
+            masks: kept and removed patches of the encoder's input, per modality of the batch.
+            gsd_scale: factor on the GSD ratios per sample, as for :meth:`PretrainModel.forward`.
 
         Returns:
             ``loss`` = ``reconstruction``, the sum of ``reconstruction_low_lores``,
@@ -117,15 +117,14 @@ class ScaleMae(PretrainModel):
         Raises:
             UsageError: the batch has none of the model's modalities.
         """
-        del row_gradients
         parts: dict[str, Tensor] = {}
         for name in self._present(images):
             values, valid = self.pixels[name](images[name])
-            seen, seen_valid = shrink(values, valid, HALF)
-            predicted = self._predict(name, seen, masks[name], gsd_scale)
+            encoder_input, input_valid = shrink(values, valid, INPUT_FACTOR)
+            predicted = self._predict(name, encoder_input, masks[name], gsd_scale)
             target = frequency_targets(values, valid, self.config.patch_px)
             low, high = self._losses(
-                predicted, target, Frequencies(seen_valid, valid), masks[name].removed
+                predicted, target, Frequencies(input_valid, valid), masks[name].removed
             )
             parts |= {f"reconstruction_low_{name}": low, f"reconstruction_high_{name}": high}
         total = torch.stack(list(parts.values())).sum()
@@ -136,7 +135,7 @@ class ScaleMae(PretrainModel):
     ) -> dict[str, Frequencies]:
         """Predict each modality's low and high frequency image from its kept patches.
 
-        Values are in units of the normalised image (mean 0 and deviation 1 of the training
+        Values are in units of the normalised image (mean 0 and deviation 1 over the training
         split). Only those at removed patches were trained.
 
         Raises:
@@ -145,12 +144,12 @@ class ScaleMae(PretrainModel):
         predicted = {}
         for name in self._present(images):
             values, valid = self.pixels[name](images[name])
-            seen, _ = shrink(values, valid, HALF)
-            predicted[name] = self._predict(name, seen, masks[name])
+            encoder_input, _ = shrink(values, valid, INPUT_FACTOR)
+            predicted[name] = self._predict(name, encoder_input, masks[name])
         return predicted
 
     def _encode_whole(
-        self, images: Shaped[Tensor, "batch bands rows cols"], modality: str, gsd_ratio: Ratio
+        self, images: Shaped[Tensor, "batch bands rows cols"], modality: str, gsd_ratio: GsdRatio
     ) -> tuple[Float[Tensor, "batch tokens dim"], Float[Tensor, "batch dim"]]:
         """Encode images at their own resolution, unmasked; the embedding is the tokens' mean."""
         values, _ = self.pixels[modality](images)
@@ -165,7 +164,8 @@ class ScaleMae(PretrainModel):
         """Encode normalised patches that lie at ``xy``.
 
         Positions are added to embedded patches: ``sin`` and ``cos`` of ``position * g / G /
-        10000 ** (2 i / D)``, with D half of the width, one half for each axis (equations 3, 4).
+        10000 ** (2 i / D)``, with g the image's GSD, G the reference GSD, and D half of the width,
+        one half for each axis (equations 3, 4).
         """
         x = self.embed(patches)
         x = x + sincos_positions(xy, x.shape[2])
@@ -177,15 +177,15 @@ class ScaleMae(PretrainModel):
     def _predict(
         self,
         name: str,
-        seen: Float[Tensor, "batch bands rows cols"],
+        encoder_input: Float[Tensor, "batch bands rows cols"],
         mask: Mask,
         gsd_scale: Float[Tensor, " batch"] | None = None,
     ) -> Frequencies:
         """Predict both frequency images from a modality's normalised input."""
-        grid = patch_grid(seen, self.config.patch_px)
-        ratio = HALF * self._scaled_ratio(name, gsd_scale)
-        xy = self.centres(grid, ratio, seen.device)
-        kept = take(patchify(seen, self.config.patch_px), mask.kept)
+        grid = patch_grid(encoder_input, self.config.patch_px)
+        ratio = INPUT_FACTOR * self._scaled_gsd_ratio(name, gsd_scale)
+        xy = self.centres(grid, ratio, encoder_input.device)
+        kept = take(patchify(encoder_input, self.config.patch_px), mask.kept)
         predicted: Frequencies = self.decoder(
             self._encode(kept, take(xy.expand(len(kept), -1, -1), mask.kept)), mask.kept, grid, xy
         )
@@ -203,12 +203,14 @@ class ScaleMae(PretrainModel):
         predicted = Frequencies(predicted.low.float(), predicted.high.float())
         low = [take(patchify(x.low, patch_px), removed) for x in (predicted, target, valid)]
         high = [
-            take(patchify(x.high, HALF * patch_px), removed) for x in (predicted, target, valid)
+            take(patchify(x.high, INPUT_FACTOR * patch_px), removed)
+            for x in (predicted, target, valid)
         ]
         return masked_mse(*low), masked_l1(*high)
 
-    def _grid(self, images: Shaped[Tensor, "batch bands rows cols"]) -> tuple[int, int]:
-        return patch_grid(images, HALF * self.config.patch_px)
+    def _input_grid(self, images: Shaped[Tensor, "batch bands rows cols"]) -> tuple[int, int]:
+        """Compute the (rows, cols) of patches of the encoder's input for these images."""
+        return patch_grid(images, INPUT_FACTOR * self.config.patch_px)
 
     def _present(self, images: Mapping[str, Tensor]) -> list[str]:
         present = [name for name in self.config.names if name in images]
@@ -218,12 +220,12 @@ class ScaleMae(PretrainModel):
                 f"{', '.join(self.config.names)}; give one of these at least."
             )
         for name in present:
-            self._grid(images[name])
+            self._input_grid(images[name])
         return present
 
 
 class Normaliser(nn.Module):
-    """Brings a modality's stored values to mean 0 and deviation 1 of the training split."""
+    """Normalises stored values to mean 0 and deviation 1 over the training split."""
 
     mean: Tensor
     std: Tensor
@@ -238,29 +240,29 @@ class Normaliser(nn.Module):
     def forward(
         self, images: Shaped[Tensor, "batch bands rows cols"]
     ) -> tuple[Float[Tensor, "batch bands rows cols"], Bool[Tensor, "batch bands rows cols"]]:
-        """Give the values, 0 at nodata; and where they are valid, that is, observed."""
+        """Give normalised values, 0 at nodata, and True where they are valid (not nodata)."""
         valid = images != self.nodata
         values = (images - self.mean).div_(self.std)
         return values.masked_fill_(~valid, 0.0), valid
 
 
 def _check_no_ablation(config: ModelConfig) -> None:
-    """Refuse what has no meaning here, rather than record an ablation that never was.
+    """Refuse options without effect here: the checkpoint would record an ablation that was not done.
 
     Raises:
-        UsageError: the configuration asks for something of Scale-ALiBi's.
+        UsageError: the configuration sets an option of Scale-ALiBi.
     """
-    usual = ModelConfig(
+    default = ModelConfig(
         architecture="scale-mae",
         size=config.size,
         modalities=config.modalities,
         objectives=("reconstruction",),
     )
     fields = ("objectives", "pairs", "fusion", "fine_target", "normalise_patches", "depths")
-    if asked := [name for name in fields if getattr(config, name) != getattr(usual, name)]:
+    if changed := [name for name in fields if getattr(config, name) != getattr(default, name)]:
         raise UsageError(
-            f"scale-mae reconstructs images of each modality alone; it has no {', '.join(asked)} to "
-            "choose. Leave these out, or take scale-alibi."
+            f"scale-mae reconstructs images of each modality alone; it has no {', '.join(changed)} "
+            "to choose. Leave these out, or take scale-alibi."
         )
 
 
@@ -268,7 +270,7 @@ def _shared_bands(config: ModelConfig) -> int:
     """Give the number of bands that all modalities have.
 
     Raises:
-        UsageError: they differ.
+        UsageError: the modalities differ in their number of bands.
     """
     counts = {modality.name: len(modality.bands) for modality in config.modalities}
     if len(set(counts.values())) > 1:

@@ -1,4 +1,4 @@
-"""The decoder: from fused tokens at the places of one modality to the patches of every modality.
+"""Decoder: from fused tokens at the positions of one modality to the patches of every modality.
 
 Source: MAE (He et al. 2022) and CROMA (Fuller et al. 2023): mask tokens, sine-cosine positions,
 one light transformer. Departures: positions are in the ground frame, and a finer modality is
@@ -18,10 +18,10 @@ from salibi_model.nn.patches import take
 
 
 def sincos_positions(xy: Float[Tensor, "*batch 2"], dim: int) -> Float[Tensor, "*batch {dim}"]:
-    """Embed positions (base-zoom patches) by sines and cosines; ``dim`` divides by four.
+    """Embed positions (base-zoom patches) by sines and cosines; ``dim`` is a multiple of four.
 
     A quarter of the channels each for sin x, cos x, sin y, cos y, at wavelengths that rise
-    geometrically from 2 pi to 20,000 pi (Vaswani et al. 2017, section 3.5, per axis).
+    geometrically from 2 pi to almost 20,000 pi (Vaswani et al. 2017, section 3.5, per axis).
     """
     frequency = 10_000.0 ** -(torch.arange(dim // 4, device=xy.device) / (dim // 4))
     angle = xy[..., None] * frequency
@@ -41,15 +41,15 @@ class Decoder(nn.Module):
         patch_values: Mapping[str, int],
         fineness: Mapping[str, int],
     ) -> None:
-        """Build it.
+        """Set up the layers.
 
         Args:
             dim: width of the encoders' tokens.
             decoder_dim: width of the decoder, a multiple of four.
             depth: number of blocks.
-            num_heads: attention heads of a block.
-            patch_values: per modality, values in a patch (bands * patch_px ** 2).
-            fineness: per modality, its patches per anchor patch along an edge (2 for hires_4x).
+            num_heads: number of attention heads of a block.
+            patch_values: number of values in a patch per modality (bands * patch_px ** 2).
+            fineness: patches per anchor patch along an edge, per modality (2 for hires_4x).
         """
         super().__init__()
         self.fineness = dict(fineness)
@@ -70,20 +70,20 @@ class Decoder(nn.Module):
         cells: Int64[Tensor, "batch kept"],
         grid: tuple[int, int],
         *,
-        wanted: Mapping[str, Int64[Tensor, "batch _"]],
+        indices: Mapping[str, Int64[Tensor, "batch _"]],
         gsd_ratio: float = 1.0,
     ) -> dict[str, Float[Tensor, "batch _ _"]]:
         """Predict patches of modalities.
 
         Args:
-            fused: from the joint encoder.
-            cells: the patch of the anchor's grid that each of those tokens lies in.
+            fused: tokens of the joint encoder.
+            cells: patch of the anchor's grid in which each of those tokens lies.
             grid: (rows, cols) of the anchor's patches.
-            wanted: per modality, the patches to predict: row-major indices on its own grid.
-            gsd_ratio: that of the anchor.
+            indices: patches to predict per modality (B, P): row-major indices on its own grid.
+            gsd_ratio: GSD ratio of the anchor.
 
         Returns:
-            Per modality of ``wanted``, the values of those patches (B, wanted, values).
+            Values of those patches per modality of ``indices`` (B, P, values).
         """
         x = self._on_grid(self.embed(fused), cells, grid[0] * grid[1])
         centres = patch_centres(grid, gsd_ratio).to(fused.device)
@@ -92,31 +92,35 @@ class Decoder(nn.Module):
             x = block(x, None)
         x = self.norm(x)
         predicted = {}
-        for name, index in wanted.items():
+        for name, index in indices.items():
             fineness = self.fineness[name]
             patches = self.predict[name](x).unflatten(2, (fineness**2, -1)).flatten(1, 2)
-            place = anchor_order(grid, fineness).to(fused.device)
-            predicted[name] = take(patches, place[index])
+            order = anchor_order(grid, fineness).to(fused.device)
+            predicted[name] = take(patches, order[index])
         return predicted
 
-    def _on_grid(self, shown: Tensor, cells: Tensor, num_cells: int) -> Tensor:
+    def _on_grid(self, tokens: Tensor, cells: Tensor, num_cells: int) -> Tensor:
         """Lay tokens on the anchor's grid: the mean of those in a cell, else the mask token."""
-        batch, _, dim = shown.shape
-        sums = shown.new_zeros(batch, num_cells, dim)
-        sums = sums.scatter_add(1, cells[:, :, None].expand_as(shown), shown)
-        counts = shown.new_zeros(batch, num_cells).scatter_add(
-            1, cells, shown.new_ones(cells.shape)
+        batch, _, dim = tokens.shape
+        sums = tokens.new_zeros(batch, num_cells, dim)
+        sums = sums.scatter_add(1, cells[:, :, None].expand_as(tokens), tokens)
+        counts = tokens.new_zeros(batch, num_cells).scatter_add(
+            1, cells, tokens.new_ones(cells.shape)
         )
         mean = sums / counts.clamp(min=1)[:, :, None]
-        return torch.where(counts[:, :, None] > 0, mean, self.mask_token.to(shown.dtype))
+        return torch.where(counts[:, :, None] > 0, mean, self.mask_token.to(tokens.dtype))
 
 
 def anchor_order(grid: tuple[int, int], fineness: int) -> Int64[Tensor, " tokens"]:
-    """Tell, per patch of the finer grid (row-major), which of the predictions is its own.
+    """Give the index of the prediction for each patch of the finer grid (row-major).
 
     Predictions run anchor by anchor, and within an anchor row by row over the ``fineness`` ** 2
-    patches it covers: for 16x16 anchors and fineness 2, anchor 0 predicts patches 0, 1, 32, 33
-    of the 32x32 grid.
+    patches that it covers: for 16x16 anchors and fineness 2, anchor 0 predicts patches 0, 1, 32,
+    33 of the 32x32 grid.
+
+    Args:
+        grid: (rows, cols) of the anchor's patches.
+        fineness: patches of the finer grid per anchor patch along an edge.
     """
     rows, cols = grid
     predictions = torch.arange(rows * cols * fineness**2)
@@ -125,7 +129,7 @@ def anchor_order(grid: tuple[int, int], fineness: int) -> Int64[Tensor, " tokens
 
 
 def anchor_cells(grid: tuple[int, int], fineness: int) -> Int64[Tensor, " tokens"]:
-    """Tell, per patch of the finer grid (row-major), the anchor patch that covers it.
+    """Give the anchor patch that covers each patch of the finer grid (row-major).
 
     Args:
         grid: (rows, cols) of the anchor's patches.

@@ -14,7 +14,7 @@ def info_nce(
     all_right: Float[Tensor, "total dim"],
     scale: Float[Tensor, ""],
     offset: int,
-    all_counted: Bool[Tensor, " total"] | None = None,
+    all_compared: Bool[Tensor, " total"] | None = None,
 ) -> Float[Tensor, ""]:
     """Symmetric InfoNCE between two modalities of the same samples.
 
@@ -29,21 +29,21 @@ def info_nce(
         all_right: ``right`` of all ranks.
         scale: inverse temperature.
         offset: index of this rank's first sample among all.
-        all_counted: samples of all ranks that both modalities observed; the others are neither
+        all_compared: samples of all ranks that both modalities observed; the others are neither
             asked nor an answer. ``None``: all.
 
     Source: CROMA (Fuller et al. 2023), equation 1 (symmetric, both directions), after van den
     Oord et al. 2018.
     """
-    if all_counted is None:
-        all_counted = torch.ones(len(all_left), dtype=torch.bool, device=left.device)
-    mine = all_counted[offset : offset + len(left)]
-    labels = (all_counted.cumsum(0) - 1)[offset : offset + len(left)][mine]
-    share = len(all_left) / len(left) / all_counted.sum().clamp(min=1)
+    if all_compared is None:
+        all_compared = torch.ones(len(all_left), dtype=torch.bool, device=left.device)
+    mine = all_compared[offset : offset + len(left)]
+    labels = (all_compared.cumsum(0) - 1)[offset : offset + len(left)][mine]
+    share = len(all_left) / len(left) / all_compared.sum().clamp(min=1)
     # Under autocast the products would be bf16: too coarse for logits up to the scale of 100.
     with torch.autocast(left.device.type, enabled=False):
-        forth = scale * left[mine] @ all_right[all_counted].T
-        back = scale * right[mine] @ all_left[all_counted].T
+        forth = scale * left[mine] @ all_right[all_compared].T
+        back = scale * right[mine] @ all_left[all_compared].T
         errors = [F.cross_entropy(logits, labels, reduction="sum") for logits in (forth, back)]
     return torch.stack(errors).sum() * share / 2
 

@@ -1,4 +1,4 @@
-"""Going on with a run: with its own configuration, and with no other."""
+"""Resume a run with its own configuration; refuse any other."""
 
 from dataclasses import fields, replace
 from pathlib import Path
@@ -7,13 +7,6 @@ from typing import Any
 from salibi_data.store.errors import UsageError
 from salibi_model.checkpoints.files import RunFolder
 from salibi_model.training.config import TrainingConfig
-
-_FREE = {
-    *("steps", "epochs", "checkpoint_every", "keep_checkpoints", "stores", "attention", "compile"),
-    *("accumulate", "workers", "validate_every", "validation_samples", "trackers"),
-    *("probe", "probe_every", "probe_gsd_m", "stop_on_collapse"),
-}
-"""What may change when a run goes on: it has no part in what is learned."""
 
 
 def resumed_config(out: str | Path, **changes: Any) -> TrainingConfig:
@@ -40,8 +33,8 @@ def check_same_run(config: TrainingConfig, folder: RunFolder, *, resume: bool) -
     before = TrainingConfig.from_mapping(folder.read_config(), where=str(folder.path))
     changed = [
         f"{name} {getattr(before, name)!r} -> {getattr(config, name)!r}"
-        for name in (field.name for field in fields(config))
-        if name not in _FREE and getattr(before, name) != getattr(config, name)
+        for name in (field.name for field in fields(config) if not field.metadata.get("resume"))
+        if getattr(before, name) != getattr(config, name)
     ]
     if changed:
         raise UsageError(

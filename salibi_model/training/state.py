@@ -16,7 +16,8 @@ from salibi_model.models.base import PretrainModel
 from salibi_model.models.registry import build_model
 from salibi_model.training import optim
 from salibi_model.training.config import TrainingConfig
-from salibi_model.training.option_texts import read_factor
+from salibi_model.training.option_syntax import read_factor
+from salibi_model.training.resolution import describe_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class RunState:
     ) -> "RunState":
         """Set up a new run; everything random is drawn from its seed."""
         torch.manual_seed(config.seed)
-        model = build_model(config.model_config(stores)).to(device)
+        model = build_model(describe_model(config, stores)).to(device)
         model.use_attention(config.attention)
         scales = dict(read_factor(text) for text in config.lr_scales)
         return cls(

@@ -2,11 +2,11 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -24,15 +24,22 @@ from salibi_model.nn.masking import num_removed
 from salibi_model.training import optim
 from salibi_model.training.allocator import keep_freed_memory
 from salibi_model.training.config import TrainingConfig
-from salibi_model.training.grad_cache import MaskedBatch, add_gradients, mask_batch
+from salibi_model.training.grad_cache import LossStep, MaskedBatch, add_gradients, mask_batch
 from salibi_model.training.monitoring.schedule import Watch, Watched, is_due
+from salibi_model.training.resolution import crop, resolve
 from salibi_model.training.resume import check_same_run
 from salibi_model.training.signals import STOP_SIGNALS, StopSignals
 from salibi_model.training.state import RunState
 from salibi_model.training.tracking.metrics_log import MetricsLog
 from salibi_model.training.tracking.trackers import check_trackers
 
-OnStep = Callable[[int, int, Mapping[str, float]], None]
+
+@runtime_checkable
+class TrainingProgress(Protocol):
+    """Receives the metrics of each training step."""
+
+    def __call__(self, done: int, total: int, metrics: Mapping[str, float], /) -> None:
+        """Take note of a step: its number, the steps in all, and its row of ``metrics.csv``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +60,7 @@ def train(
     out: str | Path,
     resume: bool = False,
     device: str = "auto",
-    on_step: OnStep | None = None,
+    on_step: TrainingProgress | None = None,
 ) -> TrainingResult:
     """Train a model on stores; a run that is there already goes on from its last checkpoint.
 
@@ -97,10 +104,10 @@ def _train(
     *,
     resume: bool,
     device: torch.device,
-    on_step: OnStep | None,
+    on_step: TrainingProgress | None,
 ) -> TrainingResult:
     stores = [SampleStore(location) for location in config.stores]
-    config = config.resolve(stores, world_size=distributed.world_size())
+    config = resolve(config, stores, world_size=distributed.world_size())
     check_same_run(config, folder, resume=resume)
     check_trackers(config.trackers)
     state = RunState.start(config, stores, _batches(config, stores, device), device)
@@ -133,7 +140,7 @@ def _run(
     folder: RunFolder,
     *,
     device: torch.device,
-    on_step: OnStep | None,
+    on_step: TrainingProgress | None,
 ) -> TrainingResult:
     config, model, batches, optimizer = state.config, state.model, state.batches, state.optimizer
     first_step = state.restore(folder.load_last(device))
@@ -144,7 +151,7 @@ def _run(
         state.renew_product(folder, first_step)
     if config.compile:
         model.compile()
-    wrapped = _data_parallel(model, device)
+    loss_step = _data_parallel(model, device, compiled=config.compile)
     metrics: dict[str, float] = {}
     with (
         _metrics_log(folder, config, first_step) as log,
@@ -164,7 +171,7 @@ def _run(
                     hide_share=config.hide_share,
                     device=device,
                 )
-                losses = _gradients(wrapped, model, batch, config, step + 1)
+                losses = _gradients(loss_step, batch, config, step + 1)
                 norm = _clip(model, config.clip_norm, step + 1)
             optimizer.step()
             if state.average is not None:
@@ -175,7 +182,7 @@ def _run(
                 "epoch": step / batches.steps_per_epoch,
                 "lr": rate,
                 "gradient_norm": norm,
-                **{name: value.item() for name, value in model.monitors().items()},
+                **{name: value.item() for name, value in model.extra_metrics().items()},
                 **losses,
                 "seconds": seconds,
                 "images_per_second": config.batch_size * len(batch.images) / seconds,
@@ -214,7 +221,7 @@ def _batches(config: TrainingConfig, stores: list[SampleStore], device: torch.de
         rank=distributed.rank(),
         world_size=distributed.world_size(),
         weights=config.weights,
-        crop=config.crop,
+        crop=crop(config),
         workers=config.workers,
         pin=device.type == "cuda",
     )
@@ -280,8 +287,7 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
 
 
 def _gradients(
-    wrapped: nn.Module,
-    model: PretrainModel,
+    loss_step: LossStep | DistributedDataParallel,
     batch: MaskedBatch,
     config: TrainingConfig,
     step: int,
@@ -291,8 +297,7 @@ def _gradients(
     All processes stop alike where one of the losses is not finite.
     """
     losses = add_gradients(
-        wrapped,
-        model,
+        loss_step,
         batch,
         num_parts=config.accumulate,
         bf16=config.precision == "bf16",
@@ -373,9 +378,14 @@ def _check_goes_on(folder: RunFolder, watched: Watched, stop: int, step: int, st
         )
 
 
-def _data_parallel(model: PretrainModel, device: torch.device) -> nn.Module:
-    """Wrap the model so that gradients are averaged over ranks; itself when alone."""
+def _data_parallel(
+    model: PretrainModel, device: torch.device, *, compiled: bool
+) -> LossStep | DistributedDataParallel:
+    """Wrap the model in its step; with several processes, average gradients over them."""
+    step = LossStep(model)
+    if compiled:
+        step.compile()
     if distributed.world_size() == 1:
-        return model
+        return step
     device_ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=device_ids)
+    return DistributedDataParallel(step, device_ids=device_ids)

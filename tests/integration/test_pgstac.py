@@ -12,9 +12,10 @@ import pytest
 import shapely
 from shapely.geometry import shape
 
+from salibi_data.catalog.dates import Interval, parse_dates
 from salibi_data.catalog.providers import Catalog, Sensor, load_catalog
 from salibi_data.catalog.scenes import NODATA_MARGIN_PERCENT
-from salibi_data.catalog.search import Interval, parse_dates, search
+from salibi_data.catalog.search import search
 
 if TYPE_CHECKING:
     from salibi_data.store.tiles import Bounds

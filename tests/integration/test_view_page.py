@@ -17,13 +17,13 @@ import zarr
 from PIL import Image
 
 from salibi_data.store import geoparquet
+from salibi_data.store.render_rgb import as_rgb
 from salibi_data.store.schema import SAMPLES_NAME, SPLITS, UNKNOWN_TIME
 from salibi_data.viewer.basemap import open_basemap
 from salibi_data.viewer.export import export
 from salibi_data.viewer.samples import ViewedSamples
 from salibi_data.viewer.server import Server
 from salibi_data.viewer.site import Site
-from salibi_model.data.render_rgb import as_rgb
 from tests.support.data import samples as commands
 from tests.support.data.many_samples import SENSORS, write_many
 from tests.support.data.real_catalogs import REAL, needs_real

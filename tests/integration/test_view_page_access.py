@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from salibi_data.store.render_rgb import as_rgb
 from salibi_data.viewer.samples import ViewedSamples
 from salibi_data.viewer.server import Server
 from salibi_data.viewer.site import Site
-from salibi_model.data.render_rgb import as_rgb
 from tests.support.data.many_samples import write_many
 from tests.support.services.page import (
     CHROMIUM,

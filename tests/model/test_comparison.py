@@ -21,6 +21,7 @@ from salibi_model.evals.segmentation import SegmentOptions
 from salibi_model.models import config as model_config
 from salibi_model.nn.masking import random_masks
 from salibi_model.training.config import TrainingConfig
+from salibi_model.training.resolution import resolve
 from salibi_model.training.tracking.metrics_log import read_metrics
 from tests.support.model.labelled.labelled_arrays import coloured
 from tests.support.model.nano import SIZE
@@ -176,10 +177,10 @@ def test_a_file_cannot_have_a_budget_of_its_own(small_store, tmp_path):
 
 def test_modalities_of_one_model_are_not_those_of_another(small_store):
     """As where the configuration is the resolved one of a Scale-ALiBi run."""
-    resolved = config(small_store).resolve([SampleStore(small_store)])
+    resolved = resolve(config(small_store), [SampleStore(small_store)])
     budget = shared_budget(resolved, ["scale-alibi", "croma", "scale-mae"])
     stores = [SampleStore(small_store)]
-    built = {name: entrant.resolve(stores).modalities for name, entrant in budget.items()}
+    built = {name: resolve(entrant, stores).modalities for name, entrant in budget.items()}
     assert built["croma"] == ("sar", "lores")
     assert built["scale-mae"] == ("lores", "hires_4x")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from salibi_data.store.errors import UsageError
-from salibi_model.distributed import Launch, launched
+from salibi_model.distributed import Launch, read_launch
 
 BATCH_SCRIPT = {"SLURM_JOB_ID": "5", "SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
 """What Slurm sets for a batch script; a shell of ``salloc`` has less."""
@@ -43,17 +43,17 @@ def environment(monkeypatch):
 )
 def test_launches_are_told_apart(environment, variables, expected):
     environment(variables)
-    assert launched() == expected
+    assert read_launch() == expected
 
 
 @pytest.mark.parametrize("lacking", ["MASTER_ADDR", "MASTER_PORT"])
 def test_tasks_that_do_not_know_of_each_other_would_overwrite_one_run(environment, lacking):
     environment({name: value for name, value in {**TASK, **MEETING}.items() if name != lacking})
     with pytest.raises(UsageError, match=r"srun started 8 tasks.*MASTER_ADDR.*WORLD_SIZE=1"):
-        launched()
+        read_launch()
 
 
 def test_a_number_that_is_none_is_refused(environment):
     environment({**TORCHRUN, "RANK": "first"})
     with pytest.raises(UsageError, match="RANK is 'first'"):
-        launched()
+        read_launch()

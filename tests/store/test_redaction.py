@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from salibi_data.sources import sas_tokens as tokens
+from salibi_data.sources import sas_tokens
 from salibi_data.store.errors import ReadError
 from salibi_data.store.redaction import redact, redacted_line
 
@@ -42,6 +42,6 @@ def test_an_error_is_told_in_one_line() -> None:
 
 def test_an_href_that_names_no_blob_is_told_without_its_query() -> None:
     with pytest.raises(ReadError, match="names no blob") as caught:
-        tokens.container_of("https://acct.blob.core.windows.net/naip?key=hidden")
+        sas_tokens.container_of("https://acct.blob.core.windows.net/naip?key=hidden")
     assert "acct.blob.core.windows.net/naip" in str(caught.value)
     assert "hidden" not in str(caught.value)

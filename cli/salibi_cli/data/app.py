@@ -56,11 +56,11 @@ def catalogs(
 def _check(name: str) -> tuple[bool, str]:
     """Whether a catalog answers, and what: one item per sensor is asked for."""
     from salibi_data.catalog.providers import load_catalog
-    from salibi_data.catalog.search import resolve, search
+    from salibi_data.catalog.search import resolve_catalog, search
 
     iowa = (-92.47, 41.98, -92.40, 42.02)
     try:
-        catalog = resolve(load_catalog(name))
+        catalog = resolve_catalog(load_catalog(name))
         found = {
             sensor: search(catalog, sensor, iowa, None, max_items=1) for sensor in catalog.sensors
         }
@@ -219,12 +219,12 @@ def figure(
 
     Example: `salibi-data figure data/micro.zarr -o grid.png -n 8`
     """
-    from salibi_cli.figures.panels import check_path
-    from salibi_cli.figures.samples import draw
+    from salibi_data.inspection.plot import plot
+    from salibi_data.store.open import open_store
 
-    check_path(output)
-    drawn = draw(store, output, num_samples=num_samples, edge=edge)
-    typer.echo(f"{drawn} samples in {output}")
+    plot(store, output, num_samples=num_samples, edge_px=edge)
+    num_drawn = min(num_samples, open_store(store)[0]["tile"].shape[0])
+    typer.echo(f"{num_drawn} samples in {output}")
 
 
 app.command()(viewing.view)

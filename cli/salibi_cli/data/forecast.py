@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from salibi_data.catalog.providers import Catalog
     from salibi_data.catalog.variants import Variant
-    from salibi_data.forecasts.costs import Conditions, Work
+    from salibi_data.forecasts.costs import BuildConditions, Workload
 
 CONTINENT: Final = {"full": "continental U.S., zoom 15", "micro": "continental U.S., zoom 17"}
 """Variants that are reckoned for all land of the 48 states, too."""
@@ -47,10 +47,10 @@ def forecast(
     """
     from salibi_data.catalog.providers import load_catalog
     from salibi_data.catalog.variants import load_variant
-    from salibi_data.forecasts.costs import Conditions
+    from salibi_data.forecasts.costs import BuildConditions
     from salibi_data.sources.rate_limits import HttpSettings
 
-    conditions = Conditions(
+    conditions = BuildConditions(
         workers=workers,
         latency_s=latency_ms / 1e3,
         read_bytes_per_s=read_mb_per_s * 1e6,
@@ -74,23 +74,23 @@ def forecast(
 
 def _jobs(
     variants: list[Variant], catalog: Catalog, names: list[str] | None
-) -> list[tuple[str, Callable[[], Work]]]:
+) -> list[tuple[str, Callable[[], Workload]]]:
     """What is reckoned, and how: the variants, and the continent unless some were named."""
-    from salibi_data.forecasts.conus import continental_work
+    from salibi_data.forecasts.conus import continental_workload
 
-    jobs: list[tuple[str, Callable[[], Work]]] = [
+    jobs: list[tuple[str, Callable[[], Workload]]] = [
         (variant.name, partial(_regional, variant, catalog)) for variant in variants
     ]
     if not names:
         jobs += [
-            (CONTINENT[variant.name], partial(continental_work, variant, catalog))
+            (CONTINENT[variant.name], partial(continental_workload, variant, catalog))
             for variant in variants
             if variant.name in CONTINENT
         ]
     return jobs
 
 
-def _regional(variant: Variant, catalog: Catalog) -> Work:
+def _regional(variant: Variant, catalog: Catalog) -> Workload:
     from salibi_data.forecasts.regions import forecast as expected_of
     from salibi_data.store.errors import UsageError
 
@@ -100,16 +100,16 @@ def _regional(variant: Variant, catalog: Catalog) -> Work:
             f"variant {variant.name!r} has no regions or no target, so there is nothing to reckon; "
             "ask `salibi-data plan` with a --bbox or --aoi."
         )
-    return expected.work
+    return expected.workload
 
 
-def _figures(what: str, work: Work, conditions: Conditions) -> dict[str, Any]:
-    from salibi_data.forecasts.costs import outlay
+def _figures(what: str, work: Workload, conditions: BuildConditions) -> dict[str, Any]:
+    from salibi_data.forecasts.costs import build_cost
 
-    found = outlay(work, conditions)
+    found = build_cost(work, conditions)
     return {
         "dataset": what,
-        "samples": work.num_kept,
+        "samples": work.num_samples,
         "read_samples": work.num_read,
         "source_files": work.num_files,
         "source_requests": work.source_requests,
@@ -146,7 +146,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
     )
 
 
-def _assumptions(conditions: Conditions, catalog: str) -> str:
+def _assumptions(conditions: BuildConditions, catalog: str) -> str:
     """What the figures rest on, in words."""
     return (
         f"Expected of {catalog}, which was not asked. Assumed: {conditions.workers} workers of a "

@@ -46,10 +46,10 @@ def publish(
 
     Readers have the release before until the last file is there. Run again, it goes on.
     """
-    from salibi_cli.figures.samples import as_jpeg
+    from salibi_data.inspection.plot import as_jpeg, plot
     from salibi_data.releases.publish import publish as send
 
-    figure = as_jpeg(store, num_samples=_NUM_SHOWN, edge=_EDGE_PX)
+    figure = as_jpeg(plot(store, num_samples=_NUM_SHOWN, edge_px=_EDGE_PX))
     with common.progress("publishing", unit="files") as advance:
         done = send(
             store,

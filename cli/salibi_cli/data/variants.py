@@ -11,7 +11,7 @@ from salibi_cli import common
 
 if TYPE_CHECKING:
     from salibi_data.catalog.variants import Variant
-    from salibi_data.forecasts.costs import Conditions
+    from salibi_data.forecasts.costs import BuildConditions
     from salibi_data.forecasts.regions import Forecast
 
 CATALOG: Final = "planetary-computer"
@@ -41,11 +41,11 @@ def variants(
     """
     from salibi_data.catalog.providers import load_catalog
     from salibi_data.catalog.variants import load_variant, variant_names
-    from salibi_data.forecasts.costs import Conditions
+    from salibi_data.forecasts.costs import BuildConditions
     from salibi_data.forecasts.regions import forecast
 
     names = variant_names() if name is None else [name]
-    catalog, conditions = load_catalog(CATALOG), Conditions(workers=workers)
+    catalog, conditions = load_catalog(CATALOG), BuildConditions(workers=workers)
     found = []
     with common.progress("counting tiles", unit="variants") as advance:
         for number, variant in enumerate(map(load_variant, names), start=1):
@@ -60,9 +60,11 @@ def variants(
     typer.echo(f"{_assumptions(conditions)}\n\n{DISCREPANCY}")
 
 
-def _figures(variant: Variant, expected: Forecast | None, conditions: Conditions) -> dict[str, Any]:
+def _figures(
+    variant: Variant, expected: Forecast | None, conditions: BuildConditions
+) -> dict[str, Any]:
     """A variant's figures, and those of its regions."""
-    from salibi_data.forecasts.costs import outlay
+    from salibi_data.forecasts.costs import build_cost
 
     figures: dict[str, Any] = {
         "name": variant.name,
@@ -97,11 +99,11 @@ def _figures(variant: Variant, expected: Forecast | None, conditions: Conditions
         "after_guard": expected.num_guarded,
         "available": expected.num_available,
         "margin": round(expected.margin, 2),
-        "read_samples": expected.work.num_read,
-        "source_bytes": expected.work.source_bytes,
-        "source_requests": expected.work.source_requests,
-        "store_bytes": expected.work.store_bytes,
-        "hours": round(outlay(expected.work, conditions).hours, 1),
+        "read_samples": expected.workload.num_read,
+        "source_bytes": expected.workload.source_bytes,
+        "source_requests": expected.workload.source_requests,
+        "store_bytes": expected.workload.store_bytes,
+        "hours": round(build_cost(expected.workload, conditions).hours, 1),
     }
 
 
@@ -166,14 +168,14 @@ def _bytes(number: int | None) -> str | None:
     return None if number is None else common.human_bytes(number)
 
 
-def _assumptions(conditions: Conditions) -> str:
+def _assumptions(conditions: BuildConditions) -> str:
     """What the figures rest on, in words."""
     from salibi_data.forecasts import regions as forecast
     from salibi_data.plans import sampling as lots
 
     return (
         f"Candidates and the guard are counted; the rest is expected of {CATALOG}, which was not "
-        f"asked. Assumed: {forecast.FOUND_SHARE:.0%} of the tiles on land have all scenes, and "
+        f"asked. Assumed: {forecast.AVAILABLE_SHARE:.0%} of the tiles on land have all scenes, and "
         f"{lots.SURVIVING_SHARE:.0%} of those pass the filters for clouds and missing pixels; one "
         f"scene of a sensor covers each tile; each of {conditions.workers} workers reads "
         f"{common.human_bytes(round(conditions.read_bytes_per_s))} a second. The margin is the "

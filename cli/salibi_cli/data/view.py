@@ -61,11 +61,11 @@ def view(
 
     As files for any web server: `salibi-data view data/micro.zarr --export page`
     """
+    from salibi_data.store.render_rgb import as_rgb
     from salibi_data.viewer.basemap import open_basemap
     from salibi_data.viewer.samples import ViewedSamples
     from salibi_data.viewer.site import Site
     from salibi_data.viewer.tiles import LOSSLESS
-    from salibi_model.data.render_rgb import as_rgb
 
     if as_json and export is None:
         raise UsageError("--json tells what an export holds; give --export DIR too.")

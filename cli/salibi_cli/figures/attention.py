@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_cli.figures.panels import FigureError
 from salibi_cli.figures.token_diagram import COARSE, FINE, INK, draw_equal_distances, draw_tokens
+from salibi_data.inspection.panels import FigureError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

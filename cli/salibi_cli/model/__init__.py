@@ -1,1 +1,3 @@
 """The command salibi-model."""
+
+from salibi_cli.model.app import main as main

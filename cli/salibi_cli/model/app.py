@@ -54,7 +54,7 @@ def reconstruct(
 
     SAR to optical: `salibi-model reconstruct runs/tiny data/micro.zarr --hide lores,hires_4x`
     """
-    from salibi_cli.figures.panels import check_path
+    from salibi_data.inspection.panels import check_path
     from salibi_model.distributed import choose_device
     from salibi_model.evals.reconstruction import reconstruct as predict
 
@@ -163,8 +163,8 @@ def main() -> None:
 
 
 def _draw_reconstruction(report: ReconstructionReport, out: Path) -> None:
-    from salibi_cli.figures.panels import Panel, save_panels
-    from salibi_model.data.render_rgb import as_rgb
+    from salibi_data.inspection.panels import Panel, save_panels
+    from salibi_data.store.render_rgb import as_rgb
 
     titles = {
         "original": "original",

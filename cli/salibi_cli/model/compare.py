@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from salibi_cli import common
+from salibi_cli import common, options
+from salibi_cli.model.train import layered
+from salibi_model.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from salibi_model.comparison import Comparison, Difference
     from salibi_model.evals.probes import Options
-    from salibi_model.training.config import TrainingConfig
 
 
+@options.with_options
 def compare(
     stores: Annotated[
         list[str], typer.Argument(help="Stores to train on: folders or URLs.", show_default=False)
@@ -47,11 +48,10 @@ def compare(
     scales: Annotated[
         str, typer.Option(help="Also show images so many times coarser: accuracy over GSD.")
     ] = "1",
-    size: Annotated[str | None, typer.Option(help="tiny, small, base, large.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps of each.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the samples.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Samples per step.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order, masks and turns.")] = None,
+    given: Annotated[
+        dict[str, Any],
+        options.Fields(kind=TrainingConfig, only=("size", "steps", "epochs", "batch_size", "seed")),
+    ],
     config: Annotated[
         Path | None, typer.Option(help="TOML file with options of `train`, for all models.")
     ] = None,
@@ -76,14 +76,6 @@ def compare(
     from salibi_model.distributed import choose_device
     from salibi_model.evals.evaluate import open_data
 
-    given = {
-        "stores": tuple(stores),
-        "size": size,
-        "steps": steps,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "seed": seed,
-    }
     chosen = _methods(methods, k=k, distance=distance)
     labelled = open_data(data, gsd_m=gsd_m, partition=partition)
     with common.progress("comparing", unit="steps and images") as advance:
@@ -92,7 +84,7 @@ def compare(
             advance(done, total, f": training {name}, loss {metrics['loss']:.3f}")
 
         comparison = train_and_measure(
-            _settings(config, {name: v for name, v in given.items() if v is not None}),
+            layered(config, {**given, "stores": tuple(stores)}),
             models=common.listed(models) or (),
             data=labelled,
             methods=chosen,
@@ -110,15 +102,6 @@ def compare(
     _print_table(comparison)
     _print_differences(comparison.differences)
     typer.echo(f"wrote {out}/results.md, results.json, results.png")
-
-
-def _settings(file: Path | None, changes: dict[str, Any]) -> TrainingConfig:
-    from salibi_model.training.config import TrainingConfig
-
-    settings = TrainingConfig.from_toml(file) if file else TrainingConfig()
-    if "steps" in changes or "epochs" in changes:
-        settings = dataclasses.replace(settings, steps=0, epochs=0)
-    return dataclasses.replace(settings, **changes)
 
 
 def _methods(text: str, *, k: int, distance: str) -> list[Options]:

@@ -5,7 +5,7 @@ One archive after another, tile after tile in the order of their ids; each archi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +35,8 @@ from salibi_data.store.tiles import tile_bounds, tile_ids
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from salibi_data.store.progress import Progress
     from salibi_data.store.schema import StoreAttributes
-
-Progress = Callable[[int, int], None]
-"""Called with (images done, images in all)."""
 
 Tile = tuple[int, bytes]
 """PMTiles id and PNG."""

@@ -18,25 +18,26 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 import numpy as np
 
 from salibi_data.assembly.executor import Lost, check_main_module, crew
-from salibi_data.assembly.shards import Contents, Progress, make_store
+from salibi_data.assembly.shards import Contents, make_store
 from salibi_data.assembly.writer import SAMPLES_PER_SHARD
 from salibi_data.builds.samples_table import write_unsourced
 from salibi_data.catalog.providers import load_catalog
-from salibi_data.catalog.variants import EXAMPLE, Variant, example_at, load_variant
+from salibi_data.catalog.variants import EXAMPLE, Variant, example_variant, load_variant
 from salibi_data.imports.pmtiles.directory import Archive, open_archive
 from salibi_data.imports.pmtiles.layout import fits, own_modalities
 from salibi_data.imports.pmtiles.samples import Parts, base_zoom_of, complete_parts, layouts
 from salibi_data.plans.splits import assign_or_guard
+from salibi_data.store import __version__
 from salibi_data.store.errors import ReadError, SelectionError, UsageError
 from salibi_data.store.filesystem import file_sha256
 from salibi_data.store.schema import SPLITS, UNKNOWN_TIME, Modality, StoreAttributes
 from salibi_data.store.tiles import ground_gsd_m
-from salibi_data.store.version import __version__
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from salibi_data.imports.pmtiles.layout import Layout
+    from salibi_data.store.progress import Progress
 
 Splits = Literal["blocks", "none"]
 
@@ -138,7 +139,7 @@ def import_pmtiles(
 def _variant(name_or_path: str | None, base_zoom: int) -> Variant:
     """The variant that says how the store is called and split."""
     if name_or_path is None:
-        return replace(example_at(base_zoom), name="released")
+        return replace(example_variant(base_zoom), name="released")
     variant = load_variant(name_or_path)
     if variant.split_by != "blocks":
         raise UsageError(

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from salibi_data.synthetic.ground.noise import Floats, periodic_texture, tile_texture
 from salibi_data.synthetic.sensors.optics import (
-    Conditions,
     Palette,
+    ViewingConditions,
     canopy_cover,
     illumination,
     reflectances,
@@ -83,7 +83,7 @@ def photograph(
     ground: Ground,
     camera: NaipCamera,
     palette: Palette,
-    conditions: Sequence[Conditions],
+    conditions: Sequence[ViewingConditions],
     corner_px: tuple[int, int],
 ) -> npt.NDArray[np.uint8]:
     """Photograph a window of the landscape, once under each of the conditions.

@@ -83,7 +83,7 @@ class Palette:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conditions:
+class ViewingConditions:
     """Sun and growth at the moment of an acquisition."""
 
     sun: Sun
@@ -129,7 +129,7 @@ def mean_canopy_cover(landscape: Landscape, *, year: int, day_of_year: int) -> F
     return cover
 
 
-def canopy_cover(ground: Ground, palette: Palette, conditions: Conditions) -> Floats:
+def canopy_cover(ground: Ground, palette: Palette, conditions: ViewingConditions) -> Floats:
     """Return the canopy share of every pixel, shape (rows, columns), without crop rows.
 
     It is the surface's mean, varied by the fertility pattern and reduced in wet hollows.

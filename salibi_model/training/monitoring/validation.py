@@ -9,16 +9,16 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from salibi_data.store.render_rgb import as_rgb
 from salibi_model import distributed
 from salibi_model.data.loader import Batch, Batches
-from salibi_model.data.render_rgb import as_rgb
 from salibi_model.data.store import SampleStore
 from salibi_model.evals.recall import ranks
 from salibi_model.evals.reconstruction import Reconstruction, reconstruct
 from salibi_model.models.base import PretrainModel
 from salibi_model.models.scale_alibi import ScaleAlibi
 from salibi_model.training.config import TrainingConfig
-from salibi_model.training.grad_cache import autocast, losses_of, mask_batch
+from salibi_model.training.grad_cache import autocast, batch_losses, mask_batch
 from salibi_model.training.monitoring.collapse import SMALLEST_STD, effective_rank, feature_std
 
 FEWEST = 4
@@ -82,7 +82,7 @@ class Validator:
                     hide_share=0.0,
                     device=self._device,
                 )
-                losses.append(losses_of(model, masked, bf16=self._config.precision == "bf16"))
+                losses.append(batch_losses(model, masked, bf16=self._config.precision == "bf16"))
                 for name, vectors in self._embed(model, batch).items():
                     embeddings[name].append(distributed.gather_rows(vectors))
         together = {name: torch.cat(parts) for name, parts in embeddings.items()}

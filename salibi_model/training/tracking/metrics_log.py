@@ -38,7 +38,7 @@ class MetricsLog:
         Args:
             folder: of the run.
             first_step: the next step; steps count from 1.
-            trackers: some of :data:`~salibi_model.training.tracking.trackers.TRACKERS`.
+            trackers: some of :data:`~salibi_model.training.config.TRACKERS`.
             config: what trackers are told of how the run was set up; URLs lose their queries.
             run_name: what trackers call the run; by default as its folder.
 

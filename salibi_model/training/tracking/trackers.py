@@ -11,13 +11,10 @@ folder. Training repeats steps exactly: those that are done again are not sent t
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Final
 
 from salibi_data.store.errors import UsageError
+from salibi_model.training.config import TRACKERS
 from salibi_model.training.tracking.run import TrackedRun, Tracker
-
-TRACKERS: Final = ("wandb", "mlflow")
-"""Names of the trackers, of their packages, and of the extras that install them."""
 
 
 def check_trackers(names: Sequence[str]) -> None:

@@ -201,7 +201,7 @@ MODULES = sorted(
     str(path.relative_to(ROOT).with_suffix("")).replace(os.sep, ".").removesuffix(".__init__")
     for path in (ROOT / "salibi_data").rglob("*.py")
     # Subclasses of rasterio's, Dask's and Zarr's.
-    if path.stem not in {"gdal_opener", "dask_pacing", "dask_plugins", "prefetch", "zarr_storage"}
+    if path.stem not in {"gdal_opener", "dask_plugins", "prefetch", "zarr_storage"}
 )
 HEAVY = (
     *(

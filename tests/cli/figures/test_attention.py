@@ -21,9 +21,9 @@ from salibi_cli.figures.attention import (
     check_figure_path,
     save_attention_figure,
 )
-from salibi_cli.figures.panels import FigureError
 from salibi_cli.figures.token_diagram import COARSE, FINE, distances, draw_equal_distances
 from salibi_cli.model import attention
+from salibi_data.inspection.panels import FigureError
 from salibi_model.evals.attention_distance import attention_reach
 from salibi_model.nn.alibi import scale_alibi_bias
 from tests.support.model.nano import nano_model

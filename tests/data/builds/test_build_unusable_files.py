@@ -11,8 +11,8 @@ import rasterio
 from rasterio.crs import CRS
 
 from salibi_data.builds.build import build
-from salibi_data.pixels import warp as align
-from salibi_data.sources.read import Source
+from salibi_data.pixels import warp
+from salibi_data.sources.georeference import SceneRaster
 from salibi_data.store.errors import ReadError
 from salibi_data.store.open import open_store
 from salibi_data.store.tiles import PixelGrid
@@ -70,12 +70,12 @@ def test_reading_names_the_asset_and_the_scene(tmp_path: Path) -> None:
 @pytest.mark.parametrize("categorical", [False, True])
 @pytest.mark.parametrize("crs", [ENGINEERING, "nonsense"])
 def test_warping_names_the_asset_and_the_scene(crs: str, categorical: bool) -> None:
-    source = Source(
+    source = SceneRaster(
         values=np.ones((1, 8, 8), dtype=np.float32),
         crs=crs,
         where="asset 'x' of scene-1",
         transform=(1.0, 0.0, 0.0, 0.0, -1.0, 0.0),
     )
     with pytest.raises(ReadError, match=r"asset 'x' of scene-1 cannot be used: ") as caught:
-        align.warp(source, PixelGrid.around(cogs.TILES), categorical=categorical)
+        warp.warp(source, PixelGrid.around(cogs.TILES), categorical=categorical)
     assert caught.value.kind == "unusable"

@@ -17,7 +17,8 @@ import xarray as xr
 import zarr
 from pmtiles.tile import zxy_to_tileid
 
-from salibi_data.inspection.info import figure_rows, info
+from salibi_data.inspection.info import info
+from salibi_data.inspection.plot import spread_samples
 from salibi_data.inspection.verify import verify
 from salibi_data.plans.planner import plan
 from salibi_data.sources.read import read_asset
@@ -197,13 +198,13 @@ def test_fields_line_up_across_all_sensors(opened: xr.Dataset) -> None:
 def test_a_figure_shows_different_samples_as_they_are_stored(
     micro_store: Path, opened: xr.Dataset
 ) -> None:
-    _, rows = figure_rows(micro_store, num_samples=3)
+    _, rows = spread_samples(micro_store, num_samples=3)
     assert len(rows) == 3
     tiles = ["/".join(map(str, tile)) for tile in opened["tile"].values.tolist()]
     for tile, images in rows.items():
         for name, image in images.items():
             assert np.array_equal(image, opened[name].values[tiles.index(tile)])
-    assert len(figure_rows(micro_store, num_samples=10_000)[1]) == len(tiles)
+    assert len(spread_samples(micro_store, num_samples=10_000)[1]) == len(tiles)
 
 
 def test_info_counts(micro_store: Path, opened: xr.Dataset) -> None:

@@ -13,9 +13,10 @@ import pytest
 import shapely
 from shapely import box
 
+from salibi_data.catalog.dates import parse_dates
 from salibi_data.catalog.providers import Catalog, load_catalog
-from salibi_data.catalog.scenes import from_item, newest_processing, unsigned
-from salibi_data.catalog.search import Finder, parse_dates, search
+from salibi_data.catalog.scenes import newest_processing, scene_from_item, strip_signature
+from salibi_data.catalog.search import CatalogSearch, search
 from salibi_data.store.errors import CatalogError, UsageError
 from tests.support.data.real_catalogs import REAL, needs_real
 from tests.support.services.servers import StacServer, matches, serve
@@ -78,11 +79,11 @@ def test_no_signature_is_kept() -> None:
     ],
 )
 def test_signed_urls_lose_their_query(href: str) -> None:
-    assert unsigned(href) == href.split("?", maxsplit=1)[0]
+    assert strip_signature(href) == href.split("?", maxsplit=1)[0]
 
 
 def test_other_queries_stay() -> None:
-    assert unsigned("https://a.org/x.tif?version=3") == "https://a.org/x.tif?version=3"
+    assert strip_signature("https://a.org/x.tif?version=3") == "https://a.org/x.tif?version=3"
 
 
 def test_throttling_is_waited_out() -> None:
@@ -178,19 +179,19 @@ def test_a_scene_without_a_file_that_is_needed_is_left_out() -> None:
     bare = item(2)
     bare["assets"] = {"thumbnail": bare["assets"]["image"]}
     with serve(StacServer([item(1), bare])) as server:
-        finder = Finder(api(server.url), needed={"naip": ("image",)})
+        finder = CatalogSearch(api(server.url), required_assets={"naip": ("image",)})
         assert [scene.id for scene in finder.find("naip", IOWA, None)] == ["scene-001"]
 
 
 def test_what_was_found_is_not_asked_for_again(tmp_path: Path) -> None:
     dates = [parse_dates("2022-07-03/2022-07-15")]
     with serve(StacServer([item(n) for n in range(20)])) as server:
-        finder = Finder(api(server.url), tmp_path / "kept")
+        finder = CatalogSearch(api(server.url), tmp_path / "kept")
         first = finder.find("naip", IOWA, dates)
         asked = server.requests
-        again = Finder(api(server.url), tmp_path / "kept").find("naip", IOWA, dates)
+        again = CatalogSearch(api(server.url), tmp_path / "kept").find("naip", IOWA, dates)
         assert (again, server.requests) == (first, asked)
-        Finder(api(server.url), tmp_path / "kept").find("naip", IOWA, None)
+        CatalogSearch(api(server.url), tmp_path / "kept").find("naip", IOWA, None)
         assert server.requests > asked  # another question
     kept = b"".join(path.read_bytes() for path in (tmp_path / "kept").iterdir())
     assert b"scene-003" in kept
@@ -198,10 +199,12 @@ def test_what_was_found_is_not_asked_for_again(tmp_path: Path) -> None:
 
 
 def test_several_times_are_searched_as_one(sample_toml: str) -> None:
-    found = Finder(load_catalog(sample_toml)).find("sentinel-2", WORLD, None)
+    found = CatalogSearch(load_catalog(sample_toml)).find("sentinel-2", WORLD, None)
     times = [scene.acquired_utc for scene in found]
     some = [(times[0], times[0]), (times[-1], times[-1])]
-    ids = {one.id for one in Finder(load_catalog(sample_toml)).find("sentinel-2", WORLD, some)}
+    ids = {
+        one.id for one in CatalogSearch(load_catalog(sample_toml)).find("sentinel-2", WORLD, some)
+    }
     assert ids == {scene.id for scene in found if scene.acquired_utc in (times[0], times[-1])}
 
 
@@ -279,7 +282,9 @@ def test_a_newer_processing_supersedes_what_shows_the_same_ground(
             "s2:nodata_pixel_percentage": share,
         }
         told = {name: value for name, value in properties.items() if value is not None}
-        scene = from_item(sensor, {**item(number), "id": f"scene-{number}", "properties": told})
+        scene = scene_from_item(
+            sensor, {**item(number), "id": f"scene-{number}", "properties": told}
+        )
         assert scene is not None
         scenes.append(scene)
     found = newest_processing(sensor, scenes)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from salibi_data.catalog.providers import Sensor, load_catalog
-from salibi_data.catalog.scenes import Scene, from_item
+from salibi_data.catalog.scenes import Scene, scene_from_item
 from salibi_data.catalog.variants import check_fit, load_variant
 from salibi_data.store.errors import UsageError
 from tests.support.data.real_catalogs import REAL, needs_real
@@ -46,7 +46,7 @@ def sensor_of(catalog: str, sensor: str) -> Sensor:
 
 
 def scene_of(sensor: Sensor, item: dict[str, Any]) -> Scene | None:
-    return from_item(sensor, item)
+    return scene_from_item(sensor, item)
 
 
 @needs_real

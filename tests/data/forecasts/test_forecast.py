@@ -12,18 +12,18 @@ import shapely
 
 from salibi_data.catalog.providers import load_catalog
 from salibi_data.catalog.variants import load_variant
-from salibi_data.forecasts.conus import continental_work, land
-from salibi_data.forecasts.costs import Conditions, UnitCosts, Work, outlay
-from salibi_data.forecasts.regions import FOUND_SHARE, forecast
+from salibi_data.forecasts.conus import continental_workload, land
+from salibi_data.forecasts.costs import BuildConditions, UnitCosts, Workload, build_cost
+from salibi_data.forecasts.regions import AVAILABLE_SHARE, forecast
 from salibi_data.plans import splits
 from salibi_data.store.errors import UsageError
 from salibi_data.store.tiles import tile_bounds
 from tests.support.data.samples import run
 
 CATALOG = load_catalog("planetary-computer")
-WORK = Work(
+WORK = Workload(
     num_read=1_000,
-    num_kept=850,
+    num_samples=850,
     num_files=4_000,
     num_warped_px=500_000_000,
     source_bytes=10_000_000_000,
@@ -40,12 +40,12 @@ def test_hours_are_the_sum_of_what_a_worker_does() -> None:
         s_per_mb=0.01,
         s_per_warped_mpx=0.1,
         s_per_sample=1.0,
-        s_per_kept=2.0,
+        s_per_stored_sample=2.0,
     )
-    alone = Conditions(workers=1, latency_s=0.5, read_bytes_per_s=1e7, parallel=1_000)
+    alone = BuildConditions(workers=1, latency_s=0.5, read_bytes_per_s=1e7, parallel=1_000)
     # Two round trips a file, bytes, files, megabytes, pixels, samples, and samples into shards.
     seconds = 4_000 * 2 * 0.5 + 1_000 + 400 + 100 + 50 + 1_000 + 1_700
-    found = outlay(WORK, alone, costs)
+    found = build_cost(WORK, alone, costs)
     assert found.hours == pytest.approx(seconds / 3600)
     assert found.limited_by == "workers"
     assert found.usd == pytest.approx(seconds / 3600 * 0.05 + 3)
@@ -53,19 +53,19 @@ def test_hours_are_the_sum_of_what_a_worker_does() -> None:
 
 
 def test_more_workers_help_until_they_share_a_limit() -> None:
-    few = outlay(WORK, Conditions(workers=2, parallel=16))
-    more = outlay(WORK, Conditions(workers=4, parallel=16))
+    few = build_cost(WORK, BuildConditions(workers=2, parallel=16))
+    more = build_cost(WORK, BuildConditions(workers=4, parallel=16))
     assert few.hours == pytest.approx(2 * more.hours)
     assert few.usd == pytest.approx(more.usd)
-    crowd = outlay(WORK, Conditions(workers=10_000, parallel=16))
+    crowd = build_cost(WORK, BuildConditions(workers=10_000, parallel=16))
     assert crowd.limited_by == "requests in flight"
     in_flight_s = 20_000 * 0.05 + 10_000_000_000 / 8e6
     assert crowd.hours * 3600 > in_flight_s / 16
     assert crowd.usd > few.usd
-    freed = outlay(WORK, Conditions(workers=10_000, parallel=100_000))
+    freed = build_cost(WORK, BuildConditions(workers=10_000, parallel=100_000))
     assert freed.limited_by == "requests per second"
-    narrow = Conditions(workers=10_000, parallel=100_000, host_bytes_per_s=1e8)
-    assert outlay(WORK, narrow).limited_by == "the host's bandwidth"
+    narrow = BuildConditions(workers=10_000, parallel=100_000, host_bytes_per_s=1e8)
+    assert build_cost(WORK, narrow).limited_by == "the host's bandwidth"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_more_workers_help_until_they_share_a_limit() -> None:
 )
 def test_conditions_that_make_no_sense_are_refused(changes: dict[str, float], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        replace(Conditions(), **changes)  # type: ignore[arg-type]
+        replace(BuildConditions(), **changes)  # type: ignore[arg-type]
 
 
 def test_the_continent_is_land_and_as_large_as_the_census_says() -> None:
@@ -98,7 +98,7 @@ def test_the_continent_is_land_and_as_large_as_the_census_says() -> None:
 def test_the_continents_tiles_are_those_of_a_plain_count() -> None:
     variant = replace(load_variant("full"), base_zoom=12, regions=())
     west, south, east, north = land().bounds
-    found = continental_work(variant, CATALOG)
+    found = continental_workload(variant, CATALOG)
     columns = np.arange(int((west + 180) / 360 * 4096), int((east + 180) / 360 * 4096) + 1)
     x, y = (axis.ravel() for axis in np.meshgrid(columns, np.arange(1300, 1800)))
     bounds = tile_bounds(12, x, y)
@@ -107,12 +107,12 @@ def test_the_continents_tiles_are_those_of_a_plain_count() -> None:
     assert lat.max() > north
     on_land = shapely.contains_xy(land(), lon, lat)
     usable = splits.guarded(variant, x[on_land], y[on_land]).sum()
-    assert found.num_read == pytest.approx(usable * FOUND_SHARE, rel=0.01)
+    assert found.num_read == pytest.approx(usable * AVAILABLE_SHARE, rel=0.01)
 
 
 def test_the_continent_is_sixteen_times_as_large_two_zooms_deeper() -> None:
-    coarse = continental_work(replace(load_variant("micro"), base_zoom=15), CATALOG)
-    fine = continental_work(load_variant("micro"), CATALOG)
+    coarse = continental_workload(replace(load_variant("micro"), base_zoom=15), CATALOG)
+    fine = continental_workload(load_variant("micro"), CATALOG)
     assert fine.num_read == pytest.approx(16 * coarse.num_read, rel=0.02)
     # The ground is the same; smaller blocks read more beyond their edges.
     assert coarse.source_bytes < fine.source_bytes < 4 * coarse.source_bytes
@@ -123,9 +123,9 @@ def test_requester_pays_is_counted() -> None:
     recipe = load_variant("full")
     aerial = tuple(row for row in recipe.modalities if row.sensor == "naip")
     only = replace(recipe, modalities=aerial, alignment=None)
-    work = continental_work(only, naip_pays)
+    work = continental_workload(only, naip_pays)
     assert work.read_usd == pytest.approx(work.source_bytes / 1e9 * 0.09, rel=0.1)
-    assert outlay(work, Conditions()).read_usd == work.read_usd
+    assert build_cost(work, BuildConditions()).read_usd == work.read_usd
 
 
 def test_variants_of_the_same_regions_share_what_is_counted() -> None:
@@ -133,7 +133,7 @@ def test_variants_of_the_same_regions_share_what_is_counted() -> None:
     assert small is not None
     assert full is not None
     assert small.regions is full.regions
-    assert small.work.num_read < full.work.num_read
+    assert small.workload.num_read < full.workload.num_read
 
 
 def test_the_command_gives_hours_and_money_under_the_conditions_asked_for() -> None:
@@ -142,8 +142,8 @@ def test_the_command_gives_hours_and_money_under_the_conditions_asked_for() -> N
     (row,) = json.loads(done.stdout)
     expected = forecast(load_variant("micro"), CATALOG)
     assert expected is not None
-    found = outlay(expected.work, Conditions(workers=4, usd_per_worker_hour=2.0))
-    assert row["source_requests"] == expected.work.source_requests
+    found = build_cost(expected.workload, BuildConditions(workers=4, usd_per_worker_hour=2.0))
+    assert row["source_requests"] == expected.workload.source_requests
     assert row["hours"] == pytest.approx(found.hours, abs=0.01)
     assert row["usd"] == pytest.approx(8 * found.hours, abs=0.01)
 

@@ -140,7 +140,7 @@ def test_regions_are_enough_with_half_as_much_again(expected: dict[str, Forecast
     for name, found in expected.items():
         assert found.margin >= 1.5, name
         # The reserve can be filled: it is what stands between clouds and the target.
-        assert found.num_available >= found.work.num_read
+        assert found.num_available >= found.workload.num_read
 
 
 def test_counts_are_those_of_a_plain_loop(expected: dict[str, Forecast]) -> None:
@@ -161,7 +161,7 @@ def test_counts_are_those_of_a_plain_loop(expected: dict[str, Forecast]) -> None
 
 
 def test_bytes_follow_the_tiles(expected: dict[str, Forecast]) -> None:
-    work = expected["micro"].work
+    work = expected["micro"].workload
     assert work.store_bytes == 146_502 * load_variant("micro").bytes_per_sample
     # NAIP of a tile, four bands at its own pixel, is the least that can be read of it.
     tile_m = 256 * 156_543.034 / 2**17 * 0.8
@@ -194,7 +194,7 @@ def test_the_command_gives_the_same_figures(expected: dict[str, Forecast]) -> No
     for name, found in expected.items():
         assert rows[name]["candidates"] == found.num_candidates
         assert rows[name]["after_guard"] == found.num_guarded
-        assert rows[name]["source_bytes"] == found.work.source_bytes
+        assert rows[name]["source_bytes"] == found.workload.source_bytes
         assert [r["tile"] for r in rows[name]["regions"]] == [r.region.tile for r in found.regions]
 
 

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
-from salibi_data.pixels import resample_gdal as gdal_warp
-from salibi_data.pixels import warp as align
-from salibi_data.pixels.lattice import Lattice, lattices
-from salibi_data.sources.read import Source
+from salibi_data.pixels import resample_gdal, warp
+from salibi_data.pixels.lattice import Lattice, tile_lattices
+from salibi_data.sources.georeference import SceneRaster
 from salibi_data.store.errors import ReadError
 from salibi_data.store.tiles import PixelGrid, TileXYZ
 
@@ -33,7 +32,7 @@ def turned(
     values: np.ndarray | None = None,
     holes: float = 0.0,
     bands: int = 2,
-) -> Source:
+) -> SceneRaster:
     """Black and white noise around :data:`GRID`, ``factor`` of its pixels to one of the grid's."""
     size = int(64 * factor * 1.8) + 12
     rng = np.random.default_rng(7)
@@ -49,17 +48,17 @@ def turned(
         @ Affine.scale(pixel_m, -pixel_m)
         @ Affine.translation(-size / 2, -size / 2)
     )
-    return Source(values=values, transform=tuple(place)[:6], crs=MERCATOR, largest_whole=255)
+    return SceneRaster(values=values, transform=tuple(place)[:6], crs=MERCATOR, integer_bound=255)
 
 
-def centres(source: Source) -> tuple[np.ndarray, np.ndarray]:
+def centres(source: SceneRaster) -> tuple[np.ndarray, np.ndarray]:
     """Source columns and rows of the grid's pixel centres, in double precision."""
     columns, rows = np.meshgrid(np.arange(64) + 0.5, np.arange(64) + 0.5)
     x, y = Affine(*GRID.transform) @ (columns, rows)
     return ~Affine(*source.transform) @ (x, y)
 
 
-def bilinear(source: Source) -> np.ndarray:
+def bilinear(source: SceneRaster) -> np.ndarray:
     """The definition, in double precision: weights of what is observed among four neighbours."""
     x, y = centres(source)
     rows, columns = source.values.shape[1:]
@@ -78,7 +77,7 @@ def bilinear(source: Source) -> np.ndarray:
     return np.where(np.isfinite(nearest(source)), means, np.nan)
 
 
-def nearest(source: Source) -> np.ndarray:
+def nearest(source: SceneRaster) -> np.ndarray:
     x, y = (np.floor(at).astype(int) for at in centres(source))
     rows, columns = source.values.shape[1:]
     there = (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
@@ -86,7 +85,7 @@ def nearest(source: Source) -> np.ndarray:
     return np.where(there, found, np.nan)
 
 
-def average(source: Source, samples: int = 64) -> np.ndarray:
+def average(source: SceneRaster, samples: int = 64) -> np.ndarray:
     """Mean of what is observed under each pixel, by dense nearest sampling."""
     at = (np.arange(64 * samples) + 0.5) / samples
     x, y = ~Affine(*source.transform) @ (Affine(*GRID.transform) @ np.meshgrid(at, at))
@@ -106,7 +105,7 @@ def test_enlarging_is_bilinear_whatever_the_turn_and_the_holes(
     factor: float, degrees: float, holes: float
 ) -> None:
     source = turned(factor=factor, degrees=degrees, holes=holes)
-    ours, exact = align.warp(source, GRID), bilinear(source)
+    ours, exact = warp.warp(source, GRID), bilinear(source)
     # Centres within a millionth of a pixel of an edge may fall on either side of it.
     lost_alike = np.isnan(ours) == np.isnan(exact)
     assert lost_alike.mean() > 0.999
@@ -118,7 +117,7 @@ def test_enlarging_is_bilinear_whatever_the_turn_and_the_holes(
 @given(factor=st.floats(0.1, 0.97), degrees=TURNS)
 def test_classes_are_those_of_the_pixels_that_centres_lie_in(factor: float, degrees: float) -> None:
     source = turned(factor=factor, degrees=degrees)
-    ours = align.warp(source, GRID, categorical=True)
+    ours = warp.warp(source, GRID, categorical=True)
     assert np.mean(ours == nearest(source)) > 0.999
 
 
@@ -126,7 +125,7 @@ def test_classes_are_those_of_the_pixels_that_centres_lie_in(factor: float, degr
 @given(factor=st.floats(1.2, 5.0), degrees=st.floats(-3, 3))
 def test_shrinking_is_the_average_of_the_area(factor: float, degrees: float) -> None:
     source = turned(factor=factor, degrees=degrees, bands=1)
-    off = np.abs(align.warp(source, GRID)[0] - average(source))
+    off = np.abs(warp.warp(source, GRID)[0] - average(source))
     # What leans is taken for upright over a strip: triangles of up to tan / 8 of a pixel's area, at
     # both ends of two sides. The oracle's own steps are 1 in 64 of a pixel, at four sides.
     lean = abs(np.tan(np.radians(degrees)))
@@ -137,7 +136,7 @@ def test_shrinking_is_the_average_of_the_area(factor: float, degrees: float) -> 
 @pytest.mark.parametrize("factor", [1.47, 2.9])
 def test_of_pixels_with_holes_the_observed_part_is_averaged(factor: float) -> None:
     source = turned(factor=factor, holes=0.2, bands=1)
-    ours, expected = align.warp(source, GRID)[0], average(source)
+    ours, expected = warp.warp(source, GRID)[0], average(source)
     assert np.array_equal(np.isnan(ours), np.isnan(nearest(source)[0]))
     off = np.abs(ours - expected)[np.isfinite(ours)]
     assert np.quantile(off, 0.999) < 10
@@ -151,11 +150,11 @@ def test_a_tile_partly_beside_the_source_is_missing_there() -> None:
     half = replace(
         source, values=np.ascontiguousarray(source.values[:, :, : source.values.shape[2] // 2])
     )
-    ours = align.warp(half, GRID)
+    ours = warp.warp(half, GRID)
     assert np.array_equal(np.isfinite(ours), np.isfinite(bilinear(half)))
     assert 0.4 < np.isfinite(ours).mean() < 0.6
     away = replace(GRID, left=GRID.left + 50)
-    assert np.isnan(align.warp(source, away)).all()
+    assert np.isnan(warp.warp(source, away)).all()
 
 
 @pytest.mark.parametrize("factor", [0.4, 1.6, 3.0])
@@ -166,8 +165,8 @@ def test_in_another_window_of_a_file_a_tile_is_the_same(factor: float) -> None:
     window = replace(whole, values=whole.values[:, 1:, 2:].copy(), transform=tuple(place)[:6])
     for categorical in (False, True):
         assert np.array_equal(
-            align.warp(whole, GRID, categorical=categorical),
-            align.warp(window, GRID, categorical=categorical),
+            warp.warp(whole, GRID, categorical=categorical),
+            warp.warp(window, GRID, categorical=categorical),
             equal_nan=True,
         )
 
@@ -175,7 +174,7 @@ def test_in_another_window_of_a_file_a_tile_is_the_same(factor: float) -> None:
 def test_only_the_tiles_asked_for_are_warped() -> None:
     block = PixelGrid.around([TILE, TileXYZ(TILE.x + 1, TILE.y + 1, 17)], tile_px=64)
     source = turned(factor=0.9)
-    some, whole = align.warp(source, block, tiles=[TILE]), align.warp(source, block)
+    some, whole = warp.warp(source, block, tiles=[TILE]), warp.warp(source, block)
     place = (slice(None), *block.window(TILE))
     assert np.array_equal(some[place], whole[place])
     assert np.isnan(some).mean() == 0.75
@@ -186,26 +185,26 @@ def test_a_source_that_has_no_place_there_is_refused_in_words() -> None:
     zone = CRS.from_epsg(32615).to_wkt()
     source = replace(turned(factor=0.5), crs=zone, transform=(10.0, 0.0, 5e5, 0.0, -10.0, 5e6))
     with pytest.raises(ReadError, match="Check its CRS and transform"):
-        align.warp(source, PixelGrid.around([TileXYZ(512, 511, 10)]))
+        warp.warp(source, PixelGrid.around([TileXYZ(512, 511, 10)]))
 
 
 def test_gdal_takes_what_sums_or_lines_would_not_be_exact_for() -> None:
     """Fractions when shrinking, grids far from upright, and tiles so large that the earth bends."""
-    fractions = replace(turned(factor=3.0), largest_whole=None)
+    fractions = replace(turned(factor=3.0), integer_bound=None)
     aslant = turned(factor=3.0, degrees=40)
     for source in (fractions, aslant):
-        expected = gdal_warp.warp(source, GRID, categorical=False)
-        assert np.array_equal(align.warp(source, GRID), expected, equal_nan=True)
+        expected = resample_gdal.warp(source, GRID, categorical=False)
+        assert np.array_equal(warp.warp(source, GRID), expected, equal_nan=True)
     wide = PixelGrid.around([TileXYZ(1, 2, 3)], tile_px=64)
-    utm = Source(
+    utm = SceneRaster(
         values=np.ones((1, 300, 300), np.float32),
         transform=(20_000.0, 0.0, 0.0, 0.0, -20_000.0, 9_000_000.0),
         crs=CRS.from_epsg(32613).to_wkt(),
     )
-    (lattice,) = lattices(utm, wide).values()
+    (lattice,) = tile_lattices(utm, wide).values()
     assert lattice.error_px > 0.01
-    with patch.object(gdal_warp, "warp", wraps=gdal_warp.warp) as used:
-        align.warp(utm, wide)
+    with patch.object(resample_gdal, "warp", wraps=resample_gdal.warp) as used:
+        warp.warp(utm, wide)
     used.assert_called_once()
 
 
@@ -220,12 +219,12 @@ def test_straight_lines_between_nodes_are_as_near_as_they_are_said_to_be(
     west, _, _, north = grid.bounds_3857
     (x,), (y,) = transform("EPSG:3857", CRS.from_epsg(epsg), [west], [north])
     edge = grid.pixel_m * (1 / 111_000 if epsg == 4326 else 1)
-    source = Source(
+    source = SceneRaster(
         values=np.zeros((1, 8, 8), np.float32),
         transform=(edge, 0.0, x, 0.0, -edge, y),
         crs=CRS.from_epsg(epsg).to_wkt(),
     )
-    (lattice,) = lattices(source, grid).values()
+    (lattice,) = tile_lattices(source, grid).values()
     columns, rows = np.meshgrid(np.arange(256) + 0.5, np.arange(256) + 0.5)
     xs, ys = Affine(*grid.transform) @ (columns, rows)
     there = transform("EPSG:3857", source.crs, xs.ravel(), ys.ravel())

@@ -17,9 +17,9 @@ from rasterio.warp import transform_bounds
 
 from salibi_data.builds.build import build
 from salibi_data.catalog.variants import ModalityRecipe
-from salibi_data.pixels import warp as align
-from salibi_data.pixels.resample_gdal import shrinking_factor
-from salibi_data.sources.read import Source
+from salibi_data.pixels import radiometry, warp
+from salibi_data.pixels.resample_gdal import shrink_factor
+from salibi_data.sources.georeference import SceneRaster
 from salibi_data.store.errors import GridError
 from salibi_data.store.open import open_store
 from salibi_data.store.tiles import PixelGrid, TileXYZ
@@ -106,13 +106,13 @@ def mosaic(tile: NDArray[np.int32], images: NDArray[np.uint8]) -> NDArray[np.flo
     return whole
 
 
-def naip_source() -> Source:
+def naip_source() -> SceneRaster:
     with rasterio.open(real_catalogs.NAIP) as dataset:
-        return Source(
+        return SceneRaster(
             values=dataset.read([1, 2, 3]).astype(np.float32),
             transform=tuple(dataset.transform)[:6],
             crs=dataset.crs.to_wkt(),
-            largest_whole=255,
+            integer_bound=255,
         )
 
 
@@ -131,8 +131,8 @@ def test_real_naip_enlarged_equals_gdals_warp(zoom: int, tile_px: int) -> None:
     assert tiles
     for tile in tiles:
         grid = PixelGrid.around([tile], tile_px=tile_px)
-        assert shrinking_factor(source, grid) <= 1
-        ours = np.rint(align.warp(source, grid))
+        assert shrink_factor(source, grid) <= 1
+        ours = np.rint(warp.warp(source, grid))
         gdals = np.rint(warped(real_catalogs.NAIP, [1, 2, 3], tile, tile_px, all_valid=True))
         assert np.mean(np.abs(ours - gdals) <= 1) >= 0.999
 
@@ -143,9 +143,9 @@ def test_real_naip_shrunk_equals_a_plain_average(tile_px: int) -> None:
     source = naip_source()
     for tile in naip_tiles(20)[::60]:
         grid = PixelGrid.around([tile], tile_px=tile_px)
-        assert shrinking_factor(source, grid) > 1
+        assert shrink_factor(source, grid) > 1
         expected = plain_average(source, grid)
-        assert np.abs(align.warp(source, grid)[0] - expected).max() <= 2
+        assert np.abs(warp.warp(source, grid)[0] - expected).max() <= 2
 
 
 @needs_real
@@ -153,16 +153,16 @@ def test_real_naip_shrunk_equals_a_plain_average(tile_px: int) -> None:
 def test_a_block_of_tiles_equals_its_tiles_one_by_one(tile_px: int) -> None:
     source, tiles = naip_source(), naip_tiles(18)
     block = PixelGrid.around(tiles, tile_px=tile_px)
-    together = align.warp(source, block)
+    together = warp.warp(source, block)
     assert len(tiles) > 3
     for tile in tiles:
-        alone = align.warp(source, PixelGrid.around([tile], tile_px=tile_px))
+        alone = warp.warp(source, PixelGrid.around([tile], tile_px=tile_px))
         assert np.array_equal(together[(slice(None), *block.window(tile))], alone)
 
 
-def square(values: NDArray[np.float32], *, pixel_m: float, at: tuple[float, float]) -> Source:
+def square(values: NDArray[np.float32], *, pixel_m: float, at: tuple[float, float]) -> SceneRaster:
     west, north = at
-    return Source(
+    return SceneRaster(
         values=values, transform=(pixel_m, 0.0, west, 0.0, -pixel_m, north), crs="EPSG:3857"
     )
 
@@ -172,7 +172,7 @@ def test_nodata_does_not_bleed_into_its_neighbours() -> None:
     west, _, _, north = grid.bounds_3857
     values = np.full((1, 64, 64), 100.0, np.float32)
     values[:, :, 32:] = np.nan
-    warped = align.warp(square(values, pixel_m=4 * grid.pixel_m, at=(west, north)), grid)
+    warped = warp.warp(square(values, pixel_m=4 * grid.pixel_m, at=(west, north)), grid)
     seen = np.isfinite(warped[0])
     assert np.all(warped[0][seen] == 100)
     assert abs(seen.mean() - 0.5) < 0.01
@@ -183,17 +183,17 @@ def test_classes_are_never_mixed() -> None:
     west, _, _, north = grid.bounds_3857
     classes = np.random.default_rng(0).choice([4, 8, 9], (1, 40, 40)).astype(np.float32)
     source = square(classes, pixel_m=6.4 * grid.pixel_m, at=(west, north))
-    warped = align.warp(source, grid, categorical=True)
+    warped = warp.warp(source, grid, categorical=True)
     assert set(np.unique(warped)) == {4, 8, 9}
 
 
 def test_power_becomes_decibel_once_and_only_after_the_warp() -> None:
     power = np.array([[[1.0, 0.1, 0.01, 0.0]]], np.float32)
-    decibel = align.in_units(power, "power", "dB")
+    decibel = radiometry.convert_units(power, "power", "dB")
     assert decibel.ravel() == pytest.approx([0.0, -10.0, -20.0, -100.0], abs=1e-4)
-    assert align.in_units(power, "dB", "dB") is power
+    assert radiometry.convert_units(power, "dB", "dB") is power
     with pytest.raises(GridError, match="no conversion"):
-        align.in_units(power, "display", "dB")
+        radiometry.convert_units(power, "display", "dB")
 
 
 def test_power_is_averaged_in_power() -> None:
@@ -201,13 +201,15 @@ def test_power_is_averaged_in_power() -> None:
     grid = PixelGrid.around([TileXYZ(4, 4, 4)], tile_px=16)
     west, _, _, north = grid.bounds_3857
     stripes = np.tile(np.array([1.0, 0.01], np.float32), (1, 32, 16))
-    warped = align.warp(square(stripes, pixel_m=grid.pixel_m / 2, at=(west, north)), grid)
-    assert align.in_units(warped, "power", "dB") == pytest.approx(10 * np.log10(0.505), abs=0.01)
+    warped = warp.warp(square(stripes, pixel_m=grid.pixel_m / 2, at=(west, north)), grid)
+    assert radiometry.convert_units(warped, "power", "dB") == pytest.approx(
+        10 * np.log10(0.505), abs=0.01
+    )
 
 
 @given(st.floats(-60, 30))
 def test_the_brightest_radar_pixels_do_not_wrap_to_nodata(decibel: float) -> None:
-    stored = align.quantise(np.full((1, 1, 1), decibel, np.float32), VV).item()
+    stored = radiometry.quantise(np.full((1, 1, 1), decibel, np.float32), VV).item()
     assert 1 <= stored <= 255
     back = VV.offset[0] + VV.scale[0] * stored
     assert back == pytest.approx(min(max(decibel, -25.0), 0.0), abs=VV.scale[0] / 2 + 1e-4)
@@ -215,10 +217,10 @@ def test_the_brightest_radar_pixels_do_not_wrap_to_nodata(decibel: float) -> Non
 
 def test_only_missing_pixels_are_stored_as_nodata() -> None:
     values = np.array([[[np.nan, -99.0, -25.0, 0.0, 9.0]]], np.float32)
-    assert align.quantise(values, VV).tolist() == [[[0, 1, 1, 255, 255]]]
+    assert radiometry.quantise(values, VV).tolist() == [[[0, 1, 1, 255, 255]]]
 
 
 def test_a_mosaic_takes_the_first_valid_pixel() -> None:
     layers = [[np.nan, 1.0, np.nan], [2.0, 2.0, np.nan], [3.0, 3.0, 3.0]]
-    mosaic = align.mosaic(np.array([[layer]], np.float32) for layer in layers)
+    mosaic = radiometry.mosaic(np.array([[layer]], np.float32) for layer in layers)
     assert mosaic.tolist() == [[[2.0, 1.0, 3.0]]]

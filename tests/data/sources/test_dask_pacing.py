@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from salibi_data.assembly.executor import Crew, crew
-from salibi_data.sources import http as remote
-from salibi_data.sources import rate_limits as limits
+from salibi_data.sources import http, rate_limits
 from tests.support.services.servers import RangeServer, serve
 
 if TYPE_CHECKING:
@@ -38,16 +37,16 @@ def host(tmp_path: Path) -> Iterator[RangeServer]:
 
 def read_scattered(url: str) -> tuple[int, int]:
     """Forty pieces, too far apart to be had at once; the process, and its limit at the end."""
-    file = remote.RemoteFile(f"{url}/a.bin")
+    file = http.RemoteFile(f"{url}/a.bin")
     file.read_spans([(start, start + 10) for start in range(0, 8_000_000, 200_000)])
-    own = limits.host_limit(url.removeprefix("http://"), 6)
-    return os.getpid(), own.most
+    own = rate_limits.host_limit(url.removeprefix("http://"), 6)
+    return os.getpid(), own.max_requests
 
 
 def open_until(url: str, seconds: float) -> int:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        remote.RemoteFile(f"{url}/a.bin")
+        http.RemoteFile(f"{url}/a.bin")
         time.sleep(0.01)
     return os.getpid()
 
@@ -75,15 +74,15 @@ def test_a_pause_that_one_worker_is_asked_for_holds_back_all(team: Crew, host: R
 
 
 def test_a_process_by_itself_has_the_whole_limit() -> None:
-    assert limits.host_limit("alone.example", 6).most == 6
-    limits.set_share("tcp://one", 0.25)
-    limits.set_share("tcp://two", 0.25)
+    assert rate_limits.host_limit("alone.example", 6).max_requests == 6
+    rate_limits.set_share("tcp://one", 0.25)
+    rate_limits.set_share("tcp://two", 0.25)
     try:
-        assert limits.host_limit("alone.example", 6).most == 3
-        assert limits.host_limit("alone.example", 6).allowed <= 3
-        limits.set_share("tcp://two", None)
-        limits.set_share("tcp://one", 0.001)
-        assert limits.host_limit("alone.example", 6).most == 1
+        assert rate_limits.host_limit("alone.example", 6).max_requests == 3
+        assert rate_limits.host_limit("alone.example", 6).allowed <= 3
+        rate_limits.set_share("tcp://two", None)
+        rate_limits.set_share("tcp://one", 0.001)
+        assert rate_limits.host_limit("alone.example", 6).max_requests == 1
     finally:
-        limits.set_share("tcp://one", None)
-    assert limits.host_limit("alone.example", 6).most == 6
+        rate_limits.set_share("tcp://one", None)
+    assert rate_limits.host_limit("alone.example", 6).max_requests == 6

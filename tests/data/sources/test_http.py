@@ -12,10 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from salibi_data.sources import byte_ranges as spans
-from salibi_data.sources import http as remote
-from salibi_data.sources import rate_limits as limits
-from salibi_data.sources.gdal import opened
+from salibi_data.sources import byte_ranges, http, rate_limits
+from salibi_data.sources.gdal import open_raster
 from salibi_data.store.errors import ReadError, UsageError
 from salibi_data.store.tiles import PixelGrid, TileXYZ
 from tests.support.data import cogs
@@ -46,20 +44,20 @@ def server(folder: Path) -> Iterator[RangeServer]:
 
 
 def test_a_window_is_what_rasterio_reads_from_disk(folder: Path, server: RangeServer) -> None:
-    before = remote.counters()
+    before = http.counters()
     source = cogs.read(f"{server.url}/a.tif")
     assert np.array_equal(source.values, cogs.oracle(folder / "a.tif", source))
     assert {request.path for request in server.log} == {"a.tif"}  # no sidecar was looked for
     assert server.log[0].span == (0, 32_768)
     assert len(server.log) <= 4
-    told = remote.counters() - before
+    told = http.counters() - before
     assert told.requests == len(server.log)
     assert told.bytes == sum(r.span[1] - r.span[0] for r in server.log if r.span)
     assert told.retries == {}
 
 
 def test_only_the_first_opening_asks_anything_twice(server: RangeServer) -> None:
-    with opened(f"{server.url}/a.tif") as dataset:
+    with open_raster(f"{server.url}/a.tif") as dataset:
         for _ in range(3):
             dataset.read(1, window=((0, 256), (0, 256)))
     assert len(server.log) == 2
@@ -72,14 +70,14 @@ def test_only_the_first_opening_asks_anything_twice(server: RangeServer) -> None
 )
 def test_pieces_hold_all_spans_once(drawn: list[tuple[int, int]]) -> None:
     wanted = [(start, start + size) for start, size in drawn]
-    pieces = spans.to_fetch(wanted)
-    assert all(stop - start <= spans.PIECE_BYTES for start, stop in pieces)
+    pieces = byte_ranges.plan_requests(wanted)
+    assert all(stop - start <= byte_ranges.MAX_REQUEST_BYTES for start, stop in pieces)
     assert all(a[1] <= b[0] for a, b in pairwise(pieces))
     whole = np.arange(14_000_000 // 4, dtype=np.uint32).tobytes()
     got = {piece: whole[slice(*piece)] for piece in pieces}
-    assert all(spans.cut(span, got) == whole[slice(*span)] for span in wanted)
+    assert all(byte_ranges.extract(span, got) == whole[slice(*span)] for span in wanted)
     asked = sum(stop - start for start, stop in pieces)
-    assert asked <= sum(b - a for a, b in wanted) + spans.GAP_BYTES * (len(wanted) - 1)
+    assert asked <= sum(b - a for a, b in wanted) + byte_ranges.MAX_GAP_BYTES * (len(wanted) - 1)
 
 
 @pytest.mark.parametrize(
@@ -101,10 +99,10 @@ class TestFaults:
     ) -> None:
         server.retry_after = "0"
         server.plan = [fault, "", fault, fault]
-        before = remote.counters()
+        before = http.counters()
         source = cogs.read(f"{server.url}/a.tif")
         assert np.array_equal(source.values, cogs.oracle(folder / "a.tif", source))
-        assert (remote.counters() - before).retries == {kind: 3}
+        assert (http.counters() - before).retries == {kind: 3}
 
     def test_one_that_stays_is_told_by_its_kind(
         self, server: RangeServer, monkeypatch: pytest.MonkeyPatch, fault: str, kind: str
@@ -164,7 +162,7 @@ def test_a_file_replaced_meanwhile_is_not_mixed(tmp_path: Path) -> None:
     with serve(RangeServer(tmp_path)) as server:
         url = f"{server.url}/a.tif"
         first = cogs.read(url)
-        file = remote.RemoteFile(url)
+        file = http.RemoteFile(url)
         cogs.write_cog(tmp_path / "a.tif", seed=2)
         with pytest.raises(ReadError, match="replaced") as caught:
             file.read_at(100_000, 10)
@@ -214,8 +212,8 @@ def test_what_interrupts_a_callback_of_gdal_comes_out(
         raise KeyboardInterrupt
 
     def read() -> None:
-        with opened(f"{server.url}/a.tif") as dataset:
-            monkeypatch.setattr(remote.RemoteFile, "read_spans", interrupted)
+        with open_raster(f"{server.url}/a.tif") as dataset:
+            monkeypatch.setattr(http.RemoteFile, "read_spans", interrupted)
             dataset.read(1)
 
     with pytest.raises(KeyboardInterrupt):
@@ -225,7 +223,7 @@ def test_what_interrupts_a_callback_of_gdal_comes_out(
 def test_small_files_are_read_whole(tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_bytes(os.urandom(50_000))
     with serve(RangeServer(tmp_path)) as server:
-        content = remote.read_bytes(f"{server.url}/a.xml")
+        content = http.read_bytes(f"{server.url}/a.xml")
     assert content == (tmp_path / "a.xml").read_bytes()
 
 
@@ -233,7 +231,7 @@ def test_scattered_reads_are_right_to_the_end_of_the_file(
     folder: Path, server: RangeServer
 ) -> None:
     content = (folder / "a.tif").read_bytes()
-    file = remote.RemoteFile(f"{server.url}/a.tif")
+    file = http.RemoteFile(f"{server.url}/a.tif")
     generator = np.random.default_rng(0)
     for offset in [*generator.integers(0, len(content), 60).tolist(), len(content) - 5]:
         size = int(generator.integers(1, 400_000))
@@ -246,7 +244,7 @@ def test_reads_from_the_end_on_are_empty(tmp_path: Path, num_bytes: int) -> None
     """The file may end where a piece that is kept ends, or not."""
     (tmp_path / "a.bin").write_bytes(os.urandom(num_bytes))
     with serve(RangeServer(tmp_path)) as server:
-        file = remote.RemoteFile(f"{server.url}/a.bin")
+        file = http.RemoteFile(f"{server.url}/a.bin")
         assert file.read_at(num_bytes - 1, 5) == (tmp_path / "a.bin").read_bytes()[-1:]
         for offset in (num_bytes, num_bytes + 1, 10 * num_bytes):
             assert file.read_at(offset, 5) == b""
@@ -290,4 +288,4 @@ def test_a_setting_that_is_no_number_is_a_mistake_of_the_user(
 ) -> None:
     monkeypatch.setenv("SALIBI_HTTP_TIMEOUT_S", value)
     with pytest.raises(UsageError, match="SALIBI_HTTP_TIMEOUT_S"):
-        limits.HttpSettings.from_environment()
+        rate_limits.HttpSettings.from_environment()

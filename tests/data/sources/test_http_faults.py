@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from salibi_data.sources import http as remote
-from salibi_data.sources import sas_tokens as tokens
+from salibi_data.sources import http, sas_tokens
 from salibi_data.sources.sas_tokens import Broker
 from salibi_data.store.errors import ReadError
 from salibi_data.store.tiles import PixelGrid
@@ -46,9 +45,9 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[TokenServer]:
         monkeypatch.setenv("PC_SDK_SAS_URL", f"{server.url}/token")
         monkeypatch.setenv("PC_SDK_SUBSCRIPTION_KEY", "")
         Settings.get.cache_clear()
-        before = tokens.use(Broker(min_interval_s=0.3))
+        before = sas_tokens.set_token_source(Broker(min_interval_s=0.3))
         yield server
-        tokens.use(before)
+        sas_tokens.set_token_source(before)
     Settings.get.cache_clear()
 
 
@@ -79,7 +78,7 @@ def test_windows_read_through_faults_equal_those_without(
         source = cogs.read(str(blobs.folder / f"naip/{name}.tif"), grid)
         calm[name, grid.bounds_3857] = source.values
     blobs.fault_rate, blobs.faults = 0.1, (*FAULTS, "corrupted")
-    before = remote.counters()
+    before = http.counters()
 
     def same(name: str, grid: PixelGrid) -> bool:
         source = cogs.read(HREF.format(name), grid, signing="planetary-computer")
@@ -89,7 +88,7 @@ def test_windows_read_through_faults_equal_those_without(
         assert all(pool.map(same, *zip(*wanted, strict=True)))
     suffered = {request.fault for request in blobs.log} - {""}
     assert suffered >= set(FAULTS)
-    retries = (remote.counters() - before).retries
+    retries = (http.counters() - before).retries
     assert set(retries) == {"throttled", "connection", "timeout", "forbidden"}
     assert len(service.log) > 1  # tokens expired on the way
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from salibi_data.sources import http as remote
-from salibi_data.sources import rate_limits as limits
+from salibi_data.sources import http, rate_limits
 from salibi_data.store.errors import ReadError
 from tests.support.data import cogs
 from tests.support.services.servers import RangeServer, serve
@@ -48,10 +47,10 @@ def test_retry_after_holds_back_the_whole_process(
     if kind == "date of an unknown place":
         later = later.replace("GMT", "-0000")
     server.retry_after = "1" if kind == "seconds" else later
-    remote.RemoteFile(f"{server.url}/a.tif")  # the first 429 meets a warm process
+    http.RemoteFile(f"{server.url}/a.tif")  # the first 429 meets a warm process
     server.plan = ["429"]
     threads = [
-        threading.Thread(target=remote.RemoteFile, args=(f"{server.url}/a.tif",)) for _ in range(4)
+        threading.Thread(target=http.RemoteFile, args=(f"{server.url}/a.tif",)) for _ in range(4)
     ]
     threads[0].start()
     while len(server.log) < 2:
@@ -83,21 +82,25 @@ def test_a_deadline_ends_retries_and_waits(
     for fault in ("stall", "503", "429"):
         server.fault_rate, server.faults, server.retry_after = 1.0, (fault,), "30"
         began = time.monotonic()
-        with remote.deadline(60), remote.deadline(0.5), pytest.raises(ReadError) as caught:
+        with (
+            rate_limits.deadline(60),
+            rate_limits.deadline(0.5),
+            pytest.raises(ReadError) as caught,
+        ):
             cogs.read(f"{server.url}/a.tif")
         assert caught.value.kind == "timeout"
         assert time.monotonic() - began < 2
-    assert limits.remaining_s() == float("inf")
+    assert rate_limits.remaining_s() == float("inf")
 
 
 def test_a_deadline_reaches_requests_side_by_side(
     folder: Path, server: RangeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SALIBI_HTTP_TIMEOUT_S", "60")
-    file = remote.RemoteFile(f"{server.url}/a.tif")
+    file = http.RemoteFile(f"{server.url}/a.tif")
     server.fault_rate, server.faults = 1.0, ("stall",)
     began = time.monotonic()
-    with remote.deadline(0.5), pytest.raises(ReadError) as caught:
+    with rate_limits.deadline(0.5), pytest.raises(ReadError) as caught:
         file.read_spans([(i * 1_000_000, i * 1_000_000 + 1000) for i in range(3)])
     assert caught.value.kind == "timeout"
     assert len(server.log) == 4
@@ -109,7 +112,7 @@ def test_requests_at_a_time_stay_below_their_limit(
 ) -> None:
     monkeypatch.setenv("SALIBI_HTTP_PARALLEL", "5")
     server.latency_s = 0.02
-    file = remote.RemoteFile(f"{server.url}/a.tif")
+    file = http.RemoteFile(f"{server.url}/a.tif")
     wanted = [(start, start + 1000) for start in range(0, 10_000_000, 200_000)]
     content = (folder / "a.tif").read_bytes()
     for _ in range(2):
@@ -118,7 +121,7 @@ def test_requests_at_a_time_stay_below_their_limit(
 
 
 def test_the_limit_halves_once_per_choking_and_grows_back() -> None:
-    limit = limits.HostLimit(8)
+    limit = rate_limits.HostLimit(8)
     assert limit.allowed == 4
     together = [limit.acquire() for _ in range(4)]
     for since in together:

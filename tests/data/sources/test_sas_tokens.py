@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from salibi_data.sources import rate_limits as limits
-from salibi_data.sources import sas_tokens as tokens
+from salibi_data.sources import dask_plugins, rate_limits, sas_tokens
 from salibi_data.sources.sas_tokens import Broker
 from salibi_data.store.errors import ReadError
 from tests.support.data import cogs
@@ -42,9 +41,9 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[TokenServer]:
 def broker(service: TokenServer) -> Iterator[Broker]:
     """This process's broker, in a hurry."""
     broker = Broker(min_interval_s=0.3)
-    before = tokens.use(broker)
+    before = sas_tokens.set_token_source(broker)
     yield broker
-    tokens.use(before)
+    sas_tokens.set_token_source(before)
 
 
 HREFS = [
@@ -70,15 +69,15 @@ def test_what_is_signed_is_what_the_sdk_signs(href: str, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(sas, "get_token", get_token)
     signed = sas.sign_url(href)
-    container = tokens.container_of(href)
+    container = sas_tokens.container_of(href)
     assert [container] == (asked or [None])
     if container is not None and "?" not in href:
-        token = tokens.Token(secret="se=1", fresh_until=0, expires_at=0)  # noqa: S106
-        assert tokens.sign(href, token) == signed
+        token = sas_tokens.Token(secret="se=1", fresh_until=0, expires_at=0)  # noqa: S106
+        assert sas_tokens.sign(href, token) == signed
 
 
 def test_a_token_shows_itself_to_nobody(service: TokenServer, broker: Broker) -> None:
-    token = tokens.token("acct", "one")
+    token = sas_tokens.get_token("acct", "one")
     assert token.secret.endswith("secret-1")
     assert "secret" not in f"{token!r} {token} {broker!r} {token.digest}"
 
@@ -86,7 +85,7 @@ def test_a_token_shows_itself_to_nobody(service: TokenServer, broker: Broker) ->
 def test_many_threads_ask_once_per_container(service: TokenServer, broker: Broker) -> None:
     service.latency_s, service.life_s = 0.1, 3600
     with ThreadPoolExecutor(16) as pool:
-        got = list(pool.map(lambda i: tokens.token("acct", f"c{i % 2}").secret, range(64)))
+        got = list(pool.map(lambda i: sas_tokens.get_token("acct", f"c{i % 2}").secret, range(64)))
     assert len(set(got)) == 2
     assert sorted(name for _, name in service.log) == ["acct/c0", "acct/c1"]
 
@@ -95,7 +94,7 @@ def test_it_is_renewed_before_it_expires(service: TokenServer, broker: Broker) -
     service.life_s = 1.0
     end, seen = time.monotonic() + 2.5, []
     while time.monotonic() < end:
-        token = tokens.token("acct", "c")
+        token = sas_tokens.get_token("acct", "c")
         assert service.accepts(token.secret)
         seen.append(token.secret)
         time.sleep(0.02)
@@ -108,12 +107,12 @@ def test_one_that_was_refused_is_replaced_once_for_all(
     service: TokenServer, broker: Broker
 ) -> None:
     service.life_s = 3600
-    first = tokens.token("acct", "c")
+    first = sas_tokens.get_token("acct", "c")
     with ThreadPoolExecutor(8) as pool:
         renewed = list(
-            pool.map(lambda _: tokens.token("acct", "c", rejected=first.digest), range(8))
+            pool.map(lambda _: sas_tokens.get_token("acct", "c", rejected=first.digest), range(8))
         )
-    assert {token.secret for token in renewed} == {tokens.token("acct", "c").secret}
+    assert {token.secret for token in renewed} == {sas_tokens.get_token("acct", "c").secret}
     assert renewed[0].secret != first.secret
     assert len(service.log) == 2
     assert service.log[1][0] - service.log[0][0] >= 0.29  # younger than the interval: it waited
@@ -124,7 +123,7 @@ def test_a_throttled_service_is_asked_again_but_not_often(
 ) -> None:
     service.failures = [429, 503]
     with ThreadPoolExecutor(8) as pool:
-        got = list(pool.map(lambda _: tokens.token("acct", "c").secret, range(8)))
+        got = list(pool.map(lambda _: sas_tokens.get_token("acct", "c").secret, range(8)))
     assert len(set(got)) == 1
     assert len(service.log) == 3
     assert min(b - a for (a, _), (b, _) in pairwise(service.log)) >= 0.29
@@ -148,12 +147,12 @@ def test_a_failed_renewal_leaves_the_token_that_is_still_good(
     service: TokenServer, broker: Broker
 ) -> None:
     service.life_s = 1.0
-    first = tokens.token("acct", "c")
+    first = sas_tokens.get_token("acct", "c")
     service.failures = [500]
     time.sleep(0.85)
-    assert tokens.token("acct", "c").secret == first.secret
+    assert sas_tokens.get_token("acct", "c").secret == first.secret
     time.sleep(0.3)
-    assert tokens.token("acct", "c").secret != first.secret
+    assert sas_tokens.get_token("acct", "c").secret != first.secret
     assert len(service.log) == 3
 
 
@@ -161,13 +160,13 @@ def test_a_service_that_hangs_is_left(
     service: TokenServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service.latency_s = 2.0
-    monkeypatch.setattr(tokens, "_ASK_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(tokens, "_ATTEMPTS", 2)
+    monkeypatch.setattr(sas_tokens, "_REQUEST_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(sas_tokens, "_ATTEMPTS", 2)
     began = time.monotonic()
     with pytest.raises(ReadError, match="did not answer") as caught:
         Broker(min_interval_s=0.05).token("acct", "c")
     assert caught.value.kind == "token"
-    with limits.deadline(0.1), pytest.raises(ReadError) as caught:
+    with rate_limits.deadline(0.1), pytest.raises(ReadError) as caught:
         Broker(min_interval_s=5).token("acct", "c")
     assert caught.value.kind == "timeout"
     assert time.monotonic() - began < 1.5
@@ -254,7 +253,7 @@ def hammer(seconds: float, containers: list[str]) -> tuple[int, list[str], list[
     seen, late, end = set(), [], time.monotonic() + seconds
     while time.monotonic() < end:
         for container in containers:
-            secret = tokens.token("acct", container).secret
+            secret = sas_tokens.get_token("acct", container).secret
             seen.add(secret)
             expiry = float(secret.split("se=")[1].split("&")[0])
             if time.monotonic() > expiry:
@@ -264,19 +263,19 @@ def hammer(seconds: float, containers: list[str]) -> tuple[int, list[str], list[
 
 
 def replaced(rejected: str) -> str:
-    return tokens.token("acct", "c", rejected).secret
+    return sas_tokens.get_token("acct", "c", rejected).secret
 
 
 def problem(container: str) -> tuple[str, str]:
-    with pytest.raises(ReadError) as caught, limits.deadline(2):
-        tokens.token("acct", container)
+    with pytest.raises(ReadError) as caught, rate_limits.deadline(2):
+        sas_tokens.get_token("acct", container)
     return caught.value.kind, str(caught.value)
 
 
 def test_the_workers_of_a_cluster_share_one_token(service: TokenServer, client: Client) -> None:
     service.life_s = 3600
-    tokens.share(client)
-    tokens.share(client)
+    dask_plugins.share_tokens(client)
+    dask_plugins.share_tokens(client)
     futures = [client.submit(hammer, 0.5, ["c", "d"], pure=False) for _ in range(6)]
     results: Any = client.gather(futures)
     assert len({pid for pid, _, _ in results}) == 3
@@ -296,7 +295,7 @@ def test_the_workers_of_a_cluster_share_one_token(service: TokenServer, client: 
     assert len(service.log) == 2  # nor does a worker that came later ask for itself
 
     with pytest.raises(RuntimeError, match="in a task only"):
-        client.run(tokens.token, "acct", "other")
+        client.run(sas_tokens.get_token, "acct", "other")
     service.failures = [404]
     kind, message = client.submit(problem, "unknown").result()
     assert kind == "token"
@@ -309,7 +308,7 @@ def test_short_lived_tokens_are_asked_for_below_once_in_15_seconds(
     service: TokenServer, client: Client
 ) -> None:
     """Tokens live for 20 s, workers never stop asking, and some tokens are refused."""
-    tokens.share(client)
+    dask_plugins.share_tokens(client)
     seconds = 40.0
     futures = [client.submit(hammer, seconds, ["c", "d"], pure=False) for _ in range(3)]
     results: Any = client.gather(futures)
@@ -318,7 +317,7 @@ def test_short_lived_tokens_are_asked_for_below_once_in_15_seconds(
         times = [at for at, asked in service.log if asked == name]
         assert 3 <= len(times) <= 1 + seconds / 15
         assert min(b - a for a, b in pairwise(times)) > 15
-    refused = client.submit(tokens.token, "acct", "c").result()
+    refused = client.submit(sas_tokens.get_token, "acct", "c").result()
     renewed = {client.submit(replaced, refused.digest, pure=False).result() for _ in range(3)}
     assert len(renewed) == 1
     times = [at for at, asked in service.log if asked == "acct/c"]
@@ -330,16 +329,16 @@ def test_a_process_that_has_tokens_and_starts_a_cluster_asks_once(
 ) -> None:
     """As a build does that scored clouds while it planned: the scheduler is in this process."""
     service.life_s = 3600
-    own = tokens.token("acct", "c").secret
-    tokens.share(client)
+    own = sas_tokens.get_token("acct", "c").secret
+    dask_plugins.share_tokens(client)
     assert client.submit(secret_of, "c").result() == own
     assert len(service.log) == 1
 
 
 def secret_of(container: str) -> str:
-    return tokens.token("acct", container).secret
+    return sas_tokens.get_token("acct", container).secret
 
 
 def test_threads_end_with_the_broker(service: TokenServer, broker: Broker) -> None:
-    tokens.token("acct", "c")
+    sas_tokens.get_token("acct", "c")
     assert not [thread for thread in threading.enumerate() if thread.name == "salibi-token"]

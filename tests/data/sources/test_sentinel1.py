@@ -22,8 +22,8 @@ from salibi_data import build
 from salibi_data.catalog.providers import Catalog, catalog_from_dict, load_catalog, with_grd
 from salibi_data.catalog.scenes import Scene
 from salibi_data.catalog.variants import check_fit, load_variant, used_assets
-from salibi_data.pixels import warp as align
-from salibi_data.sources.control_points import ControlPoints
+from salibi_data.pixels import radiometry, warp
+from salibi_data.sources.georeference import ControlPoints
 from salibi_data.sources.read import read_asset
 from salibi_data.sources.sentinel1_calibration import GammaTable, parse_gamma
 from salibi_data.store.errors import ReadError, UsageError
@@ -35,7 +35,7 @@ from tests.support.data.variants_toml import ALL_TRAIN, SAR
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from salibi_data.sources.read import Source
+    from salibi_data.sources.georeference import SceneRaster
 
 WIDTH, HEIGHT = 1500, 1200
 ORIGIN = (-105.5, 40.5)
@@ -144,7 +144,7 @@ def local(catalog: Catalog) -> Catalog:
     return catalog_from_dict(content, where="test", folder=Path("/nowhere"))
 
 
-def read(catalog: Catalog, scene: Scene, band: str, grid: PixelGrid) -> Source | None:
+def read(catalog: Catalog, scene: Scene, band: str, grid: PixelGrid) -> SceneRaster | None:
     product = catalog.sensors["sentinel-1"].products["grd"]
     return read_asset(catalog, scene, band, product, [product.bands[band]], grid)
 
@@ -176,13 +176,13 @@ def test_calibrated_pixels_lie_where_the_control_points_say(
     source = read(catalog, scene, band, grid)
     assert source is not None
     assert source.transform is None
-    warped = align.warp(source, grid)[0]
+    warped = warp.warp(source, grid)[0]
     truth = truth_on(grid, band)
     assert np.isfinite(warped).mean() > 0.99
     seen = np.isfinite(warped)
     apart = np.abs(warped[seen] / truth[seen] - 1)
     assert np.quantile(apart, 0.999) < 0.02
-    decibel = align.in_units(warped, "power", "dB")[seen]
+    decibel = radiometry.convert_units(warped, "power", "dB")[seen]
     assert np.abs(decibel - 10 * np.log10(truth[seen])).mean() < 0.05
 
 
@@ -191,13 +191,13 @@ def test_two_windows_of_a_scene_meet_without_a_seam(catalog: Catalog, scene: Sce
     whole = PixelGrid.around(tiles)
     together = read(catalog, scene, "vv", whole)
     assert together is not None
-    everything = align.warp(together, whole)[0]
+    everything = warp.warp(together, whole)[0]
     for tile in tiles[:3]:
         grid = PixelGrid.around([tile])
         alone = read(catalog, scene, "vv", grid)
         assert alone is not None
         assert alone.values.size < together.values.size
-        pixels = align.warp(alone, grid)[0]
+        pixels = warp.warp(alone, grid)[0]
         apart = np.abs(pixels / everything[whole.window(tile)] - 1)
         # 0.1 px of the scene: GDAL looks up places along a row to 0.125 px.
         assert np.nanmax(apart) < 0.005
@@ -211,7 +211,7 @@ def test_the_swaths_edge_is_missing_not_dark(catalog: Catalog, scene: Scene) -> 
     )
     source = read(catalog, scene, "vv", grid)
     assert source is not None
-    warped = align.warp(source, grid)[0]
+    warped = warp.warp(source, grid)[0]
     missing = np.isnan(warped)
     assert 0.1 < missing.mean() < 0.9
     assert warped[~missing].min() > 0.5 * truth_on(grid, "vv").min()
@@ -267,7 +267,9 @@ def test_the_gamma_table_is_bilinear_between_its_vectors() -> None:
     table = parse_gamma(calibration_xml().encode(), where="test")
     top, left, shape = 137, 211, (400, 700)
     row, column = np.meshgrid(top + np.arange(400), left + np.arange(700), indexing="ij")
-    np.testing.assert_allclose(table.over(top, left, shape), gamma_at(column, row), rtol=1e-5)
+    np.testing.assert_allclose(
+        table.interpolate(top, left, shape), gamma_at(column, row), rtol=1e-5
+    )
 
 
 def test_beyond_its_vectors_the_gamma_table_keeps_the_last_value() -> None:
@@ -276,7 +278,7 @@ def test_beyond_its_vectors_the_gamma_table_keeps_the_last_value() -> None:
         pixels=(np.array([0.0, 10.0]), np.array([0.0, 5.0, 10.0])),
         gamma=(np.array([1.0, 2.0]), np.array([3.0, 4.0, 4.0])),
     )
-    values = table.over(-5, 0, (30, 20))
+    values = table.interpolate(-5, 0, (30, 20))
     assert values[0, 0] == 1
     assert values[0, 19] == 2
     assert values[29, 0] == 3
@@ -289,8 +291,8 @@ def test_control_points_of_a_plain_grid_are_its_affine_transform() -> None:
     columns, rows = points.to_pixels([10.0033], [49.9991])
     assert columns[0] == pytest.approx(33, abs=1e-3)
     assert rows[0] == pytest.approx(18, abs=1e-3)
-    moved, _ = points.moved(20, 5).to_pixels([10.0033], [49.9991])
-    assert moved[0] == pytest.approx(13, abs=1e-3)
+    shifted, _ = points.relative_to(20, 5).to_pixels([10.0033], [49.9991])
+    assert shifted[0] == pytest.approx(13, abs=1e-3)
 
 
 def test_grd_is_refused_by_default_and_taken_when_asked_for() -> None:

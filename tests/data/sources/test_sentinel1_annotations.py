@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from salibi_data.sources import rate_limits as limits
+from salibi_data.sources import rate_limits
 from salibi_data.sources.sentinel1_calibration import GammaTable, load_gamma
 from salibi_data.store.errors import ReadError
 from tests.support.services.servers import RangeServer, serve
@@ -110,7 +110,7 @@ def test_a_deadline_ends_it(bucket: RangeServer, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("SALIBI_HTTP_TIMEOUT_S", "60")
     bucket.fault_rate, bucket.faults = 1.0, ("stall",)
     began = time.monotonic()
-    with limits.deadline(0.5), pytest.raises(ReadError) as caught:
+    with rate_limits.deadline(0.5), pytest.raises(ReadError) as caught:
         load()
     assert caught.value.kind == "timeout"
     assert time.monotonic() - began < 2

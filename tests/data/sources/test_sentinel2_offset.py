@@ -16,7 +16,7 @@ from shapely.geometry import box, mapping
 
 from salibi_data.catalog.providers import Catalog, Product, catalog_from_dict, load_catalog
 from salibi_data.catalog.scenes import Scene
-from salibi_data.sources import http as remote
+from salibi_data.sources import http
 from salibi_data.sources.read import read_asset
 from salibi_data.sources.sentinel2_offset import MIN_PIXELS, offset_warning
 from salibi_data.store.tiles import PixelGrid, TileXYZ
@@ -177,9 +177,9 @@ def test_a_scene_is_judged_by_all_of_it_once_and_cheaply(tmp_path: Path) -> None
     with serve(RangeServer(tmp_path)) as server:
         said, cost = [], []
         for tiles in (FEW_TILES[:4], FEW_TILES[4:8], FEW_TILES):
-            before = remote.counters()
+            before = http.counters()
             said += warnings_of(f"{server.url}/red.tif", PixelGrid.around(tiles), baseline="05.10")
-            cost.append((remote.counters() - before).bytes)
+            cost.append((http.counters() - before).bytes)
     assert len(said) == 3
     assert len(set(said)) == 1
     assert said[0].startswith("scene-1 (baseline 05.10), band red: an offset of -0.1 is implied")

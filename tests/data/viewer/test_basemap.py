@@ -10,11 +10,11 @@ import zarr
 from pmtiles.reader import MmapSource, Reader
 
 from salibi_data.store.errors import UsageError
+from salibi_data.store.render_rgb import as_rgb
 from salibi_data.viewer.basemap import open_basemap
 from salibi_data.viewer.export import export
 from salibi_data.viewer.samples import ViewedSamples
 from salibi_data.viewer.site import Site
-from salibi_model.data.render_rgb import as_rgb
 from tests.support.data.many_samples import write_many
 from tests.support.data.real_catalogs import REAL, needs_real
 from tests.support.services.viewed import COUNT, serving

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from salibi_data.store.errors import UsageError
+from salibi_data.store.render_rgb import as_rgb
 from salibi_data.viewer.export import STAMP, estimate_image_bytes, export
 from salibi_data.viewer.samples import SAMPLES_PER_FILE, ViewedSamples, spread_rows
 from salibi_data.viewer.site import Site
-from salibi_model.data.render_rgb import as_rgb
 from tests.support.data import samples as commands
 from tests.support.data.many_samples import write_many
 from tests.support.services.viewed import COUNT, serving

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import zarr
 
+from salibi_data.store.render_rgb import as_rgb
 from salibi_data.viewer.basemap import open_basemap
 from salibi_data.viewer.samples import ViewedSamples
 from salibi_data.viewer.site import PAGE, Site
-from salibi_model.data.render_rgb import as_rgb
 from tests.support.command_line import assert_one_line
 from tests.support.data import samples as commands
 from tests.support.data.many_samples import ZOOM, write_many

@@ -16,11 +16,11 @@ from PIL import Image
 
 from salibi_data.store import geoparquet
 from salibi_data.store.errors import StoreError
+from salibi_data.store.render_rgb import as_rgb
 from salibi_data.store.schema import ATTRIBUTES_KEY, SAMPLES_NAME, StoreAttributes
 from salibi_data.viewer.samples import SAMPLES_PER_FILE, ViewedSamples
 from salibi_data.viewer.site import Site
 from salibi_data.viewer.tiles import MAX_LEVELS
-from salibi_model.data.render_rgb import as_rgb
 from tests.support.data.many_samples import write_many
 from tests.support.services.viewed import COUNT, serving, tile_path
 

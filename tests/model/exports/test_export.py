@@ -17,7 +17,7 @@ from salibi_model.errors import CheckpointError
 from salibi_model.evals.features import weights_digest
 from salibi_model.evals.results import Results
 from salibi_model.exports.export import export
-from salibi_model.models.compatibility import check_expected, check_input, far_gsd
+from salibi_model.models.compatibility import check_expected, check_input, gsd_mismatch
 from tests.support.model.labelled.score_rows import score_row
 from tests.support.model.nano import nano_images, nano_model
 
@@ -220,12 +220,12 @@ def test_other_images_are_refused_in_words(modality, given, words):
 
 
 def test_any_gsd_is_taken_where_it_is_wanted_or_nothing_is_known():
-    assert far_gsd(CONFIG, "lores", 100.0).startswith("images of 100 m per pixel are 27 times")
+    assert gsd_mismatch(CONFIG, "lores", 100.0).startswith("images of 100 m per pixel are 27 times")
     check_input(CONFIG, "lores", gsd_m=100.0, any_gsd=True)
     with pytest.raises(UsageError, match="27 times coarser"):
         check_input(CONFIG, "lores", gsd_m=100.0)
     unknown = nano_model().config
-    assert far_gsd(unknown, "lores", 100.0) is None
+    assert gsd_mismatch(unknown, "lores", 100.0) is None
     check_input(unknown, "lores", gsd_m=100.0)
     with pytest.raises(UsageError, match="expected a number above 0"):
         check_input(unknown, "lores", gsd_m=-1.0, any_gsd=True)

@@ -16,6 +16,7 @@ from salibi_model.nn.losses import normalised_target
 from salibi_model.nn.patches import patchify, unpatchify
 from salibi_model.nn.targets import hidden_pixels, shrink, shrink_patches
 from salibi_model.training.config import TrainingConfig
+from salibi_model.training.resolution import describe_model, resolve
 from salibi_model.training.trainer import train
 from tests.support.model.nano import SIZE, nano_images, nano_masks, nano_model
 from tests.support.model.stores import describe, write_store
@@ -222,8 +223,8 @@ def test_choices_that_do_not_fit_are_refused(choices, message):
 )
 def test_models_differ_in_configuration(small_store, changes, expected):
     stores = [SampleStore(small_store)]
-    resolved = TrainingConfig(stores=(str(small_store),), **changes).resolve(stores)
-    config = resolved.model_config(stores)
+    resolved = resolve(TrainingConfig(stores=(str(small_store),), **changes), stores)
+    config = describe_model(resolved, stores)
     assert (config.architecture, config.names, config.gsd_scaling) == expected
     assert config.base_gsd_m == pytest.approx(mean_gsd_m(stores)) == pytest.approx(3.7)
 
@@ -249,7 +250,7 @@ def test_unwritten_pairs_and_depths_are_explained(small_store):
         ({"depths": ("sar",)}, "write one as sar:6"),
     ):
         with pytest.raises(UsageError, match=message):
-            TrainingConfig(**changes).resolve(stores).model_config(stores)
+            describe_model(resolve(TrainingConfig(**changes), stores), stores)
     with pytest.raises(UsageError, match="is a mode of scale-alibi"):
         TrainingConfig(model="croma", compat="original")
 
@@ -280,6 +281,6 @@ def test_modalities_of_other_names_are_taken_when_they_are_named(tmp_path):
     )
     stores = [SampleStore(store)]
     with pytest.raises(UsageError, match=r"got hires_4x\. .* name two with --modalities"):
-        TrainingConfig(stores=(str(store),)).resolve(stores).model_config(stores)
-    named = TrainingConfig(stores=(str(store),), modalities=("hires", "hires_4x")).resolve(stores)
-    assert named.model_config(stores).names == ("hires", "hires_4x")
+        describe_model(resolve(TrainingConfig(stores=(str(store),)), stores), stores)
+    named = TrainingConfig(stores=(str(store),), modalities=("hires", "hires_4x"))
+    assert describe_model(resolve(named, stores), stores).names == ("hires", "hires_4x")

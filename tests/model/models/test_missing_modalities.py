@@ -34,7 +34,9 @@ def test_a_batch_may_lack_modalities(present):
     assert {name for name in losses if name.startswith("reconstruction_")} == {
         f"reconstruction_{name}" for name in present
     }
-    pairs = {f"contrastive_{a}_{b}" for a, b in model.config.contrasted if {a, b} <= set(present)}
+    pairs = {
+        f"contrastive_{a}_{b}" for a, b in model.config.contrastive_pairs if {a, b} <= set(present)
+    }
     assert {name for name in losses if name.startswith("contrastive_")} == pairs
     named = [
         losses[n]

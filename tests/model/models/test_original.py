@@ -12,7 +12,7 @@ from salibi_model.models import contrastive as contrast
 from salibi_model.models import scale_alibi as pretrain
 from salibi_model.models.config import TRI_ENCODER
 from salibi_model.models.original import OriginalScaleAlibi
-from salibi_model.models.original_parts import pooled_mask
+from salibi_model.models.original_parts import pool_mask
 from salibi_model.nn.masking import Mask, random_masks
 from salibi_model.nn.patches import patchify, take
 from tests.support.model.nano import GRID, nano_images, nano_masks, nano_model
@@ -199,10 +199,12 @@ def stacked_target(images):
     model = original()
     masks = nano_masks(model, images)
     truths = {
-        name: model.truth(name, patchify(images[name], 16), masks[name].removed, (GRID, GRID))
+        name: model.reconstruction_target(
+            name, patchify(images[name], 16), masks[name].removed, (GRID, GRID)
+        )
         for name in ("lores", "sar", "hires_4x")
     }
-    return torch.cat(list(model._targets(truths).values()), dim=2)
+    return torch.cat(list(model._normalise_targets(truths).values()), dim=2)
 
 
 def test_5_three_pixels_of_four_are_no_target(monkeypatch):
@@ -232,7 +234,7 @@ def test_5_a_patch_counts_as_removed_if_any_of_its_four_is(monkeypatch):
     model, images = original(), nano_images()
     masks = nano_masks(model, images)
     for name, fineness in (("sar", 1), ("lores", 1), ("hires_4x", 2)):
-        found = pooled_mask(masks[name].removed, (GRID, GRID), fineness)
+        found = pool_mask(masks[name].removed, (GRID, GRID), fineness)
         assert torch.equal(found, removed_table(masks[name].kept, GRID, name))
     # Scale-ALiBi compares what was removed, patch by patch of its own grid.
     assert seen_by_the_loss(monkeypatch, images)["hires_4x"].shape[1] == 3 * (2 * GRID) ** 2 // 4
@@ -241,7 +243,7 @@ def test_5_a_patch_counts_as_removed_if_any_of_its_four_is(monkeypatch):
 def test_5_most_patches_count_as_removed():
     """87 % at the published ratio of 0.4."""
     removed = torch.stack([torch.randperm(1024)[:410] for _ in range(50)])
-    assert pooled_mask(removed, (16, 16), 2).float().mean().item() == pytest.approx(0.87, abs=0.01)
+    assert pool_mask(removed, (16, 16), 2).float().mean().item() == pytest.approx(0.87, abs=0.01)
 
 
 # 6: raw inputs, targets normalised across sensors.

@@ -21,6 +21,7 @@ from salibi_model.models.original import OriginalScaleAlibi
 from salibi_model.models.original_parts import Mistake
 from salibi_model.nn.masking import Mask
 from salibi_model.training.config import TrainingConfig
+from salibi_model.training.resolution import describe_model, resolve
 from salibi_model.training.trainer import train
 from tests.support.model.nano import GRID, SIZE, nano_images, nano_masks, nano_model
 from tests.support.model.weights.original_models import original, original_config
@@ -163,7 +164,7 @@ def test_mistakes_are_those_of_the_original(architecture, mistakes, message):
 )
 def test_compat_names_mistakes(small_store, compat, architecture, mistakes):
     stores = [SampleStore(small_store)]
-    config = TrainingConfig(compat=compat).resolve(stores).model_config(stores)
+    config = describe_model(resolve(TrainingConfig(compat=compat), stores), stores)
     assert (config.architecture, config.mistakes) == (architecture, mistakes)
 
 

@@ -27,7 +27,7 @@ def eager_flex(monkeypatch):
     PyTorch refuses gradients there because the kernel has no backward pass; the reference
     implementation has one.
     """
-    monkeypatch.setattr(attention, "_flex", lambda: flex.flex_attention)
+    monkeypatch.setattr(attention, "_compiled_flex_attention", lambda: flex.flex_attention)
     monkeypatch.setattr(flex, "_validate_device", lambda *_: None)
     monkeypatch.setattr(flex, "_warn_once", lambda **_: None)
     monkeypatch.setattr(attention, "choose_backend", lambda _, wanted: wanted)

@@ -24,7 +24,7 @@ def gradient_norms(module):
 
 
 def test_model_has_the_three_pairs():
-    assert nano_model().config.contrasted == (
+    assert nano_model().config.contrastive_pairs == (
         ("sar", "lores"),
         ("lores", "hires_4x"),
         ("sar", "hires_4x"),

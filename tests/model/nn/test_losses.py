@@ -24,7 +24,7 @@ def alone(left, right, scale, rows=slice(None), counted=None):
         all_right=right,
         scale=torch.tensor(scale),
         offset=rows.start or 0,
-        all_counted=counted,
+        all_compared=counted,
     )
 
 

@@ -9,7 +9,7 @@ from salibi_data.store.errors import UsageError
 from salibi_model.models.config import TRI_ENCODER, ModelConfig
 from salibi_model.models.registry import build_model
 from salibi_model.nn.masking import random_masks
-from salibi_model.training.grad_cache import MaskedBatch, add_gradients
+from salibi_model.training.grad_cache import LossStep, MaskedBatch, add_gradients
 from tests.support.model.nano import SIZE, nano_images
 from tests.support.model.stores import describe
 
@@ -43,7 +43,7 @@ def build(choices):
 
 def gradients(model, batch, num_parts):
     model.zero_grad(set_to_none=True)
-    losses = add_gradients(model, model, batch, num_parts=num_parts, bf16=False)
+    losses = add_gradients(LossStep(model), batch, num_parts=num_parts, bf16=False)
     return losses, {name: p.grad for name, p in model.named_parameters()}
 
 

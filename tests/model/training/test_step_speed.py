@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from salibi_model.nn.alibi import patch_centres
 from salibi_model.nn.attention import GroundBias, attend
-from salibi_model.nn.attention_bf16_cpu import attend_densely
+from salibi_model.nn.attention_bf16_cpu import attend_per_sample
 from salibi_model.nn.layers import Attention, FeedForward
 from salibi_model.training import optim
 from tests.support.model.nano import nano_images, nano_masks, nano_model
@@ -46,7 +46,7 @@ def test_dense_attention_has_the_gradients_of_its_formula():
         for n in (3, 4, 4)
     )
     bias = -torch.rand(1, 3, 3, 4, generator=generator, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda *t: attend_densely(*t, bias), (query, key, value))
+    assert torch.autograd.gradcheck(lambda *t: attend_per_sample(*t, bias), (query, key, value))
 
 
 def test_in_bf16_gradients_are_as_near_to_the_truth_as_pytorchs():

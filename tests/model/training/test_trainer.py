@@ -16,6 +16,7 @@ from salibi_model.data.store import SampleStore
 from salibi_model.errors import CheckpointError, TrainingError
 from salibi_model.training import trainer
 from salibi_model.training.config import TrainingConfig
+from salibi_model.training.resolution import resolve
 from salibi_model.training.resume import resumed_config
 from salibi_model.training.tracking.metrics_log import read_metrics
 from salibi_model.training.trainer import train
@@ -152,11 +153,11 @@ def test_one_sample_is_no_contrast(small_store, tmp_path):
         {"batch_size": 1, "model": "scale-mae"},
         {"batch_size": 2, "accumulate": 2},
     ):
-        assert config(small_store, **changes).resolve(stores).batch_size == changes["batch_size"]
-    assert config(small_store, batch_size=2).resolve(stores, world_size=2).batch_size == 2
+        assert resolve(config(small_store, **changes), stores).batch_size == changes["batch_size"]
+    assert resolve(config(small_store, batch_size=2), stores, world_size=2).batch_size == 2
     lone = [SampleStore(write_store(tmp_path / "lone.zarr", num_samples=2, validation=1))]
     with pytest.raises(UsageError, match="one sample of 1 "):
-        TrainingConfig().resolve(lone)
+        resolve(TrainingConfig(), lone)
 
 
 @pytest.mark.usefixtures("nano_size")

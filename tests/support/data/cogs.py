@@ -12,11 +12,13 @@ from rasterio.transform import from_origin
 
 from salibi_data.catalog.providers import Band, Catalog, Product, Sensor
 from salibi_data.catalog.scenes import Scene
-from salibi_data.sources.read import Source, read_asset
+from salibi_data.sources.read import read_asset
 from salibi_data.store.tiles import PixelGrid, TileXYZ
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from salibi_data.sources.georeference import SceneRaster
 
 TILES = [TileXYZ(20969, 50650, 17), TileXYZ(20970, 50650, 17)]
 GRID = PixelGrid.around(TILES)
@@ -79,7 +81,7 @@ def scene(href: str) -> Scene:
     )
 
 
-def read(href: str, grid: PixelGrid = GRID, **options: Any) -> Source:
+def read(href: str, grid: PixelGrid = GRID, **options: Any) -> SceneRaster:
     """All bands of the asset at ``href`` around the grid."""
     bands = list(PRODUCT.bands.values())
     source = read_asset(catalog(**options), scene(href), "image", PRODUCT, bands, grid)
@@ -87,7 +89,7 @@ def read(href: str, grid: PixelGrid = GRID, **options: Any) -> Source:
     return source
 
 
-def oracle(path: Path, source: Source) -> NDArray[np.float32]:
+def oracle(path: Path, source: SceneRaster) -> NDArray[np.float32]:
     """The pixels under ``source``, read by rasterio from disk."""
     assert source.transform is not None
     with rasterio.open(path) as dataset:

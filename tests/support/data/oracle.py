@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from salibi_data.sources.read import Source
+    from salibi_data.sources.georeference import SceneRaster
 
 
 def warped(
@@ -47,14 +47,14 @@ def warped(
 
 
 def in_pixels(
-    source: Source, x: NDArray[np.float64], y: NDArray[np.float64]
+    source: SceneRaster, x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Columns and rows in the source of all places at these coordinates, each projected by itself."""
     xs, ys = transform("EPSG:3857", source.crs, *(a.ravel() for a in np.meshgrid(x, y)))
     return ~Affine(*source.transform) @ (np.array(xs), np.array(ys))
 
 
-def plain_average(source: Source, grid: PixelGrid, samples: int = 60) -> NDArray[np.float64]:
+def plain_average(source: SceneRaster, grid: PixelGrid, samples: int = 60) -> NDArray[np.float64]:
     """Mean of the source pixels under each pixel of the grid, by dense nearest sampling."""
     rows, columns = grid.shape
     west, _, _, north = grid.bounds_3857

@@ -18,7 +18,7 @@ from salibi_model.models.config import TRI_ENCODER, ModelConfig
 from salibi_model.models.registry import build_model
 from salibi_model.nn.masking import random_masks
 from salibi_model.training.config import TrainingConfig
-from salibi_model.training.grad_cache import MaskedBatch, add_gradients
+from salibi_model.training.grad_cache import LossStep, MaskedBatch, add_gradients
 from salibi_model.training.trainer import train
 from tests.support.model.nano import SIZE, nano_images
 from tests.support.model.stores import describe
@@ -51,7 +51,8 @@ def gradients(
         images["lores"][1] = 0
     masks = random_masks(model.num_tokens(images), 0.75, range(4), hidden=hidden)
     mine = slice(rank * local, (rank + 1) * local)
-    wrapped = DistributedDataParallel(model) if distributed.world_size() > 1 else model
+    step = LossStep(model)
+    wrapped = DistributedDataParallel(step) if distributed.world_size() > 1 else step
     batch = MaskedBatch(
         images={name: image[mine] for name, image in images.items()},
         masks={name: type(m)(m.kept[mine], m.removed[mine]) for name, m in masks.items()},
@@ -60,7 +61,7 @@ def gradients(
     # A step before, for what the gradients' synchronisation may keep from one to the next.
     for _ in range(num_parts):
         model.zero_grad(set_to_none=True)
-        add_gradients(wrapped, model, batch, num_parts=num_parts, bf16=False)
+        add_gradients(wrapped, batch, num_parts=num_parts, bf16=False)
     return {name: p.grad for name, p in model.named_parameters()}
 
 

@@ -22,6 +22,7 @@ from salibi_model.training.monitoring.collapse import effective_rank, feature_st
 from salibi_model.training.monitoring.schedule import UnwatchedWarning
 from salibi_model.training.monitoring.validation import Validator, sample_images
 from salibi_model.training.optim import moving_average
+from salibi_model.training.resolution import describe_model, resolve
 from salibi_model.training.tracking.metrics_log import read_metrics
 from salibi_model.training.trainer import train
 from tests.support.model.nano import SIZE
@@ -59,7 +60,7 @@ def test_meters_and_recall_are_those_of_the_evaluation(tmp_path):
     train(settings, out=tmp_path / "run")
     model = load(tmp_path / "run")
     opened = SampleStore(store)
-    found = Validator([opened], settings.resolve([opened]), torch.device("cpu"))(model)
+    found = Validator([opened], resolve(settings, [opened]), torch.device("cpu"))(model)
     report = retrieval(model, opened)
     for direction in report.directions:
         at_once = direction.recalls[0].value
@@ -209,7 +210,7 @@ def test_factors_on_learning_rates(small_store, tmp_path):
     )
     torch.manual_seed(0)
     stores = [SampleStore(small_store)]
-    start = build_model(plain.resolve(stores).model_config(stores)).state_dict()
+    start = build_model(describe_model(resolve(plain, stores), stores)).state_dict()
     whole, scaled = (load(tmp_path / name).state_dict() for name in ("plain", "scaled"))
     factors = {"encoders.sar.": 0.0, "decoder.": 0.5}
     for name, value in start.items():

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from salibi_data.releases.publish import publish
-from salibi_data.store.disk_cache import DiskCache
 from salibi_data.store.errors import UsageError
+from salibi_data.store.zarr_storage import DiskCache
 from salibi_model.data.store import SampleStore
 from tests.support.services.buckets import SuffixServer
 from tests.support.services.servers import serve

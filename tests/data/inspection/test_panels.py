@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from salibi_cli.figures.panels import (
+from salibi_data.inspection.panels import (
     GAP_PX,
     MARGIN_PX,
     FigureError,
@@ -14,8 +14,8 @@ from salibi_cli.figures.panels import (
     check_path,
     save_panels,
 )
+from salibi_data.store.render_rgb import as_rgb
 from salibi_data.store.schema import Modality
-from salibi_model.data.render_rgb import as_rgb
 
 
 def image(edge, seed=0):

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from salibi_data.store.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageFont
 
 GAP_PX = 12
 MARGIN_PX = 24
@@ -46,6 +49,8 @@ def check_path(path: str | Path) -> None:
 
 def _writable(suffix: str) -> bool:
     """Whether Pillow writes colours in the format of ``suffix``, and not only reads them."""
+    from PIL import Image
+
     name = Image.registered_extensions().get(suffix)
     if name not in Image.SAVE:
         return False
@@ -57,33 +62,31 @@ def _writable(suffix: str) -> bool:
     return True
 
 
-def save_panels(
+def draw_panels(
     rows: Sequence[Sequence[Panel]],
-    path: str | Path,
     *,
     row_labels: Sequence[str] = (),
     heading: str = "",
     edge_px: int = 512,
-) -> None:
-    """Draw rows of panels and write them to ``path`` (PNG, or what its suffix says).
+) -> Image.Image:
+    """Draw rows of panels as one picture.
 
     Every panel is ``edge_px`` wide: an image of that size is shown pixel by pixel, a coarser one
     is enlarged by a whole factor without smoothing, a finer one averaged by a whole factor, so
-    that features on the ground line up between panels to the pixel. Column titles stand once on top where all rows share them, and
-    above each panel otherwise.
+    that features on the ground line up between panels to the pixel. Column titles stand once on
+    top where all rows share them, and above each panel otherwise.
 
     Args:
         rows: panels of equal ground, row by row; rows may differ in length.
-        path: the file to write; its folder is made.
         row_labels: one per row, drawn at its left.
         heading: text above everything.
         edge_px: edge of a panel in the figure.
 
     Raises:
-        FigureError: ``path`` names no picture.
         ValueError: an image is no (H, W, 3) uint8, or its edge and ``edge_px`` do not divide.
     """
-    check_path(path)
+    from PIL import Image, ImageDraw
+
     title_font, heading_font = _font(TITLE_PT), _font(HEADING_PT)
     line = int(TITLE_PT * 1.5)
     shared = len({tuple(panel.title for panel in row) for row in rows}) == 1
@@ -110,8 +113,32 @@ def save_panels(
             if number == 0 or not shared:
                 draw.text((x, y - line + 2), panel.title, INK, title_font)
             canvas.paste(_at_edge(panel, edge_px), (x, y))
+    return canvas
+
+
+def save_panels(
+    rows: Sequence[Sequence[Panel]],
+    path: str | Path,
+    *,
+    row_labels: Sequence[str] = (),
+    heading: str = "",
+    edge_px: int = 512,
+) -> None:
+    """Draw rows of panels as :func:`draw_panels` does, and write them to a file.
+
+    Raises:
+        FigureError: ``path`` names no picture.
+        ValueError: an image is no (H, W, 3) uint8, or its edge and ``edge_px`` do not divide.
+    """
+    check_path(path)
+    picture = draw_panels(rows, row_labels=row_labels, heading=heading, edge_px=edge_px)
+    save_picture(picture, path)
+
+
+def save_picture(picture: Image.Image, path: str | Path) -> None:
+    """Write a picture to a file, in the format of its suffix; its folder is made."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    canvas.save(path)
+    picture.save(path)
 
 
 def _width(rows: Sequence[Sequence[Panel]], left: int, edge_px: int) -> int:
@@ -120,6 +147,8 @@ def _width(rows: Sequence[Sequence[Panel]], left: int, edge_px: int) -> int:
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    from PIL import ImageFont
+
     return ImageFont.load_default(size=size)
 
 
@@ -136,6 +165,8 @@ def _wrapped(
 
 
 def _at_edge(panel: Panel, edge_px: int) -> Image.Image:
+    from PIL import Image
+
     image = panel.image
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:  # noqa: PLR2004
         raise ValueError(

@@ -110,7 +110,7 @@ def same(a, b):
         # Before the first checkpoint; in the middle of an epoch, between checkpoints.
         pytest.param(1, 2, {"crop_px": 128}, marks=pytest.mark.slow),
         pytest.param(1, 5, {"accumulate": 2}, marks=pytest.mark.slow),
-        (2, 4, {}),
+        (2, 4, {"steps": 5}),
     ],
 )
 def test_killed_and_run_again_equals_never_killed(

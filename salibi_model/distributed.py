@@ -1,6 +1,6 @@
-"""One process or many: the same calls work with and without a process group.
+"""Calls that work alike in one process and in a group of processes.
 
-Many are started by ``torchrun``, or by Slurm's ``srun`` with one task per device.
+``torchrun`` starts a group, or Slurm's ``srun`` with one task per device.
 """
 
 import os
@@ -16,37 +16,41 @@ from torch import Tensor
 from torch import distributed as dist
 
 from salibi_data.store.errors import UsageError
+from salibi_data.store.redaction import first_line
 
 MAX_WAIT: Final = timedelta(hours=1)
-"""How long processes wait for the first one, which alone writes checkpoints and probes."""
+"""Longest wait of processes for the first one, which alone writes checkpoints and probes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """What this process was started as."""
+    """Place of this process among those that were started with it."""
 
     rank: int = 0
+    """Index among all processes."""
     local_rank: int = 0
     """Index among the processes on this machine."""
     world_size: int = 1
+    """Number of processes."""
 
 
 def read_launch() -> Launch:
-    """Read from the environment which of how many processes this is; no group is needed yet.
+    """Read this process's rank and the number of processes from the environment.
 
-    ``WORLD_SIZE``, ``RANK`` and ``LOCAL_RANK``, as torchrun sets them, come first. Otherwise tasks
-    of one ``srun`` (``SLURM_STEP_NUM_TASKS``: unlike ``SLURM_NTASKS``, it is not there in a batch
-    script or in ``salloc``'s shell) belong together where ``MASTER_ADDR`` says where they meet.
+    No process group is needed yet. ``WORLD_SIZE``, ``RANK`` and ``LOCAL_RANK``, which torchrun
+    sets, come first. Otherwise the tasks of one ``srun`` form a group where ``MASTER_ADDR`` and
+    ``MASTER_PORT`` are set. Their number is ``SLURM_STEP_NUM_TASKS``: unlike ``SLURM_NTASKS``, a
+    batch script and ``salloc``'s shell do not have it.
     https://slurm.schedmd.com/srun.html#SECTION_OUTPUT-ENVIRONMENT-VARIABLES
 
     Raises:
-        UsageError: srun started several tasks, and it is not said whether they belong together.
+        UsageError: srun started several tasks without an address for them to meet at.
     """
     if "WORLD_SIZE" in os.environ:
         return Launch(
-            rank=_number("RANK"),
-            local_rank=_number("LOCAL_RANK"),
-            world_size=_number("WORLD_SIZE", default=1),
+            rank=_read_integer("RANK"),
+            local_rank=_read_integer("LOCAL_RANK"),
+            world_size=_read_integer("WORLD_SIZE", default=1),
         )
     num_tasks = _num_step_tasks()
     if num_tasks == 1:
@@ -58,16 +62,18 @@ def read_launch() -> Launch:
             "WORLD_SIZE=1."
         )
     return Launch(
-        rank=_number("SLURM_PROCID"), local_rank=_number("SLURM_LOCALID"), world_size=num_tasks
+        rank=_read_integer("SLURM_PROCID"),
+        local_rank=_read_integer("SLURM_LOCALID"),
+        world_size=num_tasks,
     )
 
 
 def _num_step_tasks() -> int:
-    """Number of tasks that ``srun`` started together with this one."""
-    return _number("SLURM_STEP_NUM_TASKS", default=1)
+    """Count the tasks that ``srun`` started together with this one."""
+    return _read_integer("SLURM_STEP_NUM_TASKS", default=1)
 
 
-def _number(variable: str, *, default: int = 0) -> int:
+def _read_integer(variable: str, *, default: int = 0) -> int:
     text = os.environ.get(variable, str(default))
     if not text.isdecimal():
         raise UsageError(f"{variable} is {text!r} in the environment; expected a whole number.")
@@ -75,17 +81,17 @@ def _number(variable: str, *, default: int = 0) -> int:
 
 
 def rank() -> int:
-    """Index of this process, 0 when there is one."""
+    """Give the index of this process; 0 when there is only one."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """Number of processes."""
+    """Give the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Give the device called ``name``; ``cuda`` is this process's own GPU, ``auto`` if there is one.
+    """Find a device by name: ``cuda`` is this process's own GPU, ``auto`` that or else the CPU.
 
     Raises:
         UsageError: no such device.
@@ -99,25 +105,25 @@ def choose_device(name: str = "auto") -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, ImportError) as error:
         raise UsageError(
-            f"device {name!r} cannot be used ({str(error).splitlines()[0]}); "
+            f"device {name!r} cannot be used ({first_line(error)}); "
             "take `auto`, `cpu`, or a GPU that is there."
         ) from error
     return device
 
 
 def _gpu_index() -> int:
-    """Index of this process's own GPU among those that it sees."""
+    """Find the index of this process's own GPU among those that it sees."""
     if "LOCAL_RANK" in os.environ or _num_step_tasks() == 1:
-        return _number("LOCAL_RANK")
+        return _read_integer("LOCAL_RANK")
     # With --gpus-per-task, Slurm shows each task its own GPU alone.
-    return _number("SLURM_LOCALID") if torch.cuda.device_count() > 1 else 0
+    return _read_integer("SLURM_LOCALID") if torch.cuda.device_count() > 1 else 0
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the processes that were started with this one; nothing to do when there is only one.
+    """Form a group with the processes that were started with this one; no group for one process.
 
-    GPUs talk through NCCL, CPUs through gloo.
+    GPUs communicate through NCCL, CPUs through gloo.
 
     Raises:
         UsageError: as :func:`read_launch`.
@@ -140,7 +146,7 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 class _Gather(torch.autograd.Function):
-    """All ranks' rows; each rank gets back the gradients that all ranks have for its rows."""
+    """All ranks' rows; the backward pass sums the gradients that all ranks have for a rank's rows."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -158,10 +164,10 @@ class _Gather(torch.autograd.Function):
 
 
 def gather_rows(rows: Float[Tensor, "local ..."]) -> Float[Tensor, "total ..."]:
-    """Concatenate all ranks' rows, in rank order, with gradient; ``rows`` itself when alone.
+    """Concatenate all ranks' rows in rank order, with gradients; one process gets ``rows`` itself.
 
-    Every rank passes the same number of rows. ``torch.distributed.all_gather`` alone returns
-    constants: the negatives of other ranks would teach nothing.
+    Every rank passes the same number of rows. ``torch.distributed.all_gather`` would return
+    constants: no gradient would flow through the negatives of other ranks.
     """
     if world_size() == 1:
         return rows
@@ -178,6 +184,6 @@ def mean_over_ranks(values: Float[Tensor, " values"]) -> Float[Tensor, " values"
 
 
 def wait_for_all() -> None:
-    """Return when all ranks have come here."""
+    """Wait until all ranks have called this."""
     if world_size() > 1:
         dist.barrier()

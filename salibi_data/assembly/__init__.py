@@ -1,1 +1,1 @@
-"""What every maker of a store shares."""
+"""What every maker of a store shares: its workspace, its workers, its shards and files."""

@@ -1,4 +1,4 @@
-"""Tasks in this process, or on the workers of a Dask cluster; the same results either way.
+"""Run tasks in this process or on the workers of a Dask cluster, with the same results.
 
 Source: Dask's documentation of ``distributed.Client``, ``as_completed`` and ``LocalCluster``.
 """
@@ -15,18 +15,19 @@ from itertools import islice
 from typing import Any, Final
 from uuid import uuid4
 
-from salibi_data.sources import dask_plugins
 from salibi_data.store.errors import SalibiError, UsageError
 
 Task = tuple[Any, Callable[..., Any], tuple[Any, ...]]
 """(key, function, arguments)."""
 
 TASKS_PER_THREAD: Final = 3
-"""Tasks handed out beyond one per thread keep workers busy; more would only wait in memory."""
+"""Tasks submitted per thread beyond the running one: enough to keep workers busy; more would only
+occupy memory."""
 
 CONNECT_TIMEOUT_S: Final = 30
+"""Seconds to connect to a scheduler."""
 WORKERS_TIMEOUT_S: Final = 3600
-"""A batch system may take long to start the first worker."""
+"""Seconds to wait for the first worker, which a batch system may start late."""
 
 
 _MAIN_MODULE: Final = (
@@ -36,30 +37,33 @@ _MAIN_MODULE: Final = (
 
 
 @dataclass(frozen=True)
-class Lost:
-    """In place of a result: the task's workers died each time it was tried."""
+class WorkerDied:
+    """Result of a task whose workers died at every attempt."""
 
     reason: str
+    """Sentence that says so, for messages."""
 
 
 @dataclass
-class Crew:
-    """Whoever does the tasks; a cluster is started or joined when there is the first one."""
+class Executor:
+    """Runs tasks; starts or joins a Dask cluster when the first task comes."""
 
     workers: int = 1
+    """Processes on this machine; 1 runs tasks in this process."""
     scheduler: str | None = None
-    closing: ExitStack = field(default_factory=ExitStack, repr=False)
-    """Ends what was started."""
+    """Address of a Dask scheduler whose workers run the tasks instead."""
+    exit_stack: ExitStack = field(default_factory=ExitStack, repr=False)
+    """Closes the client and the cluster that were started."""
     _client: Any = None
 
     def run(self, tasks: Iterable[Task]) -> Iterator[tuple[Any, Any]]:
-        """Do every task; gives (key, result or :class:`Lost`) as they end.
+        """Run every task; yield (key, result or :class:`WorkerDied`) as they end.
 
-        Tasks are taken from the iterable as workers become free, so that it may be long.
+        Tasks are taken from the iterable only as workers become free, so it may be long.
 
         Raises:
-            SalibiError: the scheduler is gone.
-            Exception: the first task that raised; those not begun are dropped.
+            SalibiError: the connection to the scheduler is lost.
+            Exception: the first exception of a task; tasks that have not started are dropped.
         """
         if self.workers <= 1 and self.scheduler is None:
             for key, function, arguments in tasks:
@@ -79,56 +83,56 @@ class Crew:
         from distributed import KilledWorker, as_completed
         from distributed.comm.core import CommClosedError
 
-        handed_out: dict[str, Task] = {}
+        submitted: dict[str, Task] = {}
         suspects: list[Task] = []
-        ended = as_completed(loop=self._client.loop)
+        completed = as_completed(loop=self._client.loop)
 
         def submit(task: Task) -> Any:
             _, function, arguments = task
             name = f"salibi-{uuid4().hex}"
-            handed_out[name] = task
+            submitted[name] = task
             return self._client.submit(function, *arguments, key=name, pure=False)
 
         try:
             for task in (*first, *islice(waiting, self._capacity() - len(first))):
-                ended.add(submit(task))
-            for future in ended:
-                task = handed_out.pop(future.key)
+                completed.add(submit(task))
+            for future in completed:
+                task = submitted.pop(future.key)
                 try:
                     result = future.result()
                 except KilledWorker:
-                    # Dask suspects all tasks that wait at a worker when it dies.
+                    # Dask blames all tasks that wait at a worker when it dies.
                     suspects.append(task)
                 else:
                     yield task[0], result
-                for following in islice(waiting, max(1, self._capacity() - len(handed_out))):
-                    ended.add(submit(following))
-            for task in suspects:  # each alone, so that no other is blamed for it
-                yield task[0], _result_or_lost(submit(task))
+                for following in islice(waiting, max(1, self._capacity() - len(submitted))):
+                    completed.add(submit(following))
+            for task in suspects:  # one at a time, so that only the one at fault fails again
+                yield task[0], _result_or_death(submit(task))
         except (CommClosedError, CancelledError, TimeoutError, OSError) as error:
-            # A comm that is closed is an OSError as well, but never a task's own.
-            may_be_a_task = isinstance(error, OSError) and not isinstance(error, CommClosedError)
-            if may_be_a_task and self._scheduler_answers():
+            # CommClosedError is an OSError, too, but no task raises it.
+            may_be_a_tasks = isinstance(error, OSError) and not isinstance(error, CommClosedError)
+            if may_be_a_tasks and self._scheduler_answers():
                 raise
             raise SalibiError(
                 f"the Dask scheduler at {self._client.scheduler.address} is gone; what was "
                 "finished is kept. Start it and run the same command again."
             ) from error
         finally:
-            self._take_back(list(handed_out))
+            self._cancel(list(submitted))
 
-    def _take_back(self, names: list[str]) -> None:
+    def _cancel(self, names: list[str]) -> None:
         if names and self._scheduler_answers():
             self._client.cancel(names, force=True)
 
     def _capacity(self) -> int:
-        """Tasks to have handed out at a time: workers may come and go."""
+        """Return the number of tasks to have submitted at present; workers may come and go."""
         workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
         threads: int = sum(worker["nthreads"] for worker in workers)
         return (1 + TASKS_PER_THREAD) * max(1, threads)
 
     def _scheduler_answers(self) -> bool:
-        """Asked anew: the client may take a while to notice that its scheduler was killed."""
+        """Connect to the scheduler: the client notices late that its scheduler was killed."""
         if self._client.status != "running":
             return False
         try:
@@ -138,29 +142,30 @@ class Crew:
         return True
 
     def _connect(self) -> Any:
+        from salibi_data.sources import dask_plugins
 
-        self.closing.enter_context(_quiet_dask())
+        self.exit_stack.enter_context(_quiet_dask())
         if self.scheduler is None:
-            client = self.closing.enter_context(_on_this_machine(self.workers))
+            client = self.exit_stack.enter_context(_local_client(self.workers))
         else:
-            client = self.closing.enter_context(_at(self.scheduler))
+            client = self.exit_stack.enter_context(_remote_client(self.scheduler))
         dask_plugins.share_tokens(client)
         dask_plugins.share_request_limits(client)
         return client
 
 
-def _result_or_lost(future: Any) -> Any:
+def _result_or_death(future: Any) -> Any:
     from distributed import KilledWorker
 
     try:
         return future.result()
     except KilledWorker as error:
-        return Lost(f"the workers that tried it died ({error.last_worker.address})")
+        return WorkerDied(f"the workers that tried it died ({error.last_worker.address})")
 
 
 @contextmanager
-def _on_this_machine(num_workers: int) -> Iterator[Any]:
-    """A client of a cluster of processes here; they end with it."""
+def _local_client(num_workers: int) -> Iterator[Any]:
+    """Start worker processes on this machine, and a client; they end with the block."""
     from distributed import Client, LocalCluster
 
     try:
@@ -168,9 +173,9 @@ def _on_this_machine(num_workers: int) -> Iterator[Any]:
             n_workers=num_workers,
             threads_per_worker=1,  # GDAL handles are not shared; processes scale
             processes=True,
-            dashboard_address="127.0.0.1:0",  # any free port: builds run side by side
+            dashboard_address="127.0.0.1:0",  # any free port, since builds may run in parallel
             silence_logs=logging.CRITICAL,
-            # Ctrl-C reaches all processes of a terminal; only this one acts on it.
+            # Ctrl-C reaches all processes of a terminal; only this one may act on it.
             preload=["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
         )
     except RuntimeError as error:
@@ -180,15 +185,15 @@ def _on_this_machine(num_workers: int) -> Iterator[Any]:
 
 
 @contextmanager
-def _at(address: str) -> Iterator[Any]:
-    """A client of a scheduler that is there, once it has a worker."""
+def _remote_client(address: str) -> Iterator[Any]:
+    """Connect to a running scheduler, and wait until it has a worker."""
     from distributed import Client
 
-    with ExitStack() as closing:
+    with ExitStack() as exit_stack:
         try:
             _check_listening(address)
             client = Client(address, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
-            closing.enter_context(client)
+            exit_stack.enter_context(client)
             client.wait_for_workers(1, timeout=WORKERS_TIMEOUT_S)
         except (OSError, ValueError, TimeoutError) as error:
             raise UsageError(
@@ -199,33 +204,37 @@ def _at(address: str) -> Iterator[Any]:
 
 
 def _check_listening(address: str) -> None:
-    """Whether anybody listens there; Dask's client would take minutes to say that nobody does."""
+    """Check that a server listens at an address; Dask's client would take minutes to fail.
+
+    Raises:
+        OSError: no server listens there.
+        ValueError: the address has no host and port.
+    """
     from distributed.comm.addressing import parse_address, parse_host_port
 
-    scheme, place = parse_address(address, strict=False)
+    scheme, location = parse_address(address, strict=False)
     if scheme in ("tcp", "tls"):
-        host, port = parse_host_port(place)
+        host, port = parse_host_port(location)
         if not (host and port):
             raise ValueError("no host and port")
         socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S).close()
 
 
 def check_main_module() -> None:
-    """Refuse to build in a process that is only being started to work for another build.
+    """Refuse to build in a worker process that is still importing the main script.
 
     Raises:
-        UsageError: the script that is being imported builds without asking whether it is the main
-            one.
+        UsageError: the script builds on import, without checking ``__name__``.
     """
-    # Python's own way to notice this: `multiprocessing.spawn` looks at the same attribute.
+    # Python itself detects this by the same attribute, in `multiprocessing.spawn`.
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise UsageError(f"a build cannot begin while its own workers start: {_MAIN_MODULE}")
 
 
 @contextmanager
 def _quiet_dask() -> Iterator[None]:
-    """What a worker's end means is said by us, once, not by Dask at every step."""
-    # Dask gives each of its loggers a level of its own when it is imported.
+    """Silence Dask's loggers in the block: this module reports a worker's death itself, once."""
+    # Dask sets a level on each of its loggers when imported, so the parent's has no effect.
     loggers = [
         logging.getLogger(name)
         for name in list(logging.root.manager.loggerDict)
@@ -242,18 +251,18 @@ def _quiet_dask() -> Iterator[None]:
 
 
 @contextmanager
-def crew(workers: int, scheduler: str | None) -> Iterator[Crew]:
-    """Workers for as long as the block lasts.
+def open_executor(workers: int, scheduler: str | None) -> Iterator[Executor]:
+    """Provide an executor for the length of the block.
 
     Args:
-        workers: processes on this machine; 1 works in this one.
-        scheduler: address of a Dask scheduler whose workers do the work instead.
+        workers: processes on this machine; 1 runs tasks in this process.
+        scheduler: address of a Dask scheduler whose workers run the tasks instead.
 
     Raises:
         UsageError: both are given.
     """
     if scheduler is not None and workers > 1:
         raise UsageError("give either --workers or --scheduler: a cluster has its own workers.")
-    team = Crew(workers=workers, scheduler=scheduler)
-    with team.closing:
-        yield team
+    executor = Executor(workers=workers, scheduler=scheduler)
+    with executor.exit_stack:
+        yield executor

@@ -1,7 +1,7 @@
-"""The folder beside a store in which it is made: its lock, its plan, its parts, its failures.
+"""The folder beside a store in which it is made, with its lock, plan, parts and failures.
 
-``X.zarr.building/`` holds ``plan.parquet``, a part per finished block, a note per failed block, and the
-store as it is put together. Every file in it appears whole or not at all.
+``X.zarr.building/`` contains ``plan.parquet``, a part per finished block, a JSON file per failed block,
+and the unfinished store. Every file is written atomically.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.filesystem import hold_lock, write_atomically
 from salibi_data.store.validation import read_record
 
-SEEN_WITHIN_S: Final = 10.0
-"""Longer than network file systems keep in mind that a file was not there."""
+VISIBLE_WITHIN_S: Final = 10.0
+"""Longest wait for a file, longer than network file systems cache that it did not exist."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,21 +29,23 @@ class Failure:
     """A block that could not be made."""
 
     tile: str
-    """Its first tile, ``zoom/column/row``."""
+    """First tile of the block, ``zoom/column/row``."""
     kind: str
-    """As of :class:`~salibi_data.store.errors.ReadError`, or ``killed``."""
+    """Kind of a :class:`~salibi_data.store.errors.ReadError`, or ``killed``, or ``lost``."""
     reason: str
+    """Message for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workshop:
+class BuildWorkspace:
     """The folder in which a store is made."""
 
     folder: Path
+    """Path of the folder."""
 
     @classmethod
-    def of(cls, store: Path) -> Workshop:
-        """The workshop of ``store``.
+    def of(cls, store: Path) -> BuildWorkspace:
+        """Return the workspace of the store at a path; neither needs to exist.
 
         Raises:
             UsageError: the path has no last part to name a store by.
@@ -54,34 +56,34 @@ class Workshop:
 
     @property
     def plan(self) -> Path:
-        """The plan being built."""
+        """File of the plan that is being built."""
         return self.folder / "plan.parquet"
 
     @property
     def parts(self) -> Path:
-        """Folder of finished blocks."""
+        """Folder of the parts, which are finished blocks."""
         return self.folder / "parts"
 
     @property
     def failures(self) -> Path:
-        """Folder of notes on failed blocks."""
+        """Folder of the failed blocks' files."""
         return self.folder / "failures"
 
     def part(self, digest: str) -> Path:
-        """File of a finished block."""
+        """Return the file of a finished block."""
         return self.parts / f"{digest}.arrow"
 
     def failure(self, digest: str) -> Path:
-        """File of a failed block's reason."""
+        """Return the file of a failed block."""
         return self.failures / f"{digest}.json"
 
-    def touched(self, digest: str) -> bool:
-        """Whether a block was made, or failed."""
+    def was_tried(self, digest: str) -> bool:
+        """Return whether a block was made or has failed."""
         return self.part(digest).exists() or self.failure(digest).exists()
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the workshop; the lock goes with the process, however it ends.
+    def lock(self) -> Iterator[None]:
+        """Hold the workspace's lock, which ends with the process, however that ends.
 
         Raises:
             StoreError: another process holds it.
@@ -94,12 +96,15 @@ class Workshop:
             yield
 
     def read_failures(self) -> list[Failure]:
-        """Failed blocks, in order of their tiles."""
-        notes = (_failure(path) for path in self.failures.glob("[!.]*.json"))
-        return sorted(filter(None, notes), key=lambda failure: failure.tile)
+        """Return the failed blocks, in order of their tiles."""
+        failures = (_read_failure(path) for path in self.failures.glob("[!.]*.json"))
+        return sorted(filter(None, failures), key=lambda failure: failure.tile)
 
-    def clear(self, store: Path) -> None:
-        """Remove all that building ``store`` left; renamed first, so that no half is found."""
+    def remove(self, store: Path) -> None:
+        """Remove all temporary files of the store's builds.
+
+        The folder is renamed first, so that no build finds it half removed.
+        """
         self.folder.replace(self.folder.with_name(f".{self.folder.name}.{os.getpid()}.old"))
         retired = (f".{store.name}.", f".{self.folder.name}.")
         for old in store.parent.iterdir():
@@ -107,28 +112,28 @@ class Workshop:
                 shutil.rmtree(old, ignore_errors=True)
 
 
-def _failure(path: Path) -> Failure | None:
-    """The note at a path; None for a file that is none of ours."""
+def _read_failure(path: Path) -> Failure | None:
+    """Read a failure; return None for a file that this software did not write."""
     try:
         return read_record(Failure, json.loads(path.read_text()))
     except ValueError:
         return None
 
 
-def seen(path: Path) -> Path:
-    """``path``, once this machine sees it: another one has just written it to a shared disk.
+def wait_until_visible(path: Path) -> Path:
+    """Wait until this machine sees a file that another one has written to a shared disk; return it.
 
-    A network file system may answer from memory that a file is not there; looking at the whole
-    folder makes it ask again. After :data:`SEEN_WITHIN_S` the path is given back all the same.
+    A network file system may answer from its cache that a file does not exist; listing the folder
+    makes it ask the server again. After :data:`VISIBLE_WITHIN_S` the path is returned anyway.
     """
-    end = time.monotonic() + SEEN_WITHIN_S
+    end = time.monotonic() + VISIBLE_WITHIN_S
     while not path.exists() and time.monotonic() < end:
         any(path.parent.iterdir())
         time.sleep(0.2)
     return path
 
 
-def write_note(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON; the file appears whole or not at all."""
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON atomically."""
     with write_atomically(path) as partial:
         partial.write_text(json.dumps(content))

@@ -1,7 +1,7 @@
-"""The store: whole shards in Hilbert order, then the index arrays, the table, and the manifest.
+"""Write the files of a store: shards of images, then index arrays, table and manifest.
 
-A shard is a run of samples, the same run for every modality, written once by one worker. The
-manifest with every file's checksum comes last: a folder without it is not a finished store.
+A shard holds consecutive samples, the same ones for every modality, and is written once by one worker.
+The manifest with every file's checksum comes last: a folder without it is not a finished store.
 """
 
 from __future__ import annotations
@@ -38,13 +38,20 @@ if TYPE_CHECKING:
     from salibi_data.store.schema import Modality, StoreAttributes
 
 SAMPLES_PER_SHARD: Final = 64
-"""About 50 MB of high resolution pixels before compression."""
+"""Samples of one shard: about 50 MB of high resolution pixels before compression."""
 
 ZSTD_LEVEL: Final = 3
+"""Compression level of images and index arrays."""
 
 
 def create_arrays(folder: Path, modalities: Iterable[Modality], num_samples: int) -> None:
-    """Make the group and its empty image arrays."""
+    """Create the Zarr group and its empty image arrays.
+
+    Args:
+        folder: path of the group; an existing one is overwritten.
+        modalities: modalities, an array each.
+        num_samples: samples of the store.
+    """
     import zarr
 
     group = zarr.create_group(folder, zarr_format=3, overwrite=True)
@@ -72,59 +79,59 @@ def write_shard(
     """Write one shard of every modality.
 
     Args:
-        folder: the group.
-        number: of the shard.
-        images: per modality (n, bands, size, size): all samples of the shard.
-        training: (n,), which of them are in the training split.
+        folder: path of the group.
+        number: number of the shard.
+        images: all samples of the shard by modality, shape (n, bands, size, size).
+        training: which samples are in the training split, shape (n,).
 
     Returns:
-        Per modality a histogram of the valid training pixels: (bands, 256) counts, integers so
-        that the statistics do not depend on the order in which shards are done.
+        Histograms of the training pixels by modality, (bands, 256) counts. They are integers, so
+        that the statistics do not depend on the order in which shards are written.
     """
     import zarr
 
     group = zarr.open_group(folder, mode="r+")
     start = number * SAMPLES_PER_SHARD
-    # An all-zero chunk is written like any other: "no data" is not "never written".
+    # Zarr omits chunks of zeros by default, but "no data" must differ from "never written".
     with zarr.config.set({"array.write_empty_chunks": True}):
         for name, pixels in images.items():
-            # Zarr renames a whole file into place, so a killed worker leaves no half of a shard.
+            # Zarr writes a file under another name and renames it, so a kill leaves no half shard.
             array: Any = group[name]
             array[start : start + len(pixels)] = pixels
     return {name: _histogram(pixels[training]) for name, pixels in images.items()}
 
 
-def finish(
+def finish_store(
     folder: Path,
     attributes: StoreAttributes,
     index: Mapping[str, NDArray[Any]],
     write_samples: Callable[[Path], None],
 ) -> None:
-    """Write what describes the samples, and the manifest last; may be begun again at any point.
+    """Write index arrays, attributes, table and manifest; may be repeated after a kill at any point.
 
     Args:
-        folder: the group, with all shards of its images.
-        attributes: with the statistics.
+        folder: path of the group, with all shards of its images.
+        attributes: attributes of the store, with statistics.
         index: arrays of :data:`~salibi_data.store.schema.INDEX_ARRAYS`.
-        write_samples: writes the table of the samples to the path it is given.
+        write_samples: function that writes the table of the samples to a path.
     """
     import zarr
     from zarr.errors import ZarrUserWarning
 
-    _forget_earlier_finish(folder)
+    _undo_finish(folder)
     _write_index_arrays(folder, index)
     zarr.open_group(folder, mode="r+").attrs.update({ATTRIBUTES_KEY: attributes.to_dict()})
     with warnings.catch_warnings():
-        # One request opens the store, and no reader lists the folder to find the two files that
-        # are not Zarr's. That Zarr v3 has not standardised this yet is known and harmless.
+        # With consolidated metadata one request opens a store. Zarr v3 has not standardised it yet
+        # and warns; the two files that are not Zarr's are never found by listing, so that is harmless.
         warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
         zarr.consolidate_metadata(folder)
     write_samples(folder / SAMPLES_NAME)
     write_manifest(folder)
 
 
-def _forget_earlier_finish(folder: Path) -> None:
-    """Take back what a finish that was stopped may have written; the images stay."""
+def _undo_finish(folder: Path) -> None:
+    """Remove what an earlier, interrupted :func:`finish_store` may have written; images stay."""
     remove_partials(folder)
     for name in (MANIFEST_NAME, SAMPLES_NAME):
         (folder / name).unlink(missing_ok=True)
@@ -138,14 +145,14 @@ def _forget_earlier_finish(folder: Path) -> None:
 
 
 def write_manifest(folder: Path) -> None:
-    """Size and SHA-256 of every file of the store; appears whole or not at all."""
+    """Write the size and SHA-256 of every file of the store, atomically."""
     files = {
         path.relative_to(folder).as_posix(): {
             "bytes": path.stat().st_size,
             "sha256": file_sha256(path),
         }
         for path in sorted(folder.rglob("*"))
-        # A worker of a build that was killed may be late with a shard that is there already.
+        # A worker of a killed build may still be writing a shard that exists already.
         if path.is_file() and path != folder / MANIFEST_NAME and not is_partial(path)
     }
     with write_atomically(folder / MANIFEST_NAME) as partial:
@@ -153,12 +160,12 @@ def write_manifest(folder: Path) -> None:
 
 
 def check_sizes(folder: Path) -> None:
-    """Every file that a finished store's manifest lists is there, in its size.
+    """Check that every file in a finished store's manifest exists and has its size.
 
-    Zarr takes a shard that is missing for one of nodata, so this is asked before reading.
+    Zarr reads a missing shard as nodata, so this must be checked before reading.
 
     Raises:
-        StoreError: one is not, or the manifest is damaged.
+        StoreError: a file is missing or has another size, or the manifest is damaged.
     """
     manifest = folder / MANIFEST_NAME
     for name, entry in parse_manifest(manifest.read_bytes(), where=str(manifest)).items():
@@ -171,9 +178,13 @@ def check_sizes(folder: Path) -> None:
 
 
 def statistics(histogram: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per band of the values counted in (bands, 256); 0 is nodata.
+    """Compute mean and standard deviation of each band.
 
-    A band without any valid pixel has mean 0 and standard deviation 1.
+    Args:
+        histogram: counts of pixel values, shape (bands, 256); 0 is nodata and does not count.
+
+    Returns:
+        (means, deviations); a band without any valid pixel has mean 0 and deviation 1.
     """
     means, deviations = [], []
     for counts in histogram.tolist():
@@ -183,7 +194,7 @@ def statistics(histogram: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[f
             means.append(0.0)
             deviations.append(1.0)
             continue
-        # Python integers: exact however many pixels there are.
+        # Python integers are exact for any number of pixels.
         mean = sum(value * count for value, count in valid.items()) / total
         square = sum(value * value * count for value, count in valid.items()) / total
         means.append(mean)
@@ -191,8 +202,8 @@ def statistics(histogram: NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[f
     return tuple(means), tuple(deviations)
 
 
-def swap_in(finished: Path, store: Path) -> None:
-    """Put a finished store in its place, by renames: a reader never sees half of one."""
+def replace_store(finished: Path, store: Path) -> None:
+    """Move a finished store to its path by renames, so that readers never see half of one."""
     retired = store.with_name(f".{store.name}.{os.getpid()}.old")
     if store.exists():
         store.replace(retired)

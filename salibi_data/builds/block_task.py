@@ -18,7 +18,7 @@ from salibi_data.store import __version__
 from salibi_data.store.errors import GridError, ReadError, StoreError
 
 if TYPE_CHECKING:
-    from salibi_data.assembly.workspace import Workshop
+    from salibi_data.assembly.workspace import BuildWorkspace
     from salibi_data.catalog.providers import Catalog
     from salibi_data.catalog.variants import Variant
 
@@ -47,7 +47,7 @@ class BlockReport:
 
 
 def make_part(
-    workshop: Workshop,
+    workspace: BuildWorkspace,
     variant: Variant,
     catalog: Catalog,
     deadline_s: float,
@@ -65,9 +65,9 @@ def make_part(
             f"a worker runs salibi {__version__} and the build {software}; bytes may differ. "
             "Install the same version on all machines."
         )
-    if not workshop.parts.is_dir():
+    if not workspace.parts.is_dir():
         raise StoreError(
-            f"a worker does not see {workshop.parts}; --scheduler needs a folder that all "
+            f"a worker does not see {workspace.parts}; --scheduler needs a folder that all "
             "machines share. Choose an output there."
         )
     begun_s, before = time.monotonic(), http.counters()
@@ -77,7 +77,7 @@ def make_part(
         with rate_limits.deadline(deadline_s):
             samples = make_samples(variant, catalog, block)
         warnings = samples.warnings
-        write_part(workshop.part(block.digest), samples)
+        write_part(workspace.part(block.digest), samples)
     except ReadError as error:
         kind, reason = error.kind, str(error)
     except (GridError, ValueError, LookupError, ArithmeticError, MemoryError) as error:

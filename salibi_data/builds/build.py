@@ -1,6 +1,6 @@
 """Plan to store: composes the stages, nothing else. Kill it at any moment and run it again.
 
-Blocks become parts, parts become shards, all in a workshop beside the store; the store itself
+Blocks become parts, parts become shards, all in a workspace beside the store; the store itself
 appears in one rename.
 """
 
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from salibi_data.assembly import writer as write
-from salibi_data.assembly.executor import Crew, Lost, check_main_module, crew
+from salibi_data.assembly import writer
+from salibi_data.assembly.executor import Executor, WorkerDied, check_main_module, open_executor
 from salibi_data.assembly.shards import assemble
-from salibi_data.assembly.workspace import Failure, Workshop, seen, write_note
+from salibi_data.assembly.workspace import BuildWorkspace, Failure, wait_until_visible, write_json
 from salibi_data.builds.block_task import DEADLINE_S, BlockReport, make_part
 from salibi_data.builds.blocks import blocks_of
 from salibi_data.builds.contents import contents_of
@@ -74,28 +74,38 @@ def build(
         StoreError: the path holds something else, or another build is at work on it.
         ReadError: no block at all could be made.
         SelectionError: no sample is left after the filters.
+
+    Example:
+        >>> report = salibi_data.build(folder / "x.zarr", variant="micro", catalog=catalog, limit=1)
+        >>> report.num_samples, len(report.failures)
+        (1, 0)
     """
     store = Path(store)
     report = progress or (lambda _step: None)
-    workshop = Workshop.of(store)
+    workspace = BuildWorkspace.of(store)
     check_main_module()
     wanted = wanted_by(variant, catalog, plan, scope)
-    done = finished_as(store, workshop, wanted)
+    done = finished_as(store, workspace, wanted)
     if done is not None:
         return done
-    with workshop.locked(), crew(workers, scheduler) as team:
-        done = finished_as(store, workshop, wanted)  # another build may have ended meanwhile
+    with workspace.lock(), open_executor(workers, scheduler) as executor:
+        done = finished_as(store, workspace, wanted)  # another build may have ended meanwhile
         if done is not None:
-            workshop.clear(store)
+            workspace.remove(store)
             return done
         if isinstance(wanted, Plan):
-            fixed = plan_given(workshop, wanted)
+            fixed = plan_given(workspace, wanted)
         else:
-            fixed = plan_once(workshop, store, wanted, variant or "", catalog, scope, report)
+            fixed = plan_once(workspace, store, wanted, variant or "", catalog, scope, report)
         check_budget(fixed.expected, max_bytes)
         with logging_to(RunLog.path_of(store)) as log:
             job = _Job(
-                store=store, workshop=workshop, plan=fixed, crew=team, log=log, report=report
+                store=store,
+                workspace=workspace,
+                plan=fixed,
+                executor=executor,
+                log=log,
+                report=report,
             )
             return job.run(block_deadline_s)
 
@@ -105,9 +115,9 @@ class _Job:
     """One run of a build: who does what where, and who is told."""
 
     store: Path
-    workshop: Workshop
+    workspace: BuildWorkspace
     plan: Plan
-    crew: Crew
+    executor: Executor
     log: RunLog
     report: Callable[[Step], None]
 
@@ -122,9 +132,9 @@ class _Job:
 
     def _parts(self, deadline_s: float) -> list[Part]:
         """Parts of one round after the other, until they hold as many samples as are wanted."""
-        self.workshop.parts.mkdir(exist_ok=True)
-        shutil.rmtree(self.workshop.failures, ignore_errors=True)
-        self.workshop.failures.mkdir()
+        self.workspace.parts.mkdir(exist_ok=True)
+        shutil.rmtree(self.workspace.failures, ignore_errors=True)
+        self.workspace.failures.mkdir()
         parts: list[Part] = []
         for number in range(self.plan.rounds.max() + 1):
             made = self._make_parts(number, deadline_s)
@@ -142,19 +152,19 @@ class _Job:
             for end in (round_number, round_number + 1)
         )
         sizes = {b.digest: len(b.choices) for b in blocks_of(self.plan, round_number)}
-        made = {digest for digest in sizes if self.workshop.part(digest).exists()}
+        made = {digest for digest in sizes if self.workspace.part(digest).exists()}
         done = before + sum(sizes[digest] for digest in made)
         self.report(Step(stage="samples", done=done, total=total))
         num_bytes, failed = 0, Counter[str]()
-        given = self.workshop, self.plan.variant, self.plan.catalog, deadline_s, __version__
+        given = self.workspace, self.plan.variant, self.plan.catalog, deadline_s, __version__
         tasks = (
             (block, make_part, (*given, block))
             for block in blocks_of(self.plan, round_number)
             if block.digest not in made
         )
-        for block, result in self.crew.run(tasks):
+        for block, result in self.executor.run(tasks):
             account: BlockReport = result
-            if isinstance(result, Lost):
+            if isinstance(result, WorkerDied):
                 account = BlockReport(
                     tile=block.name, samples=len(block.choices), kind="killed", reason=result.reason
                 )
@@ -178,11 +188,11 @@ class _Job:
 
     def _note(self, block: Block, kind: str, reason: str) -> None:
         failure = Failure(tile=block.name, kind=kind, reason=reason)
-        write_note(self.workshop.failure(block.digest), asdict(failure))
+        write_json(self.workspace.failure(block.digest), asdict(failure))
 
     def _part_of(self, block: Block) -> Part | None:
         """A finished block without its images; None, and a failure, where it is not there."""
-        path = seen(self.workshop.part(block.digest))
+        path = wait_until_visible(self.workspace.part(block.digest))
         try:
             samples = read_part(path, self.plan.variant, images=False)
         except StoreError as error:
@@ -192,7 +202,7 @@ class _Job:
 
     def _assemble(self, parts: Sequence[Part]) -> BuildReport:
         """Put the parts together, and the store in its place."""
-        failures = tuple(self.workshop.read_failures())
+        failures = tuple(self.workspace.read_failures())
         if not parts:
             raise ReadError(failures[0].reason, kind="unusable")
         dropped, warnings = Counter[str](), set[str]()
@@ -205,12 +215,14 @@ class _Job:
                 f"all {self.plan.num_samples} planned samples were dropped ({dict(dropped)}); "
                 "loosen the variant's [quality], or widen --dates."
             )
-        contents = contents_of(self.plan, layout, self.workshop.parts)
-        group = assemble(contents, self.workshop.folder, self.crew, progress=self._report_shards)
-        write.swap_in(group, self.store)
+        contents = contents_of(self.plan, layout, self.workspace.parts)
+        group = assemble(
+            contents, self.workspace.folder, self.executor, progress=self._report_shards
+        )
+        writer.replace_store(group, self.store)
         shutil.rmtree(group.parent, ignore_errors=True)
         if not failures:
-            self.workshop.clear(self.store)
+            self.workspace.remove(self.store)
         return BuildReport(
             store=self.store,
             num_samples=len(layout.rows),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salibi_data.assembly.shards import Contents
+from salibi_data.assembly.shards import StoreContents
 from salibi_data.builds.parts import read_part
 from salibi_data.builds.samples_table import acquired_columns, rows_of, write_samples
 from salibi_data.store import __version__
@@ -44,9 +44,9 @@ class PartsShard:
         }
 
 
-def contents_of(plan: Plan, layout: Layout, parts_folder: Path) -> Contents:
+def contents_of(plan: Plan, layout: Layout, parts_folder: Path) -> StoreContents:
     """What the store of a plan holds, once its blocks are made."""
-    return Contents(
+    return StoreContents(
         attributes=StoreAttributes(
             variant=plan.variant.name,
             catalog=plan.catalog.name,

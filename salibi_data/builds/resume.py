@@ -17,7 +17,7 @@ from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.schema import MANIFEST_NAME, SAMPLES_NAME
 
 if TYPE_CHECKING:
-    from salibi_data.assembly.workspace import Workshop
+    from salibi_data.assembly.workspace import BuildWorkspace
 
 
 def wanted_by(
@@ -35,7 +35,7 @@ def wanted_by(
 
 
 def finished_as(
-    store: Path, workshop: Workshop, wanted: Plan | dict[str, Any]
+    store: Path, workspace: BuildWorkspace, wanted: Plan | dict[str, Any]
 ) -> BuildReport | None:
     """A report if the store is complete and is the one wanted; an error if it is another."""
     if not store.exists():
@@ -58,7 +58,7 @@ def finished_as(
             f"{store} holds another dataset{what}; nothing was changed. Choose another path, or "
             "remove it."
         )
-    if workshop.plan.exists():
+    if workspace.plan.exists():
         return None  # blocks failed last time: try them again
     return BuildReport(
         store=store, num_samples=len(table), dropped={}, failures=(), was_complete=True
@@ -66,39 +66,39 @@ def finished_as(
 
 
 def unfinished_plan(
-    workshop: Workshop, plan_digest: str | None = None, *, request: Mapping[str, Any]
+    workspace: BuildWorkspace, plan_digest: str | None = None, *, request: Mapping[str, Any]
 ) -> Plan | None:
     """Read the plan of an unfinished build; None where there is none yet.
 
     Raises:
         StoreError: it is of another request, or has another digest than the one given.
     """
-    if not workshop.plan.exists():
+    if not workspace.plan.exists():
         return None
-    plan = Plan.read(workshop.plan)
+    plan = Plan.read(workspace.plan)
     if plan.request != request or plan_digest not in (None, plan.digest):
         raise StoreError(
-            f"{workshop.folder} holds an unfinished build of something else. Finish that one with "
+            f"{workspace.folder} holds an unfinished build of something else. Finish that one with "
             "its own arguments, choose another path, or remove the folder."
         )
     return plan
 
 
-def plan_given(workshop: Workshop, wanted: Plan) -> Plan:
+def plan_given(workspace: BuildWorkspace, wanted: Plan) -> Plan:
     """The plan begun here, which must be the one given, or a copy of that one made here.
 
     Raises:
         StoreError: an unfinished build of something else is there.
     """
-    plan = unfinished_plan(workshop, wanted.digest, request=wanted.request)
+    plan = unfinished_plan(workspace, wanted.digest, request=wanted.request)
     if plan is not None:
         return plan
-    wanted.write(workshop.plan)
+    wanted.write(workspace.plan)
     return wanted
 
 
 def plan_once(
-    workshop: Workshop,
+    workspace: BuildWorkspace,
     store: Path,
     wanted: Mapping[str, Any],
     variant: str,
@@ -107,18 +107,18 @@ def plan_once(
     report: Callable[[Step], None],
 ) -> Plan:
     """The plan begun here, or a new one: a build never searches twice."""
-    plan = unfinished_plan(workshop, request=wanted)
+    plan = unfinished_plan(workspace, request=wanted)
     if plan is not None:
         return plan
     try:
         return make_plan(
             variant,
             catalog=catalog,
-            output=workshop.plan,
+            output=workspace.plan,
             progress=lambda done, total: report(Step(stage="plan", done=done, total=total)),
             **scope,
         )
     except BaseException:
-        if not store.exists() and [path.name for path in workshop.folder.iterdir()] == ["lock"]:
-            shutil.rmtree(workshop.folder)  # nothing was found yet that could be of use later
+        if not store.exists() and [path.name for path in workspace.folder.iterdir()] == ["lock"]:
+            shutil.rmtree(workspace.folder)  # nothing was found yet that could be of use later
         raise

@@ -60,7 +60,7 @@ def write_samples(path: Path, plan: Plan, layout: Layout) -> None:
         plan_digest=plan.digest,
         request=plan.request,
     )
-    with geoparquet.writing(path, lambda: about) as add_rows:
+    with geoparquet.write_rows(path, lambda: about) as add_rows:
         add_rows(columns, from_wkb(table["geometry"].to_numpy(zero_copy_only=False)))
 
 
@@ -92,7 +92,7 @@ def write_unsourced(path: Path, *, sensors: Sequence[str], about: Mapping[str, A
             np.ascontiguousarray(group["valid_fraction"][:, number])
         )
     columns["cloud_fraction"] = pa.array(group["cloud_fraction"][:])
-    with geoparquet.writing(path, lambda: about) as add_rows:
+    with geoparquet.write_rows(path, lambda: about) as add_rows:
         add_rows(columns, tile_outlines(int(z[0]), x, y))
 
 

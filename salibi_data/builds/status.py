@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from salibi_data.assembly.workspace import Failure, Workshop
+from salibi_data.assembly.workspace import BuildWorkspace, Failure
 from salibi_data.builds.blocks import blocks_of
 from salibi_data.builds.run_log import RunLog, speed
 from salibi_data.plans.plan import Plan
@@ -55,16 +55,16 @@ def status(store: str | Path) -> dict[str, Any]:
         StoreError: neither a store nor a build of one is there.
     """
     store = Path(store)
-    workshop = Workshop.of(store)
+    workspace = BuildWorkspace.of(store)
     finished = (store / MANIFEST_NAME).is_file()
-    if not workshop.plan.exists():
+    if not workspace.plan.exists():
         if not finished:
             raise StoreError(f"neither a store nor a build of one is at {store}; check the path.")
         return {"finished": True, "failures": [], "failures_by_kind": {}}
-    plan = Plan.read(workshop.plan)
-    sizes = _blocks_begun(plan, workshop)
-    made = [digest for digest in sizes if workshop.part(digest).exists()]
-    failures = workshop.read_failures()
+    plan = Plan.read(workspace.plan)
+    sizes = _blocks_begun(plan, workspace)
+    made = [digest for digest in sizes if workspace.part(digest).exists()]
+    failures = workspace.read_failures()
     last_run = speed(RunLog.path_of(store))
     left = sum(sizes.values()) - sum(sizes[digest] for digest in made)
     if last_run:
@@ -82,12 +82,12 @@ def status(store: str | Path) -> dict[str, Any]:
     }
 
 
-def _blocks_begun(plan: Plan, workshop: Workshop) -> dict[str, int]:
+def _blocks_begun(plan: Plan, workspace: BuildWorkspace) -> dict[str, int]:
     """Digest and number of samples of the blocks to make; of the reserve, as far as it is begun."""
     begun: dict[str, int] = {}
     for number in range(plan.rounds.max() + 1):
         sizes = {block.digest: len(block.choices) for block in blocks_of(plan, number)}
-        if number > 0 and not any(workshop.touched(digest) for digest in sizes):
+        if number > 0 and not any(workspace.was_tried(digest) for digest in sizes):
             break
         begun |= sizes
     return begun

@@ -14,10 +14,17 @@ import numpy as np
 from salibi_data.assembly.shards import make_store
 from salibi_data.assembly.writer import SAMPLES_PER_SHARD
 from salibi_data.catalog.variants import example_variant, variant_from_dict
-from salibi_data.derived.derived import Derived, check_apart, images_of
-from salibi_data.derived.merge_rules import agreed
-from salibi_data.derived.overlaps import KEEP, Keep, Union, rank, same_dates, union
-from salibi_data.derived.sources import Stored
+from salibi_data.derived.derived_store import DerivedStore, check_output_path, select_images
+from salibi_data.derived.merge_rules import merge_attributes
+from salibi_data.derived.overlaps import (
+    KEEP,
+    Keep,
+    TileUnion,
+    rank_samples,
+    same_dates,
+    unite_tiles,
+)
+from salibi_data.derived.source_store import SourceStore
 from salibi_data.plans.splits import assign_or_guard, leakage, num_leaking_neighbours
 from salibi_data.store.errors import SelectionError, UsageError
 from salibi_data.store.schema import SPLITS
@@ -27,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from salibi_data.derived.overlaps import Picked
+    from salibi_data.derived.overlaps import SampleRows
     from salibi_data.store.progress import Progress
     from salibi_data.store.schema import StoreAttributes
 
@@ -78,18 +85,25 @@ def merge(
         SelectionError: a split would leak into another.
         StoreError: a store is not there, is damaged or replaced meanwhile, or something else is
             at the output's path.
+
+    Example:
+        >>> for name, split in (("a.zarr", "train"), ("b.zarr", "test")):
+        ...     _ = salibi_data.subset(store_path, folder / name, salibi_data.Selection(splits=(split,)))
+        >>> report = salibi_data.merge([folder / "a.zarr", folder / "b.zarr"], folder / "both.zarr")
+        >>> report.num_samples == salibi_data.info(folder / "both.zarr")["samples"]
+        True
     """
     if keep not in KEEP:
         raise UsageError(f"keep is {keep!r}; choose from {', '.join(KEEP)}.")
     if len(stores) < 2:  # noqa: PLR2004 - two are the fewest there are
         raise UsageError("a merge takes two stores or more; a part of one is made by `subset`.")
-    output, sources = Path(output), tuple(Stored.open(store) for store in stores)
-    check_apart(output, sources)
-    attributes = agreed(sources)
+    output, sources = Path(output), tuple(SourceStore.open(store) for store in stores)
+    check_output_path(output, sources)
+    attributes = merge_attributes(sources)
     found = _union(sources, attributes, keep)
     rules = _rules(sources, resplit=resplit)
     split = _split(sources, attributes, found, rules, resplit=resplit)
-    made = Derived(
+    made = DerivedStore(
         sources=sources,
         source=found.kept.source,
         row=found.kept.row,
@@ -100,7 +114,7 @@ def merge(
     )
     new = make_store(output, made.contents(), workers=workers, progress=progress)
     same = same_dates(
-        _gathered(sources, "acquired", found.kept.take(found.instead), attributes),
+        _gathered(sources, "acquired", found.kept.take(found.kept_index), attributes),
         _gathered(sources, "acquired", found.dropped, attributes),
     )
     return MergeReport(
@@ -115,28 +129,28 @@ def merge(
     )
 
 
-def _union(sources: Sequence[Stored], attributes: StoreAttributes, keep: Keep) -> Union:
+def _union(sources: Sequence[SourceStore], attributes: StoreAttributes, keep: Keep) -> TileUnion:
     ranks = [
-        rank(
+        rank_samples(
             keep,
             stored.index["acquired"][:, stored.columns_of(attributes.sensors)],
             stored.index["cloud_fraction"],
         )
         for stored in sources
     ]
-    return union([stored.tile_ids for stored in sources], ranks)
+    return unite_tiles([stored.tile_ids for stored in sources], ranks)
 
 
-def _rules(sources: Sequence[Stored], *, resplit: bool) -> dict[str, Any]:
+def _rules(sources: Sequence[SourceStore], *, resplit: bool) -> dict[str, Any]:
     """How the merged store is split, as a field of its variant."""
     told = {stored.about.get("variant", {}).get("split_by", "blocks") for stored in sources}
     return {"split_by": "scenes" if told == {"scenes"} and not resplit else "blocks"}
 
 
 def _split(
-    sources: Sequence[Stored],
+    sources: Sequence[SourceStore],
     attributes: StoreAttributes,
-    found: Union,
+    found: TileUnion,
     rules: Mapping[str, Any],
     *,
     resplit: bool,
@@ -158,7 +172,7 @@ def _split(
         )
         return assign_or_guard(variant, x, y)
     split: NDArray[np.uint8] = _gathered(sources, "split", found.kept)
-    torn = int((_gathered(sources, "split", found.dropped) != split[found.instead]).sum())
+    torn = int((_gathered(sources, "split", found.dropped) != split[found.kept_index]).sum())
     if torn:
         raise SelectionError(f"the stores put {torn} tiles in different splits. {_REMEDY}")
     leaks = num_leaking_neighbours(x, y, split)
@@ -172,9 +186,9 @@ def _split(
 
 
 def _check_scenes(
-    sources: Sequence[Stored],
+    sources: Sequence[SourceStore],
     attributes: StoreAttributes,
-    kept: Picked,
+    kept: SampleRows,
     split: NDArray[np.uint8],
 ) -> None:
     """Whether every scene is in one split, as its store promises."""
@@ -195,9 +209,9 @@ def _check_scenes(
 
 
 def _gathered(
-    sources: Sequence[Stored],
+    sources: Sequence[SourceStore],
     name: str,
-    picked: Picked,
+    picked: SampleRows,
     attributes: StoreAttributes | None = None,
 ) -> NDArray[Any]:
     """An index array of some samples, in their order.
@@ -222,14 +236,14 @@ def _gathered(
 
 
 def _num_differing(
-    sources: Sequence[Stored],
+    sources: Sequence[SourceStore],
     attributes: StoreAttributes,
-    found: Union,
+    found: TileUnion,
     same: NDArray[np.bool_],
 ) -> int:
     """Of the samples left out that are ``same``, those whose pixels are not those that are kept."""
     checksums = np.array([stored.manifest_sha256 for stored in sources])
-    kept = found.kept.take(found.instead)
+    kept = found.kept.take(found.kept_index)
     other_store = checksums[kept.source] != checksums[found.dropped.source]
     names = tuple(attributes.modalities)
     differing = 0
@@ -237,7 +251,7 @@ def _num_differing(
     for start in range(0, len(asked), SAMPLES_PER_SHARD):
         run = asked[start : start + SAMPLES_PER_SHARD]
         ours, theirs = (
-            images_of(sources, picked.source, picked.row, names).read()
+            select_images(sources, picked.source, picked.row, names).read()
             for picked in (kept.take(run), found.dropped.take(run))
         )
         unequal = [(ours[name] != theirs[name]).any(axis=(1, 2, 3)) for name in names]

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Final
 from salibi_data.store.errors import UsageError
 
 if TYPE_CHECKING:
-    from salibi_data.derived.sources import Stored
+    from salibi_data.derived.source_store import SourceStore
     from salibi_data.store.schema import Modality, StoreAttributes
 
-MEANING: Final = (
+MEANING_FIELDS: Final = (
     *("sensor", "zoom", "gsd_ratio", "size_px", "bands", "units", "scale", "offset", "nodata"),
 )
 """Fields of a modality that decide what its values mean; they are equal in all stores."""
 
-MERGED: Final = "merged"
+MERGED_VARIANT: Final = "merged"
 """The variant's name where the stores have several."""
 
 
-def agreed(sources: Sequence[Stored]) -> StoreAttributes:
+def merge_attributes(sources: Sequence[SourceStore]) -> StoreAttributes:
     """What a store of the samples of all sources says of itself, without digest and statistics.
 
     Args:
@@ -47,7 +47,7 @@ def agreed(sources: Sequence[Stored]) -> StoreAttributes:
     variants = _unique(attributes.variant for attributes in every)
     return replace(
         first.attributes,
-        variant=variants[0] if len(variants) == 1 else MERGED,
+        variant=variants[0] if len(variants) == 1 else MERGED_VARIANT,
         catalog=", ".join(_unique(attributes.catalog for attributes in every)),
         modalities=merged,
         sensors=tuple(sensor for sensor in first.attributes.sensors if sensor in used),
@@ -55,7 +55,7 @@ def agreed(sources: Sequence[Stored]) -> StoreAttributes:
     )
 
 
-def _check_modalities(sources: Sequence[Stored]) -> None:
+def _check_modalities(sources: Sequence[SourceStore]) -> None:
     """Whether all have the same."""
     first = sources[0].attributes.modalities
     if all(set(stored.attributes.modalities) == set(first) for stored in sources):
@@ -70,15 +70,15 @@ def _check_modalities(sources: Sequence[Stored]) -> None:
     raise UsageError(f"the stores cannot be merged, as their modalities differ: {held}. {remedy}")
 
 
-def _check_meaning(first: Stored, other: Stored, name: str) -> None:
+def _check_meaning(first: SourceStore, other: SourceStore, name: str) -> None:
     ours, theirs = (stored.attributes.modalities[name] for stored in (first, other))
-    for field in MEANING:
+    for field in MEANING_FIELDS:
         values = getattr(ours, field), getattr(theirs, field)
         if values[0] != values[1]:
             raise UsageError(_differ(first, other, f"{field} of {name}", *values))
 
 
-def _differ(first: Stored, other: Stored, what: str, ours: object, theirs: object) -> str:
+def _differ(first: SourceStore, other: SourceStore, what: str, ours: object, theirs: object) -> str:
     return (
         f"the stores cannot be merged: {what} is {ours} in {first.where} and {theirs} in "
         f"{other.where}. Build both with the same variant."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from salibi_data.derived.sources import Stored
+    from salibi_data.derived.source_store import SourceStore
     from salibi_data.store.schema import StoreAttributes
 
 NO_SOURCES_KEY: Final = "no_sources"
@@ -17,7 +17,7 @@ _OF_SOURCES: Final = "Of its sources: "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
+class Provenance:
     """What was done with which stores."""
 
     asked: Mapping[str, Any]
@@ -25,7 +25,7 @@ class Origin:
     """Of each store what it was, its checksum, and what it was made from in turn."""
 
     @classmethod
-    def of(cls, asked: Mapping[str, Any], sources: Sequence[Stored]) -> Origin:
+    def of(cls, asked: Mapping[str, Any], sources: Sequence[SourceStore]) -> Provenance:
         """The origin of a store that is made of these."""
         return cls(asked=asked, sources=tuple(_told(stored) for stored in sources))
 
@@ -34,12 +34,12 @@ class Origin:
         return {**self.asked, "sources": [dict(source) for source in self.sources]}
 
 
-def of_sources(notes: Sequence[str]) -> tuple[str, ...]:
+def notes_of_sources(notes: Sequence[str]) -> tuple[str, ...]:
     """Notes of stores as notes of one made of them: what they count is there no longer."""
     return tuple(_OF_SOURCES + note.removeprefix(_OF_SOURCES) for note in notes)
 
 
-def _told(stored: Stored) -> dict[str, Any]:
+def _told(stored: SourceStore) -> dict[str, Any]:
     attributes = stored.attributes
     earlier = {
         key: stored.about[key]
@@ -57,8 +57,8 @@ def _told(stored: Stored) -> dict[str, Any]:
     }
 
 
-def about_of(
-    sources: Sequence[Stored],
+def table_metadata(
+    sources: Sequence[SourceStore],
     attributes: StoreAttributes,
     used: Mapping[str, set[str]],
     variant: Mapping[str, Any],
@@ -95,7 +95,7 @@ def about_of(
     return about
 
 
-def _why_not_again(sources: Sequence[Stored], attributes: StoreAttributes) -> str | None:
+def _why_not_again(sources: Sequence[SourceStore], attributes: StoreAttributes) -> str | None:
     """Why no sample can be read again from its sources; None where each can."""
     for stored in sources:
         if not {"variant", "catalog", "scenes"} <= set(stored.about):
@@ -109,7 +109,7 @@ def _why_not_again(sources: Sequence[Stored], attributes: StoreAttributes) -> st
     return None
 
 
-def _reading(stored: Stored, attributes: StoreAttributes) -> list[Any]:
+def _reading(stored: SourceStore, attributes: StoreAttributes) -> list[Any]:
     """What decides the pixels that a scene gives."""
     catalog, variant = stored.about["catalog"], _narrowed(stored.about["variant"], attributes)
     rules = {sensor: catalog["sensors"].get(sensor) for sensor in attributes.sensors}

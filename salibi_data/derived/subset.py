@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from salibi_data.assembly.shards import make_store
-from salibi_data.derived.derived import Derived, check_apart
+from salibi_data.derived.derived_store import DerivedStore, check_output_path
 from salibi_data.derived.selection import Selection
-from salibi_data.derived.sources import CONNECTIONS, Stored
+from salibi_data.derived.source_store import CONNECTIONS, SourceStore
 from salibi_data.store.schema import SPLITS
 
 if TYPE_CHECKING:
@@ -60,14 +60,21 @@ def subset(
         UsageError: the store lacks what is asked for, or the output lies in it.
         StoreError: there is no finished store, it cannot be reached, is damaged or replaced
             meanwhile, or something else is at the output's path.
+
+    Example:
+        >>> report = salibi_data.subset(
+        ...     store_path, folder / "part.zarr", salibi_data.Selection(modalities=("sar", "lores"), limit=2)
+        ... )
+        >>> report.num_samples
+        2
     """
     wanted = selection or Selection()
-    output, source = Path(output), Stored.open(store)
-    check_apart(output, [source])
+    output, source = Path(output), SourceStore.open(store)
+    check_output_path(output, [source])
     attributes = wanted.narrowed(source.attributes)
     rows = wanted.rows(source.attributes, source.index, source.table(wanted.columns))
     split = source.index["split"][rows]
-    made = Derived(
+    made = DerivedStore(
         sources=(source,),
         source=np.zeros(len(rows), np.int64),
         row=rows,

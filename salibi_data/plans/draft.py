@@ -19,7 +19,7 @@ from salibi_data.plans.estimate import Tally
 from salibi_data.plans.picks import CellSelection
 from salibi_data.plans.plan import metadata, sample_columns
 from salibi_data.store.errors import UsageError
-from salibi_data.store.geoparquet import writing
+from salibi_data.store.geoparquet import write_rows
 from salibi_data.store.tiles import Tiles, tile_outlines
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Draft:
                 target_samples=self._target,
             )
 
-        with writing(path, about) as add_rows:
+        with write_rows(path, about) as add_rows:
             for picks in self._kept():
                 x, y = picks.tiles.x, picks.tiles.y
                 if self._clusters is not None and codes is not None:

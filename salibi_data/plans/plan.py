@@ -44,7 +44,16 @@ _AGAIN: Final = "Plan again with `salibi-data plan`, and narrow it with --aoi, -
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Samples in the order of the store, with everything a build needs."""
+    """Samples in the order of the store, with everything a build needs.
+
+    Example:
+        >>> written = salibi_data.plan("micro", catalog=catalog, limit=4, output=folder / "plan.parquet")
+        >>> again = salibi_data.Plan.read(folder / "plan.parquet")
+        >>> again.digest == written.digest
+        True
+        >>> again
+        Plan('micro' from 'sample-test': 4 samples, ... scenes, 'plan.parquet')
+    """
 
     path: Path
     """The GeoParquet file that holds them."""
@@ -66,6 +75,13 @@ class Plan:
     keeper: ScratchFolder | None = None
     """Owner of a file that nobody asked to keep."""
 
+    def __repr__(self) -> str:
+        scenes = sum(len(by_id) for by_id in self.scenes.values())
+        return (
+            f"Plan({self.variant.name!r} from {self.catalog.name!r}: {self.num_samples} samples, "
+            f"{scenes} scenes, {self.path.name!r})"
+        )
+
     @classmethod
     def read(cls, path: Path, *, keeper: ScratchFolder | None = None) -> Plan:
         """Open a plan's file; the samples are read when they are asked for.
@@ -74,7 +90,7 @@ class Plan:
             UsageError: there is no such file.
             PlanError: it is damaged, not a plan, or one of another version.
         """
-        with geoparquet.opened(path) as (file, metadata):
+        with geoparquet.open_table(path) as (file, metadata):
             if metadata.get("plan_version") != PLAN_VERSION:
                 raise PlanError(
                     f"{path} has plan version {metadata.get('plan_version')}; expected "
@@ -199,7 +215,7 @@ class Plan:
         return digest.hexdigest()
 
     def _tables(self, columns: list[str]) -> Iterator[Any]:
-        with geoparquet.opened(self.path) as (file, _):
+        with geoparquet.open_table(self.path) as (file, _):
             for number in range(file.num_row_groups):
                 yield file.read_row_group(number, columns=columns)
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from salibi_data.assembly.workspace import Workshop
-from salibi_data.assembly.writer import swap_in
+from salibi_data.assembly.workspace import BuildWorkspace
+from salibi_data.assembly.writer import replace_store
 from salibi_data.store.errors import StoreError
 from salibi_data.store.filesystem import remove_partials, write_atomically
 from salibi_data.store.open import ManifestEntry, StoreFiles, parse_manifest
@@ -54,6 +54,12 @@ def pull(
             something else is at ``store``, or the disk has no room for it.
         StoreError: it is of a newer schema.
         UsageError: a URL of a kind that is not read, or with a password in it.
+
+    Example:
+        >>> _ = salibi_data.publish(store_path, str(folder / "dataset"))
+        >>> _ = salibi_data.pull(folder / "dataset", folder / "pulled.zarr")
+        >>> salibi_data.verify(folder / "pulled.zarr").num_samples == salibi_data.verify(store_path).num_samples
+        True
     """
     files = StoreFiles.at(url)
     group, _ = files.open()
@@ -62,16 +68,16 @@ def pull(
     place, sha256 = Path(store), hashlib.sha256(content).hexdigest()
     fetched: list[str] = []
     if not _is_there(place, content, manifest):
-        workshop = Workshop.of(place)
+        workspace = BuildWorkspace.of(place)
         place.parent.mkdir(parents=True, exist_ok=True)
-        _check_no_build(workshop)
-        with workshop.locked():
-            folder = workshop.folder / f"pull-{sha256[:16]}"
+        _check_no_build(workspace)
+        with workspace.lock():
+            folder = workspace.folder / f"pull-{sha256[:16]}"
             fetched = _fetch(files, manifest, folder, workers, progress)
             with write_atomically(folder / MANIFEST_NAME) as partial:
                 partial.write_bytes(content)
-            swap_in(folder, place)
-            workshop.clear(place)
+            replace_store(folder, place)
+            workspace.remove(place)
     return Pulled(
         store=place,
         manifest_sha256=sha256,
@@ -106,10 +112,10 @@ def _has(folder: Path, name: str, entry: ManifestEntry) -> bool:
     return path.is_file() and path.stat().st_size == entry.bytes
 
 
-def _check_no_build(workshop: Workshop) -> None:
-    if workshop.plan.exists():
+def _check_no_build(workspace: BuildWorkspace) -> None:
+    if workspace.plan.exists():
         raise StoreError(
-            f"{workshop.folder} holds an unfinished build; nothing was changed. Finish it by "
+            f"{workspace.folder} holds an unfinished build; nothing was changed. Finish it by "
             "running it again, choose another path, or remove the folder."
         )
 

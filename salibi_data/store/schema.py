@@ -1,9 +1,9 @@
-"""The contract between the two halves: what a Salibi store holds, and how its attributes read.
+"""The contract between the two halves: arrays, files and attributes of a Salibi store.
 
 One Zarr v3 group; N samples along the first dimension of every array; a modality is an array
-``(N, bands, size_px, size_px)`` of ``uint8``. This module needs the standard library only, and
-it is the single module of the data half that :mod:`salibi_model` imports. ``docs/format.md``
-describes the same store for readers who do not use our code.
+``(N, bands, size_px, size_px)`` of ``uint8``. This module imports the standard library only, so
+that it can be read, and used, without the rest. ``docs/format.md`` describes the same store for
+readers who do not use this software.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from types import MappingProxyType
 from typing import Any, Final
 
 SCHEMA_VERSION: Final = 1
-"""Version of the layout. A reader refuses a store of a newer one."""
+"""Version of the layout. A reader refuses a store of a newer version."""
 
 ATTRIBUTES_KEY: Final = "salibi"
-"""Key of the group attributes under which everything below is kept."""
+"""Key of the group attributes under which :class:`StoreAttributes` are kept."""
 
 TILE_PX: Final = 256
 """Edge of an XYZ tile in pixels."""
 
 NODATA: Final = 0
-"""The value that means "no observation" in every modality; valid values are 1..255."""
+"""Stored value for "no observation" in every modality; valid values are 1..255."""
 
 MANIFEST_NAME: Final = "manifest.json"
-"""File in the group's folder: size and SHA-256 of every other file; written last."""
+"""File in the group's folder with size and SHA-256 of every other file; written last."""
 
 SAMPLES_NAME: Final = "samples.parquet"
-"""GeoParquet file in the group's folder: one row per sample, in the order of the arrays."""
+"""GeoParquet file in the group's folder with one row per sample, in the order of the arrays."""
 
 LATEST_NAME: Final = "latest.json"
-"""Object at the address of a published dataset: which of its releases is the newest; written last."""
+"""Object at the address of a published dataset that names its newest release; written last."""
 
 UNKNOWN_TIME: Final = -(2**63)
-"""Value of ``acquired`` where nobody knows when a sensor saw the sample: NumPy's not-a-time."""
+"""Value of ``acquired`` where the time is not known: NumPy's not-a-time."""
 
 SPLITS: Final[Mapping[str, int]] = MappingProxyType(
     {"train": 0, "validation": 1, "test": 2, "guard": 3}
 )
-"""Codes of the array ``split``. A guard touches samples of a split it must not leak into, and is used
-by none; a build leaves such tiles out."""
+"""Codes of the array ``split``. Guards lie next to samples of another split and belong to none, so
+that no scene or ground is shared; a build leaves such tiles out."""
 
 MODALITY_DIMS: Final = ("sample", "{name}_band", "{name}_y", "{name}_x")
 """Dimension names of a modality's array; ``{name}`` is the modality's name."""
@@ -130,7 +130,7 @@ class Modality:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreAttributes:
-    """What a store says of itself, under the group attribute ``salibi``."""
+    """Description of a store, as its group attribute ``salibi`` keeps it."""
 
     variant: str
     catalog: str
@@ -139,14 +139,14 @@ class StoreAttributes:
     """Columns of ``acquired`` and ``valid_fraction``, in order."""
     modalities: Mapping[str, Modality]
     plan_digest: str
-    """SHA-256 of the plan's content: equal digests, equal samples."""
+    """SHA-256 of the plan's content; equal digests mean equal samples."""
     software_version: str
     notes: tuple[str, ...] = ()
-    """What a reader should know: what is unknown of these data, or known to be wrong with them."""
+    """Remarks for readers: what is not known about these data, or known to be wrong."""
     schema_version: int = SCHEMA_VERSION
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form, as it is kept in the group's attributes."""
+        """JSON content, as the group's attributes keep it."""
         content = {**self.__dict__, "sensors": list(self.sensors), "notes": list(self.notes)}
         content["modalities"] = {
             name: {
@@ -183,10 +183,10 @@ class StoreAttributes:
                 name: Modality(**{"name": name, **_with_tuples(fields)})
                 for name, fields in content["modalities"].items()
             }
-            rest = {key: value for key, value in content.items() if key != "modalities"}
-            rest["sensors"] = tuple(rest["sensors"])
-            rest["notes"] = tuple(rest.get("notes", ()))
-            return cls(modalities=modalities, **rest)
+            fields = {key: value for key, value in content.items() if key != "modalities"}
+            fields["sensors"] = tuple(fields["sensors"])
+            fields["notes"] = tuple(fields.get("notes", ()))
+            return cls(modalities=modalities, **fields)
         except (KeyError, TypeError, AttributeError) as error:
             raise SchemaError(
                 f"{where} has damaged attributes ({error}); expected the fields that "
@@ -196,21 +196,21 @@ class StoreAttributes:
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """One release of a published dataset: what ``latest.json`` at the dataset's address says.
+    """One release of a published dataset: content of ``latest.json`` at the dataset's address.
 
-    Where its objects lie follows from the checksum of its manifest, so that releases never share
-    an object and none is ever written over.
+    The addresses of its objects follow from the checksum of its manifest, so that releases never
+    share an object and none is overwritten.
     """
 
     dataset: str
-    """Name of the dataset; all releases at an address have the same."""
+    """Name of the dataset; the same for all releases at an address."""
     catalog: str
-    """Where its images are from; likewise."""
+    """Name of the catalog of its images; the same for all releases at an address."""
     manifest_sha256: str
-    """SHA-256 of the store's ``manifest.json``, and through it of every file."""
+    """SHA-256 of the store's ``manifest.json``, which lists the checksum of every file."""
     samples: int
     num_bytes: int
-    """Of the store's files."""
+    """Size of the store's files together."""
     cards: Mapping[str, str]
     """SHA-256 of each file beside the store: the card, its figure, STAC, Croissant."""
     schema_version: int = SCHEMA_VERSION
@@ -221,16 +221,16 @@ class Release:
 
     @property
     def folder(self) -> str:
-        """Where the release lies, relative to the dataset's address."""
+        """Folder of the release, relative to the dataset's address."""
         return f"releases/{self.manifest_sha256[:16]}"
 
     @property
     def store(self) -> str:
-        """Where its Zarr group lies, relative to the dataset's address."""
+        """Folder of its Zarr group, relative to the dataset's address."""
         return f"{self.folder}/store.zarr"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form; ``store`` is for readers without our code."""
+        """JSON content; ``store`` is for readers that do not use this software."""
         return {**self.__dict__, "cards": dict(self.cards), "store": self.store}
 
     @classmethod
@@ -241,8 +241,8 @@ class Release:
             SchemaError: it is damaged, or of a newer schema.
         """
         try:
-            said = json.loads(content)
-            version = int(said["schema_version"])
+            fields = json.loads(content)
+            version = int(fields["schema_version"])
         except (ValueError, KeyError, TypeError) as error:
             raise SchemaError(_damaged_pointer(where)) from error
         if version > SCHEMA_VERSION:
@@ -251,7 +251,7 @@ class Release:
                 f"{SCHEMA_VERSION}. Upgrade salibi to read it."
             )
         try:
-            return cls(**{key: said[key] for key in cls.__dataclass_fields__})
+            return cls(**{key: fields[key] for key in cls.__dataclass_fields__})
         except (KeyError, TypeError, SchemaError) as error:
             raise SchemaError(_damaged_pointer(where)) from error
 

@@ -1,7 +1,7 @@
-"""XYZ tiles, their order, their pixels on the ground, and rectangles of them read in one pass.
+"""XYZ tiles: ids and Hilbert order, bounds, ground size of pixels, rectangles of tiles.
 
-All geometry is that of the Web Mercator square (EPSG:3857), where a tile is a square and the
-ratio between zooms is exactly a power of two. Axis order is (x, y) = (east, north) for
+All geometry is in the Web Mercator square (EPSG:3857), where a tile is a square and the ratio
+between zooms is exactly a power of two. Axis order is (x, y) = (east, north) for
 coordinates and (rows, columns) for pixels; row 0 is the northernmost.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 EARTH_RADIUS_M: Final = 6378137.0
-"""Semi-major axis of WGS 84, the radius of EPSG:3857's sphere."""
+"""Semi-major axis of WGS 84, in metres: radius of the sphere of EPSG:3857."""
 
 MERCATOR_EDGE_M: Final = math.pi * EARTH_RADIUS_M
 """Half the edge of the EPSG:3857 square, in projected metres."""
@@ -46,7 +46,7 @@ class TileXYZ(NamedTuple):
 
 
 Bounds = tuple[float, float, float, float]
-"""(west, south, east, north)."""
+"""West, south, east, north; in degrees or in metres, as the name that has this type says."""
 
 
 def mercator_pixel_m(zoom: int) -> float:
@@ -58,11 +58,14 @@ def ground_gsd_m(zoom: int, y: ArrayLike) -> NDArray[np.float64]:
     """Ground metres per pixel at the centres of tiles: ``156543.03392 cos(latitude) / 2^zoom``.
 
     Args:
-        zoom: of the tiles.
+        zoom: zoom of all the tiles.
         y: tile rows, shape (N,).
 
-    Source: the XYZ scheme on the sphere of EPSG:3857. It varies by 38 % over the continental
-    U.S.; the ratio between zooms does not.
+    Returns:
+        Metres per pixel, shape (N,).
+
+    Source: the XYZ scheme on the sphere of EPSG:3857. The value varies by 38 % over the
+    continental U.S.; the ratio between two zooms is the same everywhere.
     """
     north_m = MERCATOR_EDGE_M * (1 - (2 * np.asarray(y, np.float64) + 1) / 2**zoom)
     gsd_m: NDArray[np.float64] = mercator_pixel_m(zoom) / np.cosh(north_m / EARTH_RADIUS_M)
@@ -70,7 +73,7 @@ def ground_gsd_m(zoom: int, y: ArrayLike) -> NDArray[np.float64]:
 
 
 def tile_ids(zoom: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.int64]:
-    """PMTiles ids of tiles at one zoom: position along the Hilbert curve, after all lower zooms.
+    """PMTiles ids of tiles at one zoom: positions along the Hilbert curve, after all lower zooms.
 
     Args:
         zoom: zoom of all the tiles, at most :data:`MAX_ZOOM`.
@@ -105,7 +108,7 @@ def tile_ids(zoom: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.int64]:
 
 
 def tiles_of(zoom: int, ids: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Columns and rows of the tiles at one zoom that have these ids: :func:`tile_ids` undone.
+    """Columns and rows of tiles from their ids at one zoom: the inverse of :func:`tile_ids`.
 
     Args:
         zoom: zoom of all the tiles.
@@ -133,21 +136,22 @@ def tiles_of(zoom: int, ids: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.i
 
 
 def first_tile_id(zoom: int) -> int:
-    """PMTiles id of the first tile of a zoom: so many tiles have all lower zooms together."""
+    """PMTiles id of the first tile of a zoom: the number of tiles of all lower zooms."""
     return int(((1 << (2 * zoom)) - 1) // 3)
 
 
 def hilbert_order(zoom: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.int64]:
-    """Positions that sort tiles of one zoom along the Hilbert curve.
+    """Positions that sort tiles of one zoom along the Hilbert curve, shape (N,).
 
-    Neighbours stay close there, and the children of one parent are a run, in the parents' order.
+    Neighbours on the ground stay close in this order. The children of one parent follow each other,
+    in the order of the parents.
     """
     order: NDArray[np.int64] = np.argsort(tile_ids(zoom, x, y), kind="stable")
     return order
 
 
 def tile_bounds(zoom: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-    """(west, south, east, north) in degrees of tiles of one zoom, shape (N, 4)."""
+    """West, south, east, north in degrees (OGC:CRS84) of tiles of one zoom, shape (N, 4)."""
     columns, rows = np.asarray(x, np.float64), np.asarray(y, np.float64)
     edges = np.stack([columns, rows + 1, columns + 1, rows], axis=-1) / 2.0**zoom
     bounds = np.empty_like(edges)
@@ -157,7 +161,7 @@ def tile_bounds(zoom: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
 
 
 def tile_outlines(zoom: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.object_]:
-    """Outlines in longitude and latitude (shapely polygons), shape (N,)."""
+    """Outlines of tiles of one zoom: shapely polygons in degrees (OGC:CRS84), shape (N,)."""
     from shapely import box
 
     outlines: NDArray[np.object_] = box(*tile_bounds(zoom, x, y).T)
@@ -165,7 +169,7 @@ def tile_outlines(zoom: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.object_]:
 
 
 class Span(NamedTuple):
-    """A rectangle of tiles at one zoom; ``right`` and ``bottom`` are just outside."""
+    """A rectangle of tiles at one zoom; ``right`` and ``bottom`` are exclusive."""
 
     left: int
     top: int
@@ -173,7 +177,7 @@ class Span(NamedTuple):
     bottom: int
 
     def cut(self, other: Span) -> Span:
-        """What both share; it may be empty."""
+        """Intersection with another rectangle; it may be empty."""
         left, top = max(self.left, other.left), max(self.top, other.top)
         return Span(
             left,
@@ -183,12 +187,12 @@ class Span(NamedTuple):
         )
 
     def parents(self, levels: int) -> Span:
-        """The tiles so many zooms above that hold these."""
+        """Rectangle of the ancestors ``levels`` zooms lower that contain these tiles."""
         right, bottom = (self.right - 1 >> levels) + 1, (self.bottom - 1 >> levels) + 1
         return Span(self.left >> levels, self.top >> levels, right, bottom)
 
     def children(self, levels: int) -> Span:
-        """The tiles so many zooms below that these hold."""
+        """Rectangle of the descendants ``levels`` zooms higher."""
         return Span(*(edge << levels for edge in self))
 
     @property
@@ -203,9 +207,9 @@ class Span(NamedTuple):
 
 
 def spans_within(bounds_lonlat: Bounds, zoom: int) -> list[Span]:
-    """The tiles at ``zoom`` that lie wholly within ``bounds_lonlat``, as rectangles.
+    """Rectangles of the tiles at ``zoom`` that lie entirely within ``bounds_lonlat`` (degrees).
 
-    There are two where the box crosses the antimeridian (west > east), none where no tile fits.
+    Two where the box crosses the antimeridian (west > east), none where no tile fits.
 
     Raises:
         UsageError: the box is empty or outside the world.
@@ -222,10 +226,10 @@ def spans_within(bounds_lonlat: Bounds, zoom: int) -> list[Span]:
             *spans_within((west, south, HALF_TURN, north), zoom),
             *spans_within((-HALF_TURN, south, east, north), zoom),
         ]
-    # Only a tile whose every corner is inside counts: a partly covered one would need nodata.
+    # Only tiles with every corner inside count: a partly covered tile would need nodata.
     left, top = _fractional_tile(west, north, zoom)
     right, bottom = _fractional_tile(east, south, zoom)
-    slack = 1e-6  # of a tile: forgives degrees rounded in the tenth decimal
+    slack = 1e-6  # share of a tile; allows for degrees rounded to ten decimals
     span = Span(
         math.ceil(left - slack),
         math.ceil(top - slack),
@@ -243,18 +247,20 @@ def _fractional_tile(lon: float, lat: float, zoom: int) -> tuple[float, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class PixelGrid:
-    """A rectangle of whole tiles and the pixels it holds: what one warp fills."""
+    """Pixel grid of a rectangle of whole tiles, which one warp fills."""
 
     zoom: int
-    """Zoom of the tiles the rectangle is made of."""
+    """Zoom of the tiles."""
     left: int
     """Column of the westernmost tile."""
     top: int
     """Row of the northernmost tile."""
     num_columns: int
+    """Number of tiles from west to east."""
     num_rows: int
+    """Number of tiles from north to south."""
     tile_px: int = TILE_PX
-    """Pixels along a tile's edge: 256, or 512 for the four children read at once."""
+    """Pixels along a tile's edge: 256, or 512 where the four children are read at once."""
 
     def __post_init__(self) -> None:
         if self.num_columns < 1 or self.num_rows < 1:
@@ -262,7 +268,11 @@ class PixelGrid:
 
     @classmethod
     def around(cls, tiles: Sequence[TileXYZ], *, tile_px: int = TILE_PX) -> PixelGrid:
-        """The smallest rectangle that holds ``tiles``, all of one zoom."""
+        """Smallest grid that contains ``tiles``.
+
+        Raises:
+            GridError: they are not all of one zoom.
+        """
         if len({tile.z for tile in tiles}) != 1:
             raise GridError("a pixel grid needs tiles of exactly one zoom.")
         left, top = min(t.x for t in tiles), min(t.y for t in tiles)
@@ -300,7 +310,11 @@ class PixelGrid:
         return self.pixel_m, 0.0, west, 0.0, -self.pixel_m, north
 
     def window(self, tile: TileXYZ) -> tuple[slice, slice]:
-        """Rows and columns of ``tile`` in an array of this grid."""
+        """Rows and columns of ``tile`` in an array of this grid.
+
+        Raises:
+            GridError: the tile is not in this grid.
+        """
         row, column = tile.y - self.top, tile.x - self.left
         if tile.z != self.zoom or not (0 <= row < self.num_rows and 0 <= column < self.num_columns):
             raise GridError(f"tile {tile.z}/{tile.x}/{tile.y} is not in this rectangle.")
@@ -322,5 +336,5 @@ class Tiles:
         return len(self.x)
 
     def take(self, which: NDArray[Any]) -> Tiles:
-        """Those at some positions, or where a mask is true."""
+        """Tiles at some positions (N,), or where a mask (N,) is true."""
         return replace(self, x=self.x[which], y=self.y[which])

@@ -125,7 +125,7 @@ class ViewedSamples:
         }
 
     def _shift_m(self) -> NDArray[np.float32]:
-        with geoparquet.opened(self.folder / SAMPLES_NAME) as (file, _):
+        with geoparquet.open_table(self.folder / SAMPLES_NAME) as (file, _):
             if _SHIFT not in file.schema_arrow.names:
                 return np.full(len(self), np.nan, np.float32)
             # Not `to_numpy`: where pandas is installed it imports it, which takes half a second.
@@ -133,7 +133,7 @@ class ViewedSamples:
         return np.array(values, np.float32)[self.rows]
 
     def _read_row_group(self, number: int) -> pa.Table:
-        with self._table_lock, geoparquet.opened(self.folder / SAMPLES_NAME) as (file, _):
+        with self._table_lock, geoparquet.open_table(self.folder / SAMPLES_NAME) as (file, _):
             names = [name for name in file.schema_arrow.names if name != "geometry"]
             return file.read_row_group(number, columns=names)
 

@@ -4,7 +4,6 @@ Only tensors are read from a file (``weights_only=True``), never objects. A conv
 the outputs of the published code for the same pixel values.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from salibi_data.store.errors import UsageError
+from salibi_data.store.filesystem import file_sha256
 from salibi_model.checkpoints.files import (
     CONFIG_NAME,
     RunFolder,
@@ -65,7 +65,7 @@ def convert(file: str | Path, out: str | Path, *, num_heads: int | None = None) 
     if RunFolder(out).exists():
         raise CheckpointError(f"{out} holds a training run; convert into another folder.")
     _check_file(file)
-    digest = _digest(file)
+    digest = file_sha256(file)
     _check_free(out, digest)
     tensors = read_weights(file)
     if num_heads is not None and num_heads < 1:
@@ -137,11 +137,6 @@ def _check_new(content: Mapping[Any, Any], seen: _Seen, file: Path) -> None:
             f"{file} holds a dictionary within itself, or twice; expected named tensors."
         )
     seen[id(content)] = content
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _flattened(

@@ -67,6 +67,8 @@ def outline(lon: np.ndarray, lat: np.ndarray) -> BaseGeometry:
     """
     import shapely
 
+    # Not with the package antimeridian: it rounds crossings to 1e-7 degrees, and makes an invalid
+    # polygon of a global raster from 0 to 360 degrees east.
     unrolled = np.unwrap(np.append(lon, lon[0]), period=_FULL_TURN)
     heights = np.append(lat, lat[0])
     if abs(unrolled[-1] - unrolled[0]) > _HALF_TURN:
@@ -83,14 +85,6 @@ def outline(lon: np.ndarray, lat: np.ndarray) -> BaseGeometry:
         for number in range(first, last + 1)
     ]
     return shapely.union_all([part for part in parts if part.area > 0])
-
-
-def tile_outlines(tiles: np.ndarray) -> list[BaseGeometry]:
-    """Give the boxes of XYZ tiles, an array (N, 3) of zoom, column and row."""
-    import mercantile
-    import shapely
-
-    return [shapely.box(*mercantile.bounds(int(x), int(y), int(z))) for z, x, y in tiles]
 
 
 def _ring(window: tuple[int, int, int, int], points: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from salibi_data.store.errors import StoreError, UsageError
-from salibi_data.store.redaction import redact
+from salibi_data.store.redaction import redact, redacted_line
 from salibi_data.store.schema import Modality
 from salibi_data.store.storage import is_remote
 from salibi_model.embeddings.options import Choices
@@ -68,7 +68,7 @@ class RasterFile:
                 self._alpha_is_a_band = _has_named_alpha(dataset, len(choices.bands))
         except (RasterioError, OSError) as error:
             raise UsageError(
-                f"{self.name} cannot be read as a raster ({_said(error)}). Give a Salibi store, a "
+                f"{self.name} cannot be read as a raster ({redacted_line(error.__cause__ or error)}). Give a Salibi store, a "
                 "GeoTIFF, or an image that GDAL reads."
             ) from error
         except UsageError as error:
@@ -140,7 +140,7 @@ class RasterFile:
                     masks = dataset.read_masks(indexes, window=where)
         except (RasterioError, OSError) as error:
             raise StoreError(
-                f"{self.name} cannot be read at row {row}, column {col} ({_said(error)}). What was "
+                f"{self.name} cannot be read at row {row}, column {col} ({redacted_line(error.__cause__ or error)}). What was "
                 "embedded before is kept; run the same command again, or leave this file out."
             ) from error
         valid = np.ones(values.shape, np.bool_) if masks is None else masks > 0
@@ -191,9 +191,3 @@ def _has_named_alpha(dataset: Any, num_given: int) -> bool:
     if MaskFlags.alpha not in dataset.mask_flag_enums[0] or dataset.nodata is not None:
         return False
     return ColorInterp.alpha in dataset.colorinterp[:num_given]
-
-
-def _said(error: Exception) -> str:
-    """What GDAL says, in one line, without what may be secret."""
-    cause = error.__cause__ or error
-    return redact(" ".join(str(cause).split()))[:200].rstrip(". ")

@@ -11,8 +11,8 @@ from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.redaction import name_only, redact
 from salibi_data.store.schema import NODATA, Modality
 from salibi_data.store.storage import is_remote
-from salibi_model.data.store import RAW_UNITS, SampleStore, check_agreement
-from salibi_model.embeddings.footprints import tile_outlines
+from salibi_model.data.modalities import RAW_UNITS, check_agreement
+from salibi_model.data.store import SampleStore
 from salibi_model.embeddings.inputs import Bounds, Source, View, observed_share
 from salibi_model.embeddings.options import Choices
 from salibi_model.embeddings.rasters import Handle, RasterFile
@@ -60,7 +60,13 @@ class StoreSource(Source):
 
     def outlines(self, items: Sequence[int]) -> list[Any]:
         """Give the samples' tiles."""
-        return tile_outlines(self._tiles[list(items)])
+        import mercantile
+        import shapely
+
+        # Not store.tiles.tile_outlines: its latitudes differ in the last bit for a tenth of the
+        # tiles, and embeddings written earlier would no longer have the same bytes.
+        tiles = self._tiles[list(items)].tolist()
+        return [shapely.box(*mercantile.bounds(x, y, z)) for z, x, y in tiles]
 
     def label(self, item: int) -> str:
         """Give the tile as zoom/column/row."""

@@ -1,7 +1,4 @@
-"""Embeddings as GeoParquet 1.1: one row per image, with its outline and its vector.
-
-Source: GeoParquet specification 1.1.0. geopandas, DuckDB and QGIS open it.
-"""
+"""Embeddings as a GeoParquet table: one row per image, with its outline and its vector."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,19 +7,15 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-import shapely
 import zarr
 
-from salibi_data.store.filesystem import write_atomically
+from salibi_data.store.geoparquet import BOX_CORNERS, geo_metadata, write_groups
 from salibi_model.embeddings.inputs import Source
 from salibi_model.embeddings.writer import ATTRIBUTES_KEY, INDEX, read_bounds
 
 _ROWS_PER_GROUP: Final = 4096
 
 _HALF_TURN: Final = 180.0
-
-_BOX: Final = ("xmin", "ymin", "xmax", "ymax")
 
 
 def write_table(
@@ -39,25 +32,20 @@ def write_table(
         sources: the inputs of each modality, by their number.
         attributes: kept in the file's metadata as JSON, under the key of the Zarr attributes.
     """
-    metadata = {
-        "geo": json.dumps(_geo(group, sources)),
+    header = {
+        "geo": _geo(group, sources),
         ATTRIBUTES_KEY: json.dumps(attributes, sort_keys=True),
     }
-    with write_atomically(path) as partial:
-        writer: pq.ParquetWriter | None = None
-        for modality, one in sources.items():
-            for columns in _runs(group[modality], modality, one):
-                table = pa.table(columns)
-                if writer is None:
-                    # Here, not when it is closed: readers look for it beside Arrow's own schema.
-                    schema = table.schema.with_metadata(metadata)
-                    writer = pq.ParquetWriter(partial, schema, compression="zstd")
-                writer.write_table(table.cast(schema), row_group_size=_ROWS_PER_GROUP)
-        if writer is not None:
-            writer.close()
+    with write_groups(path, header) as add_rows:
+        for modality, inputs in sources.items():
+            for columns, outlines in _runs(group[modality], modality, inputs):
+                add_rows(columns, outlines)
 
 
-def _runs(group: Any, modality: str, sources: Sequence[Source]) -> Iterator[dict[str, Any]]:
+def _runs(
+    group: Any, modality: str, sources: Sequence[Source]
+) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """Columns and outlines of a modality's rows, a row group at a time."""
     by_number = {source.number: source for source in sources}
     for first in range(0, group["embedding"].shape[0], _ROWS_PER_GROUP):
         rows = slice(first, first + _ROWS_PER_GROUP)
@@ -72,8 +60,7 @@ def _runs(group: Any, modality: str, sources: Sequence[Source]) -> Iterator[dict
             outlines[mine] = source.outlines(items)
             ids[mine] = [source.identity(item) for item in items]
         names = [by_number[number].name for number in index["source"].tolist()]
-        columns = _columns(modality, first, index, vectors, ids.tolist(), names)
-        yield {**columns, "geometry": pa.array(shapely.to_wkb(outlines), pa.binary())}
+        yield _columns(modality, first, index, vectors, ids.tolist(), names), outlines
 
 
 def _columns(
@@ -101,22 +88,21 @@ def _columns(
         },
         "gsd_m": pa.array(index["gsd_m"], from_pandas=True),
         "valid_fraction": pa.array(index["valid_fraction"]),
-        "bbox": pa.StructArray.from_arrays(corners, names=_BOX, mask=pa.array(~known)),
+        "bbox": pa.StructArray.from_arrays(corners, names=BOX_CORNERS, mask=pa.array(~known)),
         "embedding": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
     }
 
 
-def _geo(group: zarr.Group, modalities: Iterable[str]) -> dict[str, Any]:
-    """Give the file's ``geo`` metadata; the default CRS is OGC:CRS84."""
+def _geo(group: zarr.Group, modalities: Iterable[str]) -> str:
+    """Metadata of the column ``geometry``, from the bounds of all rows."""
     bounds = np.concatenate([read_bounds(group, name) for name in modalities])
     known = bounds[~np.isnan(bounds[:, 0])]
-    column: dict[str, Any] = {
-        "encoding": "WKB",
-        "geometry_types": [],
-        "covering": {"bbox": {corner: ["bbox", corner] for corner in _BOX}},
-    }
-    if len(known):
-        cut = ((known[:, 0] == -_HALF_TURN) & (known[:, 2] == _HALF_TURN)).any()
-        column["geometry_types"] = ["MultiPolygon", "Polygon"] if cut else ["Polygon"]
-        column["bbox"] = [*known[:, :2].min(axis=0).tolist(), *known[:, 2:].max(axis=0).tolist()]
-    return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+    if not len(known):
+        return geo_metadata([], None, covering="bbox")
+    # An outline that spans all longitudes was cut at the antimeridian.
+    cut = ((known[:, 0] == -_HALF_TURN) & (known[:, 2] == _HALF_TURN)).any()
+    return geo_metadata(
+        ["MultiPolygon", "Polygon"] if cut else ["Polygon"],
+        [*known[:, :2].min(axis=0).tolist(), *known[:, 2:].max(axis=0).tolist()],
+        covering="bbox",
+    )

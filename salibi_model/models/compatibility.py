@@ -1,7 +1,7 @@
-"""Are images what a model takes: its bands, in its order, in its units, at a fitting GSD?
+"""Check that images fit a model: its bands, in its order and units, at a fitting GSD.
 
-A tensor of the right shape is encoded without complaint whatever it shows; these checks are for
-callers who can say what their images are.
+A model encodes any tensor of the right shape; these checks are for callers who can describe their
+images. GSD: ground sample distance, in metres per pixel.
 """
 
 import math
@@ -16,9 +16,9 @@ STORED: Final = "stored"
 """Units of values as a store keeps them: whole numbers 0..255, 0 = nodata."""
 
 GSD_FACTOR: Final = 8.0
-"""How many times finer or coarser than in training images may be without being told to."""
+"""Factor by which images may be finer or coarser than those of the training, unless any GSD is allowed."""
 
-_DESCRIBED: Final = ("bands", "units", "gsd_m", "any_gsd")
+_CHECKED_FIELDS: Final = ("bands", "units", "gsd_m", "any_gsd")
 
 
 def check_input(
@@ -30,19 +30,19 @@ def check_input(
     gsd_m: float | None = None,
     any_gsd: bool = False,
 ) -> None:
-    """Refuse images that a model would take for something else; what is not given is not checked.
+    """Refuse images that differ from those of a model's training; ``None`` is not checked.
 
     Args:
-        config: the model's, as in ``model.config``.
-        modality: whose encoder is to see them.
-        bands: their names, in the order of the array.
-        units: of the array's values: :data:`STORED`, or the modality's own where these are equal
-            (``display``). Values in dB or reflectance are converted first, by
+        config: configuration of the model, ``model.config``.
+        modality: modality whose encoder will see the images.
+        bands: names of the bands, in the order of the array.
+        units: units of the array's values: :data:`STORED`, or the modality's own where these are
+            equal (``display``). Values in dB or reflectance are converted first, by
             :func:`salibi_model.embeddings.quantise.to_stored`.
         gsd_m: metres on the ground per pixel.
-        any_gsd: take also what is more than :data:`GSD_FACTOR` times finer or coarser than the
-            images of the training. Distances are scaled as for any other; objects of sizes never
-            seen are still that.
+        any_gsd: whether to accept images that are more than :data:`GSD_FACTOR` times finer or
+            coarser than those of the training. The model scales distances, but has not seen
+            objects of such sizes in pixels.
 
     Raises:
         UsageError: no such modality, or bands, units or ground sample distance that differ.
@@ -60,12 +60,12 @@ def check_expected(config: ModelConfig, expect: Mapping[str, Mapping[str, Any]])
     """Apply :func:`check_input` to several modalities.
 
     Args:
-        config: the model's.
-        expect: by modality, what the caller's images are: ``{"lores": {"bands": ("red", "green",
-            "blue"), "units": "display", "gsd_m": 10.0}}``.
+        config: configuration of the model.
+        expect: description of the caller's images by modality: ``{"lores": {"bands": ("red",
+            "green", "blue"), "units": "display", "gsd_m": 10.0}}``.
 
     Raises:
-        UsageError: as :func:`check_input`; or something else is said of the images.
+        UsageError: as :func:`check_input`; or a description has other fields.
     """
     if not isinstance(expect, Mapping) or not all(
         isinstance(fields, Mapping) for fields in expect.values()
@@ -75,72 +75,83 @@ def check_expected(config: ModelConfig, expect: Mapping[str, Mapping[str, Any]])
             '{"lores": {"bands": ("red", "green", "blue")}}.'
         )
     for modality, fields in expect.items():
-        unknown = [name for name in fields if name not in _DESCRIBED]
+        unknown = [name for name in fields if name not in _CHECKED_FIELDS]
         if unknown:
             raise UsageError(
-                f"images of {modality!r} are described by {', '.join(_DESCRIBED)}; got "
+                f"images of {modality!r} are described by {', '.join(_CHECKED_FIELDS)}; got "
                 f"{', '.join(map(repr, unknown))}."
             )
         check_input(config, modality, **fields)
 
 
 def check_gsd(config: ModelConfig, modality: str, gsd_m: float, *, any_gsd: bool = False) -> None:
-    """Refuse a ground sample distance that is none, or far from those of the training.
+    """Refuse a ground sample distance that is not a number above 0, or far from the training's.
+
+    Args:
+        config: configuration of the model.
+        modality: modality of the images.
+        gsd_m: metres on the ground per pixel.
+        any_gsd: whether to accept any number above 0.
 
     Raises:
-        UsageError: it is no number above 0, or more than :data:`GSD_FACTOR` times the metres per
-            pixel that the modality was trained at, or less than that part of them.
+        UsageError: it is no number above 0; or it differs from the modality's metres per pixel in
+            training by a factor of more than :data:`GSD_FACTOR`.
     """
     if not (math.isfinite(gsd_m) and gsd_m > 0):
         raise UsageError(f"the ground sample distance is {gsd_m} m; expected a number above 0.")
-    far = None if any_gsd else gsd_mismatch(config, modality, gsd_m)
-    if far is not None:
-        raise UsageError(f"{far}, take another modality, or allow any (--any-gsd; any_gsd=True).")
+    mismatch = None if any_gsd else gsd_mismatch(config, modality, gsd_m)
+    if mismatch is not None:
+        raise UsageError(
+            f"{mismatch}, take another modality, or allow any (--any-gsd; any_gsd=True)."
+        )
 
 
 def gsd_mismatch(config: ModelConfig, modality: str, gsd_m: float) -> str | None:
-    """Say how far a ground sample distance is from those of the training, and what is near.
+    """Describe how a ground sample distance differs from the training's, and what would fit.
 
     Returns:
-        The beginning of a sentence; ``None`` where it is within :data:`GSD_FACTOR` of them, or they
-        are not known.
+        The beginning of a sentence; ``None`` where the distance is within a factor of
+        :data:`GSD_FACTOR`, or the training's is not known.
     """
     trained_m = trained_gsd_m(config, modality)
     if trained_m is None or 1 / GSD_FACTOR <= gsd_m / trained_m <= GSD_FACTOR:
         return None
     factor = gsd_m / trained_m
-    apart = f"{factor:.3g} times coarser" if factor > 1 else f"{1 / factor:.3g} times finer"
+    difference = f"{factor:.3g} times coarser" if factor > 1 else f"{1 / factor:.3g} times finer"
     return (
-        f"images of {gsd_m:.4g} m per pixel are {apart} than those that {modality!r} was trained on "
+        f"images of {gsd_m:.4g} m per pixel are {difference} than those that {modality!r} was trained on "
         f"({trained_m:.4g} m): resample them to between {trained_m / GSD_FACTOR:.3g} and "
         f"{trained_m * GSD_FACTOR:.3g} m"
     )
 
 
 def trained_gsd_m(config: ModelConfig, modality: str) -> float | None:
-    """Metres per pixel of a modality's training images, their mean; ``None`` where not known."""
+    """Give the mean metres per pixel of a modality's training images; ``None`` where not known."""
     base_m = config.base_gsd_m
     return None if base_m is None else base_m * config[modality].gsd_ratio
 
 
 def has_identity_scale(modality: Modality) -> bool:
-    """Whether physical values and stored ones are the same: offset 0, scale 1."""
+    """Tell whether stored values are the physical ones: offset 0, scale 1."""
     return all(scale == 1 for scale in modality.scale) and not any(modality.offset)
 
 
 def _check_bands(expected: Modality, bands: tuple[str, ...]) -> None:
-    came = tuple(band.lower() for band in bands)
-    wanted = tuple(band.lower() for band in expected.bands)
-    if came == wanted:
+    actual_names = tuple(band.lower() for band in bands)
+    expected_names = tuple(band.lower() for band in expected.bands)
+    if actual_names == expected_names:
         return
-    what = f"{expected.name!r} takes the bands {', '.join(expected.bands)}"
-    if sorted(came) == sorted(wanted):
+    requirement = f"{expected.name!r} takes the bands {', '.join(expected.bands)}"
+    if sorted(actual_names) == sorted(expected_names):
         raise UsageError(
-            f"{what} in this order; got {', '.join(bands)}. Reorder the array's first axis of bands."
+            f"{requirement} in this order; got {', '.join(bands)}. Reorder the array's first axis "
+            "of bands."
         )
-    lacking = [band for band in wanted if band not in came]
-    without = f" (without {', '.join(lacking)})" if lacking else ""
-    raise UsageError(f"{what}; got {', '.join(bands) or 'none'}{without}. Give exactly those.")
+    missing = [band for band in expected_names if band not in actual_names]
+    without = f" (without {', '.join(missing)})" if missing else ""
+    raise UsageError(
+        f"{requirement}; got {', '.join(bands) or 'none'}{without}. Give exactly those."
+    )
 
 
 def _check_units(expected: Modality, units: str) -> None:

@@ -1,7 +1,8 @@
-"""Describe a model: its size, its modalities, and its objectives.
+"""Configuration of a model: its size, its modalities, and its training objectives.
 
 Every ablation is a field here: a baseline differs from Scale-ALiBi in configuration, not in code.
-The module needs no PyTorch, so that ``--help`` can list what it defines.
+``config.json`` of a checkpoint has the same fields. The module needs no PyTorch, so that
+``--help`` can list what it defines.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,12 +24,14 @@ OBJECTIVES = ("contrastive", "reconstruction")
 FUSIONS = ("shared", "separate")
 FINE_TARGETS = ("native", "base")
 PARTS = ("projections", "decoder")
+"""Parts that a converted checkpoint may lack."""
 
 MISTAKES = (1, 2, 3, 4, 5, 6)
-"""Those of the authors' code, as :mod:`salibi_model.models.original` numbers them."""
+"""Numbers of the mistakes of the authors' code, as in :mod:`salibi_model.models.original`."""
 
 
 _POSITIVE = {"above": 0}
+"""Bound of sizes without a default, for the reader of ``config.json``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +39,12 @@ class Size:
     """Widths and depths of a model; the SAR and the joint encoder have half the depth."""
 
     dim: int = field(metadata=_POSITIVE)
+    """Width of the encoders' tokens."""
     depth: int = field(metadata=_POSITIVE)
+    """Number of blocks of an encoder."""
     num_heads: int = field(metadata=_POSITIVE)
     decoder_dim: int = field(metadata=_POSITIVE)
+    """Width of the decoder, a multiple of four."""
     decoder_depth: int = option(1, above=0)
     decoder_heads: int = option(8, above=0)
 
@@ -49,7 +55,7 @@ SIZES: Mapping[str, Size] = {
     "base": Size(dim=768, depth=12, num_heads=16, decoder_dim=512),
     "large": Size(dim=1024, depth=24, num_heads=16, decoder_dim=512),
 }
-"""``base`` is that of the paper; ``tiny`` trains on two CPU cores in minutes."""
+"""Sizes by name: ``base`` is the paper's; ``tiny`` trains on two CPU cores in minutes."""
 
 
 @runtime_checkable
@@ -62,7 +68,7 @@ class Divisible(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Everything needed to build a model; modalities carry their statistics.
+    """Description from which a model is built; modalities carry their statistics.
 
     Raises:
         UsageError: the fields do not fit together.
@@ -70,34 +76,36 @@ class ModelConfig:
 
     size: Size
     modalities: tuple[Modality, ...]
-    """The first one is the anchor, at whose positions the others are fused."""
+    """Modalities; the first one is the anchor, at whose positions the others are fused."""
     patch_px: int = option(16, above=0)
+    """Edge of a patch, in pixels."""
     architecture: str = "scale-alibi"
+    """One of :data:`ARCHITECTURES`."""
     objectives: tuple[str, ...] = OBJECTIVES
     """Losses that are summed; parts that serve none of them are not built."""
     pairs: tuple[tuple[str, str], ...] = ()
     """Pairs of the contrastive loss; empty: all pairs of modalities."""
     gsd_scaling: bool = True
-    """Whether distances are on the ground; otherwise each image counts its own patches."""
+    """Whether distances are on the ground; otherwise they are in each image's own patches."""
     fusion: str = "shared"
-    """Whether the joint encoder has the same weights for each fusion step (``shared``) or blocks
-    of its own for each (``separate``)."""
+    """Blocks of the joint encoder: the same for each fusion step (``shared``), or a stack for each
+    (``separate``)."""
     fine_target: str = "native"
-    """Whether a finer modality is reconstructed at its own resolution (``native``), or averaged
+    """Resolution at which finer modalities are reconstructed: their own (``native``), or averaged
     to the anchor's (``base``)."""
     normalise_patches: bool = True
     """Whether a patch's target is relative to its own mean and deviation, as in MAE and CROMA.
-    Without it predictions are absolute: what inpainting without the truth needs."""
+    Otherwise predictions are absolute values, as inpainting of unknown pixels needs them."""
     depths: tuple[tuple[str, int], ...] = ()
-    """(modality, depth of its encoder) where it is not the default."""
+    """Pairs of a modality and the depth of its encoder, where it is not the default."""
     absent: tuple[str, ...] = ()
-    """Of :data:`PARTS`, what a converted checkpoint does not have; the model refuses to use it."""
+    """Those of :data:`PARTS` that a converted checkpoint lacks; the model refuses to use them."""
     mistakes: tuple[int, ...] = ()
-    """Which of :data:`MISTAKES` a model of the architecture ``original`` has: one or more, in
-    order; no other architecture has any."""
+    """Those of :data:`MISTAKES` that a model of the architecture ``original`` has, one or more in
+    order; empty for other architectures."""
     base_gsd_m: float | None = option(None, above=0)
     """Metres per pixel at the base zoom, the mean over the training samples; for images whose
-    ground sample distance is known in metres."""
+    ground sample distance is known in metres. ``None``: not known."""
 
     def __post_init__(self) -> None:
         self._check_modalities()
@@ -134,7 +142,7 @@ class ModelConfig:
         )
 
     def depth(self, modality: Modality) -> int:
-        """Depth of a modality's encoder: by default half for SAR, whose bands hold less."""
+        """Give the depth of a modality's encoder; by default SAR has half of the size's depth."""
         default = self.half_depth if modality.sensor == "sentinel-1" else self.size.depth
         return dict(self.depths).get(modality.name, default)
 
@@ -144,32 +152,32 @@ class ModelConfig:
         return max(1, self.size.depth // 2)
 
     def ground_ratio(self, gsd_m: Divisible) -> Any:
-        """Give the GSD ratio of images of ``gsd_m`` metres per pixel.
+        """Compute the GSD ratio of images of ``gsd_m`` metres per pixel.
 
         Args:
             gsd_m: one number, or a tensor (B,) with one per image.
 
         Returns:
-            What ``gsd_m`` is, divided by the metres per pixel of the training samples.
+            ``gsd_m`` divided by the metres per pixel of the training samples at the base zoom.
 
         Raises:
             UsageError: the ground sample distance of the training samples is not known.
         """
         if not self.base_gsd_m:
             raise UsageError(
-                "this model does not know the metres per pixel that it was trained on (a "
-                "converted one does not say); give gsd_ratio instead of gsd_m."
+                "this model does not know the metres per pixel of its training images (a converted "
+                "file does not hold them); give gsd_ratio instead of gsd_m."
             )
         return gsd_m / self.base_gsd_m
 
     def _check_modalities(self) -> None:
         names = ", ".join(self.names) or "none"
-        needed = 1 if self.architecture == "scale-mae" else 2
-        if len(self.modalities) < needed:
+        min_count = 1 if self.architecture == "scale-mae" else 2
+        if len(self.modalities) < min_count:
             raise UsageError(
                 f"{self.architecture} needs two modalities or more of {', '.join(TRI_ENCODER)}; "
                 f"got {names}. Take a store that has them, or name two with --modalities."
-                if needed > 1
+                if min_count > 1
                 else "scale-mae needs one optical modality or more; got none."
             )
         if len(set(self.names)) < len(self.names):
@@ -231,12 +239,12 @@ class ModelConfig:
         for name in self.names if "reconstruction" not in self.objectives else ():
             if not any(name in pair for pair in self.contrastive_pairs):
                 raise UsageError(
-                    f"modality {name!r} has no part in any loss; leave it out of --modalities, or "
-                    "name a pair with it."
+                    f"modality {name!r} takes part in no loss; leave it out of --modalities, or name a "
+                    "pair with it."
                 )
 
 
-def _check_one_of(what: str, given: Sequence[str], known: Sequence[str]) -> None:
-    for name in given:
+def _check_one_of(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
+    for name in names:
         if name not in known:
-            raise UsageError(f"no {what} {name!r}; take one of {', '.join(known)}.")
+            raise UsageError(f"no {kind} {name!r}; take one of {', '.join(known)}.")

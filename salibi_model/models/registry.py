@@ -1,11 +1,11 @@
-"""The class of each architecture."""
+"""Models by the name of their architecture."""
 
 from salibi_model.models.base import PretrainModel
 from salibi_model.models.config import ModelConfig
 
 
 def build_model(config: ModelConfig) -> PretrainModel:
-    """Make the model that ``config`` describes, with new weights from torch's seed."""
+    """Build the model that ``config`` describes, with new weights from torch's seed."""
     match config.architecture:
         case "scale-mae":
             from salibi_model.models.scale_mae import ScaleMae

@@ -1,7 +1,7 @@
-"""The encoders: one vision transformer and one head per modality, and the joint encoder.
+"""Encoders: one vision transformer and one head per modality, and the joint encoder.
 
-No position embedding and no class token: place enters through the Scale-ALiBi bias alone, so
-images of other sizes and ground sample distances need no retraining.
+There is no position embedding and no class token: positions enter through the Scale-ALiBi bias
+alone, so images of other sizes and ground sample distances need no retraining.
 
 Source: Kage & Andreadis 2024 (arXiv 2604.10347); structure as in CROMA (Fuller et al., NeurIPS
 2023), with a third encoder for high-resolution images.
@@ -20,7 +20,7 @@ from salibi_model.nn.layers import FeedForward, JointBlock, TransformerBlock
 
 
 class Encoder(nn.Module):
-    """Vision transformer for one modality: linear patches, pre-norm blocks, a final norm."""
+    """Vision transformer for one modality: linear patch embedding, pre-norm blocks, a final norm."""
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -41,10 +41,10 @@ class Encoder(nn.Module):
     def normalise(
         self, patches: Shaped[Tensor, "batch tokens values"]
     ) -> tuple[Float[Tensor, "batch tokens values"], Bool[Tensor, "batch tokens values"]]:
-        """Bring stored values (0..255) to mean 0 and deviation 1 of the training split.
+        """Normalise stored values (0..255) to mean 0 and deviation 1 over the training split.
 
         Returns:
-            The values, 0 at nodata; and where they are valid, that is, observed.
+            The values, 0 at nodata; and True where they are valid (not nodata).
         """
         valid = patches != self.nodata
         values = (patches - self.pixel_mean).div_(self.pixel_std)
@@ -53,12 +53,12 @@ class Encoder(nn.Module):
     def forward(
         self, patches: Float[Tensor, "batch tokens values"], xy: Float[Tensor, "#batch tokens 2"]
     ) -> Float[Tensor, "batch tokens dim"]:
-        """Encode patches.
+        """Encode patches to tokens.
 
         Args:
-            patches: from :meth:`normalise`.
-            xy: their centres in the ground frame (base-zoom patches); one row of centres serves
-                all samples where they agree.
+            patches: normalised values, from :meth:`normalise`.
+            xy: centres of the patches in the ground frame (base-zoom patches); one row of centres
+                where all samples share them.
         """
         bias = GroundBias(query_xy=xy, key_xy=xy, num_heads=self.num_heads)
         x = self.embed(patches)
@@ -69,7 +69,7 @@ class Encoder(nn.Module):
 
 
 class Head(nn.Module):
-    """Representation of a modality: mean over tokens, norm, Linear 4D, GELU, Linear D."""
+    """Embedding of a modality's image: mean over tokens, norm, Linear 4D, GELU, Linear D."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -78,32 +78,32 @@ class Head(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch dim"]:
         """Summarise an image's tokens in one vector."""
-        representation: Tensor = self.feed_forward(self.norm(tokens.mean(dim=1)))
-        return representation
+        embedding: Tensor = self.feed_forward(self.norm(tokens.mean(dim=1)))
+        return embedding
 
 
 class JointEncoder(nn.Module):
-    """Fuses modalities at the positions of the first one (SAR).
+    """Fuses modalities at the positions of the first one, the anchor (SAR).
 
     The first modality queries the second; the result queries the third. After every step the
-    tokens still sit at the first modality's positions, so the bias of self attention is first x
-    first and that of step k is first x (k+1)-th. The authors' code uses the cross bias for self
-    attention, and optical positions in the second step.
+    tokens still lie at the first modality's positions, so self attention has the bias between
+    positions of the first, and step k that between the first and the (k+1)-th. The authors' code
+    uses the cross bias for self attention, and optical positions in the second step.
 
-    All steps share one stack of blocks, as in the authors' code, or each modality that is
-    queried has a stack of its own.
+    All steps share one stack of blocks, as in the authors' code, or each modality after the first
+    has a stack of its own.
     """
 
     def __init__(
         self, names: Sequence[str], *, dim: int, depth: int, num_heads: int, shared: bool = True
     ) -> None:
-        """Build it.
+        """Set up the blocks.
 
         Args:
-            names: the modalities, the anchor first.
+            names: names of the modalities, the anchor first.
             dim: width of the tokens.
-            depth: blocks of a stack.
-            num_heads: attention heads of a block.
+            depth: number of blocks of a stack.
+            num_heads: number of attention heads of a block.
             shared: whether all steps use the same stack.
         """
         super().__init__()
@@ -122,9 +122,16 @@ class JointEncoder(nn.Module):
         tokens: Mapping[str, Float[Tensor, "batch _ dim"]],
         xy: Mapping[str, Float[Tensor, "#batch _ 2"]],
     ) -> Float[Tensor, "batch anchors dim"]:
-        """Fuse tokens by modality, in order, given their centres ``xy``.
+        """Fuse the tokens of one modality or more, in order.
 
         A modality alone goes through the blocks without cross attention.
+
+        Args:
+            tokens: tokens per modality.
+            xy: centres of their patches in the ground frame (base-zoom patches), per modality.
+
+        Returns:
+            Fused tokens at the positions of the first modality.
         """
         anchor, *contexts = tokens
         fused = tokens[anchor]
@@ -144,6 +151,6 @@ class JointEncoder(nn.Module):
         return GroundBias(query_xy=query_xy, key_xy=key_xy, num_heads=self.num_heads)
 
     def _stack(self, name: str) -> nn.ModuleList:
-        """The blocks of the step that queries ``name``; the first ones for any other name."""
+        """Give the blocks of the step that queries ``name``; the first stack for other names."""
         stack = self.stacks[name] if name in self.stacks else next(iter(self.stacks.values()))
         return cast("nn.ModuleList", stack)

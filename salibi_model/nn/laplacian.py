@@ -1,10 +1,11 @@
-"""Scale-MAE's decoder and its targets: a low and a high frequency image.
+"""Decoder of Scale-MAE and its targets: a low and a high frequency image.
 
 Source: Reed et al., Scale-MAE (ICCV 2023, arXiv 2212.14532), section 3, "Input" and "Scale-MAE
-decoder", and section 4 for sizes. There, a 448 px image is seen at 224 px, in 14x14 patches of
-16 px. The low frequency target is the image brought to 14 px and back to 224 px; the high
-frequency target is the image less what is left of it after going to 56 px and back. In patches:
-one value per patch of the input, and 4x4 of them. Frequencies between the two are in neither.
+decoder", and section 4 for sizes. There, the encoder sees a 448 px image at 224 px, in 14x14
+patches of 16 px. The low frequency target is the image reduced to 14 px and enlarged to 224 px;
+the high frequency target is the image minus the image reduced to 56 px and enlarged again. In
+patches: one value per patch of the input, and 4x4 values. Neither target holds the frequencies
+between the two.
 
 Departures: averages and interpolation leave out nodata; the Laplacian blocks follow the roles
 that the paper gives their three parts, not the layers of its supplement, and are half as wide as
@@ -23,8 +24,8 @@ from salibi_model.nn.layers import TransformerBlock
 from salibi_model.nn.targets import shrink
 
 DEPTH: Final = 3
-"""Transformer blocks of the decoder (section 3, "Decoding")."""
-MAPPINGS: Final = 2
+"""Number of transformer blocks of the decoder (section 3, "Decoding")."""
+NUM_RESIDUAL: Final = 2
 """Residual convolutions of a Laplacian block before it enlarges (default of the released code)."""
 
 
@@ -32,9 +33,9 @@ class Frequencies(NamedTuple):
     """Two images of the same ground."""
 
     low: Shaped[Tensor, "batch bands input_rows input_cols"]
-    """At the resolution of the encoder's input."""
+    """Low frequencies, at the resolution of the encoder's input."""
     high: Shaped[Tensor, "batch bands rows cols"]
-    """At the resolution of the whole image, twice as fine."""
+    """High frequencies, at the resolution of the whole image, twice as fine."""
 
 
 def enlarge(
@@ -42,7 +43,7 @@ def enlarge(
     valid: Bool[Tensor, "batch bands _ _"],
     size: tuple[int, int],
 ) -> Float[Tensor, "batch bands {size[0]} {size[1]}"]:
-    """Interpolate valid pixels bilinearly to (rows, cols); 0 where none is near."""
+    """Interpolate valid pixels bilinearly to (rows, cols); 0 where no valid pixel is near."""
     values = F.interpolate(images.masked_fill(~valid, 0.0), size, mode="bilinear")
     weight = F.interpolate(valid.to(images.dtype), size, mode="bilinear")
     return values / weight.clamp(min=1e-6)
@@ -54,7 +55,7 @@ def frequency_targets(
     valid: Bool[Tensor, "batch bands rows cols"],
     patch_px: int,
 ) -> Frequencies:
-    """Give what the decoder is to predict of normalised images.
+    """Compute the targets of the decoder from normalised images.
 
     ``low = up(down(image, 2 patch_px))``, at half the image's resolution, and ``high = image -
     up(down(image, patch_px / 2))``: a level of a Laplacian pyramid. ``down`` averages, ``up`` is
@@ -62,12 +63,15 @@ def frequency_targets(
 
     Args:
         images: whole images, twice as fine as the encoder's input.
-        valid: where there was an observation; other values do not matter.
+        valid: True where there was an observation; other values do not matter.
         patch_px: edge of a patch, in pixels of the input.
+
+    Returns:
+        Low frequencies (B, C, H / 2, W / 2) and high ones (B, C, H, W), 0 where not valid.
 
     Source: Reed et al. 2023, sections 3 ("Input") and 4. The released code takes the input
     itself as low frequency target and one value per patch (or half of that) for the high one,
-    according to its options; here it is as the paper says.
+    according to its options; this function follows the paper.
     """
     rows, cols = images.shape[-2:]
     low = enlarge(*shrink(images, valid, 2 * patch_px), (rows // 2, cols // 2))
@@ -80,9 +84,10 @@ def masked_l1(
     target: Float[Tensor, "batch removed values"],
     valid: Bool[Tensor, "batch removed values"],
 ) -> Float[Tensor, ""]:
-    """Mean absolute error over the valid values of removed patches: per sample, then the batch.
+    """Compute the mean absolute error over the valid values of removed patches.
 
-    It weighs samples as :func:`salibi_model.nn.losses.masked_mse` does.
+    The mean over a sample comes first, then the mean over samples, as in
+    :func:`salibi_model.nn.losses.masked_mse`.
     """
     error = (predicted - target).abs().masked_fill(~valid, 0.0)
     return (error.sum(dim=(1, 2)) / valid.sum(dim=(1, 2)).clamp(min=1)).mean()
@@ -91,8 +96,8 @@ def masked_l1(
 class LaplacianDecoder(nn.Module):
     """Predicts both frequency images from the tokens of kept patches.
 
-    Mask tokens at removed patches, positions, transformer blocks; then the map of tokens is
-    doubled twice by deconvolutions with a norm and GELU between them, and one Laplacian block
+    Mask tokens at removed patches, positions and transformer blocks come first. Deconvolutions,
+    with a norm and GELU between them, then double the map of tokens twice, and one Laplacian block
     reads each of the two maps (section 3, "Decoding", "Upsampling", "Reconstruction").
     """
 
@@ -121,14 +126,15 @@ class LaplacianDecoder(nn.Module):
         """Predict the two images.
 
         Args:
-            tokens: from the encoder.
-            kept: their indices on the input's grid.
+            tokens: tokens of the encoder.
+            kept: indices of their patches on the input's grid.
             grid: (rows, cols) of the input's patches.
-            xy: centres of all of them, in the ground frame; one row where samples agree.
+            xy: centres of all patches in the ground frame (base-zoom patches); one row where all
+                samples share them.
         """
-        shown = self.embed(tokens)
-        x = self.mask_token.to(shown.dtype).expand(len(shown), grid[0] * grid[1], -1)
-        x = x.scatter(1, kept[:, :, None].expand_as(shown), shown)
+        embedded = self.embed(tokens)
+        x = self.mask_token.to(embedded.dtype).expand(len(embedded), grid[0] * grid[1], -1)
+        x = x.scatter(1, kept[:, :, None].expand_as(embedded), embedded)
         x = x + sincos_positions(xy, x.shape[2])
         for block in self.blocks:
             x = block(x, None)
@@ -140,24 +146,25 @@ class LaplacianDecoder(nn.Module):
 class LaplacianBlock(nn.Sequential):
     """Feature mapping, upsampling, reconstruction: from a map of features to an image.
 
-    Source: section 3, "Reconstruction". The image is ``factor`` times as large as the map, by
-    two deconvolutions; ``factor`` is even.
+    Two deconvolutions make the image ``factor`` times as large as the map; ``factor`` is even.
+
+    Source: Reed et al. 2023, section 3, "Reconstruction".
     """
 
     def __init__(self, dim: int, num_bands: int, factor: int) -> None:
         wide, narrow, step = dim // 2, dim // 4, factor // 2
         super().__init__(
             nn.Conv2d(dim, wide, 1),
-            *(Mapping(wide) for _ in range(MAPPINGS)),
+            *(ResidualConvolution(wide) for _ in range(NUM_RESIDUAL)),
             ChannelNorm(wide),
             nn.ConvTranspose2d(wide, narrow, step, stride=step),
-            Mapping(narrow),
+            ResidualConvolution(narrow),
             nn.ConvTranspose2d(narrow, num_bands, 2, stride=2),
         )
 
 
-class Mapping(nn.Module):
-    """Residual convolution: 3x3 within each channel, then across channels."""
+class ResidualConvolution(nn.Module):
+    """Residual of a 3x3 convolution within each channel, GELU, and a 1x1 one across channels."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()

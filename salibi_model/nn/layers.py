@@ -13,9 +13,9 @@ from salibi_model.nn.attention import Bias, attend, attention_weights
 
 
 class Attention(nn.Module):
-    """Multi-head attention with a bias on its logits, bias-free in q, k and v.
+    """Multi-head attention with a bias on its logits; projections to q, k, v have no bias terms.
 
-    Self attention where ``context`` is ``x`` itself, cross attention otherwise.
+    It is self attention where ``context`` is ``x`` itself, and cross attention otherwise.
     """
 
     def __init__(self, dim: int, num_heads: int) -> None:
@@ -35,9 +35,9 @@ class Attention(nn.Module):
         bias: Bias | None,
     ) -> Float[Tensor, "batch queries dim"]:
         """Attend from ``x`` to ``context``: ``softmax(q k / sqrt(d) + bias) v``."""
-        query, key, value = self._projected(x, context)
-        mixed = attend(query, key, value, bias, backend=self.backend)
-        output: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        query, key, value = self._project(x, context)
+        attended = attend(query, key, value, bias, backend=self.backend)
+        output: Tensor = self.output(attended.transpose(1, 2).flatten(2))
         return output
 
     def weights(
@@ -46,13 +46,13 @@ class Attention(nn.Module):
         context: Float[Tensor, "batch keys dim"],
         bias: Bias | None,
     ) -> Float[Tensor, "batch heads queries keys"]:
-        """Give what :meth:`forward` weighs the context with; for looking at, not for speed."""
-        query, key, _ = self._projected(x, context)
+        """Compute the attention weights of :meth:`forward`, for figures; rows sum to 1."""
+        query, key, _ = self._project(x, context)
         return attention_weights(query, key, bias)
 
-    def _projected(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _project(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if context is x:
-            # One product for the three: the tokens are read, and rounded to bf16, once.
+            # One product for all three reads the tokens, and rounds them to bf16, once.
             weight = torch.cat([self.query.weight, self.key_value.weight])
             query, key, value = F.linear(x, weight).chunk(3, dim=-1)
         else:
@@ -66,10 +66,10 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Sequential):
-    """Linear to four times the width, GELU, and back.
+    """Linear layer to four times the width, GELU, and linear layer back.
 
-    GELU is computed again in the backward pass: keeping what it gives would take a quarter of a
-    block's memory, computing it takes a hundredth of its time.
+    The backward pass computes GELU again: saving its output would take a quarter of a block's
+    memory, computing it takes a hundredth of a block's time.
     """
 
     def __init__(self, dim: int) -> None:
@@ -77,14 +77,14 @@ class FeedForward(nn.Sequential):
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         """Transform each token on its own."""
-        hidden, back = self[0](x), self[2]
-        weight, bias = back.weight.to(hidden.dtype), back.bias.to(hidden.dtype)
-        output: Tensor = _LinearOfGelu.apply(hidden, weight, bias)  # type: ignore[no-untyped-call]
+        hidden, second = self[0](x), self[2]
+        weight, bias = second.weight.to(hidden.dtype), second.bias.to(hidden.dtype)
+        output: Tensor = _GeluLinear.apply(hidden, weight, bias)  # type: ignore[no-untyped-call]
         return output
 
 
-class _LinearOfGelu(torch.autograd.Function):
-    """``linear(gelu(hidden))``, of which only ``hidden`` is kept for the backward pass."""
+class _GeluLinear(torch.autograd.Function):
+    """``linear(gelu(hidden))``, which saves only ``hidden`` and the weight for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -95,10 +95,10 @@ class _LinearOfGelu(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         hidden, weight = ctx.saved_tensors
-        grads = grad.flatten(0, -2)
-        of_weight = grads.T @ F.gelu(hidden).flatten(0, -2)
-        of_hidden = torch.ops.aten.gelu_backward(grad @ weight, hidden)
-        return of_hidden, of_weight, grads.sum(dim=0)
+        grad_rows = grad.flatten(0, -2)
+        grad_weight = grad_rows.T @ F.gelu(hidden).flatten(0, -2)
+        grad_hidden = torch.ops.aten.gelu_backward(grad @ weight, hidden)
+        return grad_hidden, grad_weight, grad_rows.sum(dim=0)
 
 
 class TransformerBlock(nn.Module):
@@ -116,7 +116,7 @@ class TransformerBlock(nn.Module):
         x: Float[Tensor, "batch tokens dim"],
         bias: Bias | None,
     ) -> Float[Tensor, "batch tokens dim"]:
-        """Transform tokens, ``bias`` added to their attention logits."""
+        """Transform tokens; ``bias`` is added to their attention logits."""
         normed = self.attention_norm(x)
         x = x + self.attention(normed, normed, bias)
         updated: Tensor = x + self.feed_forward(self.feed_forward_norm(x))
@@ -145,7 +145,7 @@ class JointBlock(nn.Module):
         self_bias: Bias,
         cross_bias: Bias | None,
     ) -> Float[Tensor, "batch queries dim"]:
-        """Transform ``x`` among itself, then with what it finds in ``context``, if there is one."""
+        """Attend within ``x``, then to ``context`` where there is one, then feed forward."""
         normed = self.self_norm(x)
         x = x + self.self_attention(normed, normed, self_bias)
         if context is not None:
@@ -156,8 +156,11 @@ class JointBlock(nn.Module):
 
 
 def initialise(module: nn.Module) -> None:
-    """Set a linear layer's weights to Xavier uniform and its bias to zero (as in MAE)."""
+    """Set a linear layer's weights to Xavier uniform and its bias to zero, as in MAE's code.
+
+    Other modules stay as they are. For ``nn.Module.apply``.
+    """
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
-            torch.nn.init.zeros_(module.bias)
+            nn.init.zeros_(module.bias)

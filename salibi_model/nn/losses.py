@@ -1,4 +1,4 @@
-"""The losses of pre-training. Pure functions; sums over modalities and pairs are the caller's."""
+"""Losses of pre-training for one pair or one modality; the caller sums them. Pure functions."""
 
 import torch
 import torch.nn.functional as F
@@ -16,47 +16,55 @@ def info_nce(
     offset: int,
     all_compared: Bool[Tensor, " total"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Symmetric InfoNCE between two modalities of the same samples.
+    """Compute the symmetric InfoNCE between two modalities of the same samples.
 
     ``(CE(scale * left all_right^T, labels) + CE(scale * right all_left^T, labels)) / 2`` with
-    ``labels = offset + (0, 1, ..)``. Averaged over ranks of equal batches it is the loss of the
+    ``labels = offset + (0, 1, ..)``. Its mean over ranks of equal batches is the loss of the
     global batch.
 
     Args:
         left: unit vectors of this rank's samples in one modality.
-        right: unit vectors of the same samples in the other.
-        all_left: ``left`` of all ranks, in rank order; gradient flows through it.
+        right: unit vectors of the same samples in the other modality.
+        all_left: ``left`` of all ranks, in rank order; gradients flow through it.
         all_right: ``right`` of all ranks.
         scale: inverse temperature.
         offset: index of this rank's first sample among all.
-        all_compared: samples of all ranks that both modalities observed; the others are neither
-            asked nor an answer. ``None``: all.
+        all_compared: True for samples of all ranks that both modalities observed; the others are
+            neither queries nor keys. ``None``: all.
 
     Source: CROMA (Fuller et al. 2023), equation 1 (symmetric, both directions), after van den
     Oord et al. 2018.
     """
     if all_compared is None:
         all_compared = torch.ones(len(all_left), dtype=torch.bool, device=left.device)
-    mine = all_compared[offset : offset + len(left)]
-    labels = (all_compared.cumsum(0) - 1)[offset : offset + len(left)][mine]
-    share = len(all_left) / len(left) / all_compared.sum().clamp(min=1)
+    compared = all_compared[offset : offset + len(left)]
+    labels = (all_compared.cumsum(0) - 1)[offset : offset + len(left)][compared]
+    # Ranks differ in how many samples they compare: each weighs its sum so that the mean over
+    # ranks divides by the number of the whole batch.
+    weight = len(all_left) / len(left) / all_compared.sum().clamp(min=1)
     # Under autocast the products would be bf16: too coarse for logits up to the scale of 100.
     with torch.autocast(left.device.type, enabled=False):
-        forth = scale * left[mine] @ all_right[all_compared].T
-        back = scale * right[mine] @ all_left[all_compared].T
-        errors = [F.cross_entropy(logits, labels, reduction="sum") for logits in (forth, back)]
-    return torch.stack(errors).sum() * share / 2
+        left_logits = scale * left[compared] @ all_right[all_compared].T
+        right_logits = scale * right[compared] @ all_left[all_compared].T
+        errors = [
+            F.cross_entropy(logits, labels, reduction="sum")
+            for logits in (left_logits, right_logits)
+        ]
+    return torch.stack(errors).sum() * weight / 2
 
 
 @torch.no_grad()
 def normalised_target(
     patches: Float[Tensor, "batch tokens values"], valid: Bool[Tensor, "batch tokens values"]
 ) -> Float[Tensor, "batch tokens values"]:
-    """Bring each patch of one modality to mean 0 and variance 1 over its valid values.
+    """Normalise each patch of one modality to mean 0 and variance 1 over its valid values.
 
     Args:
         patches: values of one modality, 0 where not valid.
-        valid: where there was an observation.
+        valid: True where there was an observation.
+
+    Returns:
+        Normalised values, 0 where not valid.
 
     Source: MAE (He et al. 2022), section 4, normalised pixels. A patch's statistics are those of
     its own modality: the authors' code stacks the sensors first and normalises across them.
@@ -69,16 +77,22 @@ def normalised_target(
 def patch_statistics(
     patches: Float[Tensor, "batch tokens values"], valid: Bool[Tensor, "batch tokens values"]
 ) -> tuple[Float[Tensor, "batch tokens 1"], Float[Tensor, "batch tokens 1"]]:
-    """Give each patch's mean and variance (plus 1e-6) over its valid values; others are 0."""
+    """Compute each patch's mean and variance (plus 1e-6) over its valid values.
+
+    Args:
+        patches: values of one modality, 0 where not valid.
+        valid: True where there was an observation.
+    """
     mean, _, variance = _centre(patches, valid)
     return mean, variance
 
 
 def _centre(patches: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Give mean, centred values (0 where not valid) and variance, in few passes over memory."""
+    """Compute mean, centred values (0 where not valid) and variance."""
     count = valid.sum(dim=2, keepdim=True).clamp(min=1)
     mean = patches.sum(dim=2, keepdim=True) / count
     centred = (patches - mean).masked_fill_(~valid, 0.0)
+    # The norm squares and sums in one pass over memory, without a tensor of squares.
     norm = torch.linalg.vector_norm(centred, dim=2, keepdim=True)
     return mean, centred, norm.square() / count + 1e-6
 
@@ -88,17 +102,19 @@ def masked_mse(
     target: Float[Tensor, "batch removed values"],
     valid: Bool[Tensor, "batch removed values"],
 ) -> Float[Tensor, ""]:
-    """Mean squared error over the valid values of removed patches: per sample, then the batch.
+    """Compute the mean squared error over the valid values of removed patches.
 
-    A sample without a valid value adds zero. Samples weigh the same, so that the mean over ranks
-    is the loss of the global batch.
+    The mean over a sample comes first, then the mean over samples. A sample without a valid value
+    adds zero. Samples weigh the same, so that the mean over ranks is the loss of the global batch.
 
     Args:
-        predicted: the decoder's values for the removed patches.
-        target: from :func:`normalised_target`.
-        valid: which values count.
+        predicted: values that the decoder predicts for the removed patches.
+        target: values of :func:`normalised_target`.
+        valid: True for values that count.
+
+    Source: MAE (He et al. 2022), section 3, "Reconstruction target".
     """
-    # Where nothing was observed the target is the prediction itself: no error, no gradient.
+    # Where nothing was observed the target is the prediction: no error, no gradient.
     target = torch.where(valid, target, predicted.detach())
     error = F.mse_loss(predicted, target, reduction="none")
     return (error.sum(dim=(1, 2)) / valid.sum(dim=(1, 2)).clamp(min=1)).mean()

@@ -1,4 +1,4 @@
-"""Which patches of each modality are hidden. Pure functions of the samples' seeds."""
+"""Random masks: the patches of each modality that are removed. Pure functions of seeds."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -12,7 +12,7 @@ from salibi_data.store.errors import UsageError
 
 
 class Mask(NamedTuple):
-    """Patch indices (row-major) of one modality, in random order: each patch is in one of the two."""
+    """Patch indices (row-major) of one modality in random order; each patch is in one of the two."""
 
     kept: Int64[Tensor, "batch kept"]
     """Patches the encoder sees."""
@@ -20,12 +20,16 @@ class Mask(NamedTuple):
     """Patches the decoder must predict."""
 
     def to(self, device: torch.device) -> "Mask":
-        """This mask on another device."""
+        """Copy this mask to a device."""
         return Mask(self.kept.to(device), self.removed.to(device))
 
 
 def num_removed(num_tokens: int, mask_ratio: float) -> int:
-    """Count the patches that a ``mask_ratio``, the share REMOVED, takes from ``num_tokens``.
+    """Count the patches that are removed from ``num_tokens``.
+
+    Args:
+        num_tokens: number of patches.
+        mask_ratio: share of patches REMOVED, not kept.
 
     Raises:
         UsageError: no patch would be kept, or none removed.
@@ -48,15 +52,18 @@ def random_masks(
 ) -> dict[str, Mask]:
     """Draw independent masks for each sample and modality.
 
-    A sample's masks depend on its own seed only, so they are the same whatever the batch it is
-    in, the number of processes, or the device.
+    A sample's masks depend on its own seed only: they are the same in any batch, for any number
+    of processes, and on any device.
 
     Args:
-        num_tokens: patches per modality; the order of the entries is part of the draw.
+        num_tokens: number of patches per modality; the order of the entries is part of the draw.
         mask_ratio: share of patches REMOVED, 0.75 in MAE (He et al. 2022) and CROMA (Fuller et
             al. 2023).
-        seeds: one per sample.
+        seeds: one seed per sample.
         hidden: modalities of which all patches are removed.
+
+    Returns:
+        Masks of all samples, per modality.
 
     Raises:
         UsageError: ``mask_ratio`` keeps, or removes, nothing.
@@ -75,22 +82,23 @@ def random_masks(
 
 
 def hidden_modalities(names: Sequence[str], share: float, seed: int) -> frozenset[str]:
-    """Draw the modalities that a batch hides whole; one of them is always seen.
+    """Draw the modalities of which a batch hides all patches; at least one is always seen.
 
     Args:
-        names: the modalities of the batch.
-        share: probability of each to be hidden.
-        seed: of the batch, the same in all processes.
+        names: names of the batch's modalities.
+        share: probability with which each is hidden.
+        seed: seed of the batch, the same in all processes.
     """
     if not share:
         return frozenset()
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.rand(len(names), generator=generator)
+    # The modality with the largest number stays visible, where all would be hidden.
     drawn[drawn.argmax()] = 1.0
     return frozenset(
         name for name, value in zip(names, drawn.tolist(), strict=True) if value < share
     )
 
 
-def _split(order: Tensor, removed: int) -> Mask:
-    return Mask(kept=order[:, removed:], removed=order[:, :removed])
+def _split(order: Tensor, num_removed: int) -> Mask:
+    return Mask(kept=order[:, num_removed:], removed=order[:, :num_removed])

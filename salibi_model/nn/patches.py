@@ -10,7 +10,7 @@ from salibi_data.store.errors import UsageError
 def patch_grid(
     images: Shaped[Tensor, "batch bands height width"], patch_px: int
 ) -> tuple[int, int]:
-    """Give the (rows, cols) of patches in ``images``.
+    """Compute the (rows, cols) of patches in ``images``.
 
     Raises:
         UsageError: an edge is not a multiple of ``patch_px``.
@@ -28,6 +28,13 @@ def patchify(
     images: Shaped[Tensor, "batch bands height width"], patch_px: int
 ) -> Shaped[Tensor, "batch tokens values"]:
     """Cut images into patches, row-major; a patch's values run band, row, column.
+
+    Args:
+        images: images (B, C, H, W) of any type.
+        patch_px: edge of a patch in pixels, by which H and W divide.
+
+    Returns:
+        Patches (B, H / patch_px * W / patch_px, C * patch_px ** 2).
 
     Raises:
         UsageError: an edge is not a multiple of ``patch_px``.
@@ -51,9 +58,9 @@ def unpatchify(
 def take(
     rows: Shaped[Tensor, "batch tokens values"], index: Int64[Tensor, "batch chosen"]
 ) -> Shaped[Tensor, "batch chosen values"]:
-    """Pick, per sample, the rows with the given indices."""
+    """Take the rows with the given indices, per sample."""
     batch, num_rows = rows.shape[:2]
-    # By whole rows: `gather` would need an index of eight bytes for every value.
+    # index_select takes whole rows; `gather` would need an index of eight bytes for every value.
     first = torch.arange(batch, device=rows.device)[:, None] * num_rows
     chosen = rows.flatten(0, 1).index_select(0, (first + index).flatten())
     return chosen.reshape(*index.shape, -1)

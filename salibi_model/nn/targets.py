@@ -1,4 +1,4 @@
-"""Images at a coarser resolution, as targets of reconstruction. Pure functions."""
+"""Targets of reconstruction at a coarser resolution than the image's. Pure functions."""
 
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
@@ -14,12 +14,17 @@ def shrink(
 ) -> tuple[Float[Tensor, "batch bands _ _"], Bool[Tensor, "batch bands _ _"]]:
     """Average blocks of ``factor`` x ``factor`` pixels over their valid ones.
 
+    Args:
+        images: images of any floating type.
+        valid: True where there was an observation.
+        factor: edge of a block in pixels; rows and columns beyond the last whole block are dropped.
+
     Returns:
-        The averages, 0 where no pixel is valid; and where one is.
+        The averages, 0 where no pixel is valid; and True where one is.
     """
     share = F.avg_pool2d(valid.to(images.dtype), factor)
     total = F.avg_pool2d(images.masked_fill(~valid, 0.0), factor)
-    # Half a pixel's share: less than any block with a valid pixel has.
+    # Half a pixel's share is less than the share of any block with a valid pixel.
     return total / share.clamp(min=0.5 / factor**2), share > 0
 
 
@@ -36,30 +41,30 @@ def shrink_patches(
 
     Args:
         values: patches of the finer image, 0 where not valid.
-        valid: where there was an observation.
+        valid: True where there was an observation.
         grid: (rows, cols) of the anchor's patches.
         fineness: patches of the finer image per anchor patch along an edge.
         patch_px: edge of a patch, in pixels of its own image.
 
     Returns:
-        Patches on ``grid``, and where at least one pixel was valid.
+        Patches on ``grid``, and True where at least one pixel was valid.
     """
     fine_grid = (grid[0] * fineness, grid[1] * fineness)
-    images, observed = (unpatchify(part, fine_grid, patch_px) for part in (values, valid))
-    shrunk, seen = shrink(images, observed, fineness)
-    return patchify(shrunk, patch_px), patchify(seen, patch_px)
+    images, valid_images = (unpatchify(x, fine_grid, patch_px) for x in (values, valid))
+    shrunk, shrunk_valid = shrink(images, valid_images, fineness)
+    return patchify(shrunk, patch_px), patchify(shrunk_valid, patch_px)
 
 
 def hidden_pixels(
     removed: Int64[Tensor, "batch removed"], grid: tuple[int, int], fineness: int, patch_px: int
 ) -> Bool[Tensor, "batch tokens pixels"]:
-    """Tell which pixels of an image averaged to the anchor's grid were removed, by patch.
+    """Find the removed pixels of an image that was averaged to the anchor's grid, by patch.
 
-    A pixel of it lies in one patch of the finer image, so nothing that was seen counts as hidden,
-    nor the reverse; the authors' code max-pools the mask, and most of the image counts as hidden.
+    Each of its pixels lies in one patch of the finer image, so it was seen or removed as a whole.
+    The authors' code max-pools the mask instead, and most of the image counts as removed.
 
     Args:
-        removed: indices on the finer grid.
+        removed: indices of removed patches on the finer grid.
         grid: (rows, cols) of the anchor's patches.
         fineness: patches of the finer image per anchor patch along an edge; divides ``patch_px``.
         patch_px: edge of a patch, in pixels of its own image.

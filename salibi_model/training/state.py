@@ -8,8 +8,9 @@ from typing import Any, cast
 import torch
 from torch.optim.swa_utils import AveragedModel
 
+from salibi_data.store.redaction import first_line
 from salibi_model.checkpoints.files import RunFolder, describe, save_model
-from salibi_model.data.loader import Batches
+from salibi_model.data.loader import DataLoader
 from salibi_model.data.store import SampleStore
 from salibi_model.errors import CheckpointError, TrainingError
 from salibi_model.models.base import PretrainModel
@@ -28,7 +29,7 @@ class RunState:
     """Resolved."""
     model: PretrainModel
     optimizer: torch.optim.Optimizer
-    batches: Batches
+    batches: DataLoader
     average: AveragedModel | None
     """Moving average of the weights, where one is kept."""
 
@@ -37,7 +38,7 @@ class RunState:
         cls,
         config: TrainingConfig,
         stores: list[SampleStore],
-        batches: Batches,
+        batches: DataLoader,
         device: torch.device,
     ) -> "RunState":
         """Set up a new run; everything random is drawn from its seed."""
@@ -142,7 +143,7 @@ class RunState:
                 self.average.load_state_dict(state["average"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(
-                f"the run's last checkpoint is not of this model ({str(error).splitlines()[0]}); "
+                f"the run's last checkpoint is not of this model ({first_line(error)}); "
                 "write the name of an older one into its file `last`, or start again with another "
                 "--out."
             ) from error

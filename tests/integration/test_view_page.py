@@ -290,7 +290,7 @@ def forget_when(path, *, sensor):
     columns = {name: table[name] for name in table.column_names if name != "geometry"}
     name = f"{SENSORS[sensor]}_acquired"
     columns[name] = pa.nulls(len(table), columns[name].type)
-    with geoparquet.writing(path / SAMPLES_NAME, dict) as add_rows:
+    with geoparquet.write_rows(path / SAMPLES_NAME, dict) as add_rows:
         add_rows(columns, outlines)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data.assembly.executor import Lost, check_main_module, crew
+from salibi_data.assembly.executor import WorkerDied, check_main_module, open_executor
 from salibi_data.assembly.writer import SAMPLES_PER_SHARD
 from salibi_data.imports.pmtiles.directory import open_archive
 from salibi_data.imports.pmtiles.layout import (
@@ -99,6 +99,11 @@ def export_pmtiles(
     Raises:
         StoreError: no store is there, or another file is where an archive should be.
         UsageError: the store has no modality that the layout has a place for.
+
+    Example:
+        >>> _ = salibi_data.export_pmtiles(store_path, folder / "archives")
+        >>> sorted(path.name for path in (folder / "archives").iterdir())
+        ['hires_visual_tiles.pmtile', 'sar_tiles.pmtile', 'visual_tiles.pmtile']
     """
     check_main_module()
     group, attributes = open_store(store)
@@ -117,11 +122,11 @@ def export_pmtiles(
     ]
     total = len(tile) * sum(len(held[layout.name]) for layout in missing)
     done = 0
-    with crew(workers, None) as team:
+    with open_executor(workers, None) as executor:
         for layout in missing:
             runs = _runs(Path(store), layout, held[layout.name], len(tile))
             tasks = ((n, Run.encode, (run,)) for n, run in enumerate(runs))
-            encoded = _in_order(team.run(tasks))
+            encoded = _in_order(executor.run(tasks))
             with _writer(directory / layout.file_name) as writer:
                 for run, tiles in zip(runs, encoded, strict=True):
                     for tile_id, content in tiles:
@@ -180,12 +185,12 @@ def _runs(store: Path, layout: Layout, names: Sequence[str], num_samples: int) -
     ]
 
 
-def _in_order(results: Iterable[tuple[int, list[Tile] | Lost]]) -> Iterator[list[Tile]]:
+def _in_order(results: Iterable[tuple[int, list[Tile] | WorkerDied]]) -> Iterator[list[Tile]]:
     """Results in the order of their numbers; those that came early wait."""
     waiting: dict[int, list[Tile]] = {}
     number = 0
     for found, result in results:
-        if isinstance(result, Lost):
+        if isinstance(result, WorkerDied):
             raise StoreError(
                 f"images could not be encoded: {result.reason}. Run the same command again, with "
                 "fewer --workers if memory is short."

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
 
-from salibi_data.assembly.executor import Lost, check_main_module, crew
-from salibi_data.assembly.shards import Contents, make_store
+from salibi_data.assembly.executor import WorkerDied, check_main_module, open_executor
+from salibi_data.assembly.shards import StoreContents, make_store
 from salibi_data.assembly.writer import SAMPLES_PER_SHARD
 from salibi_data.builds.samples_table import write_unsourced
 from salibi_data.catalog.providers import load_catalog
@@ -100,6 +100,14 @@ def import_pmtiles(
         ReadError: an archive or a tile is damaged, or not what this software reads.
         SelectionError: no tile has all parts.
         StoreError: something else is at the store's path, or another process is at work on it.
+
+    Example:
+        >>> _ = salibi_data.export_pmtiles(store_path, folder / "to_import")
+        >>> report = salibi_data.import_pmtiles(
+        ...     folder / "imported.zarr", lores=folder / "to_import" / "visual_tiles.pmtile"
+        ... )
+        >>> report.num_samples == salibi_data.info(store_path)["samples"]
+        True
     """
     check_main_module()
     if splits not in get_args(Splits):
@@ -159,9 +167,9 @@ def _damaged(parts: Parts, workers: int) -> list[int]:
     num_shards = -(-len(parts) // SAMPLES_PER_SHARD)
     tasks = ((n, Parts.damaged, (parts.shard(n),)) for n in range(num_shards))
     found: list[int] = []
-    with crew(workers, None) as team:
-        for number, result in team.run(tasks):
-            if isinstance(result, Lost):
+    with open_executor(workers, None) as executor:
+        for number, result in executor.run(tasks):
+            if isinstance(result, WorkerDied):
                 raise ReadError(f"tiles could not be checked: {result.reason}. Run it again.")
             found += [number * SAMPLES_PER_SHARD + at for at in result]
     return sorted(found)
@@ -180,7 +188,7 @@ def _contents(
     parts: Parts,
     split: NDArray[np.uint8],
     left_out: tuple[str, ...],
-) -> Contents:
+) -> StoreContents:
     modalities = {
         name: modality
         for layout, archive in layouts(archives)
@@ -204,7 +212,7 @@ def _contents(
         "archives": checksums,
     }
     num_samples, num_sensors = len(parts), len(attributes.sensors)
-    return Contents(
+    return StoreContents(
         attributes=replace(attributes, plan_digest=digest),
         index={
             "tile": np.stack([np.full(num_samples, rules.base_zoom), parts.x, parts.y], axis=1),

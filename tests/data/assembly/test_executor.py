@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from salibi_data.assembly.executor import Crew, Lost, crew
+from salibi_data.assembly.executor import Executor, WorkerDied, open_executor
 from salibi_data.builds.build import build
 from salibi_data.store.errors import UsageError
 from tests.support.data import samples
@@ -156,13 +156,13 @@ def double(number: int) -> int:
 
 
 @pytest.fixture(scope="module")
-def two_workers() -> Iterator[Crew]:
+def two_workers() -> Iterator[Executor]:
     """Starting a cluster takes seconds; dead workers are replaced, so that tests may share it."""
-    with crew(2, None) as executor:
+    with open_executor(2, None) as executor:
         yield executor
 
 
-def test_tasks_are_taken_as_workers_become_free(two_workers: Crew) -> None:
+def test_tasks_are_taken_as_workers_become_free(two_workers: Executor) -> None:
     taken = []
 
     def tasks() -> Iterator[tuple[int, object, tuple[int]]]:
@@ -178,11 +178,11 @@ def test_tasks_are_taken_as_workers_become_free(two_workers: Crew) -> None:
 
 @pytest.mark.timeout(300)
 def test_a_task_that_kills_its_workers_is_given_up_and_the_others_are_done(
-    two_workers: Crew,
+    two_workers: Executor,
 ) -> None:
     tasks = [(n, die if n == 3 else double, (n,)) for n in range(8)]
     results = dict(two_workers.run(iter(tasks)))
-    assert isinstance(results.pop(3), Lost)
+    assert isinstance(results.pop(3), WorkerDied)
     assert results == {n: 2 * n for n in range(8) if n != 3}
 
 

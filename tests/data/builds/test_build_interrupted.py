@@ -25,7 +25,7 @@ def test_killed_three_times_and_run_again_gives_the_same_bytes(
     store = tmp_path / "killed.zarr"
     arguments = ["build", "--variant", "micro", "--catalog", sample_toml, "-o", str(store)]
     chance = random.Random(20261122)
-    workshop = tmp_path / "killed.zarr.building"
+    workspace = tmp_path / "killed.zarr.building"
     kills = 0
     while kills < 3:
         workers = str(1 + kills % 2)
@@ -36,7 +36,7 @@ def test_killed_three_times_and_run_again_gives_the_same_bytes(
             stderr=subprocess.DEVNULL,
         )
         # The clock starts when work does, so that every kill lands in the middle of it.
-        while not (workshop / "parts").exists() and process.poll() is None:
+        while not (workspace / "parts").exists() and process.poll() is None:
             time.sleep(0.02)
         time.sleep(chance.uniform(0.2, 3.0))
         process.send_signal(signal.SIGKILL)
@@ -138,11 +138,11 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(
 
 KILL_POINTS = [
     "assembly.writer.create_arrays",
-    "assembly.writer.finish",
-    "assembly.writer._forget_earlier_finish",
+    "assembly.writer.finish_store",
+    "assembly.writer._undo_finish",
     "builds.layout.write_samples",
     "assembly.writer.write_manifest",
-    "assembly.writer.swap_in",
+    "assembly.writer.replace_store",
 ]
 
 
@@ -188,8 +188,8 @@ def test_stopped_at_every_rename_and_run_again_gives_the_same_bytes(
         patched.setattr(module, name, stopped)
         with pytest.raises(Killed):
             build(tmp_path / "stopped.zarr", **arguments)
-    workshop = tmp_path / "stopped.zarr.building"
-    for zarr_folder in workshop.glob("store-*/zarr"):  # as a write that was cut off leaves them
+    workspace = tmp_path / "stopped.zarr.building"
+    for zarr_folder in workspace.glob("store-*/zarr"):  # as a write that was cut off leaves them
         (zarr_folder / ".manifest.json.partial").write_text("{")
     report = build(tmp_path / "stopped.zarr", **arguments)
     assert not report.failures
@@ -210,7 +210,7 @@ def test_a_part_that_is_lost_is_a_failure_never_fewer_samples(
     few_store: Path, sample_toml: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Removed, or cut short by a power cut, between being made and being put together."""
-    monkeypatch.setattr("salibi_data.assembly.workspace.SEEN_WITHIN_S", 0.1)
+    monkeypatch.setattr("salibi_data.assembly.workspace.VISIBLE_WITHIN_S", 0.1)
     store = tmp_path / "x.zarr"
 
     def lose(step: Step) -> None:

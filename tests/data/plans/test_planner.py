@@ -81,9 +81,9 @@ def test_an_outline_keeps_exactly_the_tiles_within(
         features = [{"type": "Feature", "properties": {}, "geometry": mapping(triangle)}]
         path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     else:
-        from salibi_data.store.geoparquet import writing
+        from salibi_data.store.geoparquet import write_rows
 
-        with writing(path, dict) as add_rows:
+        with write_rows(path, dict) as add_rows:
             add_rows({}, np.array([triangle], dtype=object))
     made = plan("micro", catalog=sample_toml, aoi=path)
     expected = [

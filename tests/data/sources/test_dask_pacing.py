@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from salibi_data.assembly.executor import Crew, crew
+from salibi_data.assembly.executor import Executor, open_executor
 from salibi_data.sources import http, rate_limits
 from tests.support.services.servers import RangeServer, serve
 
@@ -20,12 +20,12 @@ WORKERS = 3
 
 
 @pytest.fixture(scope="module")
-def team() -> Iterator[Crew]:
+def executor() -> Iterator[Executor]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SALIBI_HTTP_PARALLEL", "6")
         patch.setenv("SALIBI_HTTP_BACKOFF_S", "0.01")
-        with crew(WORKERS, None) as team:
-            yield team
+        with open_executor(WORKERS, None) as executor:
+            yield executor
 
 
 @pytest.fixture
@@ -51,21 +51,23 @@ def open_until(url: str, seconds: float) -> int:
     return os.getpid()
 
 
-def test_all_workers_together_keep_to_the_limit(team: Crew, host: RangeServer) -> None:
+def test_all_workers_together_keep_to_the_limit(executor: Executor, host: RangeServer) -> None:
     host.latency_s = 0.03
     tasks = ((number, read_scattered, (host.url,)) for number in range(12))
-    results = [result for _, result in team.run(tasks)]
+    results = [result for _, result in executor.run(tasks)]
     assert {pid for pid, _ in results} - {os.getpid()} == {pid for pid, _ in results}
     assert len({pid for pid, _ in results}) == WORKERS
     assert {most for _, most in results} == {2}
     assert 4 <= host.most_active <= 6
 
 
-def test_a_pause_that_one_worker_is_asked_for_holds_back_all(team: Crew, host: RangeServer) -> None:
+def test_a_pause_that_one_worker_is_asked_for_holds_back_all(
+    executor: Executor, host: RangeServer
+) -> None:
     host.retry_after = "4"
     host.plan = [""] * 60 + ["429"]
     tasks = ((number, open_until, (host.url, 6.0)) for number in range(WORKERS))
-    assert len({pid for _, pid in team.run(tasks)}) == WORKERS
+    assert len({pid for _, pid in executor.run(tasks)}) == WORKERS
     (refused,) = [request.at for request in host.log if request.status == 429]
     later = [request.at - refused for request in host.log if request.at > refused]
     # The others learn of it within a second or two.

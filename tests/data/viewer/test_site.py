@@ -144,7 +144,7 @@ def test_all_that_the_table_says_of_a_sample_is_given(site, store):
 def test_a_store_without_alignment_or_clouds_is_shown_without(store, tmp_path):
     copy = shutil.copytree(store, tmp_path / "copy.zarr")
     table, _ = geoparquet.read(copy / SAMPLES_NAME)
-    with geoparquet.writing(copy / SAMPLES_NAME, dict) as add_rows:
+    with geoparquet.write_rows(copy / SAMPLES_NAME, dict) as add_rows:
         kept = table.drop(["alignment_shift_m", "geometry"])
         outlines = shapely.from_wkb(table["geometry"].to_pylist())
         add_rows({name: kept[name] for name in kept.column_names}, outlines)

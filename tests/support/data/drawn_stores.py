@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from salibi_data.assembly.shards import Contents, make_store
+from salibi_data.assembly.shards import StoreContents, make_store
 from salibi_data.assembly.writer import SAMPLES_PER_SHARD
 from salibi_data.store import geoparquet
 from salibi_data.store.schema import UNKNOWN_TIME, StoreAttributes
@@ -81,7 +81,7 @@ def draw_store(path: Path, samples: Sequence[Sample], **changed: Any) -> Path:
         start = number * SAMPLES_PER_SHARD
         return _Flat(tuple(s.colour for s in samples[start : start + SAMPLES_PER_SHARD]))
 
-    contents = Contents(
+    contents = StoreContents(
         attributes=StoreAttributes(**told, plan_digest=digest, modalities={"lores": lores}),
         index={
             "tile": np.stack([np.full(len(x), zoom), x, y], axis=1),
@@ -114,5 +114,5 @@ def _write_table(
         "sentinel-2_items": pa.array([[s.scene] for s in samples]),
         "sentinel-2_acquired": pa.array(times, pa.timestamp("us", tz="UTC")),
     }
-    with geoparquet.writing(path, lambda: about) as add_rows:
+    with geoparquet.write_rows(path, lambda: about) as add_rows:
         add_rows(columns, tile_outlines(zoom, x, y))

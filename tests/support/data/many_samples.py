@@ -140,5 +140,5 @@ def _write_table(path: Path, rng: np.random.Generator, columns: dict[str, np.nda
         scenes = [f"{sensor}-{i // 1000}" for i in range(count)]
         table[f"{sensor}_items"] = pa.array([[scene] for scene in scenes])
         table[f"{sensor}_hrefs"] = pa.array([[HREF.format(scene)] for scene in scenes])
-    with geoparquet.writing(path, dict) as add_rows:
+    with geoparquet.write_rows(path, dict) as add_rows:
         add_rows(table, tile_outlines(ZOOM, x, y))

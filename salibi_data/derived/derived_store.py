@@ -12,10 +12,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data.assembly.shards import Contents
+from salibi_data.assembly.shards import StoreContents
 from salibi_data.assembly.writer import SAMPLES_PER_SHARD
-from salibi_data.derived.provenance import Origin, about_of, of_sources
-from salibi_data.derived.sources import CONNECTIONS, Piece, RowReader, Stored, StoredShard
+from salibi_data.derived.provenance import Provenance, notes_of_sources, table_metadata
+from salibi_data.derived.source_store import (
+    CONNECTIONS,
+    RowReader,
+    ShardSlice,
+    SourceShard,
+    SourceStore,
+)
 from salibi_data.store import __version__, geoparquet
 from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import INDEX_ARRAYS
@@ -32,10 +38,10 @@ _PER_SENSOR: Final = ("acquired", "valid_fraction")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Derived:
+class DerivedStore:
     """Samples of some stores, in the order of a new one."""
 
-    sources: tuple[Stored, ...]
+    sources: tuple[SourceStore, ...]
     source: NDArray[np.int64]
     """Which of them each sample is from, (N,)."""
     row: NDArray[np.int64]
@@ -51,11 +57,11 @@ class Derived:
     """Runs of a source in a bucket that are fetched at a time."""
 
     @cached_property
-    def origin(self) -> Origin:
+    def origin(self) -> Provenance:
         """Where the samples come from."""
-        return Origin.of(self.asked, self.sources)
+        return Provenance.of(self.asked, self.sources)
 
-    def contents(self) -> Contents:
+    def contents(self) -> StoreContents:
         """What to put together; see :func:`salibi_data.assembly.shards.make_store`."""
         said = {"rules": RULES_VERSION, **self.origin.to_dict()}
         plan_digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
@@ -64,13 +70,13 @@ class Derived:
             for name, modality in self.attributes.modalities.items()
         }
         made_by = f"{plan_digest} {__version__}"  # no shard of another version is gone on with
-        return Contents(
+        return StoreContents(
             attributes=replace(
                 self.attributes,
                 modalities=modalities,
                 plan_digest=plan_digest,
                 software_version=__version__,
-                notes=of_sources(self.attributes.notes),
+                notes=notes_of_sources(self.attributes.notes),
             ),
             index={name: self._index(name) for name in INDEX_ARRAYS},
             shard=self._shard,
@@ -97,11 +103,11 @@ class Derived:
         places: NDArray[np.int64] = np.argsort(np.argsort(self.source, kind="stable"))
         return places
 
-    def _shard(self, number: int) -> StoredShard:
+    def _shard(self, number: int) -> SourceShard:
         run = slice(number * SAMPLES_PER_SHARD, (number + 1) * SAMPLES_PER_SHARD)
         names = tuple(self.attributes.modalities)
         source, row = self.source[run], self.row[run]
-        return images_of(self.sources, source, row, names, connections=self.connections)
+        return select_images(self.sources, source, row, names, connections=self.connections)
 
     def _write_samples(self, path: Path, plan_digest: str) -> None:
         """Write the table, a row group at a time; the file appears whole or not at all."""
@@ -112,10 +118,10 @@ class Derived:
         used: dict[str, set[str]] = {sensor: set() for sensor in sensors}
 
         def about() -> dict[str, Any]:
-            said = about_of(self.sources, self.attributes, used, self.variant)
+            said = table_metadata(self.sources, self.attributes, used, self.variant)
             return {**said, "plan_digest": plan_digest, "made_from": self.origin.to_dict()}
 
-        with geoparquet.writing(path, about) as add_rows:
+        with geoparquet.write_rows(path, about) as add_rows:
             for start in range(0, len(self.split), geoparquet.ROWS_PER_GROUP):
                 table = self._rows(readers, slice(start, start + geoparquet.ROWS_PER_GROUP))
                 for sensor in sensors:
@@ -161,30 +167,30 @@ class Derived:
         return pa.schema([field for field in schema if field.name not in gone])
 
 
-def images_of(
-    sources: Sequence[Stored],
+def select_images(
+    sources: Sequence[SourceStore],
     source: NDArray[np.int64],
     row: NDArray[np.int64],
     modalities: tuple[str, ...],
     *,
     connections: int = CONNECTIONS,
-) -> StoredShard:
+) -> SourceShard:
     """The images of some samples, of which each is a row of one of the sources; not read yet."""
     pieces = []
     for number in np.unique(source).tolist():
         places = np.flatnonzero(source == number)
         pieces.append(
-            Piece(
+            ShardSlice(
                 files=sources[number].files,
                 manifest_sha256=sources[number].manifest_sha256,
                 rows=row[places],
                 places=places,
             )
         )
-    return StoredShard(pieces=tuple(pieces), modalities=modalities, connections=connections)
+    return SourceShard(pieces=tuple(pieces), modalities=modalities, connections=connections)
 
 
-def check_apart(output: Path, sources: Sequence[Stored]) -> None:
+def check_output_path(output: Path, sources: Sequence[SourceStore]) -> None:
     """Refuse an output that lies in a source, or a source in it.
 
     Raises:

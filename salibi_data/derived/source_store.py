@@ -33,7 +33,7 @@ CONNECTIONS: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored:
+class SourceStore:
     """A finished store, without its images."""
 
     files: StoreFiles
@@ -48,7 +48,7 @@ class Stored:
     """The table's path, or its content where it does not lie on this machine."""
 
     @classmethod
-    def open(cls, location: str | Path) -> Stored:
+    def open(cls, location: str | Path) -> SourceStore:
         """Open the store at a path or URL, or the newest release of the dataset there.
 
         Raises:
@@ -64,7 +64,7 @@ class Stored:
         with translate_errors(files.where, "read"):
             index = {name: group[name][:] for name in INDEX_ARRAYS}
         table_file = files.samples_file()
-        with geoparquet.opened(table_file, where=_table_of(files)) as (file, about):
+        with geoparquet.open_table(table_file, where=_table_of(files)) as (file, about):
             num_rows = file.metadata.num_rows
         stored = cls(
             files=files,
@@ -129,7 +129,7 @@ class Stored:
 
     def table_schema(self) -> Any:
         """Names and types of the table's columns (pyarrow)."""
-        with geoparquet.opened(self.table_file, where=_table_of(self.files)) as (file, _):
+        with geoparquet.open_table(self.table_file, where=_table_of(self.files)) as (file, _):
             return file.schema_arrow.remove_metadata()
 
     def rows(self) -> RowReader:
@@ -142,7 +142,7 @@ class RowReader:
 
     def __init__(self, source: Path | IO[bytes], *, where: str) -> None:
         self._source, self._where = source, where
-        with geoparquet.opened(source, where=where) as (file, _):
+        with geoparquet.open_table(source, where=where) as (file, _):
             sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
         self._starts = np.cumsum([0, *sizes])
         self._held: tuple[int, Any] = (-1, None)
@@ -159,13 +159,13 @@ class RowReader:
 
     def _group(self, number: int) -> Any:
         if self._held[0] != number:
-            with geoparquet.opened(self._source, where=self._where) as (file, _):
+            with geoparquet.open_table(self._source, where=self._where) as (file, _):
                 self._held = (number, file.read_row_group(number))
         return self._held[1]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class ShardSlice:
     """Samples of one store, and where they go in a shard."""
 
     files: StoreFiles
@@ -183,10 +183,10 @@ class Piece:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredShard:
+class SourceShard:
     """The images of one shard, out of stores that are finished."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[ShardSlice, ...]
     """Their places together are 0..n-1, each once."""
     modalities: tuple[str, ...]
     connections: int
@@ -210,7 +210,7 @@ class StoredShard:
 
 
 def _images(
-    piece: Piece, modalities: tuple[str, ...], connections: int
+    piece: ShardSlice, modalities: tuple[str, ...], connections: int
 ) -> dict[str, NDArray[np.uint8]]:
     """The images of one store's samples, in the order of their rows."""
     files = piece.files
@@ -232,7 +232,7 @@ def _images(
 
 
 def _read(
-    piece: Piece, modalities: tuple[str, ...], connections: int
+    piece: ShardSlice, modalities: tuple[str, ...], connections: int
 ) -> dict[str, NDArray[np.uint8]]:
     from salibi_data.store.zarr_storage import ShardStorage
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from salibi_data.assembly.writer import check_sizes
 from salibi_data.builds.status import BuildReport, Step
 from salibi_data.plans.plan import Plan
-from salibi_data.plans.planner import Scope, fitted, request
+from salibi_data.plans.planner import fitted, request
 from salibi_data.plans.planner import plan as make_plan
 from salibi_data.store import geoparquet
 from salibi_data.store.errors import StoreError, UsageError
@@ -18,20 +18,20 @@ from salibi_data.store.schema import MANIFEST_NAME, SAMPLES_NAME
 
 if TYPE_CHECKING:
     from salibi_data.assembly.workspace import BuildWorkspace
+    from salibi_data.builds.options import BuildOptions
 
 
 def wanted_by(
-    variant: str | None, catalog: str, plan: str | Path | Plan | None, scope: Scope
+    variant: str | None, plan: str | Path | Plan | None, options: BuildOptions
 ) -> Plan | dict[str, Any]:
     """The plan to build, or the request that leads to one."""
-    narrowed = any(value is not None and value is not False for value in scope.values())
-    if plan is not None and (variant is not None or narrowed):
+    if plan is not None and (variant is not None or options.is_narrowed):
         raise UsageError("a plan says all; give no variant, bounds, dates or limit beside it.")
     if plan is not None:
         return plan if isinstance(plan, Plan) else Plan.read(Path(plan))
     if variant is None:
         raise UsageError("neither a variant nor a plan was given; name one of them.")
-    return request(*fitted(variant, catalog, scope), scope)
+    return request(*fitted(variant, options.catalog, options), options)
 
 
 def finished_as(
@@ -102,8 +102,7 @@ def plan_once(
     store: Path,
     wanted: Mapping[str, Any],
     variant: str,
-    catalog: str,
-    scope: Scope,
+    options: BuildOptions,
     report: Callable[[Step], None],
 ) -> Plan:
     """The plan begun here, or a new one: a build never searches twice."""
@@ -113,10 +112,10 @@ def plan_once(
     try:
         return make_plan(
             variant,
-            catalog=catalog,
+            catalog=options.catalog,
             output=workspace.plan,
             progress=lambda done, total: report(Step(stage="plan", done=done, total=total)),
-            **scope,
+            **options.scope_arguments(),
         )
     except BaseException:
         if not store.exists() and [path.name for path in workspace.folder.iterdir()] == ["lock"]:

@@ -274,7 +274,7 @@ def test_a_split_that_leaks_is_found(copy: Path) -> None:
 
 def test_a_store_that_was_never_finished_is_refused(copy: Path) -> None:
     (copy / "manifest.json").unlink()
-    with pytest.raises(StoreError, match="not a whole store"):
+    with pytest.raises(StoreError, match="the store is not complete"):
         verify(copy)
 
 

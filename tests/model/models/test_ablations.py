@@ -203,7 +203,7 @@ def test_depths_and_patches_come_from_configuration():
         ({"patch_px": 5, "fine_target": "base"}, "do not divide patches of 5"),
         (
             {"objectives": ("contrastive",), "pairs": (("sar", "lores"),)},
-            "'hires_4x' has no part in any loss",
+            "'hires_4x' takes part in no loss",
         ),
     ],
 )

@@ -1,7 +1,7 @@
-"""The comparison: several models, trained alike and measured alike, and what lies between them.
+"""Trains several models alike, evaluates them alike, and measures their differences.
 
-Source of the table's form: Kage & Andreadis 2024 (arXiv 2604.10347), where Scale-ALiBi stands
-beside a CROMA that was trained identically, in k-NN accuracy on GEO-Bench tasks.
+The table has the form of Kage & Andreadis 2024 (arXiv 2604.10347), who compare Scale-ALiBi with a
+CROMA that was trained identically, by k-NN accuracy on GEO-Bench tasks.
 """
 
 import tomllib
@@ -20,9 +20,9 @@ from salibi_model.data.store import SampleStore
 from salibi_model.distributed import read_launch
 from salibi_model.evals.datasets.inputs import UnfitError
 from salibi_model.evals.datasets.labelled import LabelledImages
-from salibi_model.evals.evaluate import Showing, check_task, evaluate
+from salibi_model.evals.evaluate import InputOptions, check_task, evaluate
 from salibi_model.evals.metrics import Score
-from salibi_model.evals.probes import Options
+from salibi_model.evals.probes import ProbeOptions
 from salibi_model.evals.results import Results
 from salibi_model.models.registry import build_model
 from salibi_model.training.config import TrainingConfig, options_with
@@ -30,7 +30,7 @@ from salibi_model.training.resolution import describe_model, resolve
 from salibi_model.training.resume import check_same_run
 from salibi_model.training.trainer import TrainingProgress, TrainingResult, train
 
-ENTRANTS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
+COMPARED_MODELS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "scale-alibi": {},
         "croma": {"model": "croma"},
@@ -43,7 +43,7 @@ ENTRANTS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         "original": {"compat": "original"},
     }
 )
-"""What can be compared: the models, and Scale-ALiBi with one thing changed."""
+"""Options of each model that can be compared: the models, and Scale-ALiBi with one change."""
 
 PUBLISHED: Final[Mapping[str, Mapping[str, float]]] = MappingProxyType(
     {
@@ -57,41 +57,44 @@ PUBLISHED: Final[Mapping[str, Mapping[str, float]]] = MappingProxyType(
 and of low resolution, and CROMA trained identically. No intervals were given."""
 
 _METHOD_SETTINGS: Final = ("k", "distance", "temperature")
-"""Settings that two rows of one method may differ in, apart from what the model is."""
+"""Settings of a method that must be equal in two rows for the rows to be compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """One row of results less another, on the same test images."""
+    """One row of results minus another, on the same test images."""
 
     dataset: str
     method: str
     metric: str
     gsd_m: float
+    """Metres per pixel of the images after resizing."""
     reference: str
-    """Model and encoder."""
+    """Model and encoder of the first row."""
     other: str
+    """Model and encoder of the second row."""
     value: float
-    """In favour of the reference where it is above 0."""
+    """Difference of the two values; above 0 where the reference is better."""
     low: float
+    """Lower end of the bootstrap 95 % interval over test images, drawn for both together."""
     high: float
-    """``low`` and ``high``: bootstrap 95 % interval over test images, drawn for both together."""
+    """Upper end of the same interval."""
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval does not hold 0."""
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What a comparison came to."""
+    """Training runs, scores and differences of several models."""
 
     runs: Mapping[str, TrainingResult]
-    """By model, in the order asked for; the first one is the reference."""
+    """Training runs by model, in the order asked for; the first one is the reference."""
     scores: tuple[Score, ...]
     differences: tuple[Difference, ...]
-    """Of the reference from all others, at the images' own scale."""
+    """Differences of the reference from all others, at the images' own scale."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -108,39 +111,41 @@ def compare(
     *,
     models: Sequence[str],
     data: Sequence[LabelledImages],
-    methods: Sequence[Options],
+    methods: Sequence[ProbeOptions],
     out: str | Path,
     scales: Sequence[float] = (1.0,),
     device: str = "auto",
     on_step: Callable[[str, int, int, Mapping[str, float]], None] | None = None,
     on_progress: StageProgress = lambda _done, _total, _note: None,
-    on_skip: Callable[[str], None] = lambda _why: None,
+    on_skip: Callable[[str], None] = lambda _reason: None,
 ) -> Comparison:
-    """Train models with one budget on one order of samples, and measure all by the same methods.
+    """Train models with one budget on one order of samples, and evaluate all by the same methods.
 
     Steps, batch size, learning rate, schedule, seeds and the samples of every batch are the same
-    for all; each takes the modalities that are its own. Masks have the same seeds: they agree
-    where models divide an image into the same patches, which Scale-MAE does not. Random weights of the first model
-    and mean colours are measured as floors.
+    for all models; each uses its own modalities. Masks have the same seeds: they agree where
+    models divide an image into the same patches, which Scale-MAE does not. Random weights of the
+    first model and mean colours are evaluated as baselines.
 
     Args:
-        config: what the models share. The number of steps that it comes to for the first model
-            is that of all.
-        models: names of :data:`ENTRANTS`, the reference first; or TOML files of options in which
-            a model differs from ``config``, each named for its file.
+        config: options that the models share. The number of steps that results for the first
+            model is that of all.
+        models: names of :data:`COMPARED_MODELS`, the reference first; or TOML files of the options
+            in which a model differs from ``config``; the file's name is the model's.
         data: labelled images.
-        methods: of evaluation, and their options.
-        out: a folder with a run for each model, and the results. Runs that are there go on, or
-            are measured as they are; rows of results that are there are not computed again.
-        scales: at which images are shown, see :class:`~salibi_model.evals.evaluate.Showing`.
-        device: where to compute.
+        methods: options of the methods of evaluation.
+        out: folder with a run for each model, and the results. Existing runs are resumed, or
+            evaluated if complete; existing rows of results are not computed again.
+        scales: factors on the ground sample distance of the images, see
+            :class:`~salibi_model.evals.evaluate.InputOptions`.
+        device: device to compute on.
         on_step: called with (model, steps done, steps in all, the step's metrics).
         on_progress: progress of the evaluation.
-        on_skip: told in words what was not measured, and why.
+        on_skip: called with the reason why something was not evaluated.
 
     Raises:
-        UsageError: a model is not known or named twice, a run in ``out`` was trained otherwise,
-            or nothing can be measured.
+        UsageError: a model is not known or named twice, a run in ``out`` was trained with other
+            options, or nothing can be evaluated.
+        StoreError, TrainingError: as :func:`~salibi_model.training.trainer.train`.
     """
     if read_launch().world_size > 1:
         raise UsageError(
@@ -148,27 +153,27 @@ def compare(
             f"each into its folder below {out}; compare then measures them."
         )
     folder = Path(out)
-    entrants = shared_budget(config, models)
-    pairs = _fitting(methods, data)
-    _check_all(entrants, folder)
+    configs = shared_budget(config, models)
+    pairs = _fitting_data(methods, data)
+    _check_all(configs, folder)
     runs = {}
-    for name, entrant in entrants.items():
+    for name, model_config in configs.items():
         runs[name] = train(
-            entrant,
+            model_config,
             out=folder / name,
             device=device,
             on_step=None if on_step is None else _with_name(on_step, name),
         )
     results = Results(folder)
     scores: list[Score] = []
-    for number, name in enumerate(entrants):
+    for number, name in enumerate(configs):
         for options, fitting in pairs:
             scores += evaluate(
                 folder / name,
                 fitting,
                 options,
                 name=name,
-                showing=Showing(scales=tuple(scales), floors=number == 0, seed=config.seed),
+                inputs=InputOptions(scales=tuple(scales), floors=number == 0, seed=config.seed),
                 results=results,
                 device=device,
                 on_progress=on_progress,
@@ -177,44 +182,44 @@ def compare(
     return Comparison(
         runs=runs,
         scores=tuple(scores),
-        differences=tuple(_differences(scores, next(iter(entrants)), results)),
+        differences=tuple(_differences(scores, next(iter(configs)), results)),
     )
 
 
 def shared_budget(config: TrainingConfig, models: Sequence[str]) -> dict[str, TrainingConfig]:
-    """Give each model its configuration, with the steps and batch size of the first one.
+    """Return each model's configuration, with the steps and batch size of the first one.
 
     Raises:
-        UsageError: there is no such model, or one is named twice.
+        UsageError: a model is not known, or named twice.
     """
     names = [_name(model) for model in models]
     if not models or len(set(names)) < len(names):
         raise UsageError(
             f"got the models {', '.join(names) or '(none)'}; give each once, the reference first."
         )
-    entrants = {_name(model): _entrant(config, model) for model in models}
+    configs = {_name(model): _model_config(config, model) for model in models}
     stores = [SampleStore(location) for location in config.stores]
-    first = resolve(next(iter(entrants.values())), stores)
+    first = resolve(next(iter(configs.values())), stores)
     return {
         name: replace(
-            entrant, steps=first.steps, epochs=0, batch_size=first.batch_size, lr=first.lr
+            model_config, steps=first.steps, epochs=0, batch_size=first.batch_size, lr=first.lr
         )
-        for name, entrant in entrants.items()
+        for name, model_config in configs.items()
     }
 
 
-def _fitting(
-    methods: Sequence[Options], data: Sequence[LabelledImages]
-) -> list[tuple[Options, list[LabelledImages]]]:
-    """Give each method the data that it can measure on.
+def _fitting_data(
+    methods: Sequence[ProbeOptions], data: Sequence[LabelledImages]
+) -> list[tuple[ProbeOptions, list[LabelledImages]]]:
+    """Return each method with the data sets whose task it predicts.
 
     Raises:
-        UsageError: none can measure on any.
+        UsageError: no method fits any data set.
     """
-    pairs = [(options, [one for one in data if _fits(options, one)]) for options in methods]
+    pairs = [(options, [each for each in data if _fits(options, each)]) for options in methods]
     pairs = [(options, fitting) for options, fitting in pairs if fitting]
     if not pairs:
-        tasks = ", ".join(f"{one.name} ({one.task})" for one in data) or "no data"
+        tasks = ", ".join(f"{each.name} ({each.task})" for each in data) or "no data"
         raise UsageError(
             f"none of the methods measures on {tasks}; take knn or linear for classification, "
             "segment for segmentation."
@@ -222,7 +227,7 @@ def _fitting(
     return pairs
 
 
-def _fits(options: Options, data: LabelledImages) -> bool:
+def _fits(options: ProbeOptions, data: LabelledImages) -> bool:
     try:
         check_task(options, data)
     except UnfitError:
@@ -230,11 +235,12 @@ def _fits(options: Options, data: LabelledImages) -> bool:
     return True
 
 
-def _entrant(config: TrainingConfig, model: str) -> TrainingConfig:
-    changes = dict(ENTRANTS[model]) if model in ENTRANTS else _from_file(model)
+def _model_config(config: TrainingConfig, model: str) -> TrainingConfig:
+    changes = dict(COMPARED_MODELS[model]) if model in COMPARED_MODELS else _from_file(model)
     if changes.get("model", config.model) != config.model:
-        plain = TrainingConfig()
-        changes = {name: getattr(plain, name) for name in options_with(compared="own")} | changes
+        # Another kind of model starts from the defaults of the options that are its own.
+        defaults = TrainingConfig()
+        changes = {name: getattr(defaults, name) for name in options_with(compared="own")} | changes
     return replace(config, **changes)
 
 
@@ -242,33 +248,34 @@ def _from_file(model: str) -> dict[str, Any]:
     """Read the options in which a model differs from the others.
 
     Raises:
-        UsageError: it is no file of options, or sets what all models share.
+        UsageError: ``model`` is no file of options, or sets an option that all models share.
     """
     if not model.endswith(".toml"):
         raise UsageError(
-            f"no model {model!r} to compare; take some of {', '.join(ENTRANTS)}, or TOML files of "
+            f"no model {model!r} to compare; take some of {', '.join(COMPARED_MODELS)}, or TOML files of "
             "options as for `salibi-model train --config`."
         )
-    own = asdict(TrainingConfig.from_toml(model))
+    options = asdict(TrainingConfig.from_toml(model))
     with Path(model).open("rb") as file:
-        named = tomllib.load(file)
-    if shared := sorted(set(options_with(compared="shared")) & set(named)):
+        names = list(tomllib.load(file))
+    if shared := sorted(set(options_with(compared="shared")) & set(names)):
         raise UsageError(
             f"{model} sets {', '.join(shared)}, which all models share; leave it out there, and "
             "give it to `compare`, by an option or --config."
         )
-    return {name: own[name] for name in named}
+    return {name: options[name] for name in names}
 
 
-def _check_all(entrants: Mapping[str, TrainingConfig], folder: Path) -> None:
-    """Find out before the first model is trained whether the last one can be.
+def _check_all(configs: Mapping[str, TrainingConfig], folder: Path) -> None:
+    """Check, before the first model is trained, that all can be.
 
     Raises:
-        UsageError: a model cannot be built from the stores, or its run was trained otherwise.
+        UsageError: a model cannot be built from the stores, or its run was trained with other
+            options.
     """
-    for name, entrant in entrants.items():
-        stores = [SampleStore(location) for location in entrant.stores]
-        resolved = resolve(entrant, stores)
+    for name, config in configs.items():
+        stores = [SampleStore(location) for location in config.stores]
+        resolved = resolve(config, stores)
         try:
             with torch.device("meta"):
                 build_model(describe_model(resolved, stores))
@@ -288,9 +295,10 @@ def _with_name(
 
 
 def _differences(scores: Sequence[Score], reference: str, results: Results) -> Iterator[Difference]:
-    """Compare each row of the reference with the others' of the same images and method.
+    """Yield the differences between the reference's rows and the others' on the same images.
 
-    With another model's row by the same encoder; where it has no such encoder, with all it has.
+    A row is compared with another model's row by the same encoder; if that model has no such
+    encoder, with all its rows.
     """
     for row in scores:
         if row.model != reference or row.settings["scale"] != 1:
@@ -311,16 +319,17 @@ def _differences(scores: Sequence[Score], reference: str, results: Results) -> I
 
 
 def _counterparts(row: Score, scores: Sequence[Score]) -> list[Score]:
-    alike = ("dataset", "method", "metric", "gsd_m", "data_digest")
-    asked = {name: row.settings[name] for name in _METHOD_SETTINGS if name in row.settings}
+    """Return the other models' rows that a row of the reference is compared with."""
+    fields = ("dataset", "method", "metric", "gsd_m", "data_digest")
+    settings = {name: row.settings[name] for name in _METHOD_SETTINGS if name in row.settings}
     others: dict[str, list[Score]] = {}
     for other in scores:
-        same = all(getattr(row, name) == getattr(other, name) for name in alike)
-        same = same and all(other.settings[name] == value for name, value in asked.items())
+        same = all(getattr(row, name) == getattr(other, name) for name in fields)
+        same = same and all(other.settings[name] == value for name, value in settings.items())
         if same and other.model != row.model:
             others.setdefault(other.model, []).append(other)
-    found = []
+    counterparts = []
     for rows in others.values():
         by_same_encoder = [other for other in rows if other.encoder == row.encoder]
-        found += by_same_encoder or rows
-    return found
+        counterparts += by_same_encoder or rows
+    return counterparts

@@ -142,7 +142,7 @@ def write_scene(folder: Path, bounds: tuple[float, float, float, float]) -> None
 
 def measure_loading(size: int, folder: Path) -> float:
     """Seconds to open a store of so many samples and to see the training split once."""
-    from salibi_model.data.loader import Batches
+    from salibi_model.data.loader import DataLoader
     from salibi_model.data.store import SampleStore
     from tests.support.data.many_samples import write_many
 
@@ -150,7 +150,7 @@ def measure_loading(size: int, folder: Path) -> float:
 
     def epoch() -> None:
         store = SampleStore(path)
-        batches = Batches([store], modalities=["lores"], batch_size=64, cache_bytes=0)
+        batches = DataLoader([store], modalities=["lores"], batch_size=64, cache_bytes=0)
         for _ in islice(batches, batches.steps_per_epoch):
             pass
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks._lib.machine import describe
 from benchmarks._lib.side_by_side import by_form, medians, paired, parser, report, table
-from salibi_model.data.loader import Batches
+from salibi_model.data.loader import DataLoader
 from salibi_model.data.store import SampleStore
 from salibi_model.models.config import TRI_ENCODER
 from salibi_model.training.config import TrainingConfig
@@ -61,7 +61,7 @@ def main() -> None:
             )
             rows.append([f"step, {precision}", f"{step_s:.2f}", f"{share:.2%}"])
         reader = iter(
-            Batches(
+            DataLoader(
                 [SampleStore(store)], modalities=TRI_ENCODER, batch_size=batch_size, cache_bytes=0
             )
         )

@@ -34,12 +34,13 @@ import pytest
 import torch
 from PIL import Image
 from pmtiles.reader import MmapSource, Reader
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader as TorchDataLoader
+from torch.utils.data import Dataset
 
 from benchmarks._lib import side_by_side
 from benchmarks._lib.machine import describe
 from benchmarks._lib.shards import sharded_array
-from salibi_model.data.loader import Batches, turn_and_flip
+from salibi_model.data.loader import DataLoader, rotate_and_flip
 from salibi_model.data.store import SampleStore
 
 BATCH = 16
@@ -113,7 +114,7 @@ class Archives(Dataset[dict[str, torch.Tensor]]):
 
 def of_archives(archives: Archives, workers: int) -> Callable[[], None]:
     """An epoch of the original's way; its processes stay from one to the next."""
-    loader = DataLoader(
+    loader = TorchDataLoader(
         archives,
         batch_size=BATCH,
         shuffle=True,
@@ -136,10 +137,10 @@ def of_memmaps(arrays: dict[str, np.ndarray], *, turned: bool) -> None:
             batch = torch.empty((BATCH, *array.shape[1:]), dtype=torch.uint8)
             into = batch.numpy()
             for place, row in enumerate(order[first : first + BATCH].tolist()):
-                into[place] = turn_and_flip(array[row], row) if turned else array[row]
+                into[place] = rotate_and_flip(array[row], row) if turned else array[row]
 
 
-def of_batches(batches: Batches) -> None:
+def of_batches(batches: DataLoader) -> None:
     """An epoch of ours, from its first sample on: nothing was read ahead."""
     reader = iter(batches)
     for _ in islice(reader, batches.steps_per_epoch):
@@ -162,7 +163,7 @@ def ways_of(folder: Path, tiles: list[tuple[int, int]], store: SampleStore) -> d
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in NAMES}
 
     def ours(workers: int, *, keep: bool = False, turned: bool = False) -> Callable[[], None]:
-        batches = Batches(
+        batches = DataLoader(
             [store],
             modalities=NAMES,
             batch_size=BATCH,
@@ -207,8 +208,13 @@ def main() -> None:
         ways = ways_of(folder, tiles, SampleStore(folder / "a.zarr"))
         server.upload(folder / "a.zarr", "bench", "a.zarr")
         server.environment(environment)
-        remote = SampleStore("s3://bench/a.zarr").batches(
-            modalities=NAMES, batch_size=BATCH, workers=16, augment=False, cache_bytes=0
+        remote = DataLoader(
+            [SampleStore("s3://bench/a.zarr")],
+            modalities=NAMES,
+            batch_size=BATCH,
+            workers=16,
+            augment=False,
+            cache_bytes=0,
         )
         ways["ours, 16 threads, from S3"] = partial(of_batches, remote)
         seconds = side_by_side.medians(side_by_side.paired(ways, rounds))

@@ -53,7 +53,7 @@ DRAWS = 2000
 def main() -> None:
     """Build the store, train every way for each seed, look places up, print the table."""
     from salibi_data import build
-    from salibi_model.evals.recall import RECALL_AT
+    from salibi_model.evals.metrics import RECALL_AT
 
     given = _arguments()
     store = given.folder / "micro.zarr"

@@ -31,7 +31,7 @@ from benchmarks._lib import side_by_side
 from benchmarks._lib.machine import describe
 from benchmarks._lib.shards import sharded_array
 from salibi_data.store.open import open_group
-from salibi_model.data.chunk_reader import Chunks
+from salibi_model.data.chunk_reader import ChunkReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,8 +85,8 @@ def of_threads(threads: int, way: Callable[[int], object], places: list[int]) ->
 
 def samples_of(location: str) -> Callable[[int, int], object]:
     """A run's samples, by Salibi's reader of an array opened anew: no index is known."""
-    chunks: Any = Chunks.of(open_group(location)["hires_4x"])
-    return lambda start, stop: list(chunks.read(start, stop))
+    reader: Any = ChunkReader.for_array(open_group(location)["hires_4x"])
+    return lambda start, stop: list(reader.read(start, stop))
 
 
 def in_order(location: str, num_samples: int, threads: int) -> None:
@@ -97,7 +97,7 @@ def in_order(location: str, num_samples: int, threads: int) -> None:
 
 
 def scattered(location: str, num_samples: int, threads: int) -> None:
-    """Each on its own in a random order, as `Batches` reads."""
+    """Each on its own in a random order, as `DataLoader` reads."""
     read = samples_of(location)
     order = np.random.default_rng(0).permutation(num_samples).tolist()
     of_threads(threads, lambda i: read(i, i + 1), order)

@@ -74,6 +74,11 @@ def build(
         StoreError: the path holds something else, or another build is at work on it.
         ReadError: no block at all could be made.
         SelectionError: no sample is left after the filters.
+
+    Example:
+        >>> report = salibi_data.build(folder / "x.zarr", variant="micro", catalog=catalog, limit=1)
+        >>> report.num_samples, len(report.failures)
+        (1, 0)
     """
     store = Path(store)
     report = progress or (lambda _step: None)

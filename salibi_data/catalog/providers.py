@@ -263,6 +263,10 @@ def load_catalog(name_or_path: str) -> Catalog:
 
     Raises:
         UsageError: unknown name, unreadable TOML, or a field that is missing or unknown.
+
+    Example:
+        >>> sorted(salibi_data.load_catalog("planetary-computer").sensors)
+        ['naip', 'sentinel-1', 'sentinel-2']
     """
     path = toml_files.find_file(_FOLDER, name_or_path, what="catalog", known=catalog_names())
     content = toml_files.load_extended(path, _FOLDER)

@@ -103,6 +103,12 @@ def search(
     Raises:
         UsageError: the catalog has no such sensor.
         CatalogError: the catalog cannot be reached, ends early, or is damaged.
+
+    Example:
+        >>> provider = salibi_data.load_catalog(catalog)
+        >>> scenes = salibi_data.search(provider, "sentinel-2", (-180, -85, 180, 85), None)
+        >>> len(scenes) > 0
+        True
     """
     intervals = None if dates is None else [dates]
     return CatalogSearch(catalog).find(sensor_name, bounds_lonlat, intervals, max_items)

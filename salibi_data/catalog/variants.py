@@ -197,6 +197,11 @@ def load_variant(name_or_path: str) -> Variant:
 
     Raises:
         UsageError: unknown name, unreadable TOML, or a field that is missing or unknown.
+
+    Example:
+        >>> variant = salibi_data.load_variant("micro")
+        >>> variant.base_zoom, [modality.name for modality in variant.modalities]
+        (17, ['sar', 'lores', 'hires', 'hires_4x'])
     """
     path = toml_files.find_file(_FOLDER, name_or_path, what="variant", known=variant_names())
     variant = variant_from_dict(toml_files.load_extended(path, _FOLDER), where=str(path))

@@ -89,6 +89,13 @@ def merge(
         SelectionError: a split would leak into another.
         StoreError: a store does not exist, is damaged or replaced during the run, or something else
             is at the output's path.
+
+    Example:
+        >>> for name, split in (("a.zarr", "train"), ("b.zarr", "test")):
+        ...     _ = salibi_data.subset(store_path, folder / name, salibi_data.Selection(splits=(split,)))
+        >>> report = salibi_data.merge([folder / "a.zarr", folder / "b.zarr"], folder / "both.zarr")
+        >>> report.num_samples == salibi_data.info(folder / "both.zarr")["samples"]
+        True
     """
     if keep not in KEEP:
         raise UsageError(f"keep is {keep!r}; choose from {', '.join(KEEP)}.")

@@ -6,7 +6,7 @@ A selection reads index arrays and columns of the table, never images.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -38,6 +38,10 @@ class Selection:
 
     A sample of which something asked for is not known does not match: no date, no measure of its
     clouds or of its alignment.
+
+    Example:
+        >>> salibi_data.Selection(splits=("train",), limit=100)
+        Selection(splits=('train',), limit=100)
     """
 
     splits: tuple[str, ...] | None = None
@@ -56,6 +60,11 @@ class Selection:
     """At most so many samples, drawn evenly and reproducibly from all that match."""
     modalities: tuple[str, ...] | None = None
     """Names of arrays; they keep the store's order."""
+
+    def __repr__(self) -> str:
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        texts = [f"{name}={value!r}" for name, value in given.items() if value is not None]
+        return f"Selection({', '.join(texts)})"
 
     def __post_init__(self) -> None:
         if unknown := set(self.splits or ()) - set(SPLITS):

@@ -63,6 +63,13 @@ def subset(
         UsageError: the store lacks what the selection names, or the output lies in it.
         StoreError: there is no finished store, it cannot be reached, is damaged or replaced
             during the run, or something else is at the output's path.
+
+    Example:
+        >>> report = salibi_data.subset(
+        ...     store_path, folder / "part.zarr", salibi_data.Selection(modalities=("sar", "lores"), limit=2)
+        ... )
+        >>> report.num_samples
+        2
     """
     selection = selection or Selection()
     output, source = Path(output), SourceStore.open(store)

@@ -100,6 +100,12 @@ def forecast(variant: Variant, catalog: Catalog) -> Forecast | None:
 
     Raises:
         UsageError: the catalog cannot give what the variant needs.
+
+    Example:
+        >>> variant = salibi_data.load_variant("small")
+        >>> provider = salibi_data.load_catalog("planetary-computer")
+        >>> salibi_data.forecast(variant, provider).target_samples > 0
+        True
     """
     check_fit(variant, catalog)
     if variant.target_samples is None or not variant.regions:

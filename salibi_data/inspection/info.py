@@ -18,9 +18,16 @@ if TYPE_CHECKING:
 def info(store: str | Path) -> dict[str, Any]:
     """Counts, grid, modalities, statistics, splits, size, sources and licences of a store.
 
+    Args:
+        store: path or URL of a store, or of a published dataset: its newest release.
+
     Raises:
-        StoreError: no store is there.
-        StoreError: the attributes are damaged or of a newer schema.
+        StoreError: no store is there, or its attributes are damaged or of a newer schema.
+
+    Example:
+        >>> facts = salibi_data.info(store_path)
+        >>> facts["variant"], facts["base_zoom"], sorted(facts["modalities"])
+        ('micro', 17, ['hires', 'hires_4x', 'lores', 'sar'])
     """
     files = StoreFiles.at(store)
     group, attributes = files.open()

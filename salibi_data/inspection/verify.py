@@ -57,10 +57,13 @@ def verify(
         What was checked.
 
     Raises:
-        StoreError: no store is there.
-        StoreError: the attributes are damaged or of a newer schema.
+        StoreError: no store is there, or its attributes are damaged or of a newer schema.
         VerificationError: something is wrong; the message lists what.
         ReadError: a source cannot be read.
+
+    Example:
+        >>> salibi_data.verify(store_path).checks[:3]
+        ('checksums', 'arrays', 'grid')
     """
     files = StoreFiles.at(store)
     group, attributes = files.open()

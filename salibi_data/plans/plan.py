@@ -44,7 +44,16 @@ _AGAIN: Final = "Plan again with `salibi-data plan`, and narrow it with --aoi, -
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Samples in the order of the store, with everything a build needs."""
+    """Samples in the order of the store, with everything a build needs.
+
+    Example:
+        >>> written = salibi_data.plan("micro", catalog=catalog, limit=4, output=folder / "plan.parquet")
+        >>> again = salibi_data.Plan.read(folder / "plan.parquet")
+        >>> again.digest == written.digest
+        True
+        >>> again
+        Plan('micro' from 'sample-test': 4 samples, ... scenes, 'plan.parquet')
+    """
 
     path: Path
     """The GeoParquet file that holds them."""
@@ -65,6 +74,13 @@ class Plan:
     pixels cost. None: all that pass."""
     keeper: ScratchFolder | None = None
     """Owner of a file that nobody asked to keep."""
+
+    def __repr__(self) -> str:
+        scenes = sum(len(by_id) for by_id in self.scenes.values())
+        return (
+            f"Plan({self.variant.name!r} from {self.catalog.name!r}: {self.num_samples} samples, "
+            f"{scenes} scenes, {self.path.name!r})"
+        )
 
     @classmethod
     def read(cls, path: Path, *, keeper: ScratchFolder | None = None) -> Plan:

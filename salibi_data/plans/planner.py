@@ -76,6 +76,11 @@ def plan(
         UsageError: unknown variant or catalog, malformed dates, or more than ``max_bytes``.
         CatalogError: the catalog cannot be reached or read.
         SelectionError: no tile is left.
+
+    Example:
+        >>> planned = salibi_data.plan("micro", catalog=catalog, limit=4)
+        >>> planned.num_samples, planned.variant.name
+        (4, 'micro')
     """
     recipe, provider = fitted(variant, catalog, scope)
     asked = request(recipe, provider, scope)

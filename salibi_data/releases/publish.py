@@ -76,6 +76,11 @@ def publish(
         StoreError: the store is not finished, or not as its manifest says; something else is at
             ``url``; it cannot be reached or written to; another release was published meanwhile.
         UsageError: a URL of a kind that is not written to, or with a password in it.
+
+    Example:
+        >>> published = salibi_data.publish(store_path, str(folder / "published"))
+        >>> salibi_data.info(folder / "published")["variant"]
+        'micro'
     """
     from salibi_data.releases.cards import cards_of
 

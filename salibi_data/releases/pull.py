@@ -54,6 +54,12 @@ def pull(
             something else is at ``store``, or the disk has no room for it.
         StoreError: it is of a newer schema.
         UsageError: a URL of a kind that is not read, or with a password in it.
+
+    Example:
+        >>> _ = salibi_data.publish(store_path, str(folder / "dataset"))
+        >>> _ = salibi_data.pull(folder / "dataset", folder / "pulled.zarr")
+        >>> salibi_data.verify(folder / "pulled.zarr").num_samples == salibi_data.verify(store_path).num_samples
+        True
     """
     files = StoreFiles.at(url)
     group, _ = files.open()

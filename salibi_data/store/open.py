@@ -247,6 +247,9 @@ class StoreFiles:
 def open_store(location: str | Path) -> tuple[Any, StoreAttributes]:
     """Open a finished store, or the newest release of the dataset published at an address.
 
+    Args:
+        location: path or URL of the Zarr group, or of a published dataset.
+
     Returns:
         The Zarr group, read-only, and its attributes.
 
@@ -254,6 +257,11 @@ def open_store(location: str | Path) -> tuple[Any, StoreAttributes]:
         StoreError: no store is there, it is not finished, damaged, of a newer schema, or it cannot
             be reached.
         UsageError: a URL of a scheme that is not read, or with a password or query.
+
+    Example:
+        >>> group, attributes = salibi_data.open_store(store_path)
+        >>> group["lores"].shape[1:], attributes.base_zoom
+        ((3, 256, 256), 17)
     """
     return StoreFiles.at(location).open()
 

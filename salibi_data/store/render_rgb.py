@@ -1,23 +1,24 @@
-"""Stored images as colours for the eye."""
+"""Renders stored images as colours for figures."""
 
 import numpy as np
 
 from salibi_data.store.schema import Modality
 
 STRETCH_STD = 2.5
-"""Deviations from the mean at which decibels are black or white."""
+"""Standard deviations from the mean at which decibels are black or white."""
 
 
 def as_rgb(image: np.ndarray, modality: Modality) -> np.ndarray:
-    """Turn one stored image into colours for the eye.
+    """Render one stored image in colours.
 
-    Bands named red, green and blue are shown as such; else three are. Two are VV and VH in dB: VV in red and blue, VH in green, so
-    that what scatters in its volume, as forest does, turns green; each is stretched over its mean
-    and 2.5 standard deviations. Nodata stays black.
+    Bands named red, green and blue are shown as such; otherwise the first three bands are. Of two
+    bands, VV and VH in dB, VV is shown in red and blue and VH in green, so that volume scattering,
+    as in forest, is green; each is stretched over its mean and 2.5 standard deviations. Nodata
+    stays black.
 
     Args:
-        image: (bands, rows, columns) uint8 as stored.
-        modality: its description in the store or the model.
+        image: (bands, rows, columns) uint8 in stored values.
+        modality: description of the image in the store or the model.
 
     Returns:
         uint8 (rows, columns, 3).

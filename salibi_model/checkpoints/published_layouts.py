@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from salibi_data.store.schema import TILE_PX, Modality
-from salibi_model.data.store import RAW_UNITS
+from salibi_model.data.modalities import RAW_UNITS
 from salibi_model.errors import CheckpointError
 from salibi_model.models.config import MISTAKES, ModelConfig, Size
 from salibi_model.nn.alibi import patch_centres

@@ -1,1 +1,1 @@
-"""Stores as batches of samples."""
+"""Reads stores, and makes batches of their samples."""

@@ -1,10 +1,12 @@
-"""Samples out of shards, each decoded by the thread that asks for it.
+"""Reads samples out of shards, each decoded by the thread that asks for it.
 
 Zarr reads a chunk by way of an event loop that all threads share, which for one sample of a local
 store takes longer than reading and decoding it. Here a sample is one range of a file, its checksum
-and its decoder, all outside of Python's lock; ``benchmarks/model/scattered.py`` has the figures. The format
-is that of Zarr's specification (sharding codec 1.0), and what is laid out otherwise than Salibi's
-image arrays is left to Zarr.
+and its decoder, all outside of Python's lock; ``benchmarks/model/scattered.py`` has the figures.
+
+Source: the sharding codec of Zarr v3, version 1.0
+(https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/). Arrays that are laid out
+otherwise than Salibi's image arrays are left to Zarr.
 """
 
 from __future__ import annotations
@@ -32,14 +34,14 @@ _ENTRY_BYTES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chunks:
-    """The samples of an image array, a chunk each, in shards of a run of samples."""
+class ChunkReader:
+    """Reads the samples of an image array whose shards hold one chunk per sample."""
 
     storage: ShardStorage
     path: str
-    """Of the array within the storage."""
+    """Path of the array within the storage."""
     shape: tuple[int, ...]
-    """Of a sample (C, H, W)."""
+    """Shape of a sample, (C, H, W)."""
     samples_per_shard: int
     compressed: bool
     """Whether chunks are Zstandard frames."""
@@ -47,38 +49,38 @@ class Chunks:
     """Whether a CRC32C follows each chunk."""
     fill_value: int
     _indexes: dict[int, UInt64[np.ndarray, "samples 2"]] = field(default_factory=dict)
-    """Of shards: offset and length of each sample; about a kilobyte per shard."""
+    """Index per shard: offset and length of each sample, 16 bytes a sample."""
 
     @classmethod
-    def of(cls, array: zarr.Array[Any]) -> Chunks | None:
-        """Read an array's metadata; ``None`` if its samples are not laid out as a chunk each."""
+    def for_array(cls, array: zarr.Array[Any]) -> ChunkReader | None:
+        """Read an array's metadata; ``None`` if it has another layout than one chunk per sample."""
         from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
         storage, codecs = array.store_path.store, getattr(array.metadata, "codecs", ())
         match codecs:
             case [
                 ShardingCodec(
-                    codecs=(BytesCodec(), *packing),
+                    codecs=(BytesCodec(), *chunk_codecs),
                     index_codecs=(BytesCodec(), Crc32cCodec()),
-                    index_location=place,
+                    index_location=location,
                 )
-            ] if place.value == "end":
-                kinds = tuple(type(codec) for codec in packing)
+            ] if location.value == "end":
+                kinds = tuple(type(codec) for codec in chunk_codecs)
             case _:
                 return None
-        of_sample, shards = array.shape[1:], array.shards or (1,)
+        sample_shape, shards = array.shape[1:], array.shards or (1,)
         if (
             not isinstance(storage, ShardStorage)
             or array.dtype != np.uint8
-            or array.chunks != (1, *of_sample)
-            or shards[1:] != of_sample
+            or array.chunks != (1, *sample_shape)
+            or shards[1:] != sample_shape
             or kinds not in ((), (ZstdCodec,), (Crc32cCodec,), (ZstdCodec, Crc32cCodec))
         ):
             return None
         return cls(
             storage=storage,
             path=array.path,
-            shape=of_sample,
+            shape=sample_shape,
             samples_per_shard=shards[0],
             compressed=ZstdCodec in kinds,
             checked=Crc32cCodec in kinds,
@@ -86,7 +88,7 @@ class Chunks:
         )
 
     def read(self, start: int, stop: int) -> Iterator[UInt8[np.ndarray, "bands rows cols"]]:
-        """Give the samples of a run, in order, read-only; one request per shard.
+        """Yield the samples ``start`` to ``stop``, in order, read-only; one request per shard.
 
         Raises:
             StoreError: a shard is missing.
@@ -95,20 +97,20 @@ class Chunks:
         size = self.samples_per_shard
         for number in range(start // size, -(-stop // size)):
             first, last = max(start - number * size, 0), min(stop - number * size, size)
-            yield from self._of_shard(number, first, last)
+            yield from self._read_shard(number, first, last)
 
-    def _of_shard(self, number: int, first: int, last: int) -> Iterator[np.ndarray]:
+    def _read_shard(self, number: int, first: int, last: int) -> Iterator[np.ndarray]:
         key, entries = self._key(number), self._index(number)[first:last].tolist()
-        if not _in_a_row(entries):
+        if not _contiguous(entries):
             for offset, length in entries:
-                yield self._decode(self._piece(key, offset, length))
+                yield self._decode(self._read_chunk(key, offset, length))
             return
         begin = entries[0][0]
         run = self.storage.read_range(key, begin, sum(entries[-1]))
         for offset, length in entries:
             yield self._decode(run[offset - begin :][:length])
 
-    def _piece(self, key: str, offset: int, length: int) -> _Bytes | None:
+    def _read_chunk(self, key: str, offset: int, length: int) -> _Bytes | None:
         if offset == length == _NOT_WRITTEN:
             return None
         return self.storage.read_range(key, offset, offset + length)
@@ -117,9 +119,9 @@ class Chunks:
         return f"{self.path}/c/{number}/0/0/0"
 
     def _index(self, number: int) -> UInt64[np.ndarray, "samples 2"]:
-        """Fetch a shard's index, or give the one kept; threads may fetch one twice."""
+        """Return a shard's index, fetched once; two threads may fetch it at the same time."""
         if number not in self._indexes:
-            content = _checked(
+            content = _verified(
                 self.storage.read_end(
                     self._key(number), _ENTRY_BYTES * self.samples_per_shard + _CHECKSUM_BYTES
                 )
@@ -127,29 +129,29 @@ class Chunks:
             self._indexes[number] = np.frombuffer(content, "<u8").reshape(-1, 2)
         return self._indexes[number]
 
-    def _decode(self, piece: _Bytes | None) -> UInt8[np.ndarray, "bands rows cols"]:
+    def _decode(self, chunk: _Bytes | None) -> UInt8[np.ndarray, "bands rows cols"]:
         from numcodecs.zstd import decompress  # type: ignore[import-untyped]
 
-        if piece is None:
+        if chunk is None:
             return np.full(self.shape, self.fill_value, np.uint8)
-        content = _checked(piece) if self.checked else piece
+        content = _verified(chunk) if self.checked else chunk
         pixels = decompress(content) if self.compressed else content
         return np.frombuffer(pixels, np.uint8).reshape(self.shape)
 
 
-def _in_a_row(entries: list[list[int]]) -> bool:
-    """Whether samples lie one behind the other in their file, all of them written."""
+def _contiguous(entries: list[list[int]]) -> bool:
+    """Whether samples follow each other in their file without a gap, all of them written."""
     return entries[-1][0] != _NOT_WRITTEN and all(
         sum(before) == after[0] for before, after in pairwise(entries)
     )
 
 
-def _checked(piece: _Bytes) -> _Bytes:
-    """Take off the CRC32C at the end of a piece that has it right."""
+def _verified(content: _Bytes) -> _Bytes:
+    """Compare content with the CRC32C at its end, and return it without that."""
     import google_crc32c
 
-    content, stored = piece[:-_CHECKSUM_BYTES], piece[-_CHECKSUM_BYTES:]
-    computed = google_crc32c.value(content).to_bytes(_CHECKSUM_BYTES, "little")
+    payload, stored = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
+    computed = google_crc32c.value(payload).to_bytes(_CHECKSUM_BYTES, "little")
     if stored.tobytes() != computed:
         raise ValueError("a checksum differs from the content")
-    return content
+    return payload

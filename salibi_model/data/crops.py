@@ -1,4 +1,4 @@
-"""Squares cut from samples and brought to one size, the same ground in all modalities."""
+"""Cuts random squares from samples and resizes them, the same ground in all modalities."""
 
 import math
 from collections.abc import Iterable
@@ -12,30 +12,40 @@ from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import TILE_PX, Modality
 from salibi_model.data.resample import resample_stored
 
-_STREAM = 1
-"""Keeps what is drawn here apart from what else is drawn from a sample's seed."""
+_CROP_STREAM = 1
+"""Number that keeps these draws apart from others by the same sample's seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """A square of a sample, in base-zoom pixels, and how many pixels it is brought to."""
+    """A square of a sample, in base-zoom pixels, and the size it is resized to."""
 
     row: int
-    """Of its first row, from the north."""
+    """First row, from the north."""
     col: int
-    """Of its first column, from the west."""
+    """First column, from the west."""
     edge: int
+    """Edge in base-zoom pixels."""
     size_px: int
+    """Edge after resizing, of modalities at the base zoom."""
 
     @property
     def gsd_scale(self) -> float:
-        """Ground size of a result's pixel over that of a stored one."""
+        """Ground size of a resized pixel over that of a stored one."""
         return self.edge / self.size_px
 
     def cut(
         self, image: UInt8[np.ndarray, "bands rows cols"], modality: Modality
     ) -> UInt8[np.ndarray, "bands new_rows new_cols"]:
-        """Cut this square from an image of one modality and bring it to its size."""
+        """Cut this square from an image of one modality and resize it.
+
+        Args:
+            image: the whole image, in stored values.
+            modality: its description in the store.
+
+        Returns:
+            Stored values, ``size_px / gsd_ratio`` pixels along an edge.
+        """
         ratio = modality.gsd_ratio
         row, col, edge = (round(n / ratio) for n in (self.row, self.col, self.edge))
         square = image[:, row : row + edge, col : col + edge].copy()
@@ -46,14 +56,15 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """Which squares are cut, and the size they are brought to."""
+    """Sizes of the squares that are cut, and the size they are resized to."""
 
     min_share: float
-    """Smallest edge, as a share of the sample's."""
+    """Smallest edge, as a share of the sample's edge."""
     max_share: float
-    """Largest edge, as a share of the sample's."""
+    """Largest edge, as a share of the sample's edge."""
     size_px: int
-    """Edge wanted of modalities at the base zoom; that of finer ones covers the same ground."""
+    """Edge after resizing, of modalities at the base zoom; finer ones have more pixels of the same
+    ground."""
 
     def __post_init__(self) -> None:
         if not 0 < self.min_share <= self.max_share <= 1:
@@ -65,19 +76,19 @@ class Crop:
             raise UsageError(f"crops have an edge of {self.size_px} px; expected 1 or more.")
 
     def check(self, modalities: Iterable[Modality]) -> None:
-        """Refuse sizes that are not whole pixels of every modality.
+        """Check that crops are whole pixels of every modality.
 
         Raises:
-            UsageError: a modality would have a part of a pixel, or no window has such an edge.
+            UsageError: a modality would have a fraction of a pixel, or no window has such an edge.
         """
-        chosen = tuple(modalities)
-        for modality in chosen:
+        modalities = tuple(modalities)
+        for modality in modalities:
             if not (self.size_px / modality.gsd_ratio).is_integer():
                 raise UsageError(
                     f"crops of {self.size_px} px would be {self.size_px / modality.gsd_ratio:g} px of "
                     f"{modality.name!r}; take a multiple of {modality.gsd_ratio:g}."
                 )
-        step = _step(chosen)
+        step = _step(modalities)
         if self._edges(step)[1] < self._edges(step)[0]:
             raise UsageError(
                 f"no crop has an edge of {self.min_share:g} to {self.max_share:g} of {TILE_PX} px that "
@@ -85,8 +96,8 @@ class Crop:
             )
 
     def window(self, seed: int, modalities: Iterable[Modality]) -> Window:
-        """Draw a sample's window: first its edge, then its place, all whole pixels alike likely."""
-        rng = np.random.default_rng((seed, _STREAM))
+        """Draw a sample's window: its edge, then its position, each uniform over whole pixels."""
+        rng = np.random.default_rng((seed, _CROP_STREAM))
         step = _step(modalities)
         low, high = self._edges(step)
         edge = int(rng.integers(low, high + 1))
@@ -94,7 +105,7 @@ class Crop:
         return Window(row=row * step, col=col * step, edge=edge * step, size_px=self.size_px)
 
     def _edges(self, step: int) -> tuple[int, int]:
-        """Smallest and largest edge, in steps."""
+        """Smallest and largest edge, in multiples of ``step``."""
         # A share such as 0.7 of 100 must not lose a pixel to the rounding of floats.
         low = math.ceil(self.min_share * TILE_PX / step - 1e-9)
         high = math.floor(self.max_share * TILE_PX / step + 1e-9)
@@ -102,5 +113,5 @@ class Crop:
 
 
 def _step(modalities: Iterable[Modality]) -> int:
-    """Base-zoom pixels that are whole pixels of the coarsest modality."""
+    """Smallest edge in base-zoom pixels that is a whole pixel of the coarsest modality."""
     return max(1, *(math.ceil(modality.gsd_ratio) for modality in modalities))

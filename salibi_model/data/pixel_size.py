@@ -1,6 +1,6 @@
-"""How much ground a pixel of a georeferenced raster covers, in metres.
+"""Measures the ground that a pixel of a georeferenced raster covers, in metres.
 
-For :meth:`salibi_model.models.base.PretrainModel.encode`, whose ``gsd_m`` it gives.
+The result is the ``gsd_m`` of :meth:`salibi_model.models.base.PretrainModel.encode`.
 """
 
 from __future__ import annotations
@@ -21,34 +21,35 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SEMI_MAJOR_M: Final = 6_378_137.0
+"""Semi-major axis of the WGS 84 ellipsoid, in metres (NGA.STND.0036, table 3.1)."""
 FLATTENING: Final = 1 / 298.257_223_563
-"""The ellipsoid of WGS 84 (NGA.STND.0036, table 3.1)."""
+"""Flattening of the WGS 84 ellipsoid (the same table)."""
 
 _POLE_DEG: Final = 90.0
 
 
 def pixel_m(transform: Affine, crs: Any, shape: tuple[int, int]) -> float:
-    """Measure a pixel at a raster's centre: metres on the ground along its edge.
+    """Return the edge of a pixel at a raster's centre, in metres on the ground.
 
-    Two lines, one pixel long and crossing at the centre along the raster's axes, are brought to
-    longitude and latitude and from there to the WGS 84 ellipsoid. The result is the edge of a
-    square of the same ground area as the pixel, that is, the geometric mean of its two edges
+    Two lines, one pixel long, cross at the centre along the raster's axes; their ends are
+    projected to longitude and latitude and from there to the WGS 84 ellipsoid. The result is the
+    edge of a square of the same ground area as the pixel: the geometric mean of its two edges
     where they meet at right angles. Pixels in degrees are oblong on the ground (half as wide as
-    high at 60 degrees north); a model that takes one number has to take this one, and an image
-    whose shape matters should be warped to square pixels first.
+    high at 60 degrees north); a model takes one number, this one, and an image whose shape matters
+    should be warped to square pixels first.
 
-    Web Mercator pixels of zoom z come out within 0.8 % of the tile formula
-    ``156543.03 * cos(latitude) / 2 ** z``, which is that of a sphere.
+    For Web Mercator pixels of zoom z the result is within 0.8 % of the tile formula for a sphere,
+    ``156543.03 * cos(latitude) / 2 ** z``.
 
     Args:
-        transform: from pixel (column, row) to the coordinates of ``crs``.
-        crs: anything rasterio knows: a CRS, ``"EPSG:32617"``, WKT. Metres, feet, and degrees
-            are all the same to it.
+        transform: affine transform from pixel (column, row) to the coordinates of ``crs``.
+        crs: anything that rasterio reads: a CRS, ``"EPSG:32617"``, WKT; in metres, feet or
+            degrees.
         shape: (rows, columns).
 
     Raises:
-        UsageError: there is no CRS, it has no place on Earth, or the centre lies outside of
-            where it is defined.
+        UsageError: there is no CRS, it is not one of the Earth, or the centre lies outside of
+            its area of definition.
     """
     if not crs:
         raise UsageError(
@@ -77,10 +78,10 @@ def pixel_m(transform: Affine, crs: Any, shape: tuple[int, int]) -> float:
 
 
 def dataset_pixel_m(source: str | Path | Any) -> float:
-    """Measure a pixel of a raster file, or of a dataset that rasterio has opened.
+    """Return the edge of a pixel of a raster file, or of a dataset that rasterio has opened.
 
     Raises:
-        UsageError: it cannot be read, or :func:`pixel_m` cannot tell.
+        UsageError: the file cannot be read, or as :func:`pixel_m`.
     """
     if not isinstance(source, str | Path):
         return pixel_m(source.transform, source.crs, source.shape)
@@ -89,7 +90,7 @@ def dataset_pixel_m(source: str | Path | Any) -> float:
 
     try:
         with warnings.catch_warnings():
-            # It becomes the error of `pixel_m`.
+            # `pixel_m` raises an error that says more.
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(source) as dataset:
                 return dataset_pixel_m(dataset)
@@ -102,7 +103,7 @@ def dataset_pixel_m(source: str | Path | Any) -> float:
 def _lon_lat(
     crs: Any, x: Sequence[float], y: Sequence[float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Bring coordinates to degrees of longitude and latitude."""
+    """Transform coordinates to degrees of longitude and latitude."""
     from rasterio._err import CPLE_BaseError
     from rasterio.errors import CRSError
     from rasterio.warp import transform as to_crs
@@ -110,14 +111,14 @@ def _lon_lat(
     try:
         lon, lat = map(np.array, to_crs(crs, "OGC:CRS84", x, y))
     except (CRSError, CPLE_BaseError) as error:
-        raise UsageError(_misplaced(crs, x, y)) from error
-    # Degrees pass through unseen; elsewhere, what has no place is infinite.
+        raise UsageError(_outside_message(crs, x, y)) from error
+    # GDAL returns infinity where a projection is undefined, and does not check degrees at all.
     if not (np.isfinite(lon) & (np.abs(lat) <= _POLE_DEG)).all():
-        raise UsageError(_misplaced(crs, x, y))
+        raise UsageError(_outside_message(crs, x, y))
     return lon, lat
 
 
-def _misplaced(crs: Any, x: Sequence[float], y: Sequence[float]) -> str:
+def _outside_message(crs: Any, x: Sequence[float], y: Sequence[float]) -> str:
     text = " ".join(str(crs).split())[:60]
     return (
         f"the raster's centre, ({np.mean(x):g}, {np.mean(y):g}) in {text}, has no longitude and "
@@ -128,10 +129,10 @@ def _misplaced(crs: Any, x: Sequence[float], y: Sequence[float]) -> str:
 def _on_ellipsoid(
     lon_deg: NDArray[np.float64], lat_deg: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Give points on the ellipsoid, metres from the Earth's centre.
+    """Return points on the ellipsoid as (x, y, z) in metres from the Earth's centre (ECEF).
 
-    Chords between them are straight where arcs are bent, by one part in 10^9 over a kilometre;
-    in return nothing is special at the poles or where longitude jumps.
+    A chord is shorter than its arc by one part in 10^9 over a kilometre; in return the poles and
+    the antimeridian need no special case.
     """
     lon, lat = np.radians(lon_deg), np.radians(lat_deg)
     squared_eccentricity = FLATTENING * (2 - FLATTENING)

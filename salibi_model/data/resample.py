@@ -1,8 +1,8 @@
-"""Images at another number of pixels, with places that were not observed kept apart. Pure functions.
+"""Resizes images whose pixels may be unobserved. Pure functions.
 
-The rule is that of the stores themselves (``docs/format.md``): a pixel that grows is the mean over
-its area, as a coarser sensor would see it; pixels that shrink are interpolated between. SAR is
-averaged in power, as decibels do not add.
+The rule is that of the stores themselves (``docs/format.md``): larger pixels are means over their
+area, as a coarser sensor would see it; smaller pixels are interpolated. SAR is averaged in power,
+as decibels do not add.
 """
 
 from functools import lru_cache
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from salibi_data.store.schema import Modality
 
-LEAST_VALID = 0.5
-"""Share of a result's weight that must have been observed for it to be valid."""
+MIN_VALID_WEIGHT = 0.5
+"""Share of a result's weight that must be valid for the result to be valid."""
 
 _ROUNDING = 1e-4
-"""How far a sum of weights in float32 may stay below its true value."""
+"""Largest error of a sum of weights in float32."""
 
 DECIBEL = "dB"
 
@@ -30,55 +30,56 @@ def resample(
 ) -> tuple[
     Float[Tensor, "batch bands new_rows new_cols"], Bool[Tensor, "batch bands new_rows new_cols"]
 ]:
-    """Bring images to ``shape``; first and last pixel keep the outer edges of the image.
+    """Resize images to ``shape``; the outer edges of the image stay where they are.
 
-    Along each axis a pixel of the result is the mean over what it covers where there become
-    fewer, and linear between the two nearest centres where there become more (beyond the outermost
-    centres: that pixel). Values that are not valid have no weight.
+    Along each axis, a pixel of the result is the mean over the pixels it covers if there are fewer
+    afterwards, and linear between the two nearest centres if there are more (beyond the outermost
+    centres: constant). Values that are not valid have no weight.
 
     Args:
-        values: of any units in which a mean makes sense.
-        valid: where there was an observation.
-        shape: rows and columns wanted.
+        values: images in any units in which a mean makes sense.
+        valid: ``True`` where there is an observation.
+        shape: (rows, columns) of the result.
 
     Returns:
-        Values, 0 where not valid, and whether at least half of their weight was valid.
+        Values, 0 where not valid; and ``True`` where at least half of their weight was valid.
     """
     if bool(valid.all()):
         return _along_both(values, shape), valid.new_ones((*valid.shape[:2], *shape))
     weights = _along_both(valid.to(values.dtype), shape)
     weighted = _along_both(values.masked_fill(~valid, 0.0), shape)
-    observed = weights >= LEAST_VALID - _ROUNDING
+    observed = weights >= MIN_VALID_WEIGHT - _ROUNDING
     return torch.where(observed, weighted / weights.clamp(min=_ROUNDING), 0.0), observed
 
 
 def resample_stored(
     images: UInt8[Tensor, "batch bands rows cols"], modality: Modality, shape: tuple[int, int]
 ) -> UInt8[Tensor, "batch bands new_rows new_cols"]:
-    """Bring images in a store's units to ``shape``, as :func:`resample` does.
+    """Resize images in stored values to ``shape``, as :func:`resample` does.
 
-    Nodata stays apart from values: no value is mixed with it, and none is rounded to it.
-    Modalities in decibels are averaged in linear power. Images of that shape already are given
-    back as they are.
+    Nodata is neither mixed into values nor the result of rounding one. Modalities in decibels are
+    averaged in linear power. Images that have the shape already are returned unchanged.
     """
     if tuple(images.shape[2:]) == shape:
         return images
     values, valid = resample(_linear(images, modality), images != modality.nodata, shape)
     stored = _stored(values, modality).round().clamp(0, 255)
-    stored = torch.where(stored == modality.nodata, _beside(modality.nodata), stored)
+    stored = torch.where(stored == modality.nodata, _next_to(modality.nodata), stored)
     return torch.where(valid, stored, modality.nodata).to(torch.uint8)
 
 
 def _linear(images: Tensor, modality: Modality) -> Tensor:
-    """Stored values in units that may be averaged: their own, or power where they are decibels."""
+    """Convert stored values to units that may be averaged: their own, or power instead of decibels."""
     if modality.units != DECIBEL:
         return images.float()
-    # In double precision: beside a bright pixel, what rounding adds to its weight outshines the dark.
+    # Double precision: a bright pixel times the rounding error of its weight in float32 would be
+    # more than all of a dark neighbour.
     values = images.double()
     return torch.pow(10.0, (values * _per_band(modality.scale) + _per_band(modality.offset)) / 10.0)
 
 
 def _stored(values: Tensor, modality: Modality) -> Tensor:
+    """Convert back to the scale of stored values, not yet rounded."""
     if modality.units != DECIBEL:
         return values
     # Where nothing is valid the power is 0, which has no logarithm.
@@ -90,8 +91,8 @@ def _per_band(numbers: tuple[float, ...]) -> Tensor:
     return torch.tensor(numbers).reshape(-1, 1, 1)
 
 
-def _beside(nodata: int) -> float:
-    """The stored value next to nodata, for a valid one that would be rounded to it."""
+def _next_to(nodata: int) -> float:
+    """Return the stored value next to nodata, for a valid value that would be rounded to nodata."""
     return nodata + 1.0 if nodata < 255 else nodata - 1.0  # noqa: PLR2004
 
 
@@ -108,7 +109,7 @@ def _along_both(values: Tensor, shape: tuple[int, int]) -> Tensor:
 
 @lru_cache(maxsize=1024)
 def _means(old: int, new: int) -> Float[Tensor, "new old"]:
-    """Give the share that each of ``old`` pixels has in each of fewer ``new`` along one axis."""
+    """Return the share of each of ``old`` pixels in each of fewer ``new`` ones, along one axis."""
     step = old / new
     starts = torch.arange(new, dtype=torch.float64)[:, None] * step
     pixels = torch.arange(old)

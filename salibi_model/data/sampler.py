@@ -1,10 +1,10 @@
-"""In which order samples are taken, from one store or from several by weight. Pure functions.
+"""Orders the samples of an epoch, from one store or from several by weight. Pure functions.
 
-Everything is a function of the seed and the epoch: not of batches, processes or threads.
+The order depends on the seed and the epoch: not on batches, processes or threads.
 
-An epoch's order is a permutation of all samples, across all shards. It costs eight bytes per
-sample, whatever their images take: a chunk of a store is one sample, so that a sample read on its
-own costs no more than one read in a run. ``benchmarks/model/scattered.py`` has the figures.
+An epoch's order is a permutation of all samples, across all shards, and takes eight bytes per
+sample. A chunk of a store is one sample, so that a sample read on its own costs no more than one
+read in a run. ``benchmarks/model/scattered.py`` has the figures.
 """
 
 import math
@@ -15,8 +15,8 @@ from jaxtyping import Int64
 
 from salibi_data.store.errors import UsageError
 
-_CYCLES = 1
-"""Keeps the permutations of a store apart from those of an epoch."""
+_CYCLE_STREAM = 1
+"""Number that keeps the permutations of a store apart from those of an epoch."""
 
 
 def epoch_order(
@@ -27,24 +27,25 @@ def epoch_order(
     shuffle: bool = True,
     quotas: Sequence[int] = (),
 ) -> Int64[np.ndarray, " samples"]:
-    """Give the samples of an epoch, in order, numbered through all stores.
+    """Return the samples of an epoch, in order, numbered through all stores.
 
-    Without ``quotas`` each sample occurs once. With them store s gives ``quotas[s]`` samples to
-    each epoch, from permutations of its own that go on from one epoch to the next: no sample comes
-    again before all of its store have been.
+    Without ``quotas`` each sample occurs once. With them store s adds ``quotas[s]`` samples to
+    each epoch, from permutations of its own that continue from one epoch to the next: no sample
+    is repeated before all of its store have occurred.
 
     Args:
-        counts: samples of each store.
-        seed: of the order.
-        epoch: 0, 1, ..
-        shuffle: whether there is an order; otherwise they come as stored, store after store.
+        counts: number of samples of each store.
+        seed: random seed of the order.
+        epoch: number of the epoch, from 0.
+        shuffle: whether the order is random; otherwise it is that of the stores, one after the
+            other.
         quotas: samples of each store per epoch, from :func:`quotas`.
     """
     if quotas:
         starts = np.cumsum([0, *counts[:-1]])
         rows = np.concatenate(
             [
-                start + _drawn(count, quota, (seed, store), epoch, shuffle=shuffle)
+                start + _store_rows(count, quota, (seed, store), epoch, shuffle=shuffle)
                 for store, (start, count, quota) in enumerate(
                     zip(starts, counts, quotas, strict=True)
                 )
@@ -58,17 +59,17 @@ def epoch_order(
 
 
 def quotas(counts: Sequence[int], weights: Sequence[float]) -> tuple[int, ...]:
-    """Give the samples that each store adds to an epoch of as many samples as there are in all.
+    """Return the number of samples that each store adds to an epoch, which has as many as all stores.
 
-    Shares follow the weights, whatever they sum to; what is left over after rounding down goes to
-    the largest remainders.
+    Shares follow the weights, whatever they sum to; what rounding down leaves over goes to the
+    largest remainders (Hamilton's method).
 
     Args:
-        counts: samples of each store.
-        weights: one per store, above 0.
+        counts: number of samples of each store.
+        weights: one number above 0 per store.
 
     Raises:
-        UsageError: weights that do not fit, a store without samples, or one whose weight is
+        UsageError: the weights do not fit, a store without samples, or one whose weight is
             too small for a single sample of an epoch.
     """
     if len(weights) != len(counts):
@@ -81,10 +82,10 @@ def quotas(counts: Sequence[int], weights: Sequence[float]) -> tuple[int, ...]:
         )
     total = sum(counts)
     shares = np.array(weights) / sum(weights) * total
-    given = np.floor(shares).astype(int)
-    largest = np.argsort(given - shares, kind="stable")[: total - given.sum()]
-    given[largest] += 1
-    for number, (count, quota) in enumerate(zip(counts, given, strict=True), start=1):
+    counts_drawn = np.floor(shares).astype(int)
+    largest = np.argsort(counts_drawn - shares, kind="stable")[: total - counts_drawn.sum()]
+    counts_drawn[largest] += 1
+    for number, (count, quota) in enumerate(zip(counts, counts_drawn, strict=True), start=1):
         if not count:
             raise UsageError(f"store {number} has a weight but no samples; leave it out.")
         if not quota:
@@ -92,22 +93,22 @@ def quotas(counts: Sequence[int], weights: Sequence[float]) -> tuple[int, ...]:
                 f"the weight {weights[number - 1]:g} of store {number} gives it no sample in an epoch "
                 f"of {total}; raise it, or leave the store out."
             )
-    return tuple(given.tolist())
+    return tuple(counts_drawn.tolist())
 
 
-def _drawn(
+def _store_rows(
     count: int, quota: int, seed: tuple[int, ...], epoch: int, *, shuffle: bool
 ) -> Int64[np.ndarray, " quota"]:
-    """Cut an epoch's part from a store's endless row of permutations."""
+    """Return an epoch's part of a store's endless sequence of permutations."""
     first, last = epoch * quota, (epoch + 1) * quota
     cycles = range(first // count, -(-last // count))
-    row = np.concatenate(
+    sequence = np.concatenate(
         [
-            np.random.default_rng((*seed, cycle, _CYCLES)).permutation(count)
+            np.random.default_rng((*seed, cycle, _CYCLE_STREAM)).permutation(count)
             if shuffle
             else np.arange(count)
             for cycle in cycles
         ]
     )
     offset = first - cycles[0] * count
-    return row[offset : offset + quota].astype(np.int64)
+    return sequence[offset : offset + quota].astype(np.int64)

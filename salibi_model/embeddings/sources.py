@@ -11,7 +11,8 @@ from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.redaction import name_only, redact
 from salibi_data.store.schema import NODATA, Modality
 from salibi_data.store.storage import is_remote
-from salibi_model.data.store import RAW_UNITS, SampleStore, check_agreement
+from salibi_model.data.modalities import RAW_UNITS, check_agreement
+from salibi_model.data.store import SampleStore
 from salibi_model.embeddings.inputs import Bounds, Source, View, observed_share
 from salibi_model.embeddings.options import Choices
 from salibi_model.embeddings.rasters import Handle, RasterFile

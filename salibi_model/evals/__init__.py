@@ -1,1 +1,1 @@
-"""What frozen features are worth."""
+"""Evaluates the frozen features of a model."""

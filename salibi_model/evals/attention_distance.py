@@ -1,8 +1,8 @@
-"""How far attention reaches on the ground: what the slopes allow, and what a model does.
+"""Measures how far attention reaches on the ground: by the slopes alone, and in a model.
 
-Source: Kage & Andreadis 2024 (arXiv 2604.10347), the Scale-ALiBi equation; the mean distance of
-attention, as a measure of a head's reach, is that of Dosovitskiy et al. 2021 (ViT, arXiv
-2010.11929, figure 7), here in metres and for each block.
+Source: the bias is that of Scale-ALiBi (Kage & Andreadis 2024, arXiv 2604.10347); the mean
+distance of attention is that of Dosovitskiy et al. 2021 (ViT, arXiv 2010.11929, figure 7), here in
+metres and for each block.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,14 +19,18 @@ from torch import Tensor, nn
 from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.progress import Progress
 from salibi_model.checkpoints.load import load
-from salibi_model.data.store import SampleStore, check_agreement
+from salibi_model.data.modalities import check_agreement
+from salibi_model.data.store import SampleStore
 from salibi_model.models.scale_alibi import ScaleAlibi
 from salibi_model.nn.alibi import patch_centres, scale_alibi_bias, slopes
 from salibi_model.nn.layers import Attention, JointBlock
 from salibi_model.nn.patches import patch_grid
 
-MEASURED: Final = ("scale-alibi", "croma")
+BIASED_ARCHITECTURES: Final = ("scale-alibi", "croma")
 """Architectures whose attention has a bias from distance."""
+
+CaseKey = tuple[str, str, str]
+"""(kind, modality of the queries, modality of the keys); see :class:`AttentionCase`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,49 +39,50 @@ class TokenGrid:
 
     modality: str
     grid: tuple[int, int]
-    """(rows, columns)."""
+    """(rows, columns) of patches."""
     gsd_ratio: float
+    """Ground size of a pixel over that of a base-zoom pixel."""
     bias_ratio: float
-    """What the model takes for it: 1 where it ignores ground sample distances."""
+    """The ratio that the bias uses: 1 in a model that ignores ground sample distances."""
 
     @property
     def centres(self) -> Float[Tensor, "tokens 2"]:
-        """Where they lie on the ground, (x, y) in base-zoom patches."""
+        """Centres on the ground, (x, y) in base-zoom patches."""
         return patch_centres(self.grid, self.gsd_ratio)
 
     @property
     def bias_centres(self) -> Float[Tensor, "tokens 2"]:
-        """Where the bias takes them to lie."""
+        """Centres that the bias uses, (x, y) in base-zoom patches."""
         return patch_centres(self.grid, self.bias_ratio)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionCase:
-    """One kind of attention: which tokens ask which, and how far their heads look."""
+    """Attention from the tokens of one modality to those of one, and its distance per head."""
 
     queries: TokenGrid
     keys: TokenGrid
     kind: str
-    """``self``, in a modality's encoder, or ``cross``, in the joint encoder."""
+    """Kind: ``self``, in a modality's encoder, or ``cross``, in the joint encoder."""
     slopes: tuple[float, ...]
-    """m(h), per head."""
+    """Slope m(h), per head."""
     reach_m: tuple[float, ...]
     """Metres over which the bias lowers a logit by 1, per head."""
     bias_only_m: tuple[float, ...]
-    """Mean distance in metres where the bias alone decides (all logits equal), per head."""
+    """Mean distance in metres by the bias alone (all logits equal), per head."""
     uniform_m: float
-    """Mean distance in metres of attention to all keys alike."""
+    """Mean distance in metres of uniform attention to all keys."""
     mean_distance_m: tuple[tuple[float, ...], ...]
-    """What was measured: per block, per head."""
+    """Mean distance in metres measured in the model, per block, per head."""
 
     @property
     def same_gsd(self) -> bool:
-        """Whether queries and keys have one ground sample distance."""
+        """Whether queries and keys have the same ground sample distance."""
         return self.queries.gsd_ratio == self.keys.gsd_ratio
 
     @property
     def bias(self) -> Float[Tensor, "heads queries keys"]:
-        """What is added to the logits of whole images."""
+        """The bias that is added to the logits of whole images."""
         return _bias(self.queries, self.keys, len(self.slopes))
 
 
@@ -87,9 +92,9 @@ class AttentionReport:
 
     split: str
     samples: tuple[int, ...]
-    """Their numbers in the store."""
+    """Indices of the samples in the store."""
     patch_m: float
-    """Metres along the edge of a base-zoom patch, the mean over the samples."""
+    """Edge of a base-zoom patch in metres, the mean over the samples."""
     cases: tuple[AttentionCase, ...]
     """Self attention of each modality's encoder, then cross attention of the joint encoder."""
 
@@ -104,15 +109,14 @@ class AttentionReport:
 
 
 def reach(num_heads: int, patch_m: float) -> Float[Tensor, " heads"]:
-    """Give, per head, the metres over which the bias lowers a logit by 1.
+    """Return, per head, the metres over which the bias lowers a logit by 1.
 
     The bias is ``-m(h) * distance`` with the distance in base-zoom patches (Kage & Andreadis
-    2024), so that it is 1 / m(h) patches. Over this distance the weight falls to 1 / e of what
-    the contents alone would give it.
+    2024), so the reach is 1 / m(h) patches. Over it, the bias lowers a weight by the factor 1 / e.
 
     Args:
         num_heads: number of attention heads.
-        patch_m: metres along the edge of a base-zoom patch.
+        patch_m: edge of a base-zoom patch in metres.
     """
     return patch_m / slopes(num_heads)
 
@@ -122,31 +126,34 @@ def mean_distance(
     query_xy: Float[Tensor, "queries 2"],
     key_xy: Float[Tensor, "keys 2"],
 ) -> Float[Tensor, "batch heads"]:
-    """Give the mean distance between a query and what it attends to.
+    """Return the mean distance between queries and the keys that they attend to.
 
-    That is ``sum_j w_hij * ||query_i - key_j||``, averaged over the queries i, in the units of
+    It is ``sum_j w_hij * ||query_i - key_j||``, averaged over the queries i, in the units of
     the coordinates (Dosovitskiy et al. 2021, figure 7).
 
     Args:
         weights: attention weights; the sum over the keys is 1.
-        query_xy: where the queries are.
-        key_xy: where the keys are, in the same frame.
+        query_xy: positions of the queries.
+        key_xy: positions of the keys, in the same coordinates.
     """
     distance = torch.cdist(
         query_xy[None], key_xy[None], compute_mode="donot_use_mm_for_euclid_dist"
     )[0]
-    # Queries apart: one sum over a million pairs would lose a tenth of a percent in float32.
+    # Query by query: one sum over a million pairs would lose a tenth of a percent in float32.
     return torch.einsum("bhqk,qk->bhq", weights, distance.to(weights)).mean(dim=-1)
 
 
 @contextmanager
-def watched(layers: Iterable[Attention], look: Callable[[Tensor], None]) -> Iterator[None]:
-    """Show ``look`` the weights (B, H, Q, K) of each call of ``layers``, in the calls' order."""
+def hook_attention(
+    layers: Iterable[Attention], on_weights: Callable[[Tensor], None]
+) -> Iterator[None]:
+    """Call ``on_weights`` with the weights (B, H, Q, K) of each call of ``layers``, in order."""
 
-    def show(layer: nn.Module, arguments: tuple[Any, ...], _output: Any) -> None:
-        look(cast("Attention", layer).weights(*arguments))
+    def hook(layer: nn.Module, arguments: tuple[Any, ...], _output: Any) -> None:
+        # Computed a second time: fused attention does not return its weights.
+        on_weights(cast("Attention", layer).weights(*arguments))
 
-    handles = [layer.register_forward_hook(show) for layer in layers]
+    handles = [layer.register_forward_hook(hook) for layer in layers]
     try:
         yield
     finally:
@@ -154,61 +161,62 @@ def watched(layers: Iterable[Attention], look: Callable[[Tensor], None]) -> Iter
             handle.remove()
 
 
-def measure(
+def measure_distances(
     model: ScaleAlibi, images: Mapping[str, Tensor]
-) -> dict[tuple[str, str, str], Float[Tensor, "batch blocks heads"]]:
+) -> dict[CaseKey, Float[Tensor, "batch blocks heads"]]:
     """Measure the mean distance of attention on whole images, nothing masked.
 
     Args:
-        model: in evaluation mode.
-        images: per modality (B, C, H, W) in the store's units.
+        model: a model in evaluation mode.
+        images: per modality (B, C, H, W) in stored values.
 
     Returns:
-        Base-zoom patches, by (kind, modality that asks, modality that is asked): ``self`` of
-        each encoder, and ``cross`` of the joint encoder, where the model has one.
+        Distances in base-zoom patches, by kind, queries and keys: ``self`` of each encoder, and
+        ``cross`` of the joint encoder, where the model has one.
     """
     grids = token_grids(model, images)
-    places = {name: grid.centres for name, grid in grids.items()}
-    found: dict[tuple[str, str, str], list[Tensor]] = {}
+    ground_centres = {name: grid.centres for name, grid in grids.items()}
+    distances: dict[CaseKey, list[Tensor]] = {}
     tokens: dict[str, Tensor] = {}
 
-    def look_at(key: tuple[str, str, str]) -> Callable[[Tensor], None]:
-        found[key] = []
-        xy = places[key[1]], places[key[2]]
-        return lambda weights: found[key].append(
-            mean_distance(weights, *(one.to(weights) for one in xy))
+    def recorder(key: CaseKey) -> Callable[[Tensor], None]:
+        distances[key] = []
+        xy = ground_centres[key[1]], ground_centres[key[2]]
+        return lambda weights: distances[key].append(
+            mean_distance(weights, *(centres.to(weights) for centres in xy))
         )
 
     with torch.inference_mode():
-        for name in places:
+        for name in grids:
             layers = [m for m in model.encoder(name).modules() if isinstance(m, Attention)]
-            with watched(layers, look_at(("self", name, name))):
+            with hook_attention(layers, recorder(("self", name, name))):
                 tokens[name], _ = model.encode(images[name], name)
         joint = getattr(model, "joint", None)
         if joint is not None:
-            anchor, *contexts = places
-            # Each step calls as many blocks; where steps share blocks, these are called again.
-            looks = iter(
-                look
-                for look in [look_at(("cross", anchor, name)) for name in contexts]
+            anchor, *contexts = grids
+            # Each context is one step of half_depth blocks. Steps may share blocks, so the order of
+            # the calls, not the block, tells which context a call belongs to.
+            recorders = iter(
+                record
+                for record in [recorder(("cross", anchor, name)) for name in contexts]
                 for _ in range(model.config.half_depth)
             )
 
-            def look_in_turn(weights: Tensor) -> None:
-                next(looks)(weights)
+            def record_next(weights: Tensor) -> None:
+                next(recorders)(weights)
 
             layers = [m.cross_attention for m in joint.modules() if isinstance(m, JointBlock)]
             centres = {
                 name: model.centres(grid.grid, grid.gsd_ratio, tokens[name].device)
                 for name, grid in grids.items()
             }
-            with watched(layers, look_in_turn):
+            with hook_attention(layers, record_next):
                 joint(tokens, centres)
-    return {key: torch.stack(values, dim=1) for key, values in found.items()}
+    return {key: torch.stack(values, dim=1) for key, values in distances.items()}
 
 
 def token_grids(model: ScaleAlibi, images: Mapping[str, Tensor]) -> dict[str, TokenGrid]:
-    """Give the patches of each modality's images, in the model's order."""
+    """Return the patches of each modality's images, in the model's order."""
     return {
         spec.name: TokenGrid(
             modality=spec.name,
@@ -220,7 +228,7 @@ def token_grids(model: ScaleAlibi, images: Mapping[str, Tensor]) -> dict[str, To
     }
 
 
-def attention_reach(
+def attention_distance(
     checkpoint: str | Path | ScaleAlibi,
     store: str | Path | SampleStore,
     *,
@@ -229,23 +237,33 @@ def attention_reach(
     device: str | torch.device = "cpu",
     on_sample: Progress = lambda _done, _total: None,
 ) -> AttentionReport:
-    """Measure how far each head of a model looks on the samples of a store.
+    """Measure how far each head of a model attends on the samples of a store, in metres.
 
     Args:
         checkpoint: a run's or model's folder, or a model.
         store: a store with the model's modalities.
         split: ``validation``, ``test`` or ``train``.
-        num_samples: how many samples, spread evenly over the split.
-        device: where to compute.
-        on_sample: called with the numbers of samples done and to do.
+        num_samples: number of samples, spread evenly over the split.
+        device: device to compute on, if a folder is given.
+        on_sample: called with the numbers of samples (done, total).
 
     Raises:
         CheckpointError: there is no model.
         StoreError: there is no store, or its split has no samples.
         UsageError: the model has no bias from distance; or the store lacks a modality, or its
             values mean something else.
+
+    Example:
+        >>> report = attention_distance(run_path, store_path, num_samples=1)
+        >>> case = report.cases[0]
+        >>> case.kind, case.queries.modality, case.queries.grid
+        ('self', 'sar', (16, 16))
+        >>> len(case.reach_m) == len(case.mean_distance_m[0])
+        True
+        >>> case.bias_only_m[0] < case.uniform_m
+        True
     """
-    model = _measurable(checkpoint, device)
+    model = _load_biased(checkpoint, device)
     samples = store if isinstance(store, SampleStore) else SampleStore(store)
     check_agreement(samples, model.config.modalities)
     indices = samples.split_indices(split)
@@ -254,8 +272,8 @@ def attention_reach(
     count = min(num_samples, len(indices))
     chosen = indices[np.linspace(0, len(indices) - 1, count).round().astype(int)]
     patch_m = model.config.patch_px * samples.read("gsd_m", chosen).astype(np.float64)
-    # One by one: the weights of all heads of one fine image are large enough.
-    found: list[dict[tuple[str, str, str], Tensor]] = []
+    # One at a time: the weights of all heads of one fine image take much memory already.
+    distances: list[dict[CaseKey, Tensor]] = []
     images: dict[str, Tensor] = {}
     device = next(model.parameters()).device
     for number, (index, metres) in enumerate(zip(chosen, patch_m, strict=True), start=1):
@@ -263,10 +281,14 @@ def attention_reach(
             name: torch.from_numpy(samples.read(name, [int(index)])).to(device)
             for name in model.config.names
         }
-        found.append({key: value * metres for key, value in measure(model, images).items()})
+        distances.append(
+            {key: value * metres for key, value in measure_distances(model, images).items()}
+        )
         on_sample(number, count)
     mean_patch_m = float(patch_m.mean())
-    measured = {key: torch.cat([one[key] for one in found]).mean(dim=0) for key in found[0]}
+    measured = {
+        key: torch.cat([sample[key] for sample in distances]).mean(dim=0) for key in distances[0]
+    }
     return AttentionReport(
         split=split,
         samples=tuple(map(int, chosen)),
@@ -277,16 +299,17 @@ def attention_reach(
     )
 
 
-def _measurable(checkpoint: str | Path | ScaleAlibi, device: str | torch.device) -> ScaleAlibi:
-    found: Any = checkpoint
+def _load_biased(checkpoint: str | Path | ScaleAlibi, device: str | torch.device) -> ScaleAlibi:
+    """Load a model, and refuse one without a bias from distance."""
+    model: Any = checkpoint
     if isinstance(checkpoint, str | Path):
-        found = load(checkpoint, device=device)
-    if found.config.architecture not in MEASURED:
+        model = load(checkpoint, device=device)
+    if model.config.architecture not in BIASED_ARCHITECTURES:
         raise UsageError(
-            f"reach is measured for {' and '.join(MEASURED)}, whose attention fades with "
-            f"distance; this model is {found.config.architecture}."
+            f"reach is measured for {' and '.join(BIASED_ARCHITECTURES)}, whose attention fades with "
+            f"distance; this model is {model.config.architecture}."
         )
-    return cast("ScaleAlibi", found)
+    return cast("ScaleAlibi", model)
 
 
 def _bias(queries: TokenGrid, keys: TokenGrid, num_heads: int) -> Tensor:
@@ -296,15 +319,15 @@ def _bias(queries: TokenGrid, keys: TokenGrid, num_heads: int) -> Tensor:
 def _case(
     model: ScaleAlibi,
     images: Mapping[str, Tensor],
-    key: tuple[str, str, str],
+    key: CaseKey,
     measured: Float[Tensor, "blocks heads"],
     patch_m: float,
 ) -> AttentionCase:
     kind, queries, keys = key[0], *(token_grids(model, images)[name] for name in key[1:])
     num_heads = model.config.size.num_heads
     bias = _bias(queries, keys, num_heads)[None]
-    places = queries.centres, keys.centres
-    # Where GSDs are ignored, the bias counts patches of the keys, whatever their size.
+    centres = queries.centres, keys.centres
+    # A model that ignores GSDs counts distances in patches of the keys, whatever their size.
     unit_m = patch_m * keys.gsd_ratio / keys.bias_ratio
     return AttentionCase(
         queries=queries,
@@ -312,9 +335,9 @@ def _case(
         kind=kind,
         slopes=_floats(slopes(num_heads)),
         reach_m=_floats(reach(num_heads, unit_m)),
-        bias_only_m=_floats(mean_distance(bias.softmax(dim=-1), *places)[0] * patch_m),
+        bias_only_m=_floats(mean_distance(bias.softmax(dim=-1), *centres)[0] * patch_m),
         uniform_m=patch_m
-        * float(mean_distance(torch.zeros_like(bias[:, :1]).softmax(dim=-1), *places)),
+        * float(mean_distance(torch.zeros_like(bias[:, :1]).softmax(dim=-1), *centres)),
         mean_distance_m=tuple(map(_floats, measured)),
     )
 

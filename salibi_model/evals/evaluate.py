@@ -1,6 +1,6 @@
-"""How good frozen features are: each data set, encoder and scale gives rows of results.
+"""Evaluates the frozen features of a model: one row of results per data set, encoder and scale.
 
-Retrieval has its own module, :mod:`salibi_model.evals.retrieval`.
+Retrieval, which needs no labels, is in :mod:`salibi_model.evals.retrieval`.
 """
 
 import functools
@@ -14,14 +14,13 @@ import torch
 
 from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.progress import StageProgress
-from salibi_data.store.redaction import redact
 from salibi_model.checkpoints.load import load
 from salibi_model.evals.datasets.inputs import UnfitError, bands_for, modalities_for
-from salibi_model.evals.datasets.labelled import LabelledImages, open_all
-from salibi_model.evals.features import Frozen, FrozenModel, MeanColour, untrained
+from salibi_model.evals.datasets.labelled import LabelledImages
+from salibi_model.evals.features import FrozenEncoder, FrozenModel, MeanColour, untrained_model
 from salibi_model.evals.knn import KnnOptions
-from salibi_model.evals.metrics import Score, interval, key, measure
-from salibi_model.evals.probes import Options, method_of, outcomes_of
+from salibi_model.evals.metrics import Score, bootstrap_interval, metric_value, score_key
+from salibi_model.evals.probes import ProbeOptions, method_name, probe_outcomes
 from salibi_model.evals.results import Results
 from salibi_model.evals.segmentation import SegmentOptions
 from salibi_model.models.base import PretrainModel
@@ -32,31 +31,31 @@ METRICS: Mapping[str, tuple[str, ...]] = {
     "multilabel": ("f1-micro", "f1-macro"),
     "segmentation": ("miou",),
 }
-"""What is measured, by the task's kind."""
+"""Metrics by the kind of task."""
 
 
 class UnusualImagesWarning(UserWarning):
-    """Images are measured that a model was not made for: far GSDs, or less than a patch."""
+    """Images differ from those a model was trained for: far GSDs, or smaller than a patch."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Showing:
-    """How images are shown, and to what.
+class InputOptions:
+    """Sizes to which images are resized, and the encoders that they are given to.
 
     Raises:
         UsageError: there is no scale.
     """
 
     modality: str | None = None
-    """Whose encoder sees them; ``None``: every modality of the model whose bands the data has."""
+    """Modality whose encoder takes the images; ``None``: each one whose bands the data has."""
     scales: tuple[float, ...] = (1.0,)
-    """How much coarser than they are: 2 halves the edge and doubles the ground sample distance."""
+    """Factors on the ground sample distance: 2 doubles it and halves the edge."""
     image_px: int | None = None
-    """Longer edge to which images are brought before that; ``None``: their own."""
+    """Longer edge to which images are resized before that; ``None``: their own."""
     floors: bool = False
-    """Whether to measure, too, what needs no training: mean colours, and random weights."""
+    """Whether to evaluate the baselines too: mean colours, and random weights."""
     seed: int = 0
-    """Of the random weights."""
+    """Random seed of the random weights."""
 
     def __post_init__(self) -> None:
         if not self.scales:
@@ -66,191 +65,192 @@ class Showing:
 def evaluate(
     checkpoint: str | Path | PretrainModel,
     data: Sequence[LabelledImages],
-    options: Options,
+    options: ProbeOptions,
     *,
     name: str,
-    showing: Showing | None = None,
+    inputs: InputOptions | None = None,
     results: Results | None = None,
     recorded: Mapping[str, Any] | None = None,
     device: str | torch.device = "cpu",
     batch_size: int = 32,
     on_progress: StageProgress = lambda _done, _total, _note: None,
-    on_skip: Callable[[str], None] = lambda _why: None,
+    on_skip: Callable[[str], None] = lambda _reason: None,
 ) -> list[Score]:
-    """Measure a model's frozen features by one method.
+    """Evaluate a model's frozen features by one method.
 
-    Images far from the ground sample distances of the training are measured all the same, as
-    published tables do, and those of less than a patch enlarged; both are warned of once.
+    Images far from the ground sample distances of the training are evaluated nevertheless, as
+    published tables do, and images smaller than a patch are enlarged; both are warned of once.
 
     Args:
         checkpoint: a run's or model's folder, or a model.
-        data: labelled images; where there are several, those that do not fit are skipped.
-        options: of the method, and which method it is.
-        name: of the model, in the rows.
-        showing: how images are shown, and to which encoders.
-        results: where rows go, and are taken from if they are there already.
-        recorded: what else is to be written among a row's settings.
-        device: where to compute, for a checkpoint's folder.
+        data: labelled images; of several data sets, those that do not fit are skipped.
+        options: options of the method: ``KnnOptions``, ``LinearOptions`` or ``SegmentOptions``.
+        name: name of the model in the rows.
+        inputs: sizes of the images, and encoders; ``None``: as they are, by every encoder.
+        results: folder that rows are written to, and taken from if they were computed before.
+        recorded: further entries for a row's ``settings``, such as the partition.
+        device: device to compute on, if a folder is given.
         batch_size: images encoded at a time.
-        on_progress: told about images encoded and steps of training.
-        on_skip: told in words what was skipped, and why.
+        on_progress: progress of encoding, and of training a head.
+        on_skip: called with the reason why something was not evaluated.
 
     Returns:
-        The rows asked for, new or not.
+        A row per data set, encoder, scale and metric, computed now or before.
 
     Raises:
-        UsageError: nothing fits, or images of a split are of one class alone.
+        UsageError: nothing fits, or all images of a split have one class.
         CheckpointError: there is no model, or its features are not finite.
         StoreError: a split is empty, or an image cannot be read.
+
+    Example:
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from salibi_model.evals.datasets.open import open_labelled
+        >>> rng = np.random.default_rng(0)
+        >>> for name, colour in (("forest", (40, 80, 30)), ("water", (20, 50, 120))):
+        ...     (folder / "images" / name).mkdir(parents=True)
+        ...     for number in range(10):
+        ...         pixels = rng.normal(colour, 4, (64, 64, 3)).astype(np.uint8)
+        ...         Image.fromarray(pixels).save(folder / "images" / name / f"{number}.png")
+        >>> data = open_labelled(folder / "images", gsd_m=3.7)
+        >>> inputs = InputOptions(modality="lores")
+        >>> (score,) = evaluate(run_path, [data], KnnOptions(k=3), name="demo", inputs=inputs)
+        >>> score.method, score.metric, score.num_train, score.num_test, 0 <= score.value <= 1
+        ('knn', 'accuracy', 12, 4, True)
     """
     model = checkpoint
     if not isinstance(model, PretrainModel):
         model = load(model, device=device)
-    showing = showing or Showing()
-    run = _Run(model, options, name, showing, results, dict(recorded or {}), batch_size)
-    found: list[Score] = []
-    told: set[str] = set()
-    several = len(data) * len(showing.scales) > 1
-    for one in data:
+    inputs = inputs or InputOptions()
+    run = _Run(model, options, name, inputs, results, dict(recorded or {}), batch_size)
+    scores: list[Score] = []
+    warned: set[str] = set()
+    skips_unfit = len(data) * len(inputs.scales) > 1
+    for dataset in data:
         try:
-            check_task(options, one)
-            sources = list(run.sources(one, on_skip))
+            check_task(options, dataset)
+            encoders = list(run.encoders(dataset, on_skip))
         except UnfitError as error:
-            if not several:
+            if not skips_unfit:
                 raise
             on_skip(str(error))
             continue
-        for label, frozen, scale in sources:
+        for label, frozen, scale in encoders:
             try:
-                shown = frozen.at(scale=scale, image_px=showing.image_px)
+                resized = frozen.at(scale=scale, image_px=inputs.image_px)
             except UnfitError as error:
-                if not several:
+                if not skips_unfit:
                     raise
                 on_skip(str(error))
             else:
-                _warn_of_unusual(shown, told)
-                found += run.rows(label, shown, scale, on_progress, on_skip)
-    if not found:
+                _warn_of_unusual(resized, warned)
+                scores += run.rows(label, resized, scale, on_progress, on_skip)
+    if not scores:
+        names = ", ".join(dataset.name for dataset in data) or "no data"
         raise UsageError(
-            f"none of {', '.join(one.name for one in data) or 'no data'} fits {method_of(options)} "
-            "and the model; take other data, another modality or scale."
+            f"none of {names} fits {method_name(options)} and the model; take other data, another "
+            "modality or scale."
         )
-    return found
+    return scores
 
 
-def open_data(
-    paths: Sequence[str], *, gsd_m: float | None = None, partition: str = "default"
-) -> list[LabelledImages]:
-    """Open labelled data: GEO-Bench tasks or roots of them, and folders of images per class.
+def check_task(options: ProbeOptions, data: LabelledImages) -> None:
+    """Refuse data whose labels are of another kind than the method predicts, or all the same.
 
     Raises:
-        UsageError: one is a Salibi store, which has no labels, or no labelled data at all.
-        StoreError: one is damaged.
-    """
-    found: list[LabelledImages] = []
-    for path in paths:
-        if "://" in path or (Path(path) / "zarr.json").is_file():
-            raise UsageError(
-                f"{redact(path)} is a store: its samples have no labels. Give a GEO-Bench folder or one "
-                "with a folder of images per class, or take `salibi-model eval retrieval`."
-            )
-        found += open_all(path, gsd_m=gsd_m, partition=partition)
-    return found
-
-
-def check_task(options: Options, data: LabelledImages) -> None:
-    """Refuse data whose labels are not of the kind that the method predicts, or all the same.
-
-    Raises:
-        UnfitError: they are of another kind.
-        UsageError: the training or the test images are of one class alone.
+        UnfitError: the labels are of another kind.
+        UsageError: all training or all test images have one class.
         StoreError: a label cannot be read.
     """
     segments = isinstance(options, SegmentOptions)
     if segments != (data.task == "segmentation"):
-        fitting = "eval knn or eval linear" if segments else "eval segment"
+        command = "eval knn or eval linear" if segments else "eval segment"
         raise UnfitError(
-            f"{data.name} is a {data.task} task, which {method_of(options)} does not measure; take "
-            f"`salibi-model {fitting}`."
+            f"{data.name} is a {data.task} task, which {method_name(options)} does not measure; "
+            f"take `salibi-model {command}`."
         )
     if not segments:
         data.check_classes("train")
         data.check_classes("test")
 
 
-def _warn_of_unusual(shown: Frozen, told: set[str]) -> None:
-    """Say what a model was not made for, what is in ``told`` not again; floors see the same images."""
-    if not isinstance(shown, FrozenModel):
+def _warn_of_unusual(frozen: FrozenEncoder, warned: set[str]) -> None:
+    """Warn of images that a model was not trained for, unless ``warned`` has the warning."""
+    # Baselines see the same images: one warning is enough.
+    if not isinstance(frozen, FrozenModel):
         return
-    name, notes = shown.data.name, []
-    if far := gsd_mismatch(shown.model.config, shown.encoder, shown.gsd_m):
+    name, notes = frozen.data.name, []
+    if far := gsd_mismatch(frozen.model.config, frozen.encoder, frozen.gsd_m):
         notes.append(f"{name}: {far} for figures that the training speaks for.")
-    if small := shown.enlarged_from:
-        was, now = (f"{rows} x {cols} px" for rows, cols in (small, shown.shape))
+    if small := frozen.enlarged_from:
+        before, after = (f"{rows} x {cols} px" for rows, cols in (small, frozen.shape))
         notes.append(
-            f"{name}: images of {was} are less than a patch of {shown.patch_px} px and are enlarged "
-            f"to {now}, which adds no detail."
+            f"{name}: images of {before} are less than a patch of {frozen.patch_px} px and are "
+            f"enlarged to {after}, which adds no detail."
         )
     for note in notes:
-        if note not in told:
-            told.add(note)
+        if note not in warned:
+            warned.add(note)
             warnings.warn(note, UnusualImagesWarning, stacklevel=3)
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What all rows of one evaluation share."""
+    """One evaluation: the model and the settings that all its rows share."""
 
     model: PretrainModel
-    options: Options
+    options: ProbeOptions
     name: str
-    showing: Showing
+    inputs: InputOptions
     results: Results | None
     recorded: Mapping[str, Any]
     batch_size: int
 
-    def sources(
+    def encoders(
         self, data: LabelledImages, on_skip: Callable[[str], None]
-    ) -> Iterator[tuple[str, Frozen, float]]:
-        """Give what sees the images, by the model's name in the rows, at each scale."""
+    ) -> Iterator[tuple[str, FrozenEncoder, float]]:
+        """Yield (model's name in the rows, encoder, scale) for all encoders, then baselines."""
         config = self.model.config
-        if self.showing.modality is None:
-            chosen = modalities_for(config, data)
+        if self.inputs.modality is None:
+            modalities = modalities_for(config, data)
             for name in config.names:
-                if name not in chosen:
+                if name not in modalities:
                     on_skip(f"{data.name} lacks bands that modality {name!r} sees")
         else:
-            chosen = (self.showing.modality,)
-        # Once for all of them.
+            modalities = (self.inputs.modality,)
+        # Cached: all encoders of the same bands share the statistics, which may be measured.
         statistics = functools.cache(data.statistics)
-        shown = {name: bands_for(config, name, data) for name in chosen}
-        found: list[tuple[str, Frozen]] = [
+        bands_by_modality = {name: bands_for(config, name, data) for name in modalities}
+        encoders: list[tuple[str, FrozenEncoder]] = [
             (self.name, FrozenModel(self.model, data, name, statistics=statistics))
-            for name in chosen
+            for name in modalities
         ]
-        if self.showing.floors:
-            floor = untrained(self.model, seed=self.showing.seed)
-            found += [
-                (f"{self.name}, untrained", FrozenModel(floor, data, name, statistics=statistics))
-                for name in chosen
+        if self.inputs.floors:
+            random_model = untrained_model(self.model, seed=self.inputs.seed)
+            encoders += [
+                (
+                    f"{self.name}, untrained",
+                    FrozenModel(random_model, data, name, statistics=statistics),
+                )
+                for name in modalities
             ]
-            colours = dict.fromkeys(shown.values())
-            found += [
-                ("mean colour", MeanColour(data, bands, statistics=statistics)) for bands in colours
+            encoders += [
+                ("mean colour", MeanColour(data, bands, statistics=statistics))
+                for bands in dict.fromkeys(bands_by_modality.values())
             ]
-        for label, frozen in found:
-            for scale in self.showing.scales:
+        for label, frozen in encoders:
+            for scale in self.inputs.scales:
                 yield label, frozen, scale
 
     def rows(
         self,
         label: str,
-        frozen: Frozen,
+        frozen: FrozenEncoder,
         scale: float,
         on_progress: StageProgress,
         on_skip: Callable[[str], None],
     ) -> list[Score]:
-        """Give the rows of one encoder on one data set at one scale, computed if need be."""
+        """Return the rows of one encoder on one data set at one scale, from the results if there."""
         data = frozen.data
         counts = {split: len(data.split_indices(split)) for split in ("train", "test")}
         for split, count in counts.items():
@@ -260,7 +260,7 @@ class _Run:
             "model": label,
             "encoder": frozen.encoder,
             "dataset": data.name,
-            "method": method_of(self.options),
+            "method": method_name(self.options),
             "num_train": counts["train"],
             "num_test": counts["test"],
             "gsd_m": frozen.gsd_m,
@@ -270,23 +270,23 @@ class _Run:
         }
         metrics = METRICS[data.task]
         if self.results is not None:
-            known = [self.results.find(key(metric=metric, **identity)) for metric in metrics]
-            there = [row for row in known if row is not None]
-            if len(there) == len(metrics):
+            known = [self.results.find(score_key(metric=metric, **identity)) for metric in metrics]
+            computed = [row for row in known if row is not None]
+            if len(computed) == len(metrics):
                 on_skip(f"{data.name} by {label} ({frozen.encoder}) is in {self.results.folder}")
-                return there
-        outcomes, chosen = outcomes_of(frozen, self.options, self.batch_size, on_progress)
+                return computed
+        outcomes, chosen = probe_outcomes(frozen, self.options, self.batch_size, on_progress)
         rows = []
         for metric in metrics:
-            low, high = interval(metric, outcomes)
-            value = measure(metric, outcomes)
+            low, high = bootstrap_interval(metric, outcomes)
+            value = metric_value(metric, outcomes)
             row = Score(metric=metric, value=value, low=low, high=high, chosen=chosen, **identity)
             rows.append(row)
             if self.results is not None:
                 self.results.add(row, outcomes)
         return rows
 
-    def _settings(self, frozen: Frozen, scale: float, num_train: int) -> dict[str, Any]:
+    def _settings(self, frozen: FrozenEncoder, scale: float, num_train: int) -> dict[str, Any]:
         options = self.options
         if isinstance(options, KnnOptions):
             options = replace(options, k=min(options.k, num_train))
@@ -298,6 +298,6 @@ class _Run:
             **self.recorded,
         }
         if isinstance(frozen, FrozenModel) and frozen.model is not self.model:
-            settings["weights_seed"] = self.showing.seed
-        # As JSON gives it back: a tuple would be another value than the list that is read.
+            settings["weights_seed"] = self.inputs.seed
+        # Lists, as JSON returns them: a row that is read back must equal one that is computed.
         return {name: list(v) if isinstance(v, tuple) else v for name, v in settings.items()}

@@ -1,7 +1,7 @@
-"""Frozen features of labelled images: what a model, or something simpler, makes of them.
+"""Encodes labelled images with frozen models, and with baselines that need no training.
 
-Values of a data set are standardised by its own statistics and brought to those of the modality
-whose encoder sees them, so that digital numbers, reflectance and 8-bit pixels look alike to it.
+The values of a data set are standardised by its own statistics and rescaled to those that the
+encoder was trained on, so that digital numbers, reflectance and 8-bit pixels look alike to it.
 """
 
 import copy
@@ -24,41 +24,44 @@ from torch import Tensor
 from salibi_data.store.errors import StoreError
 from salibi_model.data.resample import resample
 from salibi_model.errors import CheckpointError
-from salibi_model.evals.datasets.inputs import as_trained, bands_for, shown_shape
+from salibi_model.evals.datasets.inputs import bands_for, input_shape, to_training_values
 from salibi_model.evals.datasets.labelled import SPLITS, LabelledImages, Split
 from salibi_model.models.base import PretrainModel
 from salibi_model.models.registry import build_model
 from salibi_model.nn.patches import patchify
 
 COLOUR_PATCH_PX = 16
+"""Edge of the patches of :class:`MeanColour`."""
 
 Images = Float[np.ndarray, "batch bands _ _"]
 Tokens = Float[Tensor, "batch dim rows cols"]
 Vectors = Float[Tensor, "batch dim"]
 Statistics = Callable[[tuple[str, ...]], tuple[np.ndarray, np.ndarray]]
-"""Mean and deviation of a data set's bands, as :meth:`LabelledImages.statistics` gives them."""
+"""Function of band names that returns their mean and standard deviation, as
+:meth:`LabelledImages.statistics`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """Pooled features of a split."""
+    """Pooled features and labels of a split."""
 
     vectors: Float[np.ndarray, "images dim"]
     labels: Int64[np.ndarray, " images *classes"]
 
 
-class Frozen(ABC):
-    """Gives features of a data set's images, and does not learn from them."""
+class FrozenEncoder(ABC):
+    """Encodes a data set's images, and does not learn from them."""
 
     encoder: str
-    """What sees the images: a modality, or bands."""
+    """Name in the rows of results: a modality, or bands."""
     weights_digest: str = ""
+    """SHA-256 of the model's configuration and weights; empty without a model."""
     gsd_use: str = "none"
-    """What is made of the ground sample distance: ``metres``, ``as trained`` or ``none``."""
+    """Use of the ground sample distance: ``metres``, ``as trained`` (as a ratio) or ``none``."""
     shape: tuple[int, int]
-    """(rows, cols) of the images as they are shown."""
+    """(rows, cols) of the images after resizing."""
     gsd_m: float
-    """Metres per pixel of the images as they are shown."""
+    """Metres per pixel of the images after resizing."""
 
     def __init__(
         self,
@@ -73,60 +76,60 @@ class Frozen(ABC):
         self.patch_px = patch_px
         rows, cols = data.read(_first_index(data), bands).shape[-2:]
         self._read_shape = (rows, cols)
-        self._show(scale=1.0, image_px=None)
-        # Asked for with the first image: they may have to be measured.
+        self._resize(scale=1.0, image_px=None)
+        # Called with the first image: the statistics may have to be measured.
         self._statistics = statistics or functools.cache(data.statistics)
 
-    def at(self, *, scale: float = 1.0, image_px: int | None = None) -> "Frozen":
-        """Give the same at another size of the images, and so at another ground sample distance.
+    def at(self, *, scale: float = 1.0, image_px: int | None = None) -> "FrozenEncoder":
+        """Return the same encoder for images resized, and so of another ground sample distance.
 
         Args:
-            scale: how much coarser, with as many fewer pixels: 2 halves the edge and doubles the
-                ground sample distance.
-            image_px: longer edge to which images are brought before that; ``None``: their own.
+            scale: factor on the ground sample distance: 2 doubles it and halves the edge.
+            image_px: longer edge to which images are resized before that; ``None``: their own.
 
         Raises:
             UnfitError: the images are too small for the scale.
         """
         other = copy.copy(self)
-        other._show(scale=scale, image_px=image_px)  # noqa: SLF001
+        other._resize(scale=scale, image_px=image_px)  # noqa: SLF001
         return other
 
-    def _show(self, *, scale: float, image_px: int | None) -> None:
-        self.shape = shown_shape(
+    def _resize(self, *, scale: float, image_px: int | None) -> None:
+        self.shape = input_shape(
             self._read_shape,
             patch_px=self.patch_px,
             scale=scale,
             image_px=image_px,
             where=self.data.name,
         )
-        self._coarser = math.sqrt(math.prod(self._read_shape) / math.prod(self.shape))
-        self.gsd_m = self.data.gsd_m * self._coarser
+        self._gsd_factor = math.sqrt(math.prod(self._read_shape) / math.prod(self.shape))
+        self.gsd_m = self.data.gsd_m * self._gsd_factor
 
     @property
     def enlarged_from(self) -> tuple[int, int] | None:
-        """(rows, cols) of images that are less than a patch and so are enlarged; else ``None``."""
-        small = min(self._read_shape) < self.patch_px and min(self.shape) > min(self._read_shape)
-        return self._read_shape if small else None
+        """(rows, cols) of images smaller than a patch, which are enlarged; ``None`` if they are not."""
+        is_small = min(self._read_shape) < self.patch_px
+        is_enlarged = min(self.shape) > min(self._read_shape)
+        return self._read_shape if is_small and is_enlarged else None
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(rows, cols) of tokens."""
+        """(rows, cols) of the grid of tokens."""
         rows, cols = (edge // self.patch_px for edge in self.shape)
         return rows, cols
 
     @abstractmethod
     def encode(self, images: Images) -> tuple[Tokens, Vectors]:
-        """Give tokens on their grid (B, D, rows, cols), and one vector per image (B, D).
+        """Return tokens on their grid (B, D, rows, cols), and one vector per image (B, D).
 
         Args:
-            images: the bands :attr:`bands` in the data set's units, NaN where nodata.
+            images: bands :attr:`bands` (B, C, H, W) in the data set's units, NaN where nodata.
         """
 
     def _standardised(
         self, images: np.ndarray, device: torch.device
     ) -> tuple[Float[Tensor, "batch bands rows cols"], Bool[Tensor, "batch bands rows cols"]]:
-        """Values of mean 0 and deviation 1 at the size shown, and where they are valid."""
+        """Return resized values of mean 0 and deviation 1, and ``True`` where they are valid."""
         values = torch.tensor(images, device=device)
         valid = values.isfinite()
         mean, std = (
@@ -141,7 +144,7 @@ class Frozen(ABC):
         return values, valid
 
 
-class FrozenModel(Frozen):
+class FrozenModel(FrozenEncoder):
     """The encoder of one of a model's modalities."""
 
     def __init__(
@@ -152,16 +155,16 @@ class FrozenModel(Frozen):
         *,
         statistics: Statistics | None = None,
     ) -> None:
-        """Fit the data to the encoder of ``modality``.
+        """Choose the bands of the data that the encoder of ``modality`` takes.
 
         Args:
-            model: in evaluation mode.
-            data: what it is to see.
-            modality: of the model.
-            statistics: the data's, by bands, if they are not to be measured again.
+            model: a model in evaluation mode.
+            data: the images to encode.
+            modality: a modality of the model.
+            statistics: statistics of the data, so that they are not measured again.
 
         Raises:
-            UnfitError: the data lacks a band that the encoder sees.
+            UnfitError: the data lacks a band that the encoder takes.
             UsageError: the model has no such modality.
         """
         bands = bands_for(model.config, modality, data)
@@ -174,16 +177,16 @@ class FrozenModel(Frozen):
 
     @torch.inference_mode()
     def encode(self, images: Images) -> tuple[Tokens, Vectors]:
-        """Give tokens on their grid, and the pooled embedding.
+        """Return tokens on their grid, and the pooled embedding.
 
         Raises:
-            CheckpointError: they are not finite.
+            CheckpointError: a value is not finite.
         """
         stored = self._stored(images, next(self.model.parameters()).device)
         if self.gsd_use == "metres":
             tokens, vectors = self.model.encode(stored, self.encoder, gsd_m=self.gsd_m)
         else:
-            ratio = self._spec.gsd_ratio * self._coarser
+            ratio = self._spec.gsd_ratio * self._gsd_factor
             tokens, vectors = self.model.encode(stored, self.encoder, gsd_ratio=ratio)
         if not bool(vectors.isfinite().all() & tokens.isfinite().all()):
             raise CheckpointError(
@@ -194,14 +197,16 @@ class FrozenModel(Frozen):
         return grid, vectors.float()
 
     def _stored(self, images: np.ndarray, device: torch.device) -> Tensor:
-        """The images in the units that the modality's encoder was trained on."""
-        return as_trained(self.model.config, self._spec, *self._standardised(images, device))
+        """Rescale images to the values that the modality's encoder was trained on."""
+        return to_training_values(
+            self.model.config, self._spec, *self._standardised(images, device)
+        )
 
 
-class MeanColour(Frozen):
-    """The floor that needs no model: mean and standard deviation of each band.
+class MeanColour(FrozenEncoder):
+    """The baseline without a model: mean and standard deviation of each band.
 
-    Of the whole image, and of each patch of :data:`COLOUR_PATCH_PX` px.
+    Vectors are those of the whole image, tokens those of each patch of :data:`COLOUR_PATCH_PX` px.
     """
 
     def __init__(
@@ -215,7 +220,7 @@ class MeanColour(Frozen):
         self.encoder = " ".join(bands)
 
     def encode(self, images: Images) -> tuple[Tokens, Vectors]:
-        """Give mean and deviation of each band over valid pixels, 0 where there are none."""
+        """Return mean and deviation of each band over valid pixels, 0 where there are none."""
         values, valid = self._standardised(images, torch.device("cpu"))
         batch, bands = values.shape[:2]
         blocks = [
@@ -226,20 +231,20 @@ class MeanColour(Frozen):
         return tokens, _mean_and_deviation(values.flatten(2), valid.flatten(2))
 
 
-def features(
-    frozen: Frozen,
+def extract_features(
+    frozen: FrozenEncoder,
     split: Split,
     *,
     batch_size: int = 32,
     on_image: Callable[[int], None] | None = None,
 ) -> Features:
-    """Give the pooled features of a split, in the order of its indices.
+    """Encode a split, and return the pooled features in the order of its indices.
 
     Args:
-        frozen: what gives them, with its data.
+        frozen: the encoder, with its data.
         split: ``train``, ``validation`` or ``test``.
         batch_size: images at a time.
-        on_image: called with a number of images that were encoded.
+        on_image: called with the number of images encoded since the last call.
 
     Raises:
         CheckpointError: features are not finite.
@@ -255,16 +260,16 @@ def features(
     return Features(vectors=vectors, labels=frozen.data.labels(indices))
 
 
-def untrained(model: PretrainModel, *, seed: int = 0) -> PretrainModel:
-    """Give a model of the same configuration with new random weights: the floor of training."""
+def untrained_model(model: PretrainModel, *, seed: int = 0) -> PretrainModel:
+    """Return a model of the same configuration with new random weights, as a baseline."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fresh = build_model(model.config)
-    return fresh.to(next(model.parameters()).device).eval()
+        random_model = build_model(model.config)
+    return random_model.to(next(model.parameters()).device).eval()
 
 
 def weights_digest(model: PretrainModel) -> str:
-    """Give the SHA-256 of a model's configuration and weights."""
+    """Return the SHA-256 of a model's configuration and weights."""
     digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
     for name, values in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -272,25 +277,27 @@ def weights_digest(model: PretrainModel) -> str:
     return digest.hexdigest()
 
 
-def _read_ahead(frozen: Frozen, indices: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Read images in batches, the next one while the last one is used."""
-    chosen = [indices[first : first + batch_size] for first in range(0, len(indices), batch_size)]
+def _read_ahead(
+    frozen: FrozenEncoder, indices: np.ndarray, batch_size: int
+) -> Iterator[np.ndarray]:
+    """Yield batches of images, and read the next one while one is in use."""
+    batches = [indices[first : first + batch_size] for first in range(0, len(indices), batch_size)]
     with ThreadPoolExecutor(1) as reader, warnings.catch_warnings():
-        # Filters belong to the process: what the reader's thread sets, this one might undo.
+        # Warning filters belong to the process: if the reader's thread set one, this one could undo it.
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        coming = [reader.submit(frozen.data.read, part, frozen.bands) for part in chosen[:1]]
-        for part in chosen[1:]:
-            images = coming.pop().result()
-            coming.append(reader.submit(frozen.data.read, part, frozen.bands))
+        pending = [reader.submit(frozen.data.read, batch, frozen.bands) for batch in batches[:1]]
+        for batch in batches[1:]:
+            images = pending.pop().result()
+            pending.append(reader.submit(frozen.data.read, batch, frozen.bands))
             yield images
-        for last in coming:
+        for last in pending:
             yield last.result()
 
 
 def _first_index(data: LabelledImages) -> np.ndarray:
     for split in SPLITS:
-        if len(found := data.split_indices(split)):
-            return found[:1]
+        if len(indices := data.split_indices(split)):
+            return indices[:1]
     raise StoreError(f"{data.name} has no images; nothing can be measured on it.")
 
 

@@ -1,7 +1,7 @@
-"""k nearest neighbours on frozen features.
+"""Classifies images by the k nearest neighbours of their frozen features.
 
-Source: weights by temperature as in Wu et al. 2018 (arXiv 1805.01978), section 3.4, which DINO
-(Caron et al. 2021, arXiv 2104.14294) uses, too.
+Source: weights by temperature as in Wu et al. 2018 (arXiv 1805.01978), section 3.4, as in DINO
+(Caron et al. 2021, arXiv 2104.14294).
 """
 
 from dataclasses import dataclass
@@ -14,26 +14,26 @@ from torch import Tensor
 from salibi_data.store.errors import UsageError
 
 DISTANCES = ("cosine", "l2")
-_AT_ONCE = 1 << 24
+_CHUNK_DISTANCES = 1 << 24
 """Distances held at a time (128 MiB)."""
-_EQUAL = 1e-9
-"""Relative difference below which two sums of votes are the same."""
+_VOTE_TOLERANCE = 1e-9
+"""Relative difference below which two sums of votes are equal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnnOptions:
-    """How neighbours are found and vote.
+    """Options of the classification by nearest neighbours.
 
     Raises:
         UsageError: a field is out of range.
     """
 
     k: int = 20
-    """Neighbours that vote; no more than there are training samples."""
+    """Number of neighbours that vote; all training samples if there are fewer."""
     distance: str = "cosine"
-    """``cosine`` (1 - cosine of the angle) or ``l2``."""
+    """Distance of two vectors: ``cosine`` (1 - cosine of the angle) or ``l2``."""
     temperature: float | None = None
-    """A neighbour at distance d weighs exp(-d / temperature); ``None``: all alike."""
+    """Scale T of the weight exp(-d / T) of a neighbour at distance d; ``None``: equal weights."""
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -53,44 +53,44 @@ def knn_predict(
     num_classes: int,
     device: str | torch.device = "cpu",
 ) -> Int64[np.ndarray, " test *classes"]:
-    """Predict labels of ``test`` by a vote of the nearest of ``train``.
+    """Predict labels of ``test`` by a vote of the nearest samples of ``train``.
 
-    Of equally near samples, the first ones of ``train`` are neighbours. Of classes with equal
-    votes, that of the nearest neighbour wins. Of several labels at once, those are predicted that
-    half of the votes or more have.
+    Ties in distance go to the first samples of ``train``, ties in votes to the class of the
+    nearest neighbour. For several labels per sample, each label is predicted that has half of the
+    votes or more.
 
     Args:
         train: features of the training samples.
-        labels: their classes (train,), or 0/1 per class (train, classes).
-        test: features to find neighbours of.
-        options: how they are found and vote.
-        num_classes: classes of the task.
-        device: where distances are computed, in double precision.
+        labels: classes of the training samples (train,), or 0/1 per class (train, classes).
+        test: features of the samples to classify.
+        options: number of neighbours, distance and weights.
+        num_classes: number of classes of the task.
+        device: device for the distances, which are computed in double precision.
 
     Returns:
-        Classes (test,), or 0/1 per class (test, classes), as ``labels`` are.
+        Classes (test,), or 0/1 per class (test, classes), as in ``labels``.
     """
     base = _prepared(train, options.distance, device)
     k = min(options.k, len(base))
-    known = torch.from_numpy(labels).to(device)
+    known_labels = torch.from_numpy(labels).to(device)
     predicted = []
-    at_once = max(1, _AT_ONCE // len(base))
-    for first in range(0, len(test), at_once):
-        queries = _prepared(test[first : first + at_once], options.distance, device)
-        # Sorted, not `topk`: which of equal distances comes first must not depend on the device.
+    chunk = max(1, _CHUNK_DISTANCES // len(base))
+    for first in range(0, len(test), chunk):
+        queries = _prepared(test[first : first + chunk], options.distance, device)
+        # A stable sort, not `topk`: the order of equal distances must not depend on the device.
         nearest, index = torch.sort(_distances(queries, base, options.distance), stable=True)
         weights = _weights(nearest[:, :k], options.temperature)
-        votes = known[index[:, :k]]
+        votes = known_labels[index[:, :k]]
         if labels.ndim == 1:
-            found = _winners(votes, weights, num_classes)
+            classes = _winners(votes, weights, num_classes)
         else:
-            found = _shared_by_half(votes, weights).long()
-        predicted.append(found.cpu().numpy())
+            classes = _majority_labels(votes, weights).long()
+        predicted.append(classes.cpu().numpy())
     return np.concatenate(predicted) if predicted else labels[:0]
 
 
 def _prepared(vectors: np.ndarray, distance: str, device: str | torch.device) -> Tensor:
-    # In double precision: sums of squares of near vectors lose their difference in single.
+    # Double precision: in single, the squares of two near vectors lose their difference.
     values = torch.from_numpy(vectors).to(device, torch.float64)
     if distance == "l2":
         return values
@@ -112,7 +112,7 @@ def _weights(
 ) -> Float[Tensor, "queries k"]:
     if temperature is None:
         return torch.ones_like(nearest)
-    # Relative to the nearest one, whose weight cannot vanish then.
+    # Relative to the nearest neighbour, so that not all weights can underflow.
     return torch.exp((nearest[:, :1] - nearest) / temperature)
 
 
@@ -121,12 +121,12 @@ def _winners(
 ) -> Int64[Tensor, " queries"]:
     votes = weights.new_zeros(len(classes), num_classes).scatter_add_(1, classes, weights)
     most = votes.amax(dim=1, keepdim=True)
-    among_first = votes.gather(1, classes) >= most * (1 - _EQUAL)
-    return classes.gather(1, among_first.int().argmax(dim=1, keepdim=True))[:, 0]
+    is_winner = votes.gather(1, classes) >= most * (1 - _VOTE_TOLERANCE)
+    return classes.gather(1, is_winner.int().argmax(dim=1, keepdim=True))[:, 0]
 
 
-def _shared_by_half(
+def _majority_labels(
     labels: Int64[Tensor, "queries k classes"], weights: Float[Tensor, "queries k"]
 ) -> Bool[Tensor, "queries classes"]:
     votes = (labels * weights[:, :, None]).sum(dim=1)
-    return votes >= weights.sum(dim=1, keepdim=True) * (0.5 - _EQUAL)
+    return votes >= weights.sum(dim=1, keepdim=True) * (0.5 - _VOTE_TOLERANCE)

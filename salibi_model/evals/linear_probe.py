@@ -1,10 +1,12 @@
-"""Linear probe: logistic regression on frozen features.
+"""Fits a linear probe: logistic regression on frozen features.
 
-One weight vector per class and a softmax for three classes or more; a sigmoid for two, and one
-per class for several labels at once (one against the rest). The loss is that of scikit-learn's
-``LogisticRegression``: ``c`` times the summed log loss, plus half the squared norm of the weights;
-the intercept is free. Source: Bishop 2006, sections 4.3.2 and 4.3.4; minimised by L-BFGS (Liu &
-Nocedal 1989) over all samples at once, in double precision, from zero: nothing is drawn.
+Three classes or more have a weight vector each and a softmax; two classes have one sigmoid, and
+several labels per sample one sigmoid each (one against the rest). The loss is that of
+scikit-learn's ``LogisticRegression``: ``c`` times the summed log loss, plus half the squared norm
+of the weights; the intercept is not regularised. L-BFGS (Liu & Nocedal 1989) minimises it over all
+samples at once, in double precision, from zero: nothing is random.
+
+Source: Bishop 2006, sections 4.3.2 and 4.3.4.
 """
 
 from collections.abc import Callable
@@ -18,24 +20,25 @@ from torch import Tensor
 
 from salibi_data.store.errors import UsageError
 from salibi_data.store.progress import Progress
-from salibi_model.evals.metrics import label_counts, measure
+from salibi_model.evals.metrics import label_counts, metric_value
 
 REGULARISATIONS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
 """Values of ``c`` tried on the validation split, from the strongest regularisation."""
 _MAX_STEPS = 1000
 _GRADIENT_TOLERANCE, _CHANGE_TOLERANCE = 1e-6, 1e-11
-"""Largest gradient, and change, of the loss per sample at which the search ends."""
+"""Gradient and change of the loss per sample below which the minimisation stops."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearOptions:
-    """Which regularisations are tried.
+    """Options of the linear probe.
 
     Raises:
-        UsageError: there is none, or one is not above 0.
+        UsageError: there is no regularisation, or one is not above 0.
     """
 
     regularisations: tuple[float, ...] = REGULARISATIONS
+    """Values of ``c`` to try."""
 
     def __post_init__(self) -> None:
         if not self.regularisations or not all(0 < c < float("inf") for c in self.regularisations):
@@ -49,13 +52,16 @@ class LinearProbe:
     """A fitted probe."""
 
     mean: Float[Tensor, " dim"]
+    """Mean of the training features."""
     std: Float[Tensor, " dim"]
-    """``mean`` and ``std``: of the training features; 1 for one that never changes."""
+    """Standard deviation of the training features; 1 for a constant one."""
     weights: Float[Tensor, "dim outputs"]
-    """Of standardised features."""
+    """Weights of the standardised features."""
     intercept: Float[Tensor, " outputs"]
     multilabel: bool
+    """Whether a sample has several labels."""
     c: float
+    """Inverse strength of the regularisation."""
 
     def predict(
         self, vectors: Float[np.ndarray, "samples dim"]
@@ -63,10 +69,10 @@ class LinearProbe:
         """Predict classes (samples,), or 0/1 per class (samples, classes)."""
         logits = _standardised(self, vectors) @ self.weights + self.intercept
         if self.multilabel:
-            found = (logits > 0).long()
+            classes = (logits > 0).long()
         else:
-            found = logits.argmax(dim=1) if logits.shape[1] > 1 else (logits[:, 0] > 0).long()
-        return found.cpu().numpy()
+            classes = logits.argmax(dim=1) if logits.shape[1] > 1 else (logits[:, 0] > 0).long()
+        return classes.cpu().numpy()
 
 
 def fit_linear(
@@ -78,15 +84,15 @@ def fit_linear(
     device: str | torch.device = "cpu",
     start: LinearProbe | None = None,
 ) -> LinearProbe:
-    """Fit a probe by the loss above.
+    """Fit a probe with one regularisation.
 
     Args:
-        vectors: features; they are standardised here.
+        vectors: features, not yet standardised.
         labels: classes (samples,), or 0/1 per class (samples, classes).
         c: inverse strength of the regularisation.
-        num_classes: classes of the task.
-        device: where to compute.
-        start: a probe of the same task to start from; the result is the same, sooner.
+        num_classes: number of classes of the task.
+        device: device to compute on.
+        start: a probe of the same task to start from, which takes fewer steps to the same minimum.
     """
     values = torch.from_numpy(vectors).to(device, torch.float64)
     std = values.std(dim=0, correction=0)
@@ -116,39 +122,39 @@ def choose_linear(
     device: str | torch.device = "cpu",
     on_fit: Progress | None = None,
 ) -> LinearProbe:
-    """Fit a probe per regularisation and give the best one on the validation split.
+    """Fit a probe per regularisation, and return the best one on the validation split.
 
-    The best by accuracy, or by micro F1 for several labels at once; of equal ones the most strongly
-    regularised. It is fitted on the training split alone. Without validation samples, the one in
-    the middle is taken.
+    The best has the highest accuracy, or micro F1 for several labels per sample; ties go to the
+    strongest regularisation. Probes are fitted on the training split alone. Without validation
+    samples, the regularisation in the middle is used.
 
     Args:
-        train: features and labels.
-        validation: features and labels.
-        options: which regularisations.
-        num_classes: classes of the task.
-        device: where to compute.
-        on_fit: called with (done, total) fits.
+        train: features and labels of the training split.
+        validation: features and labels of the validation split.
+        options: regularisations to try.
+        num_classes: number of classes of the task.
+        device: device to compute on.
+        on_fit: called with the numbers of fits (done, total).
     """
-    tried = sorted(options.regularisations)
+    regularisations = sorted(options.regularisations)
     if not len(validation[0]):
-        tried = [tried[len(tried) // 2]]
+        regularisations = [regularisations[len(regularisations) // 2]]
     probes: list[LinearProbe] = []
-    for c in tried:
+    for c in regularisations:
         start = probes[-1] if probes else None
         probes.append(fit_linear(*train, c=c, num_classes=num_classes, device=device, start=start))
         if on_fit is not None:
-            on_fit(len(probes), len(tried))
-    values = [_validated(probe, *validation) for probe in probes]
-    return probes[int(np.argmax(values))]
+            on_fit(len(probes), len(regularisations))
+    scores = [_validation_score(probe, *validation) for probe in probes]
+    return probes[int(np.argmax(scores))]
 
 
-def _validated(probe: LinearProbe, vectors: np.ndarray, labels: np.ndarray) -> float:
+def _validation_score(probe: LinearProbe, vectors: np.ndarray, labels: np.ndarray) -> float:
     if not len(vectors):
         return 0.0
     predicted = probe.predict(vectors)
     if probe.multilabel:
-        return measure("f1-micro", label_counts(labels, predicted))
+        return metric_value("f1-micro", label_counts(labels, predicted))
     return float((predicted == labels).mean())
 
 
@@ -158,7 +164,7 @@ def _standardised(probe: LinearProbe, vectors: np.ndarray) -> Tensor:
 
 
 def _loss(labels: Tensor, num_outputs: int, *, multilabel: bool) -> Callable[[Tensor], Tensor]:
-    """The summed log loss as a function of logits."""
+    """Return the summed log loss as a function of logits."""
     if num_outputs > 1 and not multilabel:
         return lambda logits: F.cross_entropy(logits, labels, reduction="sum")
     targets = labels.double().reshape(len(labels), num_outputs)
@@ -168,7 +174,7 @@ def _loss(labels: Tensor, num_outputs: int, *, multilabel: bool) -> Callable[[Te
 def _minimise(
     values: Tensor, loss: Callable[[Tensor], Tensor], weights: Tensor, intercept: Tensor, c: float
 ) -> None:
-    """Change ``weights`` and ``intercept`` to where the objective is least."""
+    """Minimise the objective over ``weights`` and ``intercept``, in place."""
     parameters = [weights.requires_grad_(), intercept.requires_grad_()]
     optimiser = torch.optim.LBFGS(
         parameters,
@@ -177,7 +183,7 @@ def _minimise(
         tolerance_change=_CHANGE_TOLERANCE,
         line_search_fn="strong_wolfe",
     )
-    # Per sample, so that the tolerance means the same for data of any size.
+    # Per sample, so that the tolerances mean the same for data sets of any size.
     penalty = 0.5 / (c * len(values))
 
     def closure() -> float:

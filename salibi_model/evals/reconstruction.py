@@ -1,4 +1,4 @@
-"""What a model makes of the patches, or of whole modalities, that it does not see."""
+"""Predicts masked patches, or hidden modalities, and measures the error."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +14,8 @@ from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.progress import Progress
 from salibi_data.store.schema import Modality
 from salibi_model.checkpoints.load import load
-from salibi_model.data.store import SampleStore, check_agreement
+from salibi_model.data.modalities import check_agreement
+from salibi_model.data.store import SampleStore
 from salibi_model.models.base import PretrainModel
 from salibi_model.models.scale_alibi import ScaleAlibi
 from salibi_model.nn.losses import patch_statistics
@@ -22,55 +23,57 @@ from salibi_model.nn.masking import random_masks
 from salibi_model.nn.patches import patchify, unpatchify
 
 HIDDEN = 128
-"""Value shown where a patch is masked."""
+"""Stored value shown in place of masked patches."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruction:
-    """One image of one sample; all arrays (C, H, W) in the store's units."""
+    """One image of one sample; all arrays (C, H, W) in stored values."""
 
     sample: int
+    """Index of the sample in the store."""
     modality: Modality
     original: UInt8[np.ndarray, "bands height width"]
     masked: UInt8[np.ndarray, "bands height width"]
-    """The original with the removed patches grey: what the encoder saw."""
+    """The input of the encoder: the original with the removed patches grey."""
     predicted: UInt8[np.ndarray, "bands height width"]
     """The decoder's output everywhere."""
     composite: UInt8[np.ndarray, "bands height width"]
-    """The original where it was seen, the prediction elsewhere."""
+    """The original where the encoder saw it, the prediction elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModalityError:
-    """How far predictions are from the truth, over valid pixels that the model did not see."""
+    """Error of the predictions, over valid pixels that the model did not see."""
 
     modality: str
     units: str
-    """Of the figures: ``dB``, ``reflectance`` or ``display`` (0..255)."""
+    """Units of the errors: ``dB``, ``reflectance`` or ``display`` (0..255)."""
     rmse: float
     """Root of the mean squared error over pixels, bands and samples."""
     mae: float
     """Mean absolute error."""
     rmse_by_band: dict[str, float]
+    """The same per band."""
     flat_rmse: float
-    """The same for a prediction without content: each patch's own mean where that is given to
-    the model's prediction as well, else the modality's mean. A model that helps is below."""
+    """RMSE of a constant prediction, the baseline: each patch's own mean where the model's
+    prediction is given that too, else the modality's mean."""
     num_pixels: int
-    """Values compared."""
+    """Number of values compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructionReport:
-    """Images to look at, and errors per modality."""
+    """Images to show, and errors per modality."""
 
     shown: tuple[Reconstruction, ...]
-    """Sample by sample, and within a sample modality by modality."""
+    """Images of each sample, modality by modality."""
     errors: tuple[ModalityError, ...]
     num_samples: int
-    """Samples that the errors are measured on."""
+    """Number of samples that the errors are measured on."""
     given_statistics: bool
-    """Whether each patch's mean and deviation were taken from the truth (as MAE does for its
-    figures): so for models whose targets are relative to them."""
+    """Whether predictions were given each patch's true mean and deviation, as MAE does for its
+    figures: for models whose targets are relative to these."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form, without the images."""
@@ -95,32 +98,39 @@ def reconstruct(
     batch_size: int = 8,
     on_sample: Progress | None = None,
 ) -> ReconstructionReport:
-    """Mask samples of a split, or hide whole modalities, and predict what is hidden.
+    """Mask patches of a split's samples, or hide whole modalities, and predict what is hidden.
 
-    A model with ``normalise_patches`` predicts each patch relative to its own mean and
-    deviation, and these are not predicted. As MAE (He et al. 2022) does for its figures, they
-    are taken from the truth: a patch's brightness and contrast are given to the prediction, its
-    content is not. The report says so in ``given_statistics``.
+    A model with ``normalise_patches`` predicts each patch relative to the patch's own mean and
+    deviation, and does not predict these. As MAE (He et al. 2022, arXiv 2111.06377) does for its
+    figures, they are taken from the truth: the prediction is given a patch's brightness and
+    contrast, not its content. The report says so in ``given_statistics``.
 
     Args:
         checkpoint: a run's or model's folder, or a model.
         store: a store with the model's modalities. Those it lacks are predicted from the others
             and measured against nothing; only a model without ``normalise_patches`` can do that.
         split: ``validation``, ``test`` or ``train``.
-        num_samples: how many samples to show, spread evenly over the split.
-        max_samples: how many to measure errors on at most, spread evenly over the split.
-        mask_ratio: share of patches REMOVED, per modality.
+        num_samples: number of samples to show, spread evenly over the split.
+        max_samples: largest number of samples to measure errors on, spread evenly over the split.
+        mask_ratio: share of patches that are removed, per modality.
         hide: modalities that are removed whole: ``["lores", "hires_4x"]`` for SAR to optical.
-        seed: of the masks.
-        device: where to compute.
+        seed: random seed of the masks.
+        device: device to compute on, if a folder is given.
         batch_size: samples at a time.
-        on_sample: called with (done, total).
+        on_sample: called with the numbers of samples (done, total).
 
     Raises:
         CheckpointError: there is no model.
         StoreError: there is no store, or its split has no samples.
         UsageError: the store lacks a modality, or its values mean something else; the model has
             no decoder, ``mask_ratio`` does not fit, or everything is hidden.
+
+    Example:
+        >>> report = reconstruct(run_path, store_path, num_samples=1, max_samples=2)
+        >>> [(row.modality.name, row.predicted.shape) for row in report.shown][:2]
+        [('sar', (2, 256, 256)), ('lores', (3, 256, 256))]
+        >>> report.num_samples, [(error.modality, error.units) for error in report.errors][:1]
+        (2, [('sar', 'dB')])
     """
     model = checkpoint
     if not isinstance(model, PretrainModel):
@@ -134,8 +144,8 @@ def reconstruct(
         model.config[name]
     samples = store if isinstance(store, SampleStore) else SampleStore(store)
     check_agreement(samples, model.config.modalities, all_needed=False)
-    there = _modalities_there(model, samples)
-    if set(hide) >= set(there):
+    available = _available_modalities(model, samples)
+    if set(hide) >= set(available):
         raise UsageError("every modality is hidden; leave one to predict the others from.")
     indices = samples.split_indices(split)
     if not len(indices):
@@ -148,7 +158,7 @@ def reconstruct(
     for first in range(0, len(chosen), batch_size):
         part = chosen[first : first + batch_size]
         seeds = [seed * 1_000_003 + int(index) for index in part]
-        images = {name: torch.from_numpy(samples.read(name, part)).to(device) for name in there}
+        images = {name: torch.from_numpy(samples.read(name, part)).to(device) for name in available}
         predictions = _predict(model, images, mask_ratio, hide, seeds)
         for name, predicted in predictions.items():
             sums[name].add(predicted, np.isin(part, measured))
@@ -170,13 +180,15 @@ class _Predicted:
     truth: Float[Tensor, "batch bands height width"]
     predicted: Float[Tensor, "batch bands height width"]
     flat: Float[Tensor, "batch bands height width"]
-    """What a prediction without content would be."""
+    """The constant prediction of :attr:`ModalityError.flat_rmse`."""
     valid: Tensor
+    """``True`` where the truth is an observation."""
     hidden: Tensor
+    """``True`` where the encoder did not see the truth."""
 
 
 class _Sums:
-    """Squared and absolute errors of one modality, in physical units, summed over batches."""
+    """Sums of squared and absolute errors of one modality, in physical units."""
 
     def __init__(self, modality: Modality) -> None:
         self.modality = modality
@@ -228,7 +240,7 @@ def _predict(
     result = {}
     for name, output in predicted.items():
         guess, flat = output.float(), torch.zeros_like(output, dtype=torch.float32)
-        values, valid, hidden = flat, flat.bool(), ~flat.bool()  # nothing is known of it
+        values, valid, hidden = flat, flat.bool(), ~flat.bool()  # the store has no truth
         if name in images:
             stored = patchify(images[name], model.config.patch_px)
             values, valid, hidden = model.reconstruction_target(
@@ -249,7 +261,7 @@ def _images(
     normalised: tuple[Tensor, Tensor, Tensor],
     flags: tuple[Tensor, Tensor],
 ) -> dict[str, Tensor]:
-    """Patches as images, brought back to stored values; in the order of :class:`_Predicted`."""
+    """Turn normalised patches into images of stored values, by the fields of :class:`_Predicted`."""
     encoder, fineness = model.encoder(name), model.decoder.fineness[name]
     stored = [patches * encoder.pixel_std + encoder.pixel_mean for patches in normalised]
     shape = (grid[0] * fineness, grid[1] * fineness)
@@ -263,7 +275,7 @@ def _images(
 def _rows(
     model: ScaleAlibi, predictions: dict[str, _Predicted], part: np.ndarray, shown: np.ndarray
 ) -> list[Reconstruction]:
-    """Lay the predictions of the samples to show beside what was there."""
+    """Return the images of the samples to show."""
     return [
         Reconstruction(
             sample=int(index),
@@ -277,6 +289,8 @@ def _rows(
 
 
 def _layers(model: ScaleAlibi, name: str, images: _Predicted) -> dict[str, Tensor]:
+    """Return the four images of each sample of a batch, by the fields of :class:`Reconstruction`."""
+    # From 1: 0 is nodata.
     predicted = images.predicted.round().clamp(1, 255).to(torch.uint8)
     original = images.truth.round().clamp(1, 255).to(torch.uint8)
     original = original.masked_fill(~images.valid, model.config[name].nodata)
@@ -288,25 +302,27 @@ def _layers(model: ScaleAlibi, name: str, images: _Predicted) -> dict[str, Tenso
     }
 
 
-def _modalities_there(model: ScaleAlibi, samples: SampleStore) -> list[str]:
-    """The model's modalities that the store has.
+def _available_modalities(model: ScaleAlibi, samples: SampleStore) -> list[str]:
+    """Return the model's modalities that the store has.
 
     Raises:
-        UsageError: it lacks some, and the model's predictions are relative to the truth; or all.
+        UsageError: the store lacks some, and the model's predictions are relative to the truth; or
+            it lacks all.
     """
     names = model.config.names
-    there = [name for name in names if name in samples.attributes.modalities]
-    if there != list(names) and (model.config.normalise_patches or not there):
-        lacking = ", ".join(name for name in names if name not in there)
+    available = [name for name in names if name in samples.attributes.modalities]
+    if available != list(names) and (model.config.normalise_patches or not available):
+        missing = ", ".join(name for name in names if name not in available)
         raise UsageError(
-            f"{samples.location} has no {lacking}, and this model's predictions are relative to "
+            f"{samples.location} has no {missing}, and this model's predictions are relative to "
             "the true patches; take a store that has them, or a model trained with "
             "--absolute-targets."
         )
-    return there
+    return available
 
 
 def _spread(indices: np.ndarray, count: int) -> np.ndarray:
+    """Choose ``count`` indices, evenly spread."""
     count = min(count, len(indices))
     chosen: np.ndarray = indices[np.linspace(0, len(indices) - 1, count).round().astype(int)]
     return chosen

@@ -1,4 +1,4 @@
-"""Retrieval on held-out samples: between modalities, scales and years."""
+"""Retrieves held-out samples by their embeddings: between modalities, scales and years."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,25 +15,27 @@ from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.progress import Progress
 from salibi_data.store.schema import Modality
 from salibi_model.checkpoints.load import load
-from salibi_model.data.store import SampleStore, check_agreement
+from salibi_model.data.modalities import check_agreement
+from salibi_model.data.store import SampleStore
 from salibi_model.evals.features import weights_digest
-from salibi_model.evals.metrics import Score
-from salibi_model.evals.recall import Recall, check_finite, ranks, recalls
+from salibi_model.evals.metrics import Recall, Score, check_finite, ranks, recalls
 from salibi_model.evals.results import Results
 from salibi_model.models.base import PretrainModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class Direction:
-    """One modality's images looked up among another's."""
+    """Retrieval from one modality's images to another's."""
 
     query: str
+    """Modality, or array, of the queries."""
     gallery: str
+    """Modality, or array, of the gallery."""
     gsd_m: float
     """Metres per pixel of the query images, the mean over samples."""
     recalls: tuple[Recall, ...]
     ranks: Int64[np.ndarray, " samples"]
-    """Of each query's own sample, 0 is best: to compare two models query by query."""
+    """Rank of each query's own sample (0 is best), to compare two models query by query."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +44,16 @@ class RetrievalReport:
 
     split: str
     num_samples: int
-    """Queries, and images of the gallery, of each direction."""
+    """Number of queries, and of images of the gallery, in each direction."""
     directions: tuple[Direction, ...]
     store: str
+    """Location of the queries' store."""
     against: str | None
-    """Where the gallery's images are, if not in the queries' store."""
+    """Location of the gallery's store, if it is another one."""
     weights_digest: str
+    """SHA-256 of the model's configuration and weights."""
     data_digest: str
-    """Plan digests of the stores."""
+    """Plan digests of the stores, joined by a slash."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form, without the ranks."""
@@ -71,7 +75,7 @@ def retrieval(
     seed: int = 0,
     on_sample: Progress | None = None,
 ) -> RetrievalReport:
-    """Look up each image of a split among the images of every other modality.
+    """Find each image's own sample among the images of every other modality.
 
     Images are encoded whole (unmasked), and compared by the cosine of their contrastive
     projections. A tie counts against the model: one that gives all images the same embedding
@@ -80,36 +84,43 @@ def retrieval(
     Args:
         checkpoint: a run's or model's folder, or a model.
         store: a store with the model's modalities.
-        against: another store of the same places, as of another year, whose images are the
-            gallery; tiles that both have take part, whatever their split in that one. Each
-            modality is then looked up in its own, too.
+        against: another store of the same tiles, as of another year, whose images are the
+            gallery; tiles that both stores have are used, whatever their split in this one. Each
+            modality is then also a gallery for its own queries.
         split: ``validation``, ``test`` or ``train``.
-        scales: take part also arrays that show what a modality of the model shows at another
-            ground sample distance, such as ``hires`` beside ``hires_4x``; that modality's encoder
-            sees them, at the array's own GSD ratio, though it was not trained on it.
-        device: where to encode.
+        scales: whether to use arrays too that show a modality of the model at another ground
+            sample distance, such as ``hires`` beside ``hires_4x``; that modality's encoder takes
+            them, at the array's own GSD ratio, though it was not trained on it.
+        device: device to encode on, if a folder is given.
         batch_size: images at a time.
-        seed: of the bootstrap.
-        on_sample: called with (done, total) images.
+        seed: random seed of the bootstrap.
+        on_sample: called with the numbers of images (done, total).
 
     Raises:
         CheckpointError: there is no model, or its embeddings are not finite.
         StoreError: there is no store, or its split has no samples.
         UsageError: the store lacks a modality of the model, or its values mean something else; or
             there are no two kinds of images to compare; or the two stores share no tile.
+
+    Example:
+        >>> report = retrieval(run_path, store_path, split="validation")
+        >>> report.num_samples, [(d.query, d.gallery) for d in report.directions][:2]
+        (6, [('sar', 'lores'), ('sar', 'hires_4x')])
+        >>> [(recall.k, round(recall.chance, 3)) for recall in report.directions[0].recalls]
+        [(1, 0.167), (5, 0.833)]
     """
     model = checkpoint
     if not isinstance(model, PretrainModel):
         model = load(model, device=device)
-    queries = _Side(model, store, scales=scales, alone=against is None)
+    queries = _EncodedStore(model, store, scales=scales, is_gallery=against is None)
     indices = queries.store.split_indices(split)
     if not len(indices):
         raise StoreError(f"{queries.store.location} has no samples in the split {split!r}.")
     gallery = None
     if against is not None:
-        gallery = _Side(model, against, scales=scales, alone=False)
+        gallery = _EncodedStore(model, against, scales=scales, is_gallery=False)
         indices, others = same_tiles(queries.store, indices, gallery.store)
-    total = len(indices) * (len(queries.views) + (len(gallery.views) if gallery else 0))
+    total = len(indices) * (len(queries.encoders) + (len(gallery.encoders) if gallery else 0))
     done = 0
 
     def advance(count: int) -> None:
@@ -119,23 +130,23 @@ def retrieval(
             on_sample(done, total)
 
     vectors = queries.embed(indices, batch_size, advance)
-    looked_up = gallery.embed(others, batch_size, advance) if gallery else vectors
+    gallery_vectors = gallery.embed(others, batch_size, advance) if gallery else vectors
     rng = np.random.default_rng(seed)
     gsds_m = queries.gsds_m(indices)
-    pairs = product(vectors, looked_up) if gallery else permutations(vectors, 2)
+    pairs = product(vectors, gallery_vectors) if gallery else permutations(vectors, 2)
     directions = []
     for query, other in pairs:
-        found = ranks(vectors[query], looked_up[other])
+        query_ranks = ranks(vectors[query], gallery_vectors[other])
         directions.append(
             Direction(
                 query=query,
                 gallery=other,
                 gsd_m=gsds_m[query],
-                recalls=recalls(found, rng),
-                ranks=found,
+                recalls=recalls(query_ranks, rng),
+                ranks=query_ranks,
             )
         )
-    digests = [side.store.attributes.plan_digest for side in (queries, gallery) if side]
+    digests = [each.store.attributes.plan_digest for each in (queries, gallery) if each]
     return RetrievalReport(
         split=split,
         num_samples=len(indices),
@@ -148,12 +159,12 @@ def retrieval(
 
 
 def record(report: RetrievalReport, results: Results, *, name: str) -> None:
-    """Add a report's recalls to a results folder; those that are there already stay.
+    """Add a report's recalls to a results folder, unless they are there already.
 
     Args:
-        report: from :func:`retrieval`.
-        results: the folder.
-        name: of the model.
+        report: result of :func:`retrieval`.
+        results: the results folder.
+        name: name of the model.
     """
     for direction in report.directions:
         for recall in direction.recalls:
@@ -178,24 +189,29 @@ def record(report: RetrievalReport, results: Results, *, name: str) -> None:
                 results.add(score, (direction.ranks < recall.k).astype(np.int64))
 
 
-class _Side:
-    """A store's images, each to be seen by one of the model's encoders."""
+class _EncodedStore:
+    """A store's image arrays, each with the encoder of the model that takes it."""
 
     def __init__(
-        self, model: PretrainModel, store: str | Path | SampleStore, *, scales: bool, alone: bool
+        self,
+        model: PretrainModel,
+        store: str | Path | SampleStore,
+        *,
+        scales: bool,
+        is_gallery: bool,
     ) -> None:
-        """Open it; ``alone`` where its images are looked up among each other."""
+        """Open the store; ``is_gallery``: its own arrays are the gallery of its queries."""
         self._model = model
         self.store = store if isinstance(store, SampleStore) else SampleStore(store)
         check_agreement(self.store, model.config.modalities)
-        self.views = _views(model, self.store, scales=scales, alone=alone)
+        self.encoders = _encoders(model, self.store, scales=scales, is_gallery=is_gallery)
 
     def embed(
         self, indices: np.ndarray, batch_size: int, advance: Callable[[int], None]
     ) -> dict[str, Tensor]:
-        """Give the contrastive projections of samples, per array."""
+        """Return the contrastive projections (samples, dim) of samples, per array."""
         vectors: dict[str, Tensor] = {}
-        for name, modality in self.views.items():
+        for name, modality in self.encoders.items():
             ratio = self._ratio(name) if name != modality else None
             parts = []
             for first in range(0, len(indices), batch_size):
@@ -207,9 +223,9 @@ class _Side:
         return vectors
 
     def gsds_m(self, indices: np.ndarray) -> dict[str, float]:
-        """Metres per pixel, the mean over samples, per array."""
+        """Return metres per pixel, the mean over samples, per array."""
         base_m = float(self.store.read("gsd_m", indices).mean(dtype=np.float64))
-        return {name: base_m * self._ratio(name) for name in self.views}
+        return {name: base_m * self._ratio(name) for name in self.encoders}
 
     def _ratio(self, name: str) -> float:
         return self.store.attributes.modalities[name].gsd_ratio
@@ -221,79 +237,83 @@ def same_tiles(
     """Find samples of two stores on the same tile (z, x, y).
 
     Args:
-        store: that of ``indices``.
-        indices: its samples to be found.
-        other: where to find them, in any split.
+        store: the first store.
+        indices: samples of the first store.
+        other: the second store, of which all splits are searched.
 
     Returns:
-        Indices of the samples in the one and in the other, in the order of ``indices``.
+        Indices of the shared samples in the first and in the second store, in the order of
+        ``indices``.
 
     Raises:
-        UsageError: there are none.
+        UsageError: the stores share no tile.
     """
-    there = {
+    other_indices = {
         tuple(tile): number
         for number, tile in enumerate(other.read("tile", np.arange(len(other))).tolist())
     }
     tiles = [tuple(tile) for tile in store.read("tile", indices).tolist()]
     shared = [
-        (index, there[tile]) for index, tile in zip(indices, tiles, strict=True) if tile in there
+        (index, other_indices[tile])
+        for index, tile in zip(indices, tiles, strict=True)
+        if tile in other_indices
     ]
     if not shared:
         raise UsageError(
             f"{store.location} and {other.location} share no tile: expected stores of the same "
             "places and zoom. Build the second one from the first one's area."
         )
-    ours, theirs = np.array(shared, np.int64).T
-    return ours, theirs
+    first, second = np.array(shared, np.int64).T
+    return first, second
 
 
-def _views(
-    model: PretrainModel, store: SampleStore, *, scales: bool, alone: bool
+def _encoders(
+    model: PretrainModel, store: SampleStore, *, scales: bool, is_gallery: bool
 ) -> dict[str, str]:
-    """Arrays to compare, each with the modality whose encoder sees it."""
-    views = {name: name for name in model.config.names}
+    """Return the arrays to compare, each with the modality whose encoder takes it."""
+    encoders = {name: name for name in model.config.names}
     if scales:
-        views |= other_scales(model, store)
-    if len(views) == 1 and alone:
-        (only,) = views
-        remedy = (
+        encoders |= other_scales(model, store)
+    if len(encoders) == 1 and is_gallery:
+        (only,) = encoders
+        advice = (
             f"{store.location} has no other array of its sensor, bands and units."
             if scales
             else "Add --scales where the store shows it at other scales, or take a model of more "
             "modalities."
         )
         raise UsageError(
-            f"the model has {only!r} alone: there is nothing to look it up in. {remedy}"
+            f"the model has {only!r} alone: there is nothing to look it up in. {advice}"
         )
-    return views
+    return encoders
 
 
 def other_scales(model: PretrainModel, store: SampleStore) -> dict[str, str]:
-    """Give the store's arrays that show a modality of the model at another scale.
+    """Return the store's arrays that show a modality of the model at another scale.
 
     Returns:
-        Array to modality: the first of the model's with the same sensor, bands, units and scaling.
+        Modality by array: the model's first with the same sensor, bands, units and scaling.
     """
-    found: dict[str, str] = {}
+    modalities: dict[str, str] = {}
     for name, array in store.attributes.modalities.items():
         if name not in model.config.names:
             for known in model.config.modalities:
                 if _content(known) == _content(array):
-                    found.setdefault(name, known.name)
-    return found
+                    modalities.setdefault(name, known.name)
+    return modalities
 
 
 def _content(modality: Modality) -> tuple[object, ...]:
-    """What an image shows, apart from its size."""
-    described = ("sensor", "bands", "units", "scale", "offset", "nodata")
-    return tuple(getattr(modality, field) for field in described)
+    """Fields that say what an image shows, apart from its size."""
+    fields = ("sensor", "bands", "units", "scale", "offset", "nodata")
+    return tuple(getattr(modality, field) for field in fields)
 
 
 @torch.inference_mode()
 def _project(
     model: PretrainModel, modality: str, images: np.ndarray, gsd_ratio: float | None = None
 ) -> Tensor:
+    """Encode images (B, C, H, W) of stored values, and return their contrastive projections."""
     device = next(model.parameters()).device
     _, embedding = model.encode(torch.from_numpy(images).to(device), modality, gsd_ratio)
     return model.project(embedding, modality).cpu()

@@ -1,8 +1,8 @@
-"""Segmentation with a frozen encoder: a small head from its tokens to classes of pixels.
+"""Segments images with a small head on the tokens of a frozen encoder.
 
-``linear``: one linear layer per token, brought to pixels by bilinear interpolation, as in DINOv2's
-linear evaluation (Oquab et al. 2023, arXiv 2304.07193, section 7.4). ``conv``: two 3x3
-convolutions with a doubling of the grid between them, for what a neighbour can add.
+Head ``linear``: one linear layer per token, interpolated to pixels bilinearly, as in DINOv2's
+linear evaluation (Oquab et al. 2023, arXiv 2304.07193, section 7.4). Head ``conv``: two 3x3
+convolutions with an upsampling by 2 between them, which use a token's neighbours.
 """
 
 from collections.abc import Callable
@@ -18,33 +18,37 @@ from torch import Tensor, nn
 from salibi_data.store.errors import UsageError
 from salibi_data.store.progress import Progress
 from salibi_model.evals.datasets.labelled import Split
-from salibi_model.evals.features import Frozen
+from salibi_model.evals.features import FrozenEncoder
 from salibi_model.evals.metrics import UNLABELLED, pixel_counts
 
 HEADS = ("linear", "conv")
 CACHE_BYTES = 4 << 30
+"""Largest size of tokens and labels that are kept in memory."""
 _STATISTICS_IMAGES = 512
-"""Training images whose tokens tell mean and deviation."""
+"""Training images whose tokens mean and deviation are measured on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentOptions:
-    """The head and how it is trained: AdamW, a rate that falls to zero as a cosine does.
+    """Options of the segmentation head and its training, by AdamW with a cosine schedule to zero.
 
     Raises:
         UsageError: a field is out of range.
     """
 
     head: str = "linear"
+    """Head: ``linear`` or ``conv``."""
     epochs: int = 50
-    """None is chosen: the head after the last one is measured."""
+    """Number of epochs; the head is measured after the last one."""
     batch_size: int = 16
+    """Images per step."""
     rate: float = 1e-3
+    """Learning rate at the start."""
     weight_decay: float = 0.01
     width: int = 128
-    """Channels between the convolutions."""
+    """Channels between the convolutions of ``conv``."""
     seed: int = 0
-    """Of the head's weights and of the order of the images."""
+    """Random seed of the head's weights and of the order of the images."""
 
     def __post_init__(self) -> None:
         if self.head not in HEADS:
@@ -54,7 +58,7 @@ class SegmentOptions:
 
 
 class SegmentationHead(nn.Module):
-    """From a grid of tokens to logits per pixel."""
+    """Maps a grid of tokens to logits per pixel."""
 
     mean: Tensor
     std: Tensor
@@ -67,7 +71,7 @@ class SegmentationHead(nn.Module):
         num_classes: int,
         options: SegmentOptions,
     ) -> None:
-        """Make it with weights from torch's seed; ``mean`` and ``std`` are those of tokens."""
+        """Draw weights from torch's generator; ``mean`` and ``std`` standardise the tokens."""
         super().__init__()
         self.register_buffer("mean", mean[:, None, None])
         self.register_buffer("std", std[:, None, None])
@@ -87,40 +91,40 @@ class SegmentationHead(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "batch dim rows cols"], shape: tuple[int, int]
     ) -> Float[Tensor, "batch classes height width"]:
-        """Give logits at pixels of an image of ``shape``."""
+        """Return logits at the pixels of an image of ``shape`` (rows, cols)."""
         logits = self.layers((tokens - self.mean) / self.std)
         return F.interpolate(logits, shape, mode="bilinear", align_corners=False)
 
 
 class LabelledTokens:
-    """Token grids of a split and its pixel labels; encoded once where they fit into memory."""
+    """Token grids of a split and its pixel labels, encoded once if they fit into memory."""
 
     def __init__(
         self,
-        frozen: Frozen,
+        frozen: FrozenEncoder,
         split: Split,
         *,
         batch_size: int = 32,
         cache_bytes: int = CACHE_BYTES,
         on_image: Callable[[int], None] | None = None,
     ) -> None:
-        """Set up; images are read when they are asked for.
+        """Set up; images are read on demand.
 
         Args:
-            frozen: what gives tokens, with the data of a segmentation task.
+            frozen: the encoder, with the data of a segmentation task.
             split: ``train``, ``validation`` or ``test``.
             batch_size: images encoded at a time.
-            cache_bytes: how much may be kept; beyond it, nothing is kept and images are encoded
-                again in every epoch.
-            on_image: called with a number of images that were encoded.
+            cache_bytes: largest size of the split's tokens and labels that are kept; otherwise
+                images are encoded again in every epoch.
+            on_image: called with the number of images encoded since the last call.
         """
         self._frozen, self._data = frozen, frozen.data
         self._indices = frozen.data.split_indices(split)
         self._batch_size = batch_size
         self._cache_bytes = cache_bytes
         self._on_image = on_image
-        self._kept: tuple[Tensor, Tensor] | None = None
-        self._filled = np.zeros(len(self), bool)
+        self._cache: tuple[Tensor, Tensor] | None = None
+        self._is_cached = np.zeros(len(self), bool)
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -128,40 +132,40 @@ class LabelledTokens:
     def take(
         self, positions: Int64[np.ndarray, " images"]
     ) -> tuple[Float[Tensor, "images dim rows cols"], Int64[Tensor, "images height width"]]:
-        """Give tokens and labels of the split's images at ``positions``."""
-        missing = positions[~self._filled[positions]]
-        read = [
-            self._encoded(missing[first : first + self._batch_size])
+        """Return tokens and labels of the split's images at ``positions``."""
+        missing = positions[~self._is_cached[positions]]
+        encoded = [
+            self._encode(missing[first : first + self._batch_size])
             for first in range(0, len(missing), self._batch_size)
         ]
-        if read:
-            tokens, labels = (torch.cat(parts) for parts in zip(*read, strict=True))
-            if not self._keep(missing, tokens, labels):
+        if encoded:
+            tokens, labels = (torch.cat(parts) for parts in zip(*encoded, strict=True))
+            if not self._store(missing, tokens, labels):
                 return tokens, labels
-        if self._kept is None:
+        if self._cache is None:
             raise IndexError("no positions were asked for.")
-        tokens, labels = (kept[torch.from_numpy(positions)] for kept in self._kept)
+        tokens, labels = (cached[torch.from_numpy(positions)] for cached in self._cache)
         return tokens, labels
 
-    def _encoded(self, positions: np.ndarray) -> tuple[Tensor, Tensor]:
+    def _encode(self, positions: np.ndarray) -> tuple[Tensor, Tensor]:
         chosen = self._indices[positions]
         tokens, _ = self._frozen.encode(self._data.read(chosen, self._frozen.bands))
         if self._on_image is not None:
             self._on_image(len(chosen))
-        # Out of inference mode, so that a head can be trained on them.
+        # A copy outside of inference mode, so that a head can be trained on it.
         return tokens.cpu().clone(), torch.from_numpy(self._data.labels(chosen))
 
-    def _keep(self, positions: np.ndarray, tokens: Tensor, labels: Tensor) -> bool:
-        """Keep what was encoded, if all of the split would fit."""
-        if self._kept is None:
+    def _store(self, positions: np.ndarray, tokens: Tensor, labels: Tensor) -> bool:
+        """Put tokens and labels into the cache; ``False`` if the whole split would not fit."""
+        if self._cache is None:
             needed = len(self) * sum(part[0].nbytes for part in (tokens, labels))
             if needed > self._cache_bytes:
                 return False
             empty = (part.new_empty(len(self), *part.shape[1:]) for part in (tokens, labels))
-            self._kept = next(empty), next(empty)
-        for kept, part in zip(self._kept, (tokens, labels), strict=True):
-            kept[torch.from_numpy(positions)] = part
-        self._filled[positions] = True
+            self._cache = next(empty), next(empty)
+        for cached, part in zip(self._cache, (tokens, labels), strict=True):
+            cached[torch.from_numpy(positions)] = part
+        self._is_cached[positions] = True
         return True
 
 
@@ -173,16 +177,16 @@ def fit_head(
     device: str | torch.device = "cpu",
     on_step: Progress | None = None,
 ) -> SegmentationHead:
-    """Train a head; the same seed gives the same one on the same CPU.
+    """Train a head; the same seed gives the same head on the same CPU.
 
     On a GPU, the gradient of the interpolation is summed in an order that changes from run to run.
 
     Args:
         train: tokens and labels of the training split.
-        options: the head, epochs and seed.
-        num_classes: classes of the task.
-        device: where to train.
-        on_step: called with (done, total) steps.
+        options: head, epochs and seed.
+        num_classes: number of classes of the task.
+        device: device to train on.
+        on_step: called with the numbers of steps (done, total).
     """
     mean, std = _token_statistics(train, options.batch_size)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -226,7 +230,7 @@ def count_pixels(
 def segmentation_loss(
     logits: Float[Tensor, "batch classes height width"], labels: Int64[Tensor, "batch height width"]
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy over labelled pixels; 0 where there are none."""
+    """Return the mean cross-entropy over labelled pixels, 0 without any."""
     summed = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum")
     return summed / (labels != UNLABELLED).sum().clamp(min=1)
 
@@ -237,7 +241,7 @@ def _shape(labels: Tensor) -> tuple[int, int]:
 
 
 def _token_statistics(train: LabelledTokens, batch_size: int) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of tokens over training images, evenly chosen; 1 where none deviates."""
+    """Mean and deviation of tokens over training images, evenly chosen; deviation 1 if constant."""
     chosen = np.unique(np.linspace(0, len(train) - 1, _STATISTICS_IMAGES).round().astype(np.int64))
     count, total, squares = 0, torch.zeros(()), torch.zeros(())
     for first in range(0, len(chosen), batch_size):

@@ -21,7 +21,7 @@ from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
 from salibi_model.checkpoints.load import load
 from salibi_model.data.resample import resample
-from salibi_model.evals.datasets.inputs import COMMON_NAMES, as_trained, shown_shape
+from salibi_model.evals.datasets.inputs import COMMON_NAMES, input_shape, to_training_values
 from salibi_model.models.compatibility import check_gsd
 from salibi_model.models.config import ModelConfig
 
@@ -94,12 +94,12 @@ class SalibiBench(BenchModel):  # type: ignore[misc]
         values = images.masked_fill(~valid, 0.0)
         patch_px = self.model.config.patch_px
         height, width = images.shape[-2:]
-        shape = shown_shape((height, width), patch_px=patch_px)
+        shape = input_shape((height, width), patch_px=patch_px)
         if (height, width) != shape:
             values, valid = resample(values, valid, shape)
         coarser = math.sqrt(height * width / math.prod(shape))
         spec = self.model.config[self.modality]
-        stored = as_trained(self.model.config, spec, values, valid)
+        stored = to_training_values(self.model.config, spec, values, valid)
         if self._gsd_m is None:
             ratio = spec.gsd_ratio * coarser
             tokens, vectors = self.model.encode(stored, self.modality, gsd_ratio=ratio)

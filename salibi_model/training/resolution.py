@@ -6,7 +6,8 @@ from typing import Final
 
 from salibi_data.store.errors import UsageError
 from salibi_model.data.crops import Crop
-from salibi_model.data.store import SampleStore, mean_gsd_m, shared_modalities
+from salibi_model.data.modalities import mean_gsd_m, shared_modalities
+from salibi_model.data.store import SampleStore
 from salibi_model.models.config import OBJECTIVES, SIZES, ModelConfig
 from salibi_model.training.config import MODELS, TrainingConfig
 from salibi_model.training.option_syntax import read_depth, read_mistakes, read_pair

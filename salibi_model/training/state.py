@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from salibi_data.store.redaction import first_line
 from salibi_model.checkpoints.files import RunFolder, describe, save_model
-from salibi_model.data.loader import Batches
+from salibi_model.data.loader import DataLoader
 from salibi_model.data.store import SampleStore
 from salibi_model.errors import CheckpointError, TrainingError
 from salibi_model.models.base import PretrainModel
@@ -29,7 +29,7 @@ class RunState:
     """Resolved."""
     model: PretrainModel
     optimizer: torch.optim.Optimizer
-    batches: Batches
+    batches: DataLoader
     average: AveragedModel | None
     """Moving average of the weights, where one is kept."""
 
@@ -38,7 +38,7 @@ class RunState:
         cls,
         config: TrainingConfig,
         stores: list[SampleStore],
-        batches: Batches,
+        batches: DataLoader,
         device: torch.device,
     ) -> "RunState":
         """Set up a new run; everything random is drawn from its seed."""

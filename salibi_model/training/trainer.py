@@ -16,7 +16,7 @@ from salibi_data.store.errors import UsageError
 from salibi_data.store.filesystem import hold_lock, remove_partials
 from salibi_model import distributed
 from salibi_model.checkpoints.files import RunFolder
-from salibi_model.data.loader import Batches
+from salibi_model.data.loader import DataLoader
 from salibi_model.data.store import SampleStore
 from salibi_model.errors import CheckpointError, StoppedError, TrainingError
 from salibi_model.models.base import PretrainModel
@@ -212,8 +212,8 @@ def _run(
     )
 
 
-def _batches(config: TrainingConfig, stores: list[SampleStore], device: torch.device) -> Batches:
-    return Batches(
+def _batches(config: TrainingConfig, stores: list[SampleStore], device: torch.device) -> DataLoader:
+    return DataLoader(
         stores,
         modalities=config.modalities,
         batch_size=config.batch_size,

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from salibi_cli.model import app as commands
 from salibi_data.store.errors import UsageError
-from salibi_model.comparison import ENTRANTS, compare, shared_budget
-from salibi_model.data.loader import Batches
+from salibi_model.comparison import COMPARED_MODELS, compare, shared_budget
+from salibi_model.data.loader import DataLoader
 from salibi_model.data.store import SampleStore
 from salibi_model.evals.knn import KnnOptions
 from salibi_model.evals.results import Results
@@ -93,7 +93,7 @@ def test_all_are_trained_on_one_budget_and_one_order(compared, small_store):
     }
     store = SampleStore(small_store)
     batches = [
-        iter(Batches([store], modalities=names, batch_size=4, seed=0))
+        iter(DataLoader([store], modalities=names, batch_size=4, seed=0))
         for names in (("sar", "lores", "hires_4x"), ("sar", "lores"))
     ]
     for _ in range(5):
@@ -236,7 +236,7 @@ def test_many_processes_are_sent_away(small_store, tmp_path, monkeypatch):
 
 
 def test_all_entrants_can_be_configured(small_store):
-    assert set(shared_budget(config(small_store), list(ENTRANTS))) == set(ENTRANTS)
+    assert set(shared_budget(config(small_store), list(COMPARED_MODELS))) == set(COMPARED_MODELS)
 
 
 def test_the_command_prints_a_table_and_says_what_differs(small_store, tmp_path):

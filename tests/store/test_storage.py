@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from salibi_data.store.errors import StoreError, UsageError
-from salibi_model.data.loader import Batches
+from salibi_model.data.loader import DataLoader
 from salibi_model.data.store import SampleStore
 from tests.support.model.batches import same, take
 from tests.support.services.buckets import SECRET, SuffixServer, s3_server
@@ -49,7 +49,7 @@ def test_batches_from_a_bucket_equal_those_from_disk(s3, small_store):
     assert len(remote) == 16
     for cache_bytes in (0, 1 << 30):
         from_bucket, from_disk = (
-            take(Batches([store], **options, cache_bytes=cache_bytes), 3)
+            take(DataLoader([store], **options, cache_bytes=cache_bytes), 3)
             for store in (remote, local)
         )
         assert all(map(same, from_bucket, from_disk))
@@ -58,7 +58,7 @@ def test_batches_from_a_bucket_equal_those_from_disk(s3, small_store):
 def test_a_store_in_a_bucket_and_one_on_disk_are_mixed(s3, small_store):
     stores = [SampleStore("s3://samples/deep/small.zarr/"), SampleStore(small_store)]
     (batch,) = take(
-        Batches(stores, modalities=["sar"], batch_size=20, shuffle=False, augment=False), 1
+        DataLoader(stores, modalities=["sar"], batch_size=20, shuffle=False, augment=False), 1
     )
     assert torch.equal(batch.images["sar"][:10], batch.images["sar"][10:])
 
@@ -141,7 +141,7 @@ def test_passing_faults_are_tried_again(small_store, fault):
 def test_a_fault_in_the_middle_reaches_the_consumer(small_store):
     with serve(SuffixServer(small_store.parent)) as server:
         store = SampleStore(f"{server.url}/{small_store.name}")
-        batches = Batches([store], modalities=["lores"], batch_size=5, cache_bytes=0)
+        batches = DataLoader([store], modalities=["lores"], batch_size=5, cache_bytes=0)
         reader = iter(batches)
         next(reader)
         server.fault_rate, server.faults = 1.0, ("403",)

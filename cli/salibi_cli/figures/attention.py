@@ -48,7 +48,7 @@ def save_attention_figure(report: AttentionReport, path: str | Path, *, name: st
     """Draw ``report`` and write it to ``path``, in the format of its suffix.
 
     Args:
-        report: from :func:`salibi_model.evals.attention_distance.attention_reach`.
+        report: from :func:`salibi_model.evals.attention_distance.attention_distance`.
         path: the file to write; its folder is made.
         name: of the model, for the heading.
 

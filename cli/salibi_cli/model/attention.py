@@ -32,11 +32,11 @@ def attention_figure(
     """
     from salibi_cli.figures.attention import check_figure_path, save_attention_figure
     from salibi_model.distributed import choose_device
-    from salibi_model.evals.attention_distance import attention_reach
+    from salibi_model.evals.attention_distance import attention_distance
 
     check_figure_path(out)
     with common.progress("measuring", unit="samples") as advance:
-        report = attention_reach(
+        report = attention_distance(
             checkpoint,
             store,
             split=split,

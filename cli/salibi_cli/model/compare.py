@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from salibi_model.comparison import Comparison, Difference
-    from salibi_model.evals.probes import Options
+    from salibi_model.evals.probes import ProbeOptions
 
 
 @options.with_options
@@ -74,7 +74,7 @@ def compare(
     from salibi_cli.figures.scores import save_score_figure
     from salibi_model.comparison import compare as train_and_measure
     from salibi_model.distributed import choose_device
-    from salibi_model.evals.evaluate import open_data
+    from salibi_model.evals.datasets.open import open_data
 
     chosen = _methods(methods, k=k, distance=distance)
     labelled = open_data(data, gsd_m=gsd_m, partition=partition)
@@ -104,12 +104,12 @@ def compare(
     typer.echo(f"wrote {out}/results.md, results.json, results.png")
 
 
-def _methods(text: str, *, k: int, distance: str) -> list[Options]:
+def _methods(text: str, *, k: int, distance: str) -> list[ProbeOptions]:
     from salibi_model.evals.knn import KnnOptions
     from salibi_model.evals.linear_probe import LinearOptions
     from salibi_model.evals.segmentation import SegmentOptions
 
-    known: dict[str, Options] = {
+    known: dict[str, ProbeOptions] = {
         "knn": KnnOptions(k=k, distance=distance),
         "linear": LinearOptions(),
         "segment": SegmentOptions(head="linear"),

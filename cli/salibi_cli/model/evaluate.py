@@ -13,7 +13,7 @@ from salibi_cli.model.retrieval import Checkpoint, Json, Name, eval_retrieval, n
 
 if TYPE_CHECKING:
     from salibi_model.evals.metrics import Score
-    from salibi_model.evals.probes import Options
+    from salibi_model.evals.probes import ProbeOptions
 
 evaluation = common.app(help="Measure a checkpoint.")
 evaluation.command("retrieval")(eval_retrieval)
@@ -211,13 +211,14 @@ class _Asked:
     as_json: bool
 
 
-def _evaluate(checkpoint: Path, options: Options, asked: _Asked) -> None:
+def _evaluate(checkpoint: Path, options: ProbeOptions, asked: _Asked) -> None:
     from salibi_cli.figures.scores import save_score_figure
     from salibi_model.distributed import choose_device
-    from salibi_model.evals.evaluate import Showing, evaluate, open_data
+    from salibi_model.evals.datasets.open import open_data
+    from salibi_model.evals.evaluate import InputOptions, evaluate
     from salibi_model.evals.results import Results
 
-    showing = Showing(
+    inputs = InputOptions(
         modality=asked.modality,
         scales=asked.scales,
         image_px=asked.image_px,
@@ -232,7 +233,7 @@ def _evaluate(checkpoint: Path, options: Options, asked: _Asked) -> None:
             labelled,
             options,
             name=asked.name,
-            showing=showing,
+            inputs=inputs,
             results=results,
             recorded={"partition": asked.partition},
             device=choose_device(asked.device),

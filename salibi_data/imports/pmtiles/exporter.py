@@ -99,6 +99,11 @@ def export_pmtiles(
     Raises:
         StoreError: no store is there, or another file is where an archive should be.
         UsageError: the store has no modality that the layout has a place for.
+
+    Example:
+        >>> _ = salibi_data.export_pmtiles(store_path, folder / "archives")
+        >>> sorted(path.name for path in (folder / "archives").iterdir())
+        ['hires_visual_tiles.pmtile', 'sar_tiles.pmtile', 'visual_tiles.pmtile']
     """
     check_main_module()
     group, attributes = open_store(store)

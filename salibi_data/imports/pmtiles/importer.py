@@ -100,6 +100,14 @@ def import_pmtiles(
         ReadError: an archive or a tile is damaged, or not what this software reads.
         SelectionError: no tile has all parts.
         StoreError: something else is at the store's path, or another process is at work on it.
+
+    Example:
+        >>> _ = salibi_data.export_pmtiles(store_path, folder / "to_import")
+        >>> report = salibi_data.import_pmtiles(
+        ...     folder / "imported.zarr", lores=folder / "to_import" / "visual_tiles.pmtile"
+        ... )
+        >>> report.num_samples == salibi_data.info(store_path)["samples"]
+        True
     """
     check_main_module()
     if splits not in get_args(Splits):

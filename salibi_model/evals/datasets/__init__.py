@@ -1,1 +1,1 @@
-"""Labelled images, in whatever files they lie."""
+"""Reads labelled images from the file layouts of public data sets."""

@@ -1,7 +1,8 @@
-"""Reads labelled images that lie in one folder per class, as EuroSAT, UC Merced and AID do.
+"""Reads labelled images from one folder per class, the layout of EuroSAT, UC Merced and AID.
 
-``<root>/<class>/<image>``, or with a split ``<root>/{train,validation,test}/<class>/<image>``;
-either may lie below folders that hold nothing else (UC Merced's ``Images/``).
+Images are ``<root>/<class>/<image>``, or with a split
+``<root>/{train,validation,test}/<class>/<image>``; the root may lie below folders that hold
+nothing else (UC Merced's ``Images/``).
 """
 
 import hashlib
@@ -27,46 +28,50 @@ from salibi_model.data.pixel_size import dataset_pixel_m
 from salibi_model.evals.datasets.labelled import SPLITS, Indices, LabelledImages, Split
 
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff"})
+"""Suffixes of image files, in lower case."""
 SPLIT_SHARES: Final = (0.6, 0.2, 0.2)
-"""Of each class, training, validation and test, where the images come without a split."""
+"""Shares of each class for training, validation and test, if the images come without a split."""
 
 _SPLIT_FOLDERS: Final[dict[str, Split]] = {
     "train": "train",
     **dict.fromkeys(("val", "valid", "validation"), "validation"),
     "test": "test",
 }
-_FEWEST: Final = 3
-"""Images of a class that give one to each split."""
+_MIN_IMAGES: Final = 3
+"""Smallest number of images of a class: one for each split."""
 _PROBED_IMAGES: Final = 64
-"""Images, spread over all, that tell the common size, the bands and the GSD."""
+"""Number of images, spread over all, that common size, bands and GSD are taken from."""
 _SIZE_TOLERANCE: Final = 0.1
-"""Part of the common edge by which an image's may differ."""
-_USUAL_BANDS: Final[dict[int, tuple[str, ...]]] = {
+"""Largest deviation of an image's edge, as a share of the common edge."""
+_DEFAULT_BANDS: Final[dict[int, tuple[str, ...]]] = {
     1: ("gray",),
     3: ("red", "green", "blue"),
     4: ("red", "green", "blue", "nir"),
 }
+"""Names by number of bands, for files that do not name them."""
 _DRIVERS: Final = ("JPEG", "PNG", "GTiff")
-"""GDAL's, by name: others go by a file's content, and some read further files, or the network."""
+"""GDAL drivers that may open an image. GDAL chooses a driver by a file's content, and some of the
+others read further files, or the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Header:
-    """What a file says of its image without its pixels."""
+    """Size and bands of an image file."""
 
     shape: tuple[int, int]
-    """Rows, columns."""
+    """(rows, columns)."""
     bands: tuple[str, ...]
+    """Names of the bands."""
     has_mask: bool
-    """False where a band that is called transparency is one of the bands."""
+    """Whether the file's mask is used; not where its transparency band is one of the bands."""
 
 
 class ClassFolders(LabelledImages):
-    """A class-per-folder data set; classes in alphabetical order.
+    """A data set of one folder per class; classes in alphabetical order.
 
-    Images come in the size that most of them have. One whose edges differ by up to a tenth is
-    resampled (bilinear) to it; a larger difference is an error. Pixels that a file calls nodata, or
-    that are transparent, are NaN.
+    Images have the most common size. An image whose edges differ from it by up to a tenth is
+    resampled (bilinear); a larger difference is an error. Pixels that are nodata or transparent in
+    the file are NaN.
     """
 
     task = "classification"
@@ -79,19 +84,19 @@ class ClassFolders(LabelledImages):
         seed: int = 0,
         bands: tuple[str, ...] | None = None,
     ) -> None:
-        """Find the images, split them, and look at some.
+        """Find the images, split them, and read the headers of some.
 
         Args:
             folder: the root.
             gsd_m: metres per pixel; by default the median of the files' georeferences.
-            seed: of the split, where the folders give none: 60 % of each class for training, 20 %
-                for validation and for test, by a hash of the file's name.
-            bands: names of the bands, in the files' order; by default what the files say, or red,
-                green, blue, and a fourth near infrared. A fourth that the file calls transparency
-                is a band if it is named here.
+            seed: random seed of the split, if the folders give none: 60 % of each class for
+                training, 20 % each for validation and test, by a hash of the file's name.
+            bands: names of the bands, in the files' order; by default those in the files, or red,
+                green, blue, and near infrared as the fourth. A transparency band counts as a band
+                only if it is named here.
 
         Raises:
-            UsageError: no images of two classes or more are there, or the GSD is not known.
+            UsageError: there are not images of two classes or more, or the GSD is not known.
             StoreError: the images cannot be read, or differ in their bands.
         """
         if gsd_m is not None and not 0 < gsd_m < float("inf"):
@@ -108,7 +113,7 @@ class ClassFolders(LabelledImages):
                 self._paths += paths
                 self._labels += [self.classes.index(label)] * len(paths)
             self._ends.append(len(self._paths))
-        self._named = bands
+        self._named_bands = bands
         probed = self._probe()
         self._shape = Counter(header.shape for header in probed.values()).most_common(1)[0][0]
         self.bands = bands or next(iter(probed.values())).bands
@@ -118,7 +123,7 @@ class ClassFolders(LabelledImages):
         self.digest = self._digest()
 
     def split_indices(self, split: Split) -> Int64[np.ndarray, " images"]:
-        """Numbers of the images of a split."""
+        """Return the numbers of the images of a split."""
         k = SPLITS.index(split)
         return np.arange(self._ends[k], self._ends[k + 1], dtype=np.int64)
 
@@ -131,16 +136,16 @@ class ClassFolders(LabelledImages):
         return np.stack([self._image(self._paths[int(k)], numbers) for k in indices])
 
     def labels(self, indices: Indices) -> Int64[np.ndarray, " images *shape"]:
-        """Class numbers, (images,)."""
+        """Return class numbers (images,)."""
         return np.array([self._labels[int(k)] for k in indices], dtype=np.int64)
 
     def _probe(self) -> dict[Path, _Header]:
-        """Headers of some images, evenly spread over splits and classes."""
-        places = np.linspace(0, len(self._paths) - 1, min(len(self._paths), _PROBED_IMAGES))
+        """Read the headers of some images, evenly spread over splits and classes."""
+        positions = np.linspace(0, len(self._paths) - 1, min(len(self._paths), _PROBED_IMAGES))
         headers = {}
-        for path in (self._paths[int(place)] for place in places.round()):
-            with _opened(path) as dataset:
-                headers[path] = _header(dataset, path, self._named)
+        for path in (self._paths[int(position)] for position in positions.round()):
+            with _open_image(path) as dataset:
+                headers[path] = _header(dataset, path, self._named_bands)
         return headers
 
     def _check_bands_of(self, path: Path, header: _Header) -> None:
@@ -152,24 +157,25 @@ class ClassFolders(LabelledImages):
 
     def _image(self, path: Path, numbers: Sequence[int]) -> Float32[np.ndarray, "bands rows cols"]:
         """Read one image at the common size; ``numbers`` of bands count from 1."""
-        with _opened(path) as dataset:
-            header = _header(dataset, path, self._named)
+        with _open_image(path) as dataset:
+            header = _header(dataset, path, self._named_bands)
             self._check_bands_of(path, header)
-            for has, common in zip(header.shape, self._shape, strict=True):
-                if abs(has - common) > _SIZE_TOLERANCE * common:
+            for edge, common in zip(header.shape, self._shape, strict=True):
+                if abs(edge - common) > _SIZE_TOLERANCE * common:
                     raise StoreError(
                         f"{path} has {header.shape} pixels; most images have {self._shape}, and "
                         "one may differ by a tenth. Cut it to that size, or leave it out."
                     )
-            wanted = {"indexes": list(numbers), "out_shape": (len(numbers), *self._shape)}
-            values = dataset.read(**wanted, resampling=Resampling.bilinear).astype(np.float32)
-            valid = dataset.read_masks(**wanted) > 0 if header.has_mask else np.True_
+            window = {"indexes": list(numbers), "out_shape": (len(numbers), *self._shape)}
+            values = dataset.read(**window, resampling=Resampling.bilinear).astype(np.float32)
+            valid = dataset.read_masks(**window) > 0 if header.has_mask else np.True_
         image = np.where(valid & np.isfinite(values), values, np.float32(np.nan))
         if np.isnan(image).all():
             raise StoreError(f"{path} holds no measurement: every pixel is nodata. Leave it out.")
         return image
 
     def _digest(self) -> str:
+        """Hash names, sizes and times of the files, and all that decides what is read from them."""
         names = [path.relative_to(self.path).as_posix() for path in self._paths]
         files = [path.stat() for path in self._paths]
         stamps = [(file.st_size, file.st_mtime_ns) for file in files]
@@ -178,13 +184,13 @@ class ClassFolders(LabelledImages):
 
 
 def _root(folder: Path) -> Path:
-    """Go down through folders that hold one folder of folders and no images."""
+    """Descend through folders that hold nothing but one folder of folders."""
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder; give one with a folder of images per class.")
-    inside = _folders(folder)
-    while len(inside) == 1 and not _images(folder) and _folders(inside[0]):
-        folder = inside[0]
-        inside = _folders(folder)
+    subfolders = _folders(folder)
+    while len(subfolders) == 1 and not _images(folder) and _folders(subfolders[0]):
+        folder = subfolders[0]
+        subfolders = _folders(folder)
     return folder
 
 
@@ -201,10 +207,10 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _find_images(root: Path, seed: int) -> dict[Split, dict[str, list[Path]]]:
-    """Images by split and class.
+    """Return the images by split and class.
 
     Raises:
-        UsageError: there are none, too few, of one class alone, or one split is missing.
+        UsageError: there are no images, too few, only one class, or a split is missing.
     """
     split_folders = {
         _SPLIT_FOLDERS[folder.name.lower()]: folder
@@ -212,26 +218,26 @@ def _find_images(root: Path, seed: int) -> dict[Split, dict[str, list[Path]]]:
         if folder.name.lower() in _SPLIT_FOLDERS
     }
     if "train" not in split_folders:
-        return _drawn_split(_classes(root), seed, root)
+        return _random_split(_classes(root), seed, root)
     missing = [split for split in SPLITS if split not in split_folders]
     if missing:
         raise UsageError(
             f"{root} has a folder of training images, but none for {' and '.join(missing)}; give "
             f"it {', '.join(SPLITS)}, or none of them and a split is drawn."
         )
-    found = {split: _classes(split_folders[split]) for split in SPLITS}
+    by_split = {split: _classes(split_folders[split]) for split in SPLITS}
     for split in SPLITS:
-        untrained = sorted(set(found[split]) - set(found["train"]))
+        untrained = sorted(set(by_split[split]) - set(by_split["train"]))
         if untrained:
             raise UsageError(
                 f"{split_folders[split]} has classes that {split_folders['train']} lacks: "
                 f"{', '.join(untrained)}."
             )
-    return found
+    return by_split
 
 
 def _classes(folder: Path) -> dict[str, list[Path]]:
-    """Images of each class folder."""
+    """Return the images of each class folder."""
     classes = {each.name: _images(each) for each in _folders(folder)}
     empty = [name for name, paths in classes.items() if not paths]
     if not classes or len(empty) == len(classes):
@@ -253,32 +259,33 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
     return classes
 
 
-def _drawn_split(
+def _random_split(
     classes: dict[str, list[Path]], seed: int, root: Path
 ) -> dict[Split, dict[str, list[Path]]]:
-    """Draw a split of each class: by the hash of a name, so that other images change it little."""
-    found: dict[Split, dict[str, list[Path]]] = {split: {} for split in SPLITS}
+    """Split each class at random, by the hash of names: adding an image moves few others."""
+    by_split: dict[Split, dict[str, list[Path]]] = {split: {} for split in SPLITS}
     for name, paths in classes.items():
-        if len(paths) < _FEWEST:
+        if len(paths) < _MIN_IMAGES:
             raise UsageError(
-                f"{root / name} holds {len(paths)} of the {_FEWEST} images that training, "
+                f"{root / name} holds {len(paths)} of the {_MIN_IMAGES} images that training, "
                 "validation and test need at least; add some, or remove the class."
             )
-        order = sorted(paths, key=lambda path: _drawn(f"{seed}/{path.parent.name}/{path.name}"))
+        order = sorted(paths, key=lambda path: _sha256(f"{seed}/{path.parent.name}/{path.name}"))
         _, validation, test = (max(1, round(share * len(paths))) for share in SPLIT_SHARES)
-        found["test"][name] = sorted(order[:test])
-        found["validation"][name] = sorted(order[test : test + validation])
-        found["train"][name] = sorted(order[test + validation :])
-    return found
+        by_split["test"][name] = sorted(order[:test])
+        by_split["validation"][name] = sorted(order[test : test + validation])
+        by_split["train"][name] = sorted(order[test + validation :])
+    return by_split
 
 
-def _drawn(text: str) -> bytes:
+def _sha256(text: str) -> bytes:
+    # Names of files need not be UTF-8; Python keeps their bytes as surrogates.
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Open an image with rasterio, with a clear error for whatever fails within."""
+def _open_image(path: Path) -> Iterator[Any]:
+    """Open an image with rasterio; its errors within the block become a StoreError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -290,11 +297,11 @@ def _opened(path: Path) -> Iterator[Any]:
         ) from error
 
 
-def _header(dataset: Any, path: Path, named: tuple[str, ...] | None) -> _Header:
-    """Look at an open image: its size, and its bands.
+def _header(dataset: Any, path: Path, named_bands: tuple[str, ...] | None) -> _Header:
+    """Read size and bands of an open image.
 
-    A last band of transparency is none of them, unless the user has ``named`` it: GDAL calls the
-    fourth of four 8-bit bands so, unless told what it is.
+    Raises:
+        StoreError: the image has a colour table, or complex numbers.
     """
     colours = dataset.colorinterp
     if ColorInterp.palette in colours:
@@ -304,20 +311,22 @@ def _header(dataset: Any, path: Path, named: tuple[str, ...] | None) -> _Header:
         )
     if any(name.startswith("complex") for name in dataset.dtypes):
         raise StoreError(f"{path} holds complex numbers; convert it to power or amplitude.")
+    # GDAL calls the fourth of four 8-bit bands transparency unless the file says otherwise; it
+    # counts as a band only if the user has named it.
     is_alpha = colours[-1] == ColorInterp.alpha
-    if named and len(named) == dataset.count:
-        return _Header(shape=dataset.shape, bands=named, has_mask=not is_alpha)
+    if named_bands and len(named_bands) == dataset.count:
+        return _Header(shape=dataset.shape, bands=named_bands, has_mask=not is_alpha)
     num_bands = dataset.count - is_alpha
-    described = dataset.descriptions[:num_bands]
-    if all(described) and len(set(described)) == num_bands:
-        bands = tuple(str(each).lower() for each in described)
+    names = dataset.descriptions[:num_bands]
+    if all(names) and len(set(names)) == num_bands:
+        bands = tuple(str(name).lower() for name in names)
     else:
-        bands = _USUAL_BANDS.get(num_bands, tuple(f"band{k + 1}" for k in range(num_bands)))
+        bands = _DEFAULT_BANDS.get(num_bands, tuple(f"band{k + 1}" for k in range(num_bands)))
     return _Header(shape=dataset.shape, bands=bands, has_mask=True)
 
 
 def _georeferenced_gsd_m(paths: Sequence[Path]) -> float:
-    """The median of what the files' georeferences say."""
+    """Return the median pixel size by the files' georeferences, in metres."""
     try:
         return float(np.median([dataset_pixel_m(path) for path in paths]))
     except UsageError as error:

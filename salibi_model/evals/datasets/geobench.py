@@ -1,4 +1,4 @@
-"""Reads the tasks of GEO-Bench v1 from their files (Lacoste et al. 2023).
+"""Reads the tasks of GEO-Bench v1 from their files (Lacoste et al. 2023, arXiv 2306.03831).
 
 A task's folder holds a file ``<sample>.hdf5`` per sample with a data set per band, partitions of
 the samples into splits, statistics of the bands, and pickles with the labels and class names, which
@@ -31,16 +31,16 @@ _SPECS_NAME: Final = "task_specs.pkl"
 _STATS_NAME: Final = "band_stats.json"
 _PARTITION_SUFFIX: Final = "_partition.json"
 _FILE_SPLITS: Final[Mapping[Split, str]] = {"train": "train", "validation": "valid", "test": "test"}
-"""Their names in a partition."""
+"""Names of the splits in a partition's file."""
 
 
 def is_task(folder: Path) -> bool:
-    """Tell whether a folder is that of a GEO-Bench task."""
+    """Whether a folder is that of a GEO-Bench task."""
     return (folder / _SPECS_NAME).is_file() or any(folder.glob(f"*{_PARTITION_SUFFIX}"))
 
 
 def task_folders(folder: Path) -> list[Path]:
-    """Folders of the tasks in ``$GEO_BENCH_DIR`` or in one of its two v1.0 benchmarks; sorted."""
+    """Return the folders of the tasks in ``$GEO_BENCH_DIR`` or in one of its two benchmarks, sorted."""
     benchmarks = (CLASSIFICATION_FOLDER, SEGMENTATION_FOLDER)
     parents = [folder / name for name in benchmarks]
     if folder.name in benchmarks:
@@ -58,22 +58,22 @@ class GeoBenchTask(LabelledImages):
     """One task of GEO-Bench v1, in one of its partitions.
 
     Values are those of the files, whose units differ by task: digital numbers, reflectance, 0..1.
-    So2Sat's ``vv`` and ``vh``, linear intensities after a Lee filter, are given in dB; zero power
-    is NaN. NeonTree's canopy height and hyperspectral bands, ten times coarser, are repeated on the
-    grid of its photograph. Classes named "no data" are classes of the benchmark, and are kept.
+    So2Sat's ``vv`` and ``vh``, linear intensities after a Lee filter, are converted to dB; zero
+    power is NaN. NeonTree's canopy height and hyperspectral bands, ten times coarser, are repeated
+    on the grid of its photograph. Classes named "no data" are classes of the benchmark, and stay.
     """
 
     def __init__(self, folder: str | Path, *, partition: str = "default") -> None:
         """Open a task.
 
         Args:
-            folder: that of the task.
-            partition: ``default``, or ``0.01x_train`` to ``1.00x_train``, whose training samples
-                are that share of all.
+            folder: the task's folder.
+            partition: ``default``, or ``0.01x_train`` to ``1.00x_train`` with that share of the
+                training samples.
 
         Raises:
             UsageError: there is no such folder or partition.
-            StoreError: the folder is of no known task, incomplete, or damaged.
+            StoreError: the folder is not of a known task, incomplete, or damaged.
         """
         self.path = Path(folder)
         if not self.path.is_dir():
@@ -89,14 +89,14 @@ class GeoBenchTask(LabelledImages):
         self._splits = self._read_partition(partition)
         self._samples = [name for split in SPLITS for name in self._splits[split]]
         self._check_samples()
-        # Files by size and time: labels that were mended are another data set.
+        # Size and time of files: a data set with corrected labels must have another digest.
         files = [self._file(number).stat() for number in range(len(self._samples))]
         stamps = [(file.st_size, file.st_mtime_ns) for file in files]
         identity = [self.name, self.classes, self._splits, self._stats, stamps]
         self.digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     def split_indices(self, split: Split) -> Int64[np.ndarray, " images"]:
-        """Numbers of the images of a split."""
+        """Return the numbers of the images of a split."""
         before = sum(len(self._splits[each]) for each in SPLITS[: SPLITS.index(split)])
         return np.arange(before, before + len(self._splits[split]), dtype=np.int64)
 
@@ -106,30 +106,31 @@ class GeoBenchTask(LabelledImages):
         """Read images; see :meth:`LabelledImages.read`."""
         self.check_bands(bands)
         sources = [self._spec.bands[band] for band in bands]
-        return self._stacked([read_image(self._file(k), self._spec, sources) for k in indices])
+        return self._stack([read_image(self._file(k), self._spec, sources) for k in indices])
 
     def labels(self, indices: Indices) -> Int64[np.ndarray, " images *shape"]:
         """Read labels; see :meth:`LabelledImages.labels`."""
-        return self._stacked([read_label(self._file(k), self._spec) for k in indices])
+        return self._stack([read_label(self._file(k), self._spec) for k in indices])
 
     def statistics(
         self, bands: Sequence[str]
     ) -> tuple[Float64[np.ndarray, " bands"], Float64[np.ndarray, " bands"]]:
-        """Mean and standard deviation of bands, from ``band_stats.json``.
+        """Return mean and standard deviation of bands, from ``band_stats.json``.
 
-        Those of bands that are converted, or that the file does not tell, are measured on training
-        images. The hyperspectral bands of NeonTree share one pair, as in the file.
+        Bands that are converted to dB, or that the file lacks, are measured on training images. The
+        hyperspectral bands of NeonTree share one pair, as in the file.
         """
         self.check_bands(bands)
-        told = {band: self._told_statistics(self._spec.bands[band]) for band in bands}
-        unknown = [band for band, pair in told.items() if pair is None]
+        statistics = {band: self._file_statistics(self._spec.bands[band]) for band in bands}
+        unknown = [band for band, pair in statistics.items() if pair is None]
         if unknown:
             measured = np.stack(super().statistics(unknown), axis=1)
-            told.update(zip(unknown, measured.tolist(), strict=True))
-        mean, std = np.array([told[band] for band in bands], dtype=np.float64).T
+            statistics.update(zip(unknown, measured.tolist(), strict=True))
+        mean, std = np.array([statistics[band] for band in bands], dtype=np.float64).T
         return mean, std
 
-    def _told_statistics(self, source: BandSource) -> tuple[float, float] | None:
+    def _file_statistics(self, source: BandSource) -> tuple[float, float] | None:
+        """Return mean and deviation of a band by ``band_stats.json``; ``None`` if unknown."""
         if source.to_decibel or source.name not in self._stats:
             return None
         try:
@@ -145,7 +146,7 @@ class GeoBenchTask(LabelledImages):
         return mean, std or 1.0
 
     def _read_specs(self) -> Inert:
-        """The pickled description of the task."""
+        """Read the pickled description of the task."""
         path = self.path / _SPECS_NAME
         try:
             raw = path.read_bytes()
@@ -159,7 +160,7 @@ class GeoBenchTask(LabelledImages):
         return specs
 
     def _recognise(self, specs: Inert) -> GeoBenchSpec:
-        """Tell the task by its folder; by its description where the folder was renamed."""
+        """Identify the task by its folder's name, or by its description if the folder was renamed."""
         for name in (self.path.name, specs.attribute("dataset_name")):
             if isinstance(name, str) and name in GEOBENCH_TASKS:
                 return GEOBENCH_TASKS[name]
@@ -188,14 +189,14 @@ class GeoBenchTask(LabelledImages):
         return splits
 
     def _check_samples(self) -> None:
-        """Refuse a partition that names samples twice, or whose files are not all there."""
+        """Refuse a partition that names samples twice, or whose files are incomplete."""
         if len(set(self._samples)) != len(self._samples):
             raise StoreError(
                 f"a partition of {self.path} names samples twice: training and test would share "
                 f"them. {DOWNLOAD_AGAIN}"
             )
-        there = {path.stem for path in self.path.glob("*.hdf5")}
-        missing = [name for name in self._samples if name not in there]
+        available = {path.stem for path in self.path.glob("*.hdf5")}
+        missing = [name for name in self._samples if name not in available]
         if missing:
             raise StoreError(
                 f"{self.path} lacks {len(missing)} of the {len(self._samples)} samples of its "
@@ -206,7 +207,7 @@ class GeoBenchTask(LabelledImages):
     def _file(self, index: int | np.integer) -> Path:
         return self.path / f"{self._samples[int(index)]}.hdf5"
 
-    def _stacked(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
+    def _stack(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         if not arrays:
             raise StoreError(
                 f"{self.path} has no images in a split of the partition; take another partition."
@@ -230,7 +231,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _class_names(spec: GeoBenchSpec, specs: Inert) -> tuple[str, ...]:
-    """Names from the description, where it has as many as there are classes; else the known ones."""
+    """Return the names in the description if their number is right; else the known ones."""
     label_type = specs.attribute("label_type")
     if isinstance(label_type, Inert):
         # The benchmark's two label classes spell it differently.

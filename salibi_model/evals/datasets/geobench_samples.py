@@ -1,4 +1,4 @@
-"""One sample of GEO-Bench v1: an HDF5 file with a data set per band, and its label."""
+"""Reads one sample of GEO-Bench v1: an HDF5 file with a data set per band, and its label."""
 
 import ast
 import math
@@ -20,12 +20,12 @@ from salibi_model.evals.datasets.safe_pickle import PickledArray, unpickle_inert
 DOWNLOAD_AGAIN: Final = "Download the task again."
 
 _DATE: Final = re.compile(r"_\d{4}-\d{2}-\d{2}.*$")
-"""What forestnet, cashew and cattle append to a band's name."""
+"""Date that forestnet, cashew and cattle append to a band's name."""
 
 _LABEL: Final = BandSource(name="label")
-_AXES: Final = (2, 3)
-_MOST_VALUES: Final = 1 << 28
-"""Of one band; the largest of GEO-Bench v1 has 400 x 400 x 369."""
+_NUM_AXES: Final = (2, 3)
+_MAX_VALUES: Final = 1 << 28
+"""Largest number of values of one band; that of GEO-Bench v1 is 400 x 400 x 369."""
 _NUM_AXES_WITH_PLANES: Final = 3
 
 
@@ -35,14 +35,14 @@ def read_image(
     """Read bands of a sample onto the grid of the task's first band.
 
     Returns:
-        The file's values, or dB where the source says so; NaN where there is no measurement.
+        Values of the file, or dB where the source says so; NaN where there is no measurement.
 
     Raises:
         StoreError: the file is damaged, lacks a band, or holds no measurement in any of them.
     """
-    with _bands_of(path) as found:
-        grid = _grid(found, spec, path)
-        planes = [_plane(_find(found, each, path), each, grid, path) for each in sources]
+    with _open_bands(path) as datasets:
+        grid = _grid(datasets, spec, path)
+        planes = [_plane(_find(datasets, each, path), each, grid, path) for each in sources]
     image = np.stack(planes)
     if np.isnan(image).all():
         raise StoreError(f"{path} holds no measurement: every value is NaN. {DOWNLOAD_AGAIN}")
@@ -60,9 +60,9 @@ def read_label(path: Path, spec: GeoBenchSpec) -> Int64[np.ndarray, " *shape"]:
         StoreError: the file is damaged, or the label is none of the task's classes.
     """
     if spec.kind == "segmentation":
-        with _bands_of(path) as found:
-            shape = _grid(found, spec, path)
-            label = np.squeeze(_find(found, _LABEL, path)[()])
+        with _open_bands(path) as datasets:
+            shape = _grid(datasets, spec, path)
+            label = np.squeeze(_find(datasets, _LABEL, path)[()])
         return _checked(label, shape, spec.num_classes, path)
     content = unpickle_inert(_description(path), f"the description in {path}")
     value = content.get(_LABEL.name) if isinstance(content, dict) else None
@@ -76,7 +76,8 @@ def read_label(path: Path, spec: GeoBenchSpec) -> Int64[np.ndarray, " *shape"]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
+def _open_file(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file; its errors within the block become a StoreError."""
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -86,24 +87,24 @@ def _opened(path: Path) -> Iterator[h5py.File]:
 
 
 @contextmanager
-def _bands_of(path: Path) -> Iterator[dict[str, h5py.Dataset]]:
-    """A file's data sets by their names without dates."""
-    with _opened(path) as file:
-        found: dict[str, h5py.Dataset] = {}
+def _open_bands(path: Path) -> Iterator[dict[str, h5py.Dataset]]:
+    """Open a file, and give its data sets by their names without dates."""
+    with _open_file(path) as file:
+        datasets: dict[str, h5py.Dataset] = {}
         for name, dataset in file.items():
-            plain = _DATE.sub("", name)
-            if plain in found:
+            undated = _DATE.sub("", name)
+            if undated in datasets:
                 raise StoreError(
-                    f"{path} holds {plain!r} at several dates; a sample of GEO-Bench v1 has one. "
+                    f"{path} holds {undated!r} at several dates; a sample of GEO-Bench v1 has one. "
                     f"{DOWNLOAD_AGAIN}"
                 )
-            found[plain] = dataset
-        yield found
+            datasets[undated] = dataset
+        yield datasets
 
 
 def _description(path: Path) -> bytes:
-    """The pickle in a file's attributes, where it is kept as Python's text of its bytes."""
-    with _opened(path) as file:
+    """Return the pickle in a file's attributes, which hold it as the text of a bytes literal."""
+    with _open_file(path) as file:
         text = file.attrs.get("pickle")
     try:
         raw = ast.literal_eval(text) if isinstance(text, str) else None
@@ -114,21 +115,21 @@ def _description(path: Path) -> bytes:
     return raw
 
 
-def _find(found: Mapping[str, h5py.Dataset], source: BandSource, path: Path) -> h5py.Dataset:
-    if source.name not in found:
+def _find(datasets: Mapping[str, h5py.Dataset], source: BandSource, path: Path) -> h5py.Dataset:
+    if source.name not in datasets:
         raise StoreError(
-            f"{path} has no band {source.name!r}; it has {', '.join(found)}. {DOWNLOAD_AGAIN}"
+            f"{path} has no band {source.name!r}; it has {', '.join(datasets)}. {DOWNLOAD_AGAIN}"
         )
-    _check_band(found[source.name], source.name, path)
-    return found[source.name]
+    _check_band(datasets[source.name], source.name, path)
+    return datasets[source.name]
 
 
 def _check_band(band: Any, name: str, path: Path) -> None:
-    """Refuse what is no image: a group, a dangling link, texts, an axis too few."""
+    """Refuse what is no image: a group, a dangling link, text, or too few axes."""
     shape = getattr(band, "shape", None) or ()
     kind = getattr(getattr(band, "dtype", None), "kind", "")
     pixels = math.prod(shape)
-    fits = kind in set("biuf") and len(shape) in _AXES and 0 < pixels <= _MOST_VALUES
+    fits = kind in set("biuf") and len(shape) in _NUM_AXES and 0 < pixels <= _MAX_VALUES
     if not fits:
         raise StoreError(
             f"{path}: {name!r} is no image of real numbers (shape {shape}, kind {kind or 'none'!r}). "
@@ -136,16 +137,16 @@ def _check_band(band: Any, name: str, path: Path) -> None:
         )
 
 
-def _grid(found: Mapping[str, h5py.Dataset], spec: GeoBenchSpec, path: Path) -> tuple[int, int]:
-    """Rows and columns of the task's first band."""
-    rows, cols = _find(found, next(iter(spec.bands.values())), path).shape[:2]
+def _grid(datasets: Mapping[str, h5py.Dataset], spec: GeoBenchSpec, path: Path) -> tuple[int, int]:
+    """Return rows and columns of the task's first band."""
+    rows, cols = _find(datasets, next(iter(spec.bands.values())), path).shape[:2]
     return int(rows), int(cols)
 
 
 def _plane(
     dataset: h5py.Dataset, source: BandSource, grid: tuple[int, int], path: Path
 ) -> Float32[np.ndarray, "rows cols"]:
-    """Read one band onto a grid, in the units that are given to the user."""
+    """Read one band onto a grid, in the units of :func:`read_image`."""
     if source.plane is not None and source.plane >= dataset.shape[-1]:
         raise StoreError(
             f"{path}: {source.name!r} holds {dataset.shape[-1]} bands; need {source.plane + 1}. "
@@ -157,7 +158,7 @@ def _plane(
         values = 10 * np.log10(np.where(values > 0, values, np.float32(np.nan)))
     values = np.where(np.isfinite(values), values, np.float32(np.nan))
     factor = grid[0] // values.shape[0]
-    # Repeated, not interpolated: every value stays one that was measured.
+    # Repeated, not interpolated, so that every value is one that was measured.
     values = values.repeat(factor, axis=0).repeat(factor, axis=1)
     if values.shape != grid:
         raise StoreError(
@@ -168,14 +169,14 @@ def _plane(
 
 
 def _checked(
-    label: Shaped[np.ndarray, "*given"], shape: tuple[int, ...], num_values: int, path: Path
+    label: Shaped[np.ndarray, "*actual"], shape: tuple[int, ...], num_values: int, path: Path
 ) -> Int64[np.ndarray, " *shape"]:
-    """Refuse labels of another shape, or that are not below ``num_values``."""
+    """Refuse labels of another shape, or that are not whole numbers below ``num_values``."""
     is_number = label.dtype.kind in "biuf" and label.size > 0
     if not is_number or label.shape != shape or not np.isin(label, range(num_values)).all():
-        held = f"{label.min()} to {label.max()}" if is_number else "no numbers"
+        content = f"{label.min()} to {label.max()}" if is_number else "no numbers"
         raise StoreError(
             f"the label of {path} should hold whole numbers from 0 to {num_values - 1}, shape "
-            f"{shape}; it holds {held}, shape {label.shape}. {DOWNLOAD_AGAIN}"
+            f"{shape}; it holds {content}, shape {label.shape}. {DOWNLOAD_AGAIN}"
         )
     return label.astype(np.int64)

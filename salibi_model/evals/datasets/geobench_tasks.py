@@ -1,8 +1,10 @@
-"""The twelve tasks of GEO-Bench v1: what their files hold, under common band names.
+"""Describes the twelve tasks of GEO-Bench v1: bands, classes, sizes and GSDs of their files.
 
 Names of bands are those of STAC's ``eo`` extension (``rededge1`` to ``rededge3`` as in this
 project's catalogs); the files' own names are those of the benchmark's converters
-(github.com/ServiceNow/geo-bench). Classes, sizes and GSDs: Lacoste et al. 2023, tables 1 and 2.
+(https://github.com/ServiceNow/geo-bench).
+
+Source of classes, sizes and GSDs: Lacoste et al. 2023 (arXiv 2306.03831), tables 1 and 2.
 """
 
 from collections.abc import Mapping
@@ -11,18 +13,19 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 Kind = Literal["classification", "multilabel", "segmentation"]
+"""Kind of a task: one class per image, several labels per image, or one class per pixel."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BandSource:
-    """Where a band lies in a sample's file."""
+    """Location of a band in a sample's file."""
 
     name: str
-    """The file's own name of it, without the date that some tasks append."""
+    """Name of the data set in the file, without the date that some tasks append."""
     plane: int | None = None
-    """Number in the last axis, where one name holds many bands."""
+    """Index along the last axis, for a data set of many bands."""
     to_decibel: bool = False
-    """The file holds linear power; it is given in dB."""
+    """Whether the file holds linear power, to be converted to dB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,16 +36,17 @@ class GeoBenchSpec:
     kind: Kind
     num_classes: int
     gsd_m: float
-    """Of the bands ``bands`` begins with; all others are brought to their grid."""
+    """Metres per pixel of the first band of ``bands``; the others are brought to its grid."""
     size_px: int
+    """Edge of an image in pixels."""
     bands: Mapping[str, BandSource]
-    """By common name, in the order of the files."""
+    """Bands by common name, in the order of the files."""
     classes: tuple[str, ...] = ()
-    """From the converter, where ``task_specs.pkl`` names none."""
+    """Names of the classes by the converter, where ``task_specs.pkl`` has none."""
 
     @property
     def benchmark(self) -> str:
-        """Folder below ``$GEO_BENCH_DIR`` that the task lies in."""
+        """Name of the folder in ``$GEO_BENCH_DIR`` that holds the task."""
         return SEGMENTATION_FOLDER if self.kind == "segmentation" else CLASSIFICATION_FOLDER
 
 
@@ -72,9 +76,9 @@ _SENTINEL2 = _named(
     swir22="12 - SWIR",
 )
 
-# The converter took EuroSAT's channels to be in the order of wavelength. They are not: B8A comes
-# last (phelber/EuroSAT issue 7, ServiceNow/geo-bench issue 28). The means in band_stats.json agree:
-# 12 for what is called water vapour, which only cirrus can have.
+# The converter assumed EuroSAT's channels in the order of wavelength, but B8A comes last
+# (https://github.com/phelber/EuroSAT/issues/7, https://github.com/ServiceNow/geo-bench/issues/28).
+# The means in band_stats.json confirm it: 12 for "water vapour", low enough only for cirrus.
 _EUROSAT = {
     **{name: _SENTINEL2[name] for name in list(_SENTINEL2)[:8]},
     **_named(
@@ -87,7 +91,8 @@ _EUROSAT = {
 }
 
 # Exported as B1-B5, B7, B8A, B8, B11, B12 and an 8-bit true-colour image, then named as if they
-# were the thirteen bands (ServiceNow/geo-bench issue 29; the last three never exceed 255).
+# were the thirteen bands (https://github.com/ServiceNow/geo-bench/issues/29; the last three never
+# exceed 255).
 _BRICK_KILN = {
     **{name: _SENTINEL2[name] for name in list(_SENTINEL2)[:5]},
     **_named(
@@ -261,4 +266,4 @@ _TASKS = (
 GEOBENCH_TASKS: Final[Mapping[str, GeoBenchSpec]] = MappingProxyType(
     {task.name: task for task in _TASKS}
 )
-"""Every task by its name."""
+"""Tasks by name."""

@@ -1,4 +1,4 @@
-"""How labelled images are shown to a model: which bands, at which size, in which values."""
+"""Fits labelled images to a model's encoder: bands, size and values."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
-from salibi_model.data.store import RAW_UNITS
+from salibi_model.data.modalities import RAW_UNITS
 from salibi_model.evals.datasets.labelled import LabelledImages
 from salibi_model.models.config import ModelConfig
 
@@ -26,38 +26,39 @@ COMMON_NAMES = {
     "b11": "swir16",
     "b12": "swir22",
 }
-"""Names that labelled data has for Sentinel-2's bands, by which CROMA's encoder numbers them."""
+"""Common names of Sentinel-2's bands, which labelled data uses, by the numbers that CROMA's encoder
+uses."""
 
 _OFF_NODATA = 1e-3
-"""By how much a valid value that happens to be the nodata value is moved."""
+"""Amount by which a valid value is moved that equals the nodata value."""
 
 
 class UnfitError(UsageError):
-    """A data set, or a scale of it, cannot be shown to this model, or fits another method."""
+    """The model cannot encode this data set at this scale, or the method does not fit its task."""
 
 
 def bands_for(config: ModelConfig, modality: str, data: LabelledImages) -> tuple[str, ...]:
-    """Give the data's names of the bands that a modality's encoder sees, in its order.
+    """Return the data's names of the bands that a modality's encoder takes, in the encoder's order.
 
     Raises:
-        UnfitError: the data lacks one.
+        UnfitError: the data lacks a band.
         UsageError: the model has no such modality.
     """
     names = _names(config[modality], data)
-    lacking = [name for name in names if name not in data.bands]
-    if lacking:
+    missing = [name for name in names if name not in data.bands]
+    if missing:
         raise UnfitError(
-            f"{data.name} lacks {', '.join(lacking)}, which modality {modality!r} sees; it has "
+            f"{data.name} lacks {', '.join(missing)}, which modality {modality!r} sees; it has "
             f"{', '.join(data.bands)}. The model has {_described(config)}."
         )
     return names
 
 
 def modalities_for(config: ModelConfig, data: LabelledImages) -> tuple[str, ...]:
-    """Give the model's modalities whose bands the data has.
+    """Return the model's modalities whose bands the data has.
 
     Raises:
-        UnfitError: there is none.
+        UnfitError: the data has the bands of none.
     """
     fitting = tuple(
         modality.name
@@ -72,7 +73,7 @@ def modalities_for(config: ModelConfig, data: LabelledImages) -> tuple[str, ...]
     return fitting
 
 
-def shown_shape(
+def input_shape(
     shape: tuple[int, int],
     *,
     patch_px: int,
@@ -80,40 +81,40 @@ def shown_shape(
     image_px: int | None = None,
     where: str = "the data",
 ) -> tuple[int, int]:
-    """Give the (rows, cols) at which images of ``shape`` are shown: nearest multiples of a patch.
+    """Return the (rows, cols) to which images are resized: the nearest multiples of a patch.
 
     Args:
         shape: (rows, cols) of the images.
         patch_px: edge of a patch.
-        scale: how many of their pixels go on one, along an edge.
-        image_px: longer edge to which they are brought before that; ``None``: their own.
-        where: the data's name, for the error.
+        scale: pixels of the image per pixel of the result, along an edge.
+        image_px: longer edge to which images are resized before that; ``None``: their own.
+        where: name of the data, for the error.
 
     Raises:
-        UnfitError: at this scale not even one patch is left of them.
+        UnfitError: at this scale images are smaller than a patch.
         UsageError: the scale is not above 0.
     """
     if not 0 < scale < math.inf:
         raise UsageError(f"the scale is {scale}; take a number above 0, such as 2.")
-    enlarged = 1.0 if image_px is None else image_px / max(shape)
-    wanted = [edge * enlarged / scale for edge in shape]
-    if scale > 1 and min(wanted) < patch_px:
+    enlargement = 1.0 if image_px is None else image_px / max(shape)
+    edges = [edge * enlargement / scale for edge in shape]
+    if scale > 1 and min(edges) < patch_px:
         raise UnfitError(
-            f"images of {where} have {min(wanted):.0f} px at scale {scale:g}, less than a patch of "
+            f"images of {where} have {min(edges):.0f} px at scale {scale:g}, less than a patch of "
             f"{patch_px} px; take a smaller scale."
         )
-    rows, cols = (max(1, math.floor(edge / patch_px + 0.5)) * patch_px for edge in wanted)
+    rows, cols = (max(1, math.floor(edge / patch_px + 0.5)) * patch_px for edge in edges)
     return rows, cols
 
 
-def trained_statistics(
+def training_statistics(
     config: ModelConfig, modality: Modality
 ) -> tuple[Float[Tensor, " bands"], Float[Tensor, " bands"]]:
-    """Give mean and deviation, per band, of the values that an encoder was trained on.
+    """Return mean and standard deviation, per band, of the values that an encoder was trained on.
 
-    A converted model's are not known. Two deviations about the mean then span its range, as where
-    SatMAE (Cong et al. 2022, arXiv 2207.08051) and CROMA make 8-bit values of reflectances: 0..1
-    for CROMA, 0..255 for the authors' models.
+    Those of a converted model are not known. Two deviations on either side of the mean then span
+    its range, as in the conversion of reflectance to 8 bits of SatMAE (Cong et al. 2022, arXiv
+    2207.08051) and CROMA: 0..1 for CROMA, 0..255 for the Scale-ALiBi authors' models.
     """
     if modality.units == RAW_UNITS:
         highest = 1.0 if config.architecture == "croma" else 255.0
@@ -122,22 +123,22 @@ def trained_statistics(
     return torch.tensor(modality.mean), torch.tensor(modality.std)
 
 
-def as_trained(
+def to_training_values(
     config: ModelConfig,
     modality: Modality,
     values: Float[Tensor, "batch bands rows cols"],
     valid: Bool[Tensor, "batch bands rows cols"],
 ) -> Float[Tensor, "batch bands rows cols"]:
-    """Bring values of mean 0 and deviation 1 to those that a modality's encoder was trained on.
+    """Convert values of mean 0 and deviation 1 to those that a modality's encoder was trained on.
 
     Args:
-        config: the model's.
-        modality: whose encoder is to see them.
-        values: standardised by the statistics of the data they are of.
-        valid: where they were measured; elsewhere nodata is given.
+        config: configuration of the model.
+        modality: modality whose encoder takes the values.
+        values: values standardised by the statistics of their data set.
+        valid: ``True`` where there is a measurement; elsewhere the result is nodata.
     """
     mean, std = (
-        part[:, None, None].to(values.device) for part in trained_statistics(config, modality)
+        part[:, None, None].to(values.device) for part in training_statistics(config, modality)
     )
     values = values * std + mean
     if modality.units == RAW_UNITS:
@@ -148,10 +149,13 @@ def as_trained(
 
 
 def _names(modality: Modality, data: LabelledImages) -> tuple[str, ...]:
+    """Names of a modality's bands, the data's own where they differ."""
     return tuple(
         band if band in data.bands else COMMON_NAMES.get(band, band) for band in modality.bands
     )
 
 
 def _described(config: ModelConfig) -> str:
-    return "; ".join(f"{one.name} ({', '.join(one.bands)})" for one in config.modalities)
+    return "; ".join(
+        f"{modality.name} ({', '.join(modality.bands)})" for modality in config.modalities
+    )

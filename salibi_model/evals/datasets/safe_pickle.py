@@ -1,9 +1,11 @@
-"""Reads the pickles of GEO-Bench v1 without running anything that they ask for.
+"""Reads the pickles of GEO-Bench v1 without running any code that they name.
 
-A pickle is a program: it names functions and calls them. Here every name it may use leads to an
-inert stand-in that keeps what it was called with; any other name is refused before it is looked
-up. Numbers and arrays of numpy are decoded from their bytes by hand, so that numpy's own reading of
-pickles, which can be led to unpickle further objects, is never reached.
+A pickle is a program: it names functions and calls them. Here every permitted name stands for an
+inert object that keeps its arguments; any other name is refused before it is looked up. Numbers
+and arrays of numpy are decoded from their bytes, so that numpy's own unpickling, which can be made
+to unpickle further objects, is never called.
+
+Source: https://docs.python.org/3/library/pickle.html#restricting-globals
 """
 
 import io
@@ -19,7 +21,7 @@ from salibi_data.store.errors import StoreError
 from salibi_data.store.redaction import first_line
 
 _PACKAGES: Final = frozenset({"geobench", "ccb"})
-"""The benchmark's package, by its present name and by the one it had when it was made."""
+"""Package of the benchmark: its present name, and its name when the files were made."""
 
 _METADATA: Final = frozenset(
     {
@@ -29,52 +31,52 @@ _METADATA: Final = frozenset(
         ("numpy", "ndarray"),
     }
 )
-"""Other classes that a band's description holds; none of them is needed here."""
+"""Other classes in a band's description, which are permitted and not used."""
 
 _NUMBER: Final = re.compile(r"[biuf][1248]")
-"""Numpy's code of a boolean, integer or floating-point type."""
+"""Numpy's type code of a boolean, integer or floating-point number."""
 
 _FAILURES: Final = (
     *(pickle.UnpicklingError, EOFError, ImportError, AttributeError, LookupError),
     *(TypeError, ValueError, ArithmeticError, RecursionError, MemoryError),
 )
-"""What a damaged pickle raises."""
+"""Errors that reading a damaged pickle raises."""
 
 
 class _RefusedError(pickle.UnpicklingError):
-    """The pickle asks for something that its format has no need of."""
+    """The pickle names something that GEO-Bench's files do not need."""
 
 
 class Inert:
-    """Stands for an object of a class that is not loaded; calling it does nothing."""
+    """Stand-in for an object of a class that is not loaded; calling it does nothing."""
 
     origin: ClassVar[str] = ""
-    """Full name of the class it stands for."""
+    """Full name of the class that it stands for."""
 
     def __new__(cls, *arguments: Any) -> Any:
         """Keep the arguments that the class would have been called with."""
-        made = super().__new__(cls)
-        made.arguments = arguments
-        made.state = None
-        return made
+        instance = super().__new__(cls)
+        instance.arguments = arguments
+        instance.state = None
+        return instance
 
     arguments: tuple[Any, ...]
     state: Any
-    """What the object held: its attributes by name, for most classes."""
+    """State of the object: its attributes by name, for most classes."""
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
     def attribute(self, name: str, default: Any = None) -> Any:
-        """Give an attribute of the object that was pickled."""
+        """Return an attribute of the object that was pickled."""
         return self.state.get(name, default) if isinstance(self.state, dict) else default
 
 
 class _Dtype(Inert):
-    """A numpy data type: its code and, once its state is known, its byte order."""
+    """A data type of numpy: its code and, once its state is set, its byte order."""
 
     def numeric(self) -> np.dtype[Any]:
-        """Give the type, if it is one of plain numbers."""
+        """Return the type, if it is one of plain numbers."""
         code = self.arguments[0] if self.arguments else None
         if not isinstance(code, str) or not _NUMBER.fullmatch(code):
             raise _RefusedError(f"it holds values of the type {code!r}, not numbers")
@@ -83,7 +85,7 @@ class _Dtype(Inert):
 
 
 class _Scalar(Inert):
-    """A number of numpy, given back as one of Python."""
+    """A number of numpy, converted to one of Python."""
 
     def __new__(cls, *arguments: Any) -> Any:
         dtype, raw = arguments
@@ -111,14 +113,14 @@ _NUMPY_MODULES: Final = {
     "scalar": ("numpy.core.multiarray", "numpy._core.multiarray"),
     "_reconstruct": ("numpy.core.multiarray", "numpy._core.multiarray"),
 }
-"""Where numpy 1 and numpy 2 keep them."""
+"""Modules that define them in numpy 1 and in numpy 2."""
 
 
 class _InertUnpickler(pickle.Unpickler):
-    """An unpickler that has no way to anything but stand-ins."""
+    """An unpickler that finds nothing but stand-ins."""
 
     def find_class(self, module_name: str, global_name: str) -> type[Inert]:
-        """Give the stand-in of a class; never import anything."""
+        """Return the stand-in of a class; never import anything."""
         if module_name in _NUMPY_MODULES.get(global_name, ()):
             kind = _NUMPY[global_name]
         elif module_name.partition(".")[0] in _PACKAGES or (module_name, global_name) in _METADATA:
@@ -127,7 +129,7 @@ class _InertUnpickler(pickle.Unpickler):
             raise _RefusedError(
                 f"it asks for {f'{module_name}.{global_name}'!r}, which no file of GEO-Bench needs"
             )
-        # A class of its own per reading: whatever a pickle does to it is gone with the pickle.
+        # A new class each time, so that what a pickle sets on it does not outlast the pickle.
         return type(kind.__name__, (kind,), {"origin": f"{module_name}.{global_name}"})
 
 
@@ -136,14 +138,14 @@ def unpickle_inert(raw: bytes, described: str) -> Any:
 
     Args:
         raw: the pickle.
-        described: what it is, for messages: its file.
+        described: description of the pickle for messages, such as its file.
 
     Returns:
         Plain values of Python, :class:`Inert` for objects, :class:`PickledArray` for arrays.
 
     Raises:
-        StoreError: it is damaged, or asks for anything but the classes of GEO-Bench and numpy's
-            numbers; the message names what it asked for.
+        StoreError: the pickle is damaged, or names anything but the classes of GEO-Bench and
+            numpy's numbers; the message says what.
     """
     load: Callable[[], Any] = _InertUnpickler(io.BytesIO(raw)).load
     try:

@@ -1,6 +1,7 @@
 """A small look at labelled images while a model trains: nearest neighbours in its features."""
 
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -8,12 +9,15 @@ import torch
 from salibi_data.store.errors import StoreError, UsageError
 from salibi_model import distributed
 from salibi_model.evals.datasets.inputs import modalities_for
-from salibi_model.evals.datasets.labelled import Split, open_labelled
-from salibi_model.evals.features import FrozenModel, features
+from salibi_model.evals.datasets.open import open_labelled
+from salibi_model.evals.features import FrozenModel, extract_features
 from salibi_model.evals.knn import KnnOptions, knn_predict
 from salibi_model.models.base import PretrainModel
 from salibi_model.models.config import ModelConfig
 from salibi_model.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from salibi_model.evals.datasets.labelled import Split
 
 
 class Probe:
@@ -69,7 +73,7 @@ class Probe:
         return found
 
     def _accuracy(self, frozen: FrozenModel) -> float:
-        known, asked = features(frozen, "train"), features(frozen, "validation")
+        known, asked = extract_features(frozen, "train"), extract_features(frozen, "validation")
         predicted = knn_predict(
             known.vectors,
             known.labels,

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from salibi_data.store.render_rgb import as_rgb
 from salibi_model import distributed
-from salibi_model.data.loader import Batch, Batches
+from salibi_model.data.loader import Batch, DataLoader
 from salibi_model.data.store import SampleStore
-from salibi_model.evals.recall import ranks
+from salibi_model.evals.metrics import ranks
 from salibi_model.evals.reconstruction import Reconstruction, reconstruct
 from salibi_model.models.base import PretrainModel
 from salibi_model.models.scale_alibi import ScaleAlibi
@@ -95,9 +95,9 @@ class Validator:
             **{f"effective_rank_{name}": effective_rank(v) for name, v in seen.items()},
         }
 
-    def _same_batches(self, batch_size: int) -> Batches:
+    def _same_batches(self, batch_size: int) -> DataLoader:
         """Batches of which those of the first epoch are taken each time."""
-        return Batches(
+        return DataLoader(
             self._stores,
             modalities=self._config.modalities,
             batch_size=batch_size,

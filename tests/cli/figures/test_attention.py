@@ -24,7 +24,7 @@ from salibi_cli.figures.attention import (
 from salibi_cli.figures.token_diagram import COARSE, FINE, distances, draw_equal_distances
 from salibi_cli.model import attention
 from salibi_data.inspection.panels import FigureError
-from salibi_model.evals.attention_distance import attention_reach
+from salibi_model.evals.attention_distance import attention_distance
 from salibi_model.nn.alibi import scale_alibi_bias
 from tests.support.model.nano import nano_model
 
@@ -33,7 +33,7 @@ PATCH_M = 16 * 3.7
 
 @pytest.fixture(scope="module")
 def report(small_store):
-    return attention_reach(nano_model().eval(), small_store, num_samples=1)
+    return attention_distance(nano_model().eval(), small_store, num_samples=1)
 
 
 def panels(figure):
@@ -133,7 +133,7 @@ def test_every_head_and_block_is_a_point(report):
 )
 def test_other_models_are_drawn(small_store, choices):
     model = nano_model(**choices).eval()
-    found = attention_reach(model, small_store, num_samples=1)
+    found = attention_distance(model, small_store, num_samples=1)
     figure = attention_figure(found)
     figure.draw_without_rendering()
     assert len([one for one in panels(figure) if "attention" in one.get_title()]) == len(
@@ -178,7 +178,7 @@ def command(monkeypatch, report):
         calls.append((arguments, options))
         return report
 
-    monkeypatch.setattr("salibi_model.evals.attention_distance.attention_reach", measured)
+    monkeypatch.setattr("salibi_model.evals.attention_distance.attention_distance", measured)
     application = common.app(help="x")
     application.command("attention")(attention.attention_figure)
     application.callback()(lambda: None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,8 +17,11 @@ from salibi_data.synthetic import labelled
 from salibi_data.synthetic.frame import make_frame
 from salibi_data.synthetic.ground.landscape import GroundWindow, draw_landscape
 from salibi_data.synthetic.ground.survey import CLASSES
-from salibi_model.evals.datasets.labelled import LabelledImages, open_labelled
+from salibi_model.evals.datasets.open import open_labelled
 from tests.support.data.samples import command, environment, run, tree
+
+if TYPE_CHECKING:
+    from salibi_model.evals.datasets.labelled import LabelledImages
 
 SMALL = {"num_train": 8, "num_validation": 2, "num_test": 8}
 

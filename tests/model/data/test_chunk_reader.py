@@ -16,7 +16,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from salibi_data.store.errors import StoreError
 from salibi_data.store.open import open_group
-from salibi_model.data.chunk_reader import Chunks
+from salibi_model.data.chunk_reader import ChunkReader
 from salibi_model.data.store import SampleStore
 from tests.support.model.stores import landscape, write_store
 from tests.support.services.buckets import SuffixServer
@@ -82,7 +82,7 @@ def test_every_packing_gives_what_zarr_gives(
     tmp_path: Path, images: np.ndarray, packed: Callable[..., Path], packing: str
 ) -> None:
     path = packed(tmp_path, compressors=PACKINGS[packing])
-    assert Chunks.of(open_group(str(path))["sar"]) is not None
+    assert ChunkReader.for_array(open_group(str(path))["sar"]) is not None
     store = SampleStore(path)
     assert np.array_equal(store.read("sar", range(NUM_SAMPLES)), zarr.open_array(path / "sar")[:])
     assert all(np.array_equal(store.image("sar", i), images[i]) for i in range(NUM_SAMPLES))
@@ -103,7 +103,7 @@ def test_what_is_laid_out_otherwise_is_left_to_zarr(
     tmp_path: Path, images: np.ndarray, packed: Callable[..., Path], options: dict[str, object]
 ) -> None:
     path = packed(tmp_path, **options)
-    assert Chunks.of(open_group(str(path))["sar"]) is None
+    assert ChunkReader.for_array(open_group(str(path))["sar"]) is None
     store = SampleStore(path)
     assert np.array_equal(store.read("sar", [7, 2, 3]), images[[7, 2, 3]])
     assert np.array_equal(store.image("sar", 5), images[5])

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.data.crops import Crop
-from salibi_model.data.loader import Batches
-from salibi_model.data.store import SampleStore, mean_gsd_m, shared_modalities
+from salibi_model.data.loader import DataLoader
+from salibi_model.data.modalities import mean_gsd_m, shared_modalities
+from salibi_model.data.store import SampleStore
 from salibi_model.errors import CheckpointError
 from tests.support.model.batches import same, take
 from tests.support.model.stores import write_store
@@ -67,10 +68,10 @@ NAMES = ("sar", "lores", "hires_4x")
 )
 def test_ranks_and_threads_share_one_order(coarse, fine, seed, world_size, local, workers, weights):
     options = {"modalities": ["sar"], "batch_size": world_size * local, "seed": seed}
-    whole = Batches([coarse, fine], **options, weights=weights)
+    whole = DataLoader([coarse, fine], **options, weights=weights)
     expected = take(whole, whole.steps_per_epoch + 1)
     ranks = [
-        Batches(
+        DataLoader(
             [coarse, fine],
             **options,
             weights=weights,
@@ -103,13 +104,13 @@ def places(batches, store, count):
 
 
 def test_an_epoch_of_two_stores_has_each_sample_once(coarse, fine):
-    batches = Batches([coarse, fine], modalities=["sar"], batch_size=4, augment=False)
+    batches = DataLoader([coarse, fine], modalities=["sar"], batch_size=4, augment=False)
     assert batches.steps_per_epoch == 4
     assert sorted(places(batches, fine, 4)) == [-1] * 10 + list(range(6))
 
 
 def test_weights_draw_more_of_a_store_without_repeats_before_it_is_exhausted(coarse, fine):
-    batches = Batches(
+    batches = DataLoader(
         [coarse, fine], modalities=["sar"], batch_size=4, augment=False, weights=[1.0, 3.0]
     )
     found = places(batches, fine, 4)
@@ -119,18 +120,20 @@ def test_weights_draw_more_of_a_store_without_repeats_before_it_is_exhausted(coa
 
 def test_weights_that_do_not_fit_the_stores_are_refused(coarse, fine):
     with pytest.raises(UsageError, match="1 weights for 2 stores"):
-        Batches([coarse, fine], modalities=["sar"], batch_size=4, weights=[1.0])
+        DataLoader([coarse, fine], modalities=["sar"], batch_size=4, weights=[1.0])
 
 
 def test_finer_base_pixels_are_told_and_what_a_store_lacks_is_nodata(coarse, fine):
-    batches = Batches([coarse, fine], modalities=NAMES, batch_size=16, augment=False, shuffle=False)
+    batches = DataLoader(
+        [coarse, fine], modalities=NAMES, batch_size=16, augment=False, shuffle=False
+    )
     (batch,) = take(batches, 1)
     assert batch.gsd_scale.dtype == torch.float32
     assert batch.gsd_scale.tolist() == [1.0] * 10 + [0.25] * 6
     assert batch.images["hires_4x"][:10].flatten(1).any(dim=1).all()
     assert not batch.images["hires_4x"][10:].any()
     assert np.array_equal(batch.images["lores"][10:].numpy(), fine.read("lores", range(6)))
-    alone = take(coarse.batches(modalities=NAMES, batch_size=4), 1)[0]
+    alone = take(DataLoader([coarse], modalities=NAMES, batch_size=4), 1)[0]
     assert alone.gsd_scale is None
 
 
@@ -161,7 +164,7 @@ def test_stores_with_too_little_in_common_are_refused(coarse, fine):
     with pytest.raises(UsageError, match="none of the 2 stores has a modality 'thermal'"):
         shared_modalities([coarse, fine], ["sar", "lores", "thermal"])
     with pytest.raises(UsageError, match="no store has a modality 'thermal'"):
-        coarse.batches(modalities=["thermal"], batch_size=2)
+        DataLoader([coarse], modalities=["thermal"], batch_size=2)
     with pytest.raises(UsageError, match="1 weights for 2 stores"):
         shared_modalities([coarse, fine], ["sar"], weights=[1.0])
 
@@ -173,7 +176,7 @@ def test_crops_are_of_one_ground_in_all_modalities(coarse):
     """
     crop = Crop(min_share=0.75, max_share=0.75, size_px=96)
     options = {"split": "validation", "batch_size": 6, "crop": crop}  # none of it is nodata
-    batches = coarse.batches(modalities=("hires", "hires_4x"), **options)
+    batches = DataLoader([coarse], modalities=("hires", "hires_4x"), **options)
     for batch in take(batches, 2):
         assert batch.images["hires"].shape == (6, 3, 96, 96)
         assert batch.images["hires_4x"].shape == (6, 3, 192, 192)
@@ -185,7 +188,7 @@ def test_crops_are_of_one_ground_in_all_modalities(coarse):
 
 def test_each_sample_has_a_crop_of_its_own(coarse):
     crop = Crop(min_share=0.5, max_share=1.0, size_px=64)
-    for batch in take(coarse.batches(modalities=["sar"], batch_size=10, crop=crop), 2):
+    for batch in take(DataLoader([coarse], modalities=["sar"], batch_size=10, crop=crop), 2):
         edges = batch.gsd_scale * 64
         assert torch.equal(edges, edges.round())
         assert ((edges >= 128) & (edges <= 256)).all()
@@ -195,7 +198,7 @@ def test_each_sample_has_a_crop_of_its_own(coarse):
 def test_crops_and_variants_multiply(coarse, fine):
     crop = Crop(min_share=0.5, max_share=0.5, size_px=128)
     stores = [coarse, fine]
-    batches = Batches(stores, modalities=NAMES, batch_size=16, crop=crop, shuffle=False)
+    batches = DataLoader(stores, modalities=NAMES, batch_size=16, crop=crop, shuffle=False)
     (batch,) = take(batches, 1)
     assert batch.gsd_scale.tolist() == [1.0] * 10 + [0.25] * 6
     assert not batch.images["hires_4x"][10:].any()
@@ -204,9 +207,9 @@ def test_crops_and_variants_multiply(coarse, fine):
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
 def test_a_crop_of_the_whole_changes_no_pixel(coarse, cache_bytes):
     options = {"modalities": NAMES, "batch_size": 5, "seed": 4, "cache_bytes": cache_bytes}
-    whole = take(coarse.batches(**options), 3)
+    whole = take(DataLoader([coarse], **options), 3)
     cropped = take(
-        coarse.batches(**options, crop=Crop(min_share=1.0, max_share=1.0, size_px=256)), 3
+        DataLoader([coarse], **options, crop=Crop(min_share=1.0, max_share=1.0, size_px=256)), 3
     )
     assert all(map(same, whole, cropped))
     assert all(batch.gsd_scale.tolist() == [1.0] * 5 for batch in cropped)
@@ -215,7 +218,7 @@ def test_a_crop_of_the_whole_changes_no_pixel(coarse, cache_bytes):
 @pytest.mark.parametrize("after", [1, 4, 7])
 def test_resumed_crops_and_mixes_equal_those_never_stopped(coarse, fine, after):
     def batches(workers):
-        return Batches(
+        return DataLoader(
             [coarse, fine],
             modalities=("sar", "lores"),
             batch_size=3,
@@ -247,12 +250,12 @@ def test_resumed_crops_and_mixes_equal_those_never_stopped(coarse, fine, after):
 )
 def test_a_position_among_other_batches_is_refused(coarse, changed, message):
     options = {"modalities": ["sar"], "batch_size": 5}
-    state = coarse.batches(**options).state_dict()
+    state = DataLoader([coarse], **options).state_dict()
     assert (state["epoch"], state["batch"]) == (0, 0)
     with pytest.raises(CheckpointError, match=message):
-        coarse.batches(**{**options, **changed}).load_state_dict(state)
-    coarse.batches(**options, workers=5, cache_bytes=0).load_state_dict(state)
-    coarse.batches(**options).load_state_dict({"epoch": 1, "batch": 1})
+        DataLoader([coarse], **{**options, **changed}).load_state_dict(state)
+    DataLoader([coarse], **options, workers=5, cache_bytes=0).load_state_dict(state)
+    DataLoader([coarse], **options).load_state_dict({"epoch": 1, "batch": 1})
 
 
 def loader_threads():
@@ -270,7 +273,9 @@ def test_a_damaged_sample_is_told_by_its_store_and_threads_end(small_store, tmp_
     path = shutil.copytree(small_store, tmp_path / "cut.zarr")
     shard = path / "lores/c/0/0/0/0"
     shard.write_bytes(shard.read_bytes()[:-2000])
-    reader = iter(SampleStore(path).batches(modalities=["lores"], batch_size=2, cache_bytes=0))
+    reader = iter(
+        DataLoader([SampleStore(path)], modalities=["lores"], batch_size=2, cache_bytes=0)
+    )
     with pytest.raises(StoreError, match=r"cut\.zarr: array 'lores' cannot be read"):
         next(reader)
     wait_until(lambda: not loader_threads(), 10)
@@ -280,7 +285,9 @@ def test_a_damaged_sample_is_told_by_its_store_and_threads_end(small_store, tmp_
 def test_a_shard_that_is_gone_is_no_nodata(small_store, tmp_path, cache_bytes):
     path = shutil.copytree(small_store, tmp_path / "gone.zarr")
     (path / "sar/c/0/0/0/0").unlink()
-    batches = SampleStore(path).batches(modalities=["sar"], batch_size=10, cache_bytes=cache_bytes)
+    batches = DataLoader(
+        [SampleStore(path)], modalities=["sar"], batch_size=10, cache_bytes=cache_bytes
+    )
     with pytest.raises(StoreError, match="sar/c/0/0/0/0 is missing"):
         next(iter(batches))
 
@@ -288,7 +295,7 @@ def test_a_shard_that_is_gone_is_no_nodata(small_store, tmp_path, cache_bytes):
 def test_only_a_few_batches_are_read_ahead_and_waiting_is_told(small_store):
     with serve(SuffixServer(small_store.parent, latency_s=0.05)) as server:
         store = SampleStore(f"{server.url}/{small_store.name}")
-        batches = store.batches(modalities=["sar"], batch_size=1, cache_bytes=0, workers=1)
+        batches = DataLoader([store], modalities=["sar"], batch_size=1, cache_bytes=0, workers=1)
         reader = iter(batches)
         next(reader)
         waited_first = batches.waited_s
@@ -303,7 +310,9 @@ def test_only_a_few_batches_are_read_ahead_and_waiting_is_told(small_store):
 def test_whoever_leaves_does_not_wait_for_a_server_that_stalls(small_store):
     with serve(SuffixServer(small_store.parent)) as server:
         store = SampleStore(f"{server.url}/{small_store.name}")
-        reader = iter(store.batches(modalities=["sar"], batch_size=2, cache_bytes=0, workers=4))
+        reader = iter(
+            DataLoader([store], modalities=["sar"], batch_size=2, cache_bytes=0, workers=4)
+        )
         next(reader)
         server.latency_s = 2
         next(reader)
@@ -316,9 +325,10 @@ def test_whoever_leaves_does_not_wait_for_a_server_that_stalls(small_store):
 
 ENDLESS = """
 import sys, time
+from salibi_model.data.loader import DataLoader
 from salibi_model.data.store import SampleStore
 store = SampleStore(sys.argv[1])
-for number, batch in enumerate(store.batches(modalities=["sar"], batch_size=2, cache_bytes=0, workers=4)):
+for number, batch in enumerate(DataLoader([store], modalities=["sar"], batch_size=2, cache_bytes=0, workers=4)):
     print(number, flush=True)
     time.sleep(0.05)
 """

@@ -9,7 +9,9 @@ import pytest
 import zarr
 
 from salibi_data.store.errors import StoreError, UsageError
-from salibi_model.data.store import SampleStore, shared_modalities
+from salibi_model.data.loader import DataLoader
+from salibi_model.data.modalities import shared_modalities
+from salibi_model.data.store import SampleStore
 from tests.support.model.stores import write_store
 
 
@@ -128,7 +130,7 @@ def test_a_truncated_file_is_explained(small_store, tmp_path, file, kept, messag
     reads = (
         lambda store: store[12],
         lambda store: store.read(file.split("/")[0], [3, 12]),
-        lambda store: next(iter(store.batches(split="validation", batch_size=2))),
+        lambda store: next(iter(DataLoader([store], split="validation", batch_size=2))),
     )
     for read in reads[: 2 if file.startswith("gsd_m") else 3]:
         with pytest.raises(StoreError, match=message) as caught:

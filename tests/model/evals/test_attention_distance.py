@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.evals.attention_distance import (
-    attention_reach,
+    attention_distance,
+    hook_attention,
     mean_distance,
-    measure,
+    measure_distances,
     reach,
-    watched,
 )
 from salibi_model.nn.alibi import patch_centres, scale_alibi_bias, slopes
 from salibi_model.nn.layers import Attention
@@ -63,7 +63,7 @@ def set_slopes(monkeypatch, values):
         assert num_heads == len(values)
         return torch.tensor(values)
 
-    for module in ("alibi", "attention", "reach"):
+    for module in ("nn.alibi", "nn.attention", "evals.attention_distance"):
         monkeypatch.setattr(f"salibi_model.{module}.slopes", wanted)
 
 
@@ -117,7 +117,7 @@ def test_a_model_is_measured_in_every_block_and_step(fusion):
         if isinstance(layer, Attention) and not name.startswith("decoder")
     ]
     with torch.no_grad():
-        found = measure(model, images)
+        found = measure_distances(model, images)
     for handle in handles:
         handle.remove()
     assert list(found) == CASES
@@ -148,15 +148,18 @@ def test_cross_gsd_weights_are_rectangular():
     images = nano_images(batch=1)
     shapes = []
     layers = [block.cross_attention for block in model.joint.stacks["shared"]]
-    with torch.no_grad(), watched(layers, lambda weights: shapes.append(tuple(weights.shape))):
-        measure(model, images)
+    with (
+        torch.no_grad(),
+        hook_attention(layers, lambda weights: shapes.append(tuple(weights.shape))),
+    ):
+        measure_distances(model, images)
     assert shapes == [(1, 4, 16, 16), (1, 4, 16, 64)]
 
 
 def test_watching_ends_even_in_an_error():
     layer = Attention(8, 2)
     seen = []
-    with pytest.raises(ZeroDivisionError), watched([layer], seen.append):
+    with pytest.raises(ZeroDivisionError), hook_attention([layer], seen.append):
         raise ZeroDivisionError
     layer(torch.zeros(1, 3, 8), torch.zeros(1, 3, 8), None)
     assert not seen
@@ -169,7 +172,7 @@ def test_indifferent_heads_reach_as_far_as_the_grid_does(small_store, monkeypatc
     for layer in model.modules():
         if isinstance(layer, Attention):
             torch.nn.init.zeros_(layer.query.weight)
-    report = attention_reach(model, small_store, num_samples=1)
+    report = attention_distance(model, small_store, num_samples=1)
     coarse, fine = patch_centres((16, 16), 1.0).numpy(), patch_centres((32, 32), 0.5).numpy()
     for case in report.cases:
         query_xy = fine if case.queries.modality == "hires_4x" else coarse
@@ -185,7 +188,7 @@ def test_where_content_is_mute_the_bias_decides_and_steep_heads_see_less(small_s
     for layer in model.modules():
         if isinstance(layer, Attention):
             torch.nn.init.zeros_(layer.query.weight)
-    for case in attention_reach(model, small_store, num_samples=1).cases:
+    for case in attention_distance(model, small_store, num_samples=1).cases:
         for heads in case.mean_distance_m:
             assert heads == pytest.approx(case.bias_only_m, rel=1e-4)
             assert list(heads) == sorted(heads)
@@ -207,11 +210,11 @@ def test_metres_are_those_of_each_sample(tmp_path, monkeypatch):
 
     monkeypatch.setattr(store, "read", read)
     model = nano_model(["sar", "lores"]).eval()
-    report = attention_reach(model, store, num_samples=5)
+    report = attention_distance(model, store, num_samples=5)
     assert report.samples == (1, 2)
     assert report.patch_m == pytest.approx(16 * 4.0)
     images = {name: torch.from_numpy(true_read(name, [1, 2])) for name in ("sar", "lores")}
-    measured = measure(model, images)
+    measured = measure_distances(model, images)
     for case in report.cases:
         patches = measured[case.kind, case.queries.modality, case.keys.modality]
         expected = (patches[0] * 16 * 3.0 + patches[1] * 16 * 5.0) / 2
@@ -222,7 +225,7 @@ def test_metres_are_those_of_each_sample(tmp_path, monkeypatch):
 
 
 def test_where_gsds_are_ignored_reach_is_in_patches_of_the_keys(small_store):
-    report = attention_reach(nano_model(gsd_scaling=False).eval(), small_store, num_samples=1)
+    report = attention_distance(nano_model(gsd_scaling=False).eval(), small_store, num_samples=1)
     reaches = {(c.queries.modality, c.keys.modality): c.reach_m[0] for c in report.cases}
     assert reaches["hires_4x", "hires_4x"] == reaches["sar", "sar"] / 2
     assert reaches["sar", "hires_4x"] == reaches["sar", "sar"] / 2
@@ -231,12 +234,12 @@ def test_where_gsds_are_ignored_reach_is_in_patches_of_the_keys(small_store):
 
 def test_a_model_without_joint_encoder_has_its_encoders_measured(small_store):
     model = nano_model(objectives=("contrastive",)).eval()
-    report = attention_reach(model, small_store, num_samples=1)
+    report = attention_distance(model, small_store, num_samples=1)
     assert {case.kind for case in report.cases} == {"self"}
 
 
 def test_the_report_has_a_row_per_head_and_block(small_store):
-    report = attention_reach(nano_model().eval(), small_store, num_samples=2)
+    report = attention_distance(nano_model().eval(), small_store, num_samples=2)
     content = json.loads(json.dumps(report.to_dict()))
     assert len(content["heads"]) == 4 * (1 + 2 + 2 + 1 + 1)
     last = content["heads"][-1]
@@ -249,11 +252,11 @@ def test_the_report_has_a_row_per_head_and_block(small_store):
 
 def test_what_cannot_be_measured_is_refused(small_store, tmp_path):
     with pytest.raises(StoreError, match="no samples in the split 'test'"):
-        attention_reach(nano_model(), small_store, split="test")
+        attention_distance(nano_model(), small_store, split="test")
     pair = write_store(tmp_path / "p.zarr", num_samples=2, modalities=["sar"], validation=1)
     with pytest.raises(UsageError, match="has no 'lores'"):
-        attention_reach(nano_model(), pair)
+        attention_distance(nano_model(), pair)
     optical = nano_model(["lores", "hires_4x"])
     object.__setattr__(optical.config, "architecture", "scale-mae")
     with pytest.raises(UsageError, match="fades with distance; this model is scale-mae"):
-        attention_reach(optical, small_store)
+        attention_distance(optical, small_store)

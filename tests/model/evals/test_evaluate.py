@@ -16,8 +16,8 @@ from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.checkpoints.files import save_model
 from salibi_model.evals.datasets.geobench import GeoBenchTask
 from salibi_model.evals.datasets.inputs import UnfitError
-from salibi_model.evals.evaluate import Showing, UnusualImagesWarning, evaluate
-from salibi_model.evals.features import FrozenModel, features
+from salibi_model.evals.evaluate import InputOptions, UnusualImagesWarning, evaluate
+from salibi_model.evals.features import FrozenModel, extract_features
 from salibi_model.evals.knn import KnnOptions
 from salibi_model.evals.linear_probe import LinearOptions
 from salibi_model.evals.results import Results
@@ -63,9 +63,11 @@ def several_labels(num_classes=5):
 def test_knn_is_that_of_scikit_learn_on_the_models_embeddings(model):
     data = coloured(num_train=37)
     (row,) = evaluate(
-        model, [data], KnnOptions(k=5), name="nano", showing=Showing(modality="lores")
+        model, [data], KnnOptions(k=5), name="nano", inputs=InputOptions(modality="lores")
     )
-    train, test = (features(FrozenModel(model, data, "lores"), s) for s in ("train", "test"))
+    train, test = (
+        extract_features(FrozenModel(model, data, "lores"), s) for s in ("train", "test")
+    )
     reference = KNeighborsClassifier(5, metric="cosine", algorithm="brute")
     reference.fit(train.vectors.astype(np.float64), train.labels)
     expected = accuracy_score(test.labels, reference.predict(test.vectors.astype(np.float64)))
@@ -105,10 +107,10 @@ def test_images_that_the_model_was_not_made_for_are_measured_and_named(px, gsd_m
     """Once each: the floor of random weights sees the same images."""
     model = nano_model(base_gsd_m=10.0).eval()
     data = coloured(px=px, gsd_m=gsd_m)
-    showing = Showing(modality="lores", scales=scales, floors=True)
+    inputs = InputOptions(modality="lores", scales=scales, floors=True)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        rows = evaluate(model, [data], KnnOptions(), name="nano", showing=showing)
+        rows = evaluate(model, [data], KnnOptions(), name="nano", inputs=inputs)
     assert len(rows) == 3 * len(scales)
     assert {one.category for one in caught} <= {UnusualImagesWarning}
     words = [str(one.message) for one in caught]
@@ -121,7 +123,12 @@ def test_several_labels_are_measured_by_f1(model, tmp_path):
     data, results = several_labels(), Results(tmp_path)
     for options in (KnnOptions(k=3), LinearOptions()):
         rows = evaluate(
-            model, [data], options, name="n", showing=Showing(modality="lores"), results=results
+            model,
+            [data],
+            options,
+            name="n",
+            inputs=InputOptions(modality="lores"),
+            results=results,
         )
         assert [row.metric for row in rows] == ["f1-micro", "f1-macro"]
         counts = results.outcomes(rows[0])
@@ -144,7 +151,7 @@ def test_floors_go_through_the_same_probe(model):
         [coloured()],
         LinearOptions(),
         name="nano",
-        showing=Showing(modality="lores", floors=True, seed=4),
+        inputs=InputOptions(modality="lores", floors=True, seed=4),
     )
     assert [row.model for row in rows] == ["nano", "nano, untrained", "mean colour"]
     assert rows[2].value == 1.0
@@ -160,7 +167,7 @@ def test_scales_draw_a_curve_over_ground_distance(model):
         [coloured(px=64)],
         KnnOptions(k=1),
         name="nano",
-        showing=Showing(modality="lores", scales=(1.0, 2.0, 4.0, 8.0)),
+        inputs=InputOptions(modality="lores", scales=(1.0, 2.0, 4.0, 8.0)),
         on_skip=skipped.append,
     )
     assert [row.gsd_m for row in rows] == [10, 20, 40]
@@ -173,7 +180,7 @@ def test_scales_draw_a_curve_over_ground_distance(model):
 
 def test_rows_that_are_there_are_not_computed_again(model, tmp_path):
     data, skipped = coloured(), []
-    given = {"name": "nano", "showing": Showing(modality="lores"), "on_skip": skipped.append}
+    given = {"name": "nano", "inputs": InputOptions(modality="lores"), "on_skip": skipped.append}
     first = evaluate(model, [data], KnnOptions(k=3), results=Results(tmp_path), **given)
     data.reads = 0
     again = evaluate(model, [data], KnnOptions(k=3), results=Results(tmp_path), **given)
@@ -198,7 +205,7 @@ def test_models_are_compared_pairwise(model, tmp_path):
             [coloured(num_classes=12)],
             KnnOptions(k=1),
             name=name,
-            showing=Showing(modality="lores"),
+            inputs=InputOptions(modality="lores"),
             results=results,
         )
     difference, low, high = results.paired_difference(*rows)
@@ -213,7 +220,7 @@ def test_segmentation_is_measured_by_miou(model):
         [painted()],
         SegmentOptions(epochs=5, rate=0.02),
         name="nano",
-        showing=Showing(modality="lores"),
+        inputs=InputOptions(modality="lores"),
         on_progress=lambda *told: seen.append(told),
     )
     assert (row.method, row.metric, row.num_test) == ("segment-linear", "miou", 8)
@@ -227,9 +234,9 @@ def test_what_does_not_fit_is_refused_or_skipped(model):
         evaluate(model, [painted()], KnnOptions(), name="n")
     with pytest.raises(UnfitError, match="classification task, which segment-conv does not"):
         evaluate(model, [coloured()], SegmentOptions(head="conv"), name="n")
-    radar = Showing(modality="sar")
+    radar = InputOptions(modality="sar")
     with pytest.raises(UnfitError, match="arrays lacks vv, vh"):
-        evaluate(model, [coloured()], KnnOptions(), name="n", showing=radar)
+        evaluate(model, [coloured()], KnnOptions(), name="n", inputs=radar)
     skipped = []
     data = [painted(name="fields"), coloured(name="colours")]
     rows = evaluate(model, data, KnnOptions(), name="n", on_skip=skipped.append)

@@ -14,14 +14,14 @@ from salibi_model.evals.datasets.inputs import (
     COMMON_NAMES,
     UnfitError,
     bands_for,
+    input_shape,
     modalities_for,
-    shown_shape,
 )
 from salibi_model.evals.features import (
     FrozenModel,
     MeanColour,
-    features,
-    untrained,
+    extract_features,
+    untrained_model,
     weights_digest,
 )
 from tests.support.model.labelled.labelled_arrays import LabelledArrays, coloured
@@ -61,7 +61,7 @@ def seen_by(frozen, monkeypatch, images):
 def test_features_are_the_models_own_embeddings(model):
     data = coloured(gsd_m=7.0)
     frozen = FrozenModel(model, data, "lores")
-    found = features(frozen, "validation", batch_size=5)
+    found = extract_features(frozen, "validation", batch_size=5)
     images = data.read(data.split_indices("validation"), ("red", "green", "blue"))
     mean, std = (part[:, None, None] for part in data.statistics(data.bands))
     spec = model.config["lores"]
@@ -79,7 +79,7 @@ def test_features_are_the_models_own_embeddings(model):
 def test_units_of_the_data_do_not_matter(model):
     small = coloured()
     large = LabelledArrays(4000 * small.images - 300, small.values, counts=(40, 12, 20))
-    a, b = (features(FrozenModel(model, data, "lores"), "test") for data in (small, large))
+    a, b = (extract_features(FrozenModel(model, data, "lores"), "test") for data in (small, large))
     assert np.allclose(a.vectors, b.vectors, atol=1e-3)
 
 
@@ -130,15 +130,15 @@ def test_without_metres_the_ratio_of_training_is_taken(monkeypatch):
     [((32, 32), (32, 32)), ((332, 332), (336, 336)), ((120, 500), (128, 496)), ((9, 9), (16, 16))],
 )
 def test_edges_go_to_the_nearest_multiple_of_a_patch(shape, expected):
-    assert shown_shape(shape, patch_px=16) == expected
+    assert input_shape(shape, patch_px=16) == expected
 
 
 def test_a_scale_without_a_patch_is_refused():
     with pytest.raises(UnfitError, match="eurosat have 8 px at scale 8, less than a patch of 16"):
-        shown_shape((64, 64), patch_px=16, scale=8.0, where="eurosat")
+        input_shape((64, 64), patch_px=16, scale=8.0, where="eurosat")
     for scale in (0.0, -1.0, float("nan")):
         with pytest.raises(UsageError, match="take a number above 0"):
-            shown_shape((64, 64), patch_px=16, scale=scale)
+            input_shape((64, 64), patch_px=16, scale=scale)
 
 
 def test_modalities_are_found_by_their_bands(model):
@@ -165,7 +165,9 @@ def test_bands_are_taken_by_name_not_by_place(model, monkeypatch):
     turned = LabelledArrays(
         data.images[:, ::-1], data.values, counts=(40, 12, 20), bands=("blue", "green", "red")
     )
-    a, b = (features(FrozenModel(model, one, "lores"), "test").vectors for one in (data, turned))
+    a, b = (
+        extract_features(FrozenModel(model, one, "lores"), "test").vectors for one in (data, turned)
+    )
     assert np.array_equal(a, b)
 
 
@@ -200,7 +202,7 @@ def test_mean_colour_is_mean_and_deviation_of_what_is_valid():
 def test_untrained_weights_come_from_the_seed_alone(model):
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    a, b, other = untrained(model), untrained(model), untrained(model, seed=1)
+    a, b, other = untrained_model(model), untrained_model(model), untrained_model(model, seed=1)
     assert torch.equal(torch.get_rng_state(), state)
     digests = [weights_digest(one) for one in (a, b, other, model)]
     assert digests[0] == digests[1] == weights_digest(nano_model(seed=0, base_gsd_m=5.0))
@@ -214,7 +216,7 @@ def test_broken_weights_are_not_measured():
     with torch.no_grad():
         broken.encoder("lores").embed.weight[0, 0] = torch.nan
     with pytest.raises(CheckpointError, match="features by 'lores' are not finite"):
-        features(FrozenModel(broken, coloured(), "lores"), "test")
+        extract_features(FrozenModel(broken, coloured(), "lores"), "test")
 
 
 def test_data_without_images_is_refused(model):
@@ -226,7 +228,7 @@ def test_data_without_images_is_refused(model):
 def test_images_are_read_once_and_counted(model):
     data = coloured()
     frozen = FrozenModel(model, data, "lores")
-    features(frozen, "validation")
+    extract_features(frozen, "validation")
     data.reads, seen = 0, []
-    features(frozen, "test", batch_size=8, on_image=seen.append)
+    extract_features(frozen, "test", batch_size=8, on_image=seen.append)
     assert (data.reads, seen) == (20, [8, 8, 4])

@@ -95,7 +95,7 @@ def test_a_low_temperature_leaves_the_nearest_alone():
 def test_chunks_do_not_change_anything(monkeypatch):
     train, labels, test, _ = clouds()
     whole = knn_predict(train, labels, test, KnnOptions(), num_classes=4)
-    monkeypatch.setattr(knn, "_AT_ONCE", 3 * len(train))
+    monkeypatch.setattr(knn, "_CHUNK_DISTANCES", 3 * len(train))
     assert np.array_equal(knn_predict(train, labels, test, KnnOptions(), num_classes=4), whole)
 
 

@@ -11,13 +11,13 @@ from sklearn import metrics
 
 from salibi_model.evals.metrics import (
     BOOTSTRAP_SAMPLES,
+    bootstrap_interval,
     confusion,
-    interval,
-    key,
     label_counts,
-    measure,
+    metric_value,
     paired_difference,
     pixel_counts,
+    score_key,
 )
 from tests.support.model.labelled.score_rows import score_row
 
@@ -42,7 +42,7 @@ def test_f1_is_scikit_learns(seed, average):
     labels, predicted = random_labels(seed, (40, 7))
     labels[:, 3] = predicted[:, 3] = 0
     expected = metrics.f1_score(labels, predicted, average=average, zero_division=np.nan)
-    found = measure(f"f1-{average}", label_counts(labels, predicted))
+    found = metric_value(f"f1-{average}", label_counts(labels, predicted))
     assert found == pytest.approx(expected, abs=1e-12)
 
 
@@ -52,7 +52,7 @@ def test_miou_is_scikit_learns_jaccard_of_labelled_pixels(seed):
     known = labels >= 0
     expected = metrics.jaccard_score(labels[known], predicted[known], average="macro")
     counts = pixel_counts(labels, predicted, 6)
-    assert measure("miou", counts) == pytest.approx(expected, abs=1e-12)
+    assert metric_value("miou", counts) == pytest.approx(expected, abs=1e-12)
     matrix = metrics.confusion_matrix(labels[known], predicted[known], labels=range(6))
     assert np.array_equal(confusion(labels, predicted, 6), matrix)
 
@@ -61,12 +61,12 @@ def test_accuracy_is_scikit_learns():
     rng = np.random.default_rng(0)
     labels, predicted = rng.integers(0, 3, (2, 50))
     expected = metrics.accuracy_score(labels, predicted)
-    assert measure("accuracy", labels == predicted) == expected
+    assert metric_value("accuracy", labels == predicted) == expected
 
 
 def test_nothing_found_and_nothing_to_find_is_zero():
     nothing = np.zeros((4, 3, 3), np.int64)
-    assert [measure(name, nothing) for name in ("f1-micro", "f1-macro", "miou")] == [0, 0, 0]
+    assert [metric_value(name, nothing) for name in ("f1-micro", "f1-macro", "miou")] == [0, 0, 0]
 
 
 def outcomes_of(metric):
@@ -82,13 +82,15 @@ def test_intervals_are_scipys(metric):
     outcomes = outcomes_of(metric)
     found = stats.bootstrap(
         (np.arange(len(outcomes)),),
-        lambda chosen: measure(metric, outcomes[chosen]),
+        lambda chosen: metric_value(metric, outcomes[chosen]),
         method="percentile",
         n_resamples=BOOTSTRAP_SAMPLES,
         rng=np.random.default_rng(3),
         vectorized=False,
     ).confidence_interval
-    assert interval(metric, outcomes, seed=3) == pytest.approx((found.low, found.high), abs=1e-12)
+    assert bootstrap_interval(metric, outcomes, seed=3) == pytest.approx(
+        (found.low, found.high), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "f1-macro"])
@@ -98,14 +100,14 @@ def test_paired_differences_are_scipys(metric):
     b[:20] = a[:20]
     found = stats.bootstrap(
         (np.arange(len(a)),),
-        lambda chosen: measure(metric, a[chosen]) - measure(metric, b[chosen]),
+        lambda chosen: metric_value(metric, a[chosen]) - metric_value(metric, b[chosen]),
         method="percentile",
         n_resamples=BOOTSTRAP_SAMPLES,
         rng=np.random.default_rng(0),
         vectorized=False,
     ).confidence_interval
     difference, low, high = paired_difference(metric, a, b)
-    assert difference == pytest.approx(measure(metric, a) - measure(metric, b))
+    assert difference == pytest.approx(metric_value(metric, a) - metric_value(metric, b))
     assert (low, high) == pytest.approx((found.low, found.high), abs=1e-12)
 
 
@@ -116,7 +118,7 @@ def test_a_pair_is_told_apart_more_sharply_than_two_intervals_do():
     difference, low, high = paired_difference("accuracy", a, b)
     assert difference == pytest.approx(0.06)
     assert 0 < low < difference < high
-    assert interval("accuracy", b)[1] > interval("accuracy", a)[0]
+    assert bootstrap_interval("accuracy", b)[1] > bootstrap_interval("accuracy", a)[0]
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "miou"])
@@ -133,7 +135,7 @@ def test_other_samples_are_not_paired():
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(0, 2**31))
 def test_the_interval_lies_within_what_can_be(hits, seed):
     outcomes = np.array(hits, np.int64)
-    low, high = interval("accuracy", outcomes, seed=seed)
+    low, high = bootstrap_interval("accuracy", outcomes, seed=seed)
     assert 0 <= low <= high <= 1
     assert low <= outcomes.mean() <= high or len(hits) < 30
 
@@ -155,4 +157,4 @@ def test_the_key_tells_what_decides_the_figure():
     identity = {
         k: v for k, v in base.to_dict().items() if k not in ("value", "low", "high", "chosen")
     }
-    assert key(**identity) == base.key
+    assert score_key(**identity) == base.key

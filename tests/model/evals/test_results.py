@@ -9,15 +9,15 @@ import pytest
 
 from salibi_data.store.errors import UsageError
 from salibi_model.evals import metrics as scores
-from salibi_model.evals.metrics import interval, measure
+from salibi_model.evals.metrics import bootstrap_interval, metric_value
 from salibi_model.evals.results import Results, ResultsError, markdown
 from tests.support.model.labelled.score_rows import score_row
 
 
 def row(outcomes, **changes):
     """The row that these outcomes make."""
-    low, high = interval("accuracy", outcomes)
-    measured = {"value": measure("accuracy", outcomes), "low": low, "high": high}
+    low, high = bootstrap_interval("accuracy", outcomes)
+    measured = {"value": metric_value("accuracy", outcomes), "low": low, "high": high}
     settings = {"k": 20, "temperature": None, "image_px": [64, 64]}
     given = {"num_test": len(outcomes), "settings": settings, "chosen": {"c": 0.1}}
     return score_row(**measured | given | changes)

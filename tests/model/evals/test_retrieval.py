@@ -12,8 +12,8 @@ import zarr
 from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.data.store import SampleStore
 from salibi_model.errors import CheckpointError
-from salibi_model.evals.attention_distance import attention_reach
-from salibi_model.evals.recall import ranks, recalls
+from salibi_model.evals.attention_distance import attention_distance
+from salibi_model.evals.metrics import ranks, recalls
 from salibi_model.evals.reconstruction import HIDDEN, reconstruct
 from salibi_model.evals.results import Results
 from salibi_model.evals.retrieval import record, retrieval, same_tiles
@@ -131,7 +131,7 @@ def changed_store(source, path, name, **changes):
 USES = {
     "retrieval": retrieval,
     "reconstruct": reconstruct,
-    "attention": lambda model, store: attention_reach(model, store, num_samples=1),
+    "attention": lambda model, store: attention_distance(model, store, num_samples=1),
 }
 
 

@@ -9,7 +9,7 @@ from sklearn.metrics import jaccard_score
 
 from salibi_data.store.errors import UsageError
 from salibi_model.evals.features import FrozenModel, MeanColour
-from salibi_model.evals.metrics import measure
+from salibi_model.evals.metrics import metric_value
 from salibi_model.evals.segmentation import (
     LabelledTokens,
     SegmentOptions,
@@ -33,7 +33,7 @@ def options(head="linear", **changes):
 def miou(frozen, chosen, **cache):
     head = fit_head(LabelledTokens(frozen, "train", **cache), chosen, num_classes=2)
     counts = count_pixels(head, LabelledTokens(frozen, "test"), num_classes=2)
-    return measure("miou", counts), counts, head
+    return metric_value("miou", counts), counts, head
 
 
 @pytest.mark.parametrize("head", ["linear", "conv"])

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from salibi_data.store.errors import UsageError
-from salibi_model.data.store import SampleStore, mean_gsd_m
+from salibi_model.data.modalities import mean_gsd_m
+from salibi_model.data.store import SampleStore
 from salibi_model.models import config as model_config
 from salibi_model.models.config import TRI_ENCODER, ModelConfig
 from salibi_model.models.registry import build_model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,9 +16,13 @@ from PIL import Image
 from rasterio.enums import ColorInterp
 
 from salibi_data.store.errors import StoreError, UsageError
-from salibi_model.evals.datasets.class_folders import _drawn_split
-from salibi_model.evals.datasets.labelled import LabelledImages, open_all, open_labelled
+from salibi_model.evals.datasets.class_folders import _random_split
+from salibi_model.evals.datasets.labelled import LabelledImages
+from salibi_model.evals.datasets.open import open_all, open_labelled
 from tests.support.data.real_catalogs import REAL, needs_real
+
+if TYPE_CHECKING:
+    from salibi_model.evals.datasets.labelled import LabelledImages
 
 SPLITS = ("train", "validation", "test")
 EUROSAT = REAL / "labelled" / "eurosat_rgb_few"
@@ -185,15 +190,15 @@ def test_a_constant_band_can_be_divided_by(tmp_path: Path) -> None:
 
 
 @given(num=st.integers(3, 60), seed=st.integers(0, 2**31))
-def test_a_drawn_split_shares_nothing_and_leaves_nothing_out(num: int, seed: int) -> None:
+def test_a_random_split_shares_nothing_and_leaves_nothing_out(num: int, seed: int) -> None:
     paths = [Path(f"r/c/{k}.png") for k in range(num)]
-    found = _drawn_split({"c": paths}, seed, Path("r"))
+    found = _random_split({"c": paths}, seed, Path("r"))
     parts = [found[split]["c"] for split in SPLITS]
     assert sorted(sum(parts, [])) == sorted(paths)  # noqa: RUF017
     assert all(parts)
     assert abs(len(parts[1]) - 0.2 * num) <= 1
     assert len(parts[1]) == len(parts[2])
-    assert found == _drawn_split({"c": paths[::-1]}, seed, Path("r"))
+    assert found == _random_split({"c": paths[::-1]}, seed, Path("r"))
 
 
 def test_the_split_depends_on_the_seed_and_not_on_the_place(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -14,9 +15,12 @@ from sklearn.neighbors import KNeighborsClassifier
 from salibi_data.store.errors import UsageError
 from salibi_model.evals.datasets.geobench import GeoBenchTask
 from salibi_model.evals.datasets.geobench_tasks import GEOBENCH_TASKS
-from salibi_model.evals.datasets.labelled import LabelledImages, open_all, open_labelled
+from salibi_model.evals.datasets.open import open_all, open_labelled
 from tests.support.model.labelled.geobench_files import LOOKS, write_all, write_task
 from tests.support.model.labelled.geobench_folders import EUROSAT, RED, needs_eurosat
+
+if TYPE_CHECKING:
+    from salibi_model.evals.datasets.labelled import LabelledImages
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from salibi_data.store.errors import StoreError, UsageError
-from salibi_model.evals.datasets.labelled import open_labelled
+from salibi_model.evals.datasets.open import open_labelled
 from tests.support.model.labelled.geobench_files import stand_ins, write_task
 from tests.support.model.labelled.geobench_folders import EUROSAT, RED, needs_eurosat
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from salibi_data.store.errors import StoreError
-from salibi_model.evals.datasets.labelled import open_labelled
+from salibi_model.evals.datasets.open import open_labelled
 from salibi_model.evals.datasets.safe_pickle import unpickle_inert
 from tests.support.model.labelled.geobench_files import write_all, write_task
 
@@ -137,7 +137,7 @@ def test_any_cut_of_a_pickle_is_one_clear_error(eurosat: Path) -> None:
 def test_reading_imports_no_benchmark_package(root: Path) -> None:
     """In a process of its own, without the shape checks of the tests."""
     program = (
-        "import sys; from salibi_model.evals.datasets.labelled import open_all\n"
+        "import sys; from salibi_model.evals.datasets.open import open_all\n"
         f"for task in open_all({str(root)!r}): task.labels([0])\n"
         "assert not [name for name in sys.modules if name.split('.')[0] == 'geobench']\n"
     )

@@ -9,8 +9,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from salibi_data.store.errors import StoreError, UsageError
 from salibi_model import load
-from salibi_model.evals.datasets.labelled import open_labelled
-from salibi_model.evals.features import FrozenModel, features
+from salibi_model.evals.datasets.open import open_labelled
+from salibi_model.evals.features import FrozenModel, extract_features
 from salibi_model.models import config as model_config
 from salibi_model.training.config import TrainingConfig
 from salibi_model.training.tracking.metrics_log import read_metrics
@@ -52,7 +52,7 @@ def test_it_is_the_accuracy_of_the_features(small_store, tmp_path):
     data = open_labelled(probe, gsd_m=3.7)
     for name in ("lores", "hires_4x"):
         frozen = FrozenModel(load(tmp_path / "run"), data, name)
-        known, asked = features(frozen, "train"), features(frozen, "validation")
+        known, asked = extract_features(frozen, "train"), extract_features(frozen, "validation")
         neighbours = KNeighborsClassifier(20, metric="cosine").fit(known.vectors, known.labels)
         assert rows[-1][f"probe_{name}"] == pytest.approx(
             neighbours.score(asked.vectors, asked.labels), abs=1.01 / 18

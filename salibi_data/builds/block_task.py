@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from salibi_data.builds.blocks import Block, make_samples
 from salibi_data.builds.parts import write_part
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from salibi_data.assembly.workspace import BuildWorkspace
     from salibi_data.catalog.providers import Catalog
     from salibi_data.catalog.variants import Variant
-
-DEADLINE_S: Final = 900.0
-"""Time limit in seconds for all reads of one block, retries and waits included."""
 
 
 @dataclass(frozen=True, kw_only=True)

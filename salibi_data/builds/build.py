@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,10 +19,11 @@ from salibi_data.assembly import writer
 from salibi_data.assembly.executor import Executor, WorkerDied, check_main_module, open_executor
 from salibi_data.assembly.shards import assemble
 from salibi_data.assembly.workspace import BuildWorkspace, Failure, wait_until_visible, write_json
-from salibi_data.builds.block_task import DEADLINE_S, BlockReport, run_block
+from salibi_data.builds.block_task import BlockReport, run_block
 from salibi_data.builds.blocks import blocks_of
 from salibi_data.builds.contents import contents_of
 from salibi_data.builds.layout import FinishedBlock, store_rows
+from salibi_data.builds.options import BuildOptions
 from salibi_data.builds.parts import read_part
 from salibi_data.builds.resume import (
     finished_report,
@@ -41,21 +42,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from salibi_data.builds.blocks import Block
-    from salibi_data.plans.planner import Scope
+    from salibi_data.store.tiles import Bounds
 
 
 def build(
     store: str | Path,
     *,
     variant: str | None = None,
-    catalog: str = "planetary-computer",
+    catalog: str = BuildOptions.catalog,
+    bounds_lonlat: Bounds | None = BuildOptions.bounds_lonlat,
+    aoi: str | Path | None = BuildOptions.aoi,
+    dates: str | None = BuildOptions.dates,
+    limit: int | None = BuildOptions.limit,
+    max_cloud: float | None = BuildOptions.max_cloud,
+    allow_grd: bool = BuildOptions.allow_grd,
     plan: str | Path | Plan | None = None,
-    workers: int = 1,
-    scheduler: str | None = None,
-    block_deadline_s: float = DEADLINE_S,
-    max_bytes: int | None = None,
+    workers: int = BuildOptions.workers,
+    scheduler: str | None = BuildOptions.scheduler,
+    block_deadline_s: float = BuildOptions.block_deadline_s,
+    max_bytes: int | None = BuildOptions.max_bytes,
     progress: Callable[[Step], None] | None = None,
-    **scope: Unpack[Scope],
 ) -> BuildReport:
     """Build a store, or continue a build that was stopped.
 
@@ -63,6 +69,12 @@ def build(
         store: path of the Zarr group to make; a log of all runs is kept beside it.
         variant: name or TOML file; needed unless ``plan`` is given.
         catalog: name or TOML file.
+        bounds_lonlat: (west, south, east, north) in degrees; samples lie wholly within.
+        aoi: GeoJSON or GeoParquet file of an outline; samples lie wholly within.
+        dates: ``A/B``; limits every sensor.
+        limit: greatest number of samples, drawn evenly and reproducibly from all that can be made.
+        max_cloud: greatest share of clouds (0..1), scored per tile while planning.
+        allow_grd: Sentinel-1 GRD may stand in for RTC where a catalog has nothing else.
         plan: a plan, or its file, in place of variant, catalog and scope.
         workers: number of processes that read and write; any number gives the same bytes.
         scheduler: address of a Dask scheduler whose workers do the work instead; they need access to
@@ -70,7 +82,6 @@ def build(
         block_deadline_s: time limit in seconds for reading the sources of one block.
         max_bytes: limit on the bytes that the plan is expected to read from the sources.
         progress: called as work goes on.
-        **scope: area, dates and limit of the plan, see :class:`~salibi_data.plans.planner.Scope`.
 
     Returns:
         Report of the build; ``failures`` is empty when every block was made.
@@ -85,11 +96,24 @@ def build(
         >>> report.num_samples, len(report.failures)
         (1, 0)
     """
+    options = BuildOptions(
+        catalog=catalog,
+        bounds_lonlat=bounds_lonlat,
+        aoi=aoi,
+        dates=dates,
+        limit=limit,
+        max_cloud=max_cloud,
+        allow_grd=allow_grd,
+        workers=workers,
+        scheduler=scheduler,
+        block_deadline_s=block_deadline_s,
+        max_bytes=max_bytes,
+    )
     store = Path(store)
     report = progress or (lambda _step: None)
     workspace = BuildWorkspace.of(store)
     check_main_module()
-    wanted = plan_or_request(variant, catalog, plan, scope)
+    wanted = plan_or_request(variant, plan, options)
     done = finished_report(store, workspace, wanted)
     if done is not None:
         return done
@@ -101,9 +125,7 @@ def build(
         if isinstance(wanted, Plan):
             fixed = follow_plan(workspace, wanted)
         else:
-            fixed = plan_unless_unfinished(
-                workspace, store, wanted, variant or "", catalog, scope, report
-            )
+            fixed = plan_unless_unfinished(workspace, store, wanted, variant or "", options, report)
         check_budget(fixed.expected, max_bytes)
         with logging_to(RunLog.path_of(store)) as log:
             job = _Job(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from salibi_data.assembly.writer import check_sizes
 from salibi_data.builds.status import BuildReport, Step
 from salibi_data.plans.plan import Plan
-from salibi_data.plans.planner import Scope, fitted
+from salibi_data.plans.planner import fitted
 from salibi_data.plans.planner import plan as make_plan
 from salibi_data.plans.planner import request as make_request
 from salibi_data.store import geoparquet
@@ -19,18 +19,18 @@ from salibi_data.store.schema import MANIFEST_NAME, SAMPLES_NAME
 
 if TYPE_CHECKING:
     from salibi_data.assembly.workspace import BuildWorkspace
+    from salibi_data.builds.options import BuildOptions
 
 
 def plan_or_request(
-    variant: str | None, catalog: str, plan: str | Path | Plan | None, scope: Scope
+    variant: str | None, plan: str | Path | Plan | None, options: BuildOptions
 ) -> Plan | dict[str, Any]:
     """Return the plan to build, or the request that a plan is made for.
 
     Raises:
         UsageError: neither a plan nor a variant is given, or a plan and what it says already.
     """
-    narrowed = any(value is not None and value is not False for value in scope.values())
-    if plan is not None and (variant is not None or narrowed):
+    if plan is not None and (variant is not None or options.is_narrowed):
         raise UsageError(
             "a plan fixes variant, bounds, dates and limit; leave these out, or leave out the plan."
         )
@@ -38,7 +38,7 @@ def plan_or_request(
         return plan if isinstance(plan, Plan) else Plan.read(Path(plan))
     if variant is None:
         raise UsageError("neither a variant nor a plan was given; name one of them.")
-    return make_request(*fitted(variant, catalog, scope), scope)
+    return make_request(*fitted(variant, options.catalog, options), options)
 
 
 def finished_report(
@@ -113,8 +113,7 @@ def plan_unless_unfinished(
     store: Path,
     wanted: Mapping[str, Any],
     variant: str,
-    catalog: str,
-    scope: Scope,
+    options: BuildOptions,
     report: Callable[[Step], None],
 ) -> Plan:
     """Return the plan of the unfinished build, or make one; a build never searches twice."""
@@ -124,10 +123,10 @@ def plan_unless_unfinished(
     try:
         return make_plan(
             variant,
-            catalog=catalog,
+            catalog=options.catalog,
             output=workspace.plan,
             progress=lambda done, total: report(Step(stage="plan", done=done, total=total)),
-            **scope,
+            **options.scope_arguments(),
         )
     except BaseException:
         if not store.exists() and [path.name for path in workspace.folder.iterdir()] == ["lock"]:

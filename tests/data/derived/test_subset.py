@@ -243,7 +243,7 @@ def test_the_command_reports_json(micro_store: Path, tmp_path: Path) -> None:
     verify(tmp_path / "x.zarr")
     wrong = run("subset", str(micro_store), "-o", str(tmp_path / "y.zarr"), "--split", "tests")
     assert wrong.returncode == 2
-    assert "no split tests" in wrong.stderr
+    assert "splits[0] is 'tests'; expected one of train" in wrong.stderr
 
 
 def test_a_store_without_a_manifest_is_refused(tmp_path: Path) -> None:

@@ -111,9 +111,9 @@ def markdown_table(kind: Any) -> str:
     ]
     for each in fields(kind):
         option = _option(each, kind, given_only=True)
-        offered = each.metadata.get("command", True)
+        name = option.flags[0] if each.metadata.get("command", True) else f"{each.name} = ..."
         cells = (
-            f"`{option.flags[0]}`" if offered else f"`{each.name}`, in TOML",
+            f"`{each.name} ...`" if each.metadata.get("argument") else f"`{name}`",
             each.metadata["help"],
             option.default_text,
             expectation(kind, each.name),
@@ -156,11 +156,11 @@ def _reader(
     kind: Any, options: Sequence[_Option], *, given_only: bool
 ) -> Callable[[Mapping[str, Any]], Any]:
     def read(arguments: Mapping[str, Any]) -> Any:
-        given = {
-            option.field.name: option.read(arguments[option.field.name])
-            for option in options
-            if arguments[option.field.name] is not None
-        }
+        given = {}
+        for option in options:
+            value = arguments[option.field.name]
+            if value is not None and (found := option.read(value)) is not None:
+                given[option.field.name] = found
         return given if given_only else kind(**given)
 
     return read
@@ -169,7 +169,7 @@ def _reader(
 def _option(field: Field[Any], kind: Any, *, given_only: bool) -> _Option:
     hint = get_type_hints(kind)[field.name]
     if get_origin(hint) in (Union, UnionType):
-        hint = next(each for each in get_args(hint) if each is not NoneType)
+        hint = next(each for each in get_args(hint) if each is not NoneType)  # Path | str: a path
     return _Option(field=field, type=hint, given_only=given_only)
 
 
@@ -250,8 +250,7 @@ class _Option:
         if kinds == (float,) * 4:
             return bounds(value)
         if kinds:
-            texts = common.listed(value) or ()
-            return (common.numbers(flag, value) or ()) if kinds[0] is float else texts
+            return common.numbers(flag, value) if kinds[0] is float else common.listed(value)
         return value
 
     @property
@@ -263,6 +262,8 @@ class _Option:
         default = self.field.default
         if self.given_only or default in (None, ()):
             return None
+        if self.field.metadata.get("negated"):
+            return not default
         return _text(default) if isinstance(default, tuple) else default
 
 

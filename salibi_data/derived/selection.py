@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from salibi_data.catalog.dates import parse_dates
+from salibi_data.derived.options import SelectionOptions
 from salibi_data.plans import areas
 from salibi_data.plans.sampling import lot
 from salibi_data.store.errors import SelectionError, UsageError
@@ -26,14 +27,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from salibi_data.store.schema import StoreAttributes
-    from salibi_data.store.tiles import Bounds
 
 SHIFT_COLUMN: Final = "alignment_shift_m"
 """Column of the table with the measured misalignment."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selection:
+class Selection(SelectionOptions):
     """What is wanted of a store; what is left out does not narrow it.
 
     A sample of which something asked for is not known does not match: no date, no measure of its
@@ -44,39 +44,13 @@ class Selection:
         Selection(splits=('train',), limit=100)
     """
 
-    splits: tuple[str, ...] | None = None
-    """Names of :data:`~salibi_data.store.schema.SPLITS`."""
-    bounds_lonlat: Bounds | None = None
-    """(west, south, east, north) in degrees; tiles lie wholly within."""
-    aoi: str | Path | None = None
-    """GeoJSON or GeoParquet file of an outline; tiles lie wholly within."""
-    dates: str | None = None
-    """``A/B``; every sensor of the modalities wanted saw the sample within."""
-    max_cloud: float | None = None
-    """Largest cloudy share of a tile, 0..1."""
-    max_shift_m: float | None = None
-    """Largest shift measured between two sensors, in metres."""
-    limit: int | None = None
-    """At most so many samples, drawn evenly and reproducibly from all that match."""
-    modalities: tuple[str, ...] | None = None
-    """Names of arrays; they keep the store's order."""
-
     def __repr__(self) -> str:
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         texts = [f"{name}={value!r}" for name, value in given.items() if value is not None]
         return f"Selection({', '.join(texts)})"
 
     def __post_init__(self) -> None:
-        if unknown := set(self.splits or ()) - set(SPLITS):
-            raise UsageError(
-                f"no split {', '.join(sorted(unknown))}; choose from {', '.join(SPLITS)}."
-            )
-        if self.max_cloud is not None and not 0 <= self.max_cloud <= 1:
-            raise UsageError(f"max_cloud is {self.max_cloud}; expected a share of a tile, 0..1.")
-        if self.max_shift_m is not None and not self.max_shift_m >= 0:
-            raise UsageError(f"max_shift_m is {self.max_shift_m}; expected metres, 0 or more.")
-        if self.limit is not None and self.limit < 1:
-            raise UsageError(f"limit is {self.limit}; expected at least 1 sample.")
+        super().__post_init__()
         if self.dates is not None:
             parse_dates(self.dates)
         if self.bounds_lonlat is not None:

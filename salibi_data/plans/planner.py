@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any
 
 from salibi_data.catalog.dates import Interval, parse_dates
 from salibi_data.catalog.providers import Catalog, load_catalog, with_grd
@@ -19,6 +19,7 @@ from salibi_data.catalog.variants import Variant, check_fit, load_variant, used_
 from salibi_data.plans import areas, splits
 from salibi_data.plans.cloud_scores import CellClouds
 from salibi_data.plans.draft import Draft
+from salibi_data.plans.options import PlanOptions, Scope
 from salibi_data.plans.plan import Plan
 from salibi_data.plans.scene_selection import choose
 from salibi_data.store.errors import SelectionError, UsageError
@@ -31,31 +32,19 @@ if TYPE_CHECKING:
     from salibi_data.store.tiles import Bounds, Tiles
 
 
-class Scope(TypedDict, total=False):
-    """What narrows a plan; keywords of :func:`plan` and of :func:`salibi_data.build`."""
-
-    bounds_lonlat: Bounds | None
-    """(west, south, east, north) in degrees; candidates lie wholly within."""
-    aoi: str | Path | None
-    """GeoJSON or GeoParquet file of an outline; candidates lie wholly within."""
-    dates: str | None
-    """``A/B``; limits every sensor."""
-    limit: int | None
-    """At most so many samples, drawn evenly and reproducibly from all that can be made."""
-    max_cloud: float | None
-    """Clouds are scored per tile while planning, and this share (0..1) is the most allowed."""
-    allow_grd: bool
-    """Sentinel-1 GRD may stand in for RTC where a catalog has nothing else."""
-
-
 def plan(
     variant: str | Variant,
     *,
-    catalog: str | Catalog = "planetary-computer",
-    max_bytes: int | None = None,
+    catalog: str | Catalog = PlanOptions.catalog,
+    bounds_lonlat: Bounds | None = PlanOptions.bounds_lonlat,
+    aoi: str | Path | None = PlanOptions.aoi,
+    dates: str | None = PlanOptions.dates,
+    limit: int | None = PlanOptions.limit,
+    max_cloud: float | None = PlanOptions.max_cloud,
+    allow_grd: bool = PlanOptions.allow_grd,
+    max_bytes: int | None = PlanOptions.max_bytes,
     output: str | Path | None = None,
     progress: Progress | None = None,
-    **scope: Unpack[Scope],
 ) -> Plan:
     """Search a catalog and choose the scenes of every sample.
 
@@ -65,12 +54,18 @@ def plan(
     Args:
         variant: name, path of a TOML file, or a :class:`~salibi_data.catalog.variants.Variant`.
         catalog: name, path of a TOML file, or a :class:`~salibi_data.catalog.providers.Catalog`.
+        bounds_lonlat: (west, south, east, north) in degrees; candidates lie wholly within.
+        aoi: GeoJSON or GeoParquet file of an outline; candidates lie wholly within.
+        dates: ``A/B``; limits every sensor.
+        limit: greatest number of samples, drawn evenly and reproducibly from all that can be made.
+        max_cloud: greatest share of clouds (0..1), scored per tile while planning.
+        allow_grd: Sentinel-1 GRD may stand in for RTC where a catalog has nothing else.
         max_bytes: refuse a plan that is expected to read more from the sources.
         output: GeoParquet file to write; without one the plan goes with the object.
         progress: called with (cells done, cells in all).
-        **scope: what narrows it, see :class:`Scope`. By default the variant's regions, of which
-            as many samples are drawn as it aims at, and a reserve for those that clouds cost; for
-            a catalog on disk, all that it covers.
+
+    Without an area and a limit, the plan is of the variant's regions, and draws as many samples as
+    it aims at and a reserve for those that clouds cost; of a catalog on disk, all that it covers.
 
     Raises:
         UsageError: unknown variant or catalog, malformed dates, or more than ``max_bytes``.
@@ -82,6 +77,14 @@ def plan(
         >>> planned.num_samples, planned.variant.name
         (4, 'micro')
     """
+    scope = Scope(
+        bounds_lonlat=bounds_lonlat,
+        aoi=aoi,
+        dates=dates,
+        limit=limit,
+        max_cloud=max_cloud,
+        allow_grd=allow_grd,
+    )
     recipe, provider = fitted(variant, catalog, scope)
     asked = request(recipe, provider, scope)
     provider = resolve_catalog(provider, progress=progress)
@@ -90,11 +93,10 @@ def plan(
     searches = path.with_name(f".{path.name}.searches")
     needed = {name: used_assets(recipe, provider, name) for name in recipe.sensors}
     finder = CatalogSearch(provider, searches, needed)
-    dates = scope.get("dates")
     interval = parse_dates(dates) if dates is not None else None
     area = _area(recipe, finder, scope)
     with ScratchFolder("salibi-draft-") as scratch, _forgetting(searches):
-        counted = {"limit": scope.get("limit"), "target": _target(recipe, provider, scope)}
+        counted = {"limit": scope.limit, "target": _target(recipe, provider, scope)}
         draft = Draft(scratch.path / "draft.arrow", recipe, provider, **counted)
         counts: Counter[str] = Counter()
         cells = area.cells(recipe.base_zoom)
@@ -130,21 +132,12 @@ def fitted(variant: str | Variant, catalog: str | Catalog, scope: Scope) -> tupl
 
     Raises:
         UsageError: one is unknown, or the catalog cannot give what the variant needs.
-        TypeError: the scope has unknown keywords.
     """
-    unknown = set(scope) - set(Scope.__annotations__)
-    if unknown:
-        raise TypeError(
-            f"unknown keywords {', '.join(sorted(unknown))}; a plan is narrowed by "
-            f"{', '.join(Scope.__annotations__)}."
-        )
     recipe = load_variant(variant) if isinstance(variant, str) else variant
     provider = load_catalog(catalog) if isinstance(catalog, str) else catalog
-    if (max_cloud := scope.get("max_cloud")) is not None:
-        if not 0 <= max_cloud <= 1:
-            raise UsageError(f"max_cloud is {max_cloud}; expected a share of a tile, 0..1.")
-        recipe = replace(recipe, max_cloud_fraction=max_cloud)
-    if scope.get("allow_grd"):
+    if scope.max_cloud is not None:
+        recipe = replace(recipe, max_cloud_fraction=scope.max_cloud)
+    if scope.allow_grd:
         provider = with_grd(provider)
     check_fit(recipe, provider)
     return recipe, provider
@@ -154,7 +147,7 @@ def request(variant: Variant, catalog: Catalog, scope: Scope) -> dict[str, Any]:
     """What a plan is asked for, in a form that can be compared; a catalog's place does not count."""
     provider = {**catalog.to_dict(), "url": "", "kind": "", "search_method": ""}
     recipe = json.dumps([variant.to_dict(), provider], sort_keys=True).encode()
-    aoi, bounds_lonlat = scope.get("aoi"), scope.get("bounds_lonlat")
+    aoi, bounds_lonlat = scope.aoi, scope.bounds_lonlat
     outline = None if aoi is None else areas.read_outline(Path(aoi))
     return {
         "variant": variant.name,
@@ -162,9 +155,9 @@ def request(variant: Variant, catalog: Catalog, scope: Scope) -> dict[str, Any]:
         "recipe_sha256": hashlib.sha256(recipe).hexdigest(),
         "bounds_lonlat": None if bounds_lonlat is None else list(bounds_lonlat),
         "aoi_sha256": None if outline is None else hashlib.sha256(outline.wkb).hexdigest(),
-        "dates": scope.get("dates"),
-        "limit": scope.get("limit"),
-        "max_cloud": scope.get("max_cloud"),
+        "dates": scope.dates,
+        "limit": scope.limit,
+        "max_cloud": scope.max_cloud,
     }
 
 
@@ -192,22 +185,22 @@ def _chosen(
     tiles: Tiles, find: _CellFinder, variant: Variant, catalog: Catalog, scope: Scope
 ) -> CellSelection:
     scored = None
-    if scope.get("max_cloud") is not None:
+    if scope.max_cloud is not None:
         scored = CellClouds(catalog, tiles, find.finder.cache_folder)
     return choose(tiles, find, variant, catalog, cloudiness=scored)
 
 
 def _target(variant: Variant, catalog: Catalog, scope: Scope) -> int | None:
     """The variant's target where its regions are planned as a whole; else there is none to reach."""
-    narrowed = any(scope.get(name) is not None for name in ("limit", "bounds_lonlat", "aoi"))
+    narrowed = any(getattr(scope, name) is not None for name in ("limit", "bounds_lonlat", "aoi"))
     return None if narrowed or catalog.kind == "static" else variant.target_samples
 
 
 def _area(variant: Variant, finder: CatalogSearch, scope: Scope) -> areas.Area:
     boxes: tuple[Bounds, ...] = ()
-    if (bounds_lonlat := scope.get("bounds_lonlat")) is not None:
+    if (bounds_lonlat := scope.bounds_lonlat) is not None:
         boxes = (bounds_lonlat,)
-    if (aoi := scope.get("aoi")) is not None:
+    if (aoi := scope.aoi) is not None:
         outline = areas.read_outline(Path(aoi))
         return areas.Area(boxes=boxes or (outline.bounds,), outline=outline)
     if not boxes and finder.catalog.kind == "static":

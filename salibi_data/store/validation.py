@@ -30,6 +30,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from functools import cache
 from math import inf
+from pathlib import Path
 from reprlib import Repr
 from types import NoneType, UnionType
 from typing import (
@@ -55,6 +56,7 @@ _WORDS: Final[Mapping[Any, tuple[str, str]]] = {
     int: ("a whole number", "whole numbers"),
     float: ("a finite number", "finite numbers"),
     bool: ("true or false", "true or false"),
+    Path: ("a path", "paths"),
 }
 """One value of a type in words, and several."""
 
@@ -155,6 +157,7 @@ def _converter(as_floats: bool) -> Converter:
     converter = Converter(forbid_extra_keys=True)
     for kind in (str, int, bool):
         converter.register_structure_hook(kind, _exact)
+    converter.register_structure_hook(Path, _path)
     converter.register_structure_hook(float, _to_float if as_floats else _finite)
     factories: Sequence[tuple[Callable[[Any], bool], _Factory]] = (
         (lambda hint: get_origin(hint) is tuple, _list_reader),
@@ -230,8 +233,16 @@ def _exact(value: Any, kind: Any) -> Any:
     return value
 
 
+def _path(value: Any, kind: Any) -> Any:
+    if not isinstance(value, Path):
+        raise _MisfitError(value, _words(kind))
+    return value
+
+
 def _finite(value: Any, kind: Any) -> Any:
-    if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
+    # NumPy's float64 is a float, too.
+    fits = type(value) is int or isinstance(value, float)
+    if not fits or not abs(value) <= sys.float_info.max:
         raise _MisfitError(value, _words(kind))
     return value
 

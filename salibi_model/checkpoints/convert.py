@@ -1,4 +1,4 @@
-"""Published weights as our checkpoints: the authors' ``.pth`` and CROMA's released ``.pt``.
+"""Convert published weights to checkpoints: the authors' ``.pth`` and CROMA's released ``.pt``.
 
 Only tensors are read from a file (``weights_only=True``), never objects. A converted model gives
 the outputs of the published code for the same pixel values.
@@ -23,34 +23,36 @@ from salibi_model.checkpoints.files import (
 from salibi_model.checkpoints.published_layouts import (
     NUM_HEADS,
     Conversion,
-    Source,
+    list_some,
     plan_conversion,
-    some_of,
 )
+from salibi_model.checkpoints.published_parameters import PublishedParameter
 from salibi_model.errors import CheckpointError
 from salibi_model.models.registry import build_model
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict")
-_Seen = dict[int, Mapping[Any, Any]]
-"""Dictionaries by their identity; they are kept, so that it is not given to another."""
-_DEEPEST = 8
-"""Levels of nested names at most; the published files have two."""
+"""Names under which a training state holds its model."""
+_Visited = dict[int, Mapping[Any, Any]]
+"""Dictionaries by identity (``id``); they are held so that no new one gets the same identity."""
+_MAX_LEVELS = 8
+"""Deepest nesting of names; the published files have two levels."""
 _PREFIXES = {"module", "_orig_mod"}
 """Components of names that DistributedDataParallel and ``torch.compile`` add."""
 
 
 def convert(file: str | Path, out: str | Path, *, num_heads: int | None = None) -> Path:
-    """Make a checkpoint of published weights.
+    """Convert published weights to a checkpoint.
 
     The authors' file becomes a model of the architecture ``original``; CROMA's becomes ``croma``
     without projections and decoder, which its file does not have. Both take pixel values as the
-    published code does (mean 0, deviation 1): the authors' 0..255, CROMA's 0..1, which its README
-    gets from 8-bit values divided by 255.
+    published code does, without normalisation (mean 0, deviation 1): the authors' 0..255, CROMA's
+    0..1, which are 8-bit values divided by 255 in its README.
 
     Args:
-        file: a ``.pth`` of the authors' training, or ``CROMA_base.pt`` / ``CROMA_large.pt``.
+        file: ``.pth`` of the authors' training, or ``CROMA_base.pt`` / ``CROMA_large.pt``
+            (https://github.com/antofuller/CROMA).
         out: folder for ``model/``, as :func:`salibi_model.load` reads it.
-        num_heads: attention heads of the encoders; by default 16, as published.
+        num_heads: number of attention heads of the encoders; by default 16, as published.
 
     Returns:
         The ``model/`` folder.
@@ -73,7 +75,7 @@ def convert(file: str | Path, out: str | Path, *, num_heads: int | None = None) 
     conversion = plan_conversion(tensors, file, NUM_HEADS if num_heads is None else num_heads)
     with torch.device("meta"):
         model = build_model(conversion.config)
-    weights = _arranged(tensors, conversion, model.state_dict(), file)
+    weights = _convert_tensors(tensors, conversion, model.state_dict(), file)
     model.load_state_dict(weights, assign=True)
     folder = out / "model"
     training = {
@@ -87,9 +89,9 @@ def convert(file: str | Path, out: str | Path, *, num_heads: int | None = None) 
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """Read the tensors of a file that ``torch.save`` wrote, nested names joined by points.
+    """Read the tensors of a file that ``torch.save`` wrote, nested names joined by dots.
 
-    Prefixes of wrappers (``module.``) are dropped, and of a training state only the model is read.
+    Prefixes of wrappers (``module.``) are dropped; of a training state only the model is read.
 
     Raises:
         CheckpointError: there is no such file, it is damaged, or it holds other than tensors.
@@ -104,13 +106,13 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             "objects are never loaded, as they can run code. Download it again, or save its "
             "state_dict alone."
         ) from error
-    seen: _Seen = {}
-    while isinstance(content, Mapping) and (inner := set(_WRAPPERS) & set(content)):
-        _check_new(content, seen, file)
-        content = content[min(inner)]
+    visited: _Visited = {}
+    while isinstance(content, Mapping) and (wrappers := set(_WRAPPERS) & set(content)):
+        _visit(content, visited, file)
+        content = content[min(wrappers)]
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{file} holds a {type(content).__name__}, not named tensors.")
-    return dict(_flattened(content, (), seen, file))
+    return dict(_flatten(content, (), visited, file))
 
 
 def _check_file(file: Path) -> None:
@@ -122,35 +124,37 @@ def _check_free(out: Path, digest: str) -> None:
     """Refuse a folder with a model that was not converted from the file of this SHA-256."""
     if not any((folder / CONFIG_NAME).is_file() for folder in (out, out / "model")):
         return
-    origin = describe(out)["training"]
-    if origin.get("sha256") != digest:
-        came = origin.get("converted_from", "training")
+    training = describe(out)["training"]
+    if training.get("sha256") != digest:
+        origin = training.get("converted_from", "training")
         raise CheckpointError(
-            f"{out} holds a model already, of {came}, not of this file; convert into another folder."
+            f"{out} holds a model already, of {origin}, not of this file; convert into another "
+            "folder."
         )
 
 
-def _check_new(content: Mapping[Any, Any], seen: _Seen, file: Path) -> None:
-    """Refuse a dictionary met before: it holds itself, or is held twice."""
-    if id(content) in seen:
+def _visit(content: Mapping[Any, Any], visited: _Visited, file: Path) -> None:
+    """Refuse a dictionary that was visited before: it holds itself, or is held twice."""
+    if id(content) in visited:
         raise CheckpointError(
             f"{file} holds a dictionary within itself, or twice; expected named tensors."
         )
-    seen[id(content)] = content
+    visited[id(content)] = content
 
 
-def _flattened(
-    content: Mapping[Any, Any], above: tuple[str, ...], seen: _Seen, file: Path
+def _flatten(
+    content: Mapping[Any, Any], parents: tuple[str, ...], visited: _Visited, file: Path
 ) -> Iterator[tuple[str, Tensor]]:
-    _check_new(content, seen, file)
-    if len(above) == _DEEPEST:
-        raise CheckpointError(f"{file} is nested more than {_DEEPEST} levels deep; expected 2.")
+    """Yield the tensors of nested dictionaries with their full names."""
+    _visit(content, visited, file)
+    if len(parents) == _MAX_LEVELS:
+        raise CheckpointError(f"{file} is nested more than {_MAX_LEVELS} levels deep; expected 2.")
     for name, value in content.items():
-        path = (*above, str(name))
-        parts = ".".join(path).split(".")
-        joined = ".".join(part for part in parts if part not in _PREFIXES)
+        path = (*parents, str(name))
+        components = ".".join(path).split(".")
+        joined = ".".join(part for part in components if part not in _PREFIXES)
         if isinstance(value, Mapping):
-            yield from _flattened(value, path, seen, file)
+            yield from _flatten(value, path, visited, file)
         elif isinstance(value, Tensor):
             yield joined, value
         else:
@@ -159,46 +163,56 @@ def _flattened(
             )
 
 
-def _arranged(
-    tensors: Mapping[str, Tensor], conversion: Conversion, wanted: Mapping[str, Tensor], file: Path
+def _convert_tensors(
+    tensors: Mapping[str, Tensor],
+    conversion: Conversion,
+    parameters: Mapping[str, Tensor],
+    file: Path,
 ) -> dict[str, Tensor]:
-    """Give the file's tensors as our model's, all of them and no others."""
-    needed = {name for source in conversion.recipe.values() for name in source.names}
+    """Give each of the model's ``parameters`` the values of the published file.
+
+    Raises:
+        CheckpointError: the file lacks tensors, has others, or shapes or values do not fit.
+    """
+    needed = {name for published in conversion.parameters.values() for name in published.names}
     _check_names(tensors, needed, conversion, file)
     weights, misfits = {}, []
-    for name, like in wanted.items():
-        source = conversion.recipe[name]
-        value = _taken(tensors, source)
-        if name == "decoder.mask_token" and value.numel() == like.numel():
-            value = value.reshape(like.shape)
-        if value.shape != like.shape:
-            shapes = " + ".join(str(tuple(tensors[part].shape)) for part in source.names)
-            misfits.append(f"{' + '.join(source.names)} is {shapes}")
+    for name, parameter in parameters.items():
+        published = conversion.parameters[name]
+        value = _published_value(tensors, published)
+        if name == "decoder.mask_token" and value.numel() == parameter.numel():
+            value = value.reshape(parameter.shape)
+        if value.shape != parameter.shape:
+            shapes = " + ".join(str(tuple(tensors[part].shape)) for part in published.names)
+            misfits.append(f"{' + '.join(published.names)} is {shapes}")
         elif not bool(value.isfinite().all()):
-            raise CheckpointError(f"{source.names[0]} in {file} holds values that are not finite.")
+            raise CheckpointError(
+                f"{published.names[0]} in {file} holds values that are not finite."
+            )
         weights[name] = value.float().clone()
     if misfits:
         raise CheckpointError(
             f"{file} holds shapes that do not fit a model of width {conversion.config.size.dim} and "
-            f"patches of {conversion.config.patch_px} px: {some_of(misfits)}."
+            f"patches of {conversion.config.patch_px} px: {list_some(misfits)}."
         )
     return weights
 
 
-def _taken(tensors: Mapping[str, Tensor], source: Source) -> Tensor:
-    parts = [tensors[name] for name in source.names]
+def _published_value(tensors: Mapping[str, Tensor], published: PublishedParameter) -> Tensor:
+    """Join the tensors of a parameter, or take its rows of one; misfits are reported by shape."""
+    parts = [tensors[name] for name in published.names]
     if len(parts) > 1 and len({part.shape for part in parts}) == 1:
         return torch.cat(parts)
-    return parts[0] if source.rows is None or not parts[0].ndim else parts[0][source.rows]
+    return parts[0] if published.rows is None or not parts[0].ndim else parts[0][published.rows]
 
 
 def _check_names(
     tensors: Mapping[str, Tensor], needed: set[str], conversion: Conversion, file: Path
 ) -> None:
-    missing, besides = needed - set(tensors), set(tensors) - needed - conversion.unused
-    if missing or besides:
-        lacks = f"lacks {some_of(missing)}" if missing else ""
-        holds = f"holds, besides, {some_of(besides)}" if besides else ""
+    missing, unknown = needed - set(tensors), set(tensors) - needed - conversion.unused
+    if missing or unknown:
+        lacks = f"lacks {list_some(missing)}" if missing else ""
+        holds = f"holds, besides, {list_some(unknown)}" if unknown else ""
         raise CheckpointError(
             f"{file} is not the published {conversion.layout} model: it "
             f"{' and '.join(filter(None, (lacks, holds)))}."

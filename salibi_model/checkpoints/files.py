@@ -1,9 +1,9 @@
-"""What a run leaves on disk, and reading it back.
+"""Write and read the files of a training run and of a model.
 
 A run's folder: ``config.toml`` (resolved), ``metrics.csv``, ``events/`` (TensorBoard),
 ``checkpoints/step-*.pt`` (all state), ``last`` (name of the newest of them) and ``model/``
-(safetensors and ``config.json``). Every file appears whole or not at all. Nothing is unpickled
-but tensors and plain values (``weights_only=True``).
+(safetensors and ``config.json``). Every file is written atomically. Only tensors and plain values
+are unpickled (``weights_only=True``), as objects in a pickle can run code.
 """
 
 import json
@@ -40,15 +40,15 @@ WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
 
 
-_DAMAGE = (
+_DAMAGE_ERRORS = (
     *(KeyError, TypeError, ValueError, RuntimeError, OSError, ArithmeticError),
     *(SafetensorError, UsageError),
 )
-"""What reading a model raises where its two files are not what was written."""
+"""Errors of reading a model whose two files are damaged or do not belong together."""
 
 
 class DamagedCheckpointWarning(UserWarning):
-    """The newest checkpoint of a run is damaged, and an older one was taken."""
+    """The newest checkpoint of a run is damaged; an older one was loaded."""
 
 
 class RunFolder:
@@ -64,7 +64,7 @@ class RunFolder:
         self._last = self.path / "last"
 
     def exists(self) -> bool:
-        """Tell whether a run was started here."""
+        """Tell whether a run was started in this folder."""
         return self._config.is_file()
 
     def write_config(self, config: Mapping[str, Any]) -> None:
@@ -89,15 +89,20 @@ class RunFolder:
             ) from error
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(
-                f"{self._config} is damaged: {first_line(error)}. Copy it from where it is whole, "
-                "or start again with another --out."
+                f"{self._config} is damaged: {first_line(error)}. Restore it from a copy, or start "
+                "again with another --out."
             ) from error
 
     def save(self, step: int, state: Mapping[str, Any], *, keep: int = 3) -> Path:
-        """Write all state after ``step`` steps, then point ``last`` at it; keep the newest few.
+        """Write a checkpoint, name it in ``last``, and remove the oldest ones.
+
+        Args:
+            step: number of steps done.
+            state: all state of the run after that step: tensors and plain values.
+            keep: number of newest checkpoints that stay.
 
         Returns:
-            The state's file.
+            The checkpoint's file.
         """
         path = self._checkpoints / f"step-{step:08d}.pt"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,37 +110,44 @@ class RunFolder:
             torch.save({"format_version": FORMAT_VERSION, "step": step, **state}, partial)
         with write_atomically(self._last) as partial:
             partial.write_text(f"{path.name}\n", encoding="utf-8")
-        for old in sorted(self._checkpoints.glob("step-*.pt"))[:-keep]:
-            old.unlink()
+        for outdated in sorted(self._checkpoints.glob("step-*.pt"))[:-keep]:
+            outdated.unlink()
         return path
 
     def load_last(self, device: torch.device) -> dict[str, Any] | None:
-        """Read the newest whole state, or ``None`` where the run was stopped before its first.
+        """Read the newest undamaged checkpoint.
 
-        The newest is the one that ``last`` names, or the last there is where ``last`` is missing.
-        Where it is missing or damaged, the one before it is taken, with a :class:`DamagedCheckpointWarning`.
+        The newest is the one that ``last`` names, or the latest file where ``last`` is missing.
+        Where it is missing or damaged, the one before it is read, with a
+        :class:`DamagedCheckpointWarning`.
+
+        Args:
+            device: device of the tensors.
+
+        Returns:
+            The state that :meth:`save` wrote; ``None`` where a run has no checkpoint yet.
 
         Raises:
             CheckpointError: all are damaged, or the newest is of another version.
         """
-        there = sorted((path.name for path in self._checkpoints.glob("step-*.pt")), reverse=True)
-        if not self._last.exists() and not there:
+        names = sorted((path.name for path in self._checkpoints.glob("step-*.pt")), reverse=True)
+        if not self._last.exists() and not names:
             return None
-        newest = self._newest() if self._last.exists() else there[0]
-        older = [name for name in there if name < newest]
-        damage: list[str] = []
+        newest = self._newest() if self._last.exists() else names[0]
+        older = [name for name in names if name < newest]
+        problems: list[str] = []
         for path in map(self._checkpoints.joinpath, (newest, *older)):
             state, problem = _read_state(path, device)
             if not problem:
-                for said in damage:
-                    warning = f"{said}. It was skipped; going on from {path.name}."
+                for skipped in problems:
+                    warning = f"{skipped}. It was skipped; going on from {path.name}."
                     warnings.warn(warning, DamagedCheckpointWarning, stacklevel=2)
                 return state
-            damage.append(f"{path} {problem}")
-        raise self._unusable(damage[0])
+            problems.append(f"{path} {problem}")
+        raise self._unusable(problems[0])
 
     def _newest(self) -> str:
-        """Name of the newest state's file, as ``last`` has it."""
+        """Read the name of the newest checkpoint from ``last``."""
         try:
             name = self._last.read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
@@ -154,7 +166,10 @@ class RunFolder:
 
 
 def _read_state(path: Path, device: torch.device) -> tuple[dict[str, Any], str]:
-    """Read a run's state; else tell what is wrong with it.
+    """Read a checkpoint of a run.
+
+    Returns:
+        The state, and an empty text; or an empty state, and what is wrong with the file.
 
     Raises:
         CheckpointError: it is of another version.
@@ -164,14 +179,14 @@ def _read_state(path: Path, device: torch.device) -> tuple[dict[str, Any], str]:
     except Exception as error:  # noqa: BLE001 - torch.load raises a dozen types, none its own
         return {}, f"cannot be read ({type(error).__name__})"
     check_version(state, path)
-    lacking = _lacking(state)
-    return dict(state), f"is no whole checkpoint: {lacking}" if lacking else ""
+    defect = _find_defect(state)
+    return dict(state), f"is no complete checkpoint: {defect}" if defect else ""
 
 
 def read_tensors(file: Path, device: torch.device) -> Any:
-    """Read what ``torch.save`` wrote: tensors and plain values, never objects.
+    """Read tensors and plain values that ``torch.save`` wrote; refuse objects.
 
-    Raises what ``torch.load`` raises, without its warnings: the error that follows says it all.
+    Errors are those of ``torch.load``. Its warnings are left out, as an error follows each.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -182,9 +197,9 @@ def save_model(model: PretrainModel, folder: Path, *, training: Mapping[str, Any
     """Write weights (safetensors) and everything needed to use them (``config.json``).
 
     Args:
-        model: the model, decoder included.
-        folder: where the two files go.
-        training: how it came to be: step, seed, mask ratio, stores and their plan digests.
+        model: model with its decoder.
+        folder: folder of the two files.
+        training: record of the training: step, seed, mask ratio, stores and their plan digests.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = {
@@ -202,6 +217,10 @@ def save_model(model: PretrainModel, folder: Path, *, training: Mapping[str, Any
 def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> PretrainModel:
     """Load the model of a run's folder, or of a ``model/`` folder, in evaluation mode.
 
+    Args:
+        path: folder of a run or of a model.
+        device: device of the weights, as for :func:`salibi_model.distributed.choose_device`.
+
     Raises:
         CheckpointError: there is none, it is damaged, or of another version.
         UsageError: there is no such device.
@@ -213,7 +232,7 @@ def load_model(path: str | Path, *, device: str | torch.device = "cpu") -> Pretr
         _check_weights(folder / WEIGHTS_NAME, config)
         model = build_model(config)
         model.load_state_dict(load_file(folder / WEIGHTS_NAME))
-    except _DAMAGE as error:
+    except _DAMAGE_ERRORS as error:
         raise CheckpointError(
             f"{folder} is damaged: {CONFIG_NAME} and {WEIGHTS_NAME} do not make a model "
             f"({first_line(error)}). {COPY_AGAIN}"
@@ -232,7 +251,7 @@ def describe(path: str | Path) -> dict[str, Any]:
 
 
 def model_folder(path: str | Path) -> Path:
-    """Find the folder with the two files of a model: ``path``, or ``model/`` in it.
+    """Find the folder with the two files of a model: ``model/`` in ``path``, or ``path`` itself.
 
     Raises:
         CheckpointError: there is none.
@@ -247,35 +266,36 @@ def model_folder(path: str | Path) -> Path:
 
 
 def _check_weights(file: Path, config: ModelConfig) -> None:
-    """Compare names and shapes in the file's header with the model's, before either is made.
+    """Compare names and shapes in the file's header with the model's, before memory is taken.
 
     Raises:
-        ValueError: they differ; says where first.
+        ValueError: they differ; the message names the first difference.
     """
-    with safe_open(file, framework="pt") as opened:
-        found = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-    deepest = max(config.size.depth, config.size.decoder_depth, *dict(config.depths).values(), 0)
-    if deepest > len(found):
-        raise ValueError(f"{deepest} blocks are described, but there are {len(found)} tensors")
+    with safe_open(file, framework="pt") as header:
+        actual = {name: tuple(header.get_slice(name).get_shape()) for name in header.keys()}  # noqa: SIM118
+    max_depth = max(config.size.depth, config.size.decoder_depth, *dict(config.depths).values(), 0)
+    # A damaged depth of billions would take forever to build, even without memory for weights.
+    if max_depth > len(actual):
+        raise ValueError(f"{max_depth} blocks are described, but there are {len(actual)} tensors")
     with torch.device("meta"):
-        wanted = {
+        expected = {
             name: tuple(value.shape) for name, value in build_model(config).state_dict().items()
         }
-    for name in [*wanted, *found]:
-        if name not in wanted or name not in found:
-            there, absent = (WEIGHTS_NAME, "model") if name in found else ("model", WEIGHTS_NAME)
-            raise ValueError(f"the {there} has {name}, the {absent} does not")
-        if wanted[name] != found[name]:
-            raise ValueError(f"{name} is {found[name]}; the model described has {wanted[name]}")
+    for name in [*expected, *actual]:
+        if name not in expected or name not in actual:
+            present, absent = (WEIGHTS_NAME, "model") if name in actual else ("model", WEIGHTS_NAME)
+            raise ValueError(f"the {present} has {name}, the {absent} does not")
+        if expected[name] != actual[name]:
+            raise ValueError(f"{name} is {actual[name]}; the model described has {expected[name]}")
 
 
-def _lacking(state: Mapping[str, Any]) -> str:
-    """What a run's state has not, or not as it should, in words; nothing for a whole one."""
-    expected = {"model": Mapping, "optimizer": Mapping, "data": Mapping, "rng": Tensor, "step": int}
-    for name, kind in expected.items():
+def _find_defect(state: Mapping[str, Any]) -> str:
+    """Describe the first entry of a run's state that is missing or of a wrong type; else ``""``."""
+    types = {"model": Mapping, "optimizer": Mapping, "data": Mapping, "rng": Tensor, "step": int}
+    for name, expected in types.items():
         if name not in state:
             return f"it lacks {name!r}"
-        if not isinstance(state[name], kind):
+        if not isinstance(state[name], expected):
             return f"{name!r} is a {type(state[name]).__name__}"
     data = state["data"]
     checks = {
@@ -289,7 +309,7 @@ def _lacking(state: Mapping[str, Any]) -> str:
         f"'step' is {state['step']}": state["step"] >= 0,
         "'rng' is not the state of a random generator": _is_generator_state(state["rng"]),
     }
-    return next((problem for problem, fits in checks.items() if not fits), "")
+    return next((defect for defect, passed in checks.items() if not passed), "")
 
 
 def _is_generator_state(state: Tensor) -> bool:

@@ -23,7 +23,7 @@ from salibi_model.checkpoints.files import WEIGHTS_NAME, model_folder
 from salibi_model.checkpoints.load import load
 from salibi_model.embeddings.encode import Part, read_ahead
 from salibi_model.embeddings.inputs import Source
-from salibi_model.embeddings.options import Choices
+from salibi_model.embeddings.options import EmbedOptions
 from salibi_model.embeddings.sources import Inputs
 from salibi_model.embeddings.table import write_table
 from salibi_model.embeddings.writer import (
@@ -64,11 +64,23 @@ def embed(
     inputs: Sequence[str | Path],
     *,
     out: str | Path,
-    batch_size: int = 16,
+    modalities: tuple[str, ...] = EmbedOptions.modalities,
+    split: str | None = EmbedOptions.split,
+    window_px: int | None = EmbedOptions.window_px,
+    stride_px: int | None = EmbedOptions.stride_px,
+    bands: tuple[str, ...] = EmbedOptions.bands,
+    units: str | None = EmbedOptions.units,
+    scale: float | None = EmbedOptions.scale,
+    offset: float | None = EmbedOptions.offset,
+    nodata: float | None = EmbedOptions.nodata,
+    gsd_m: float | None = EmbedOptions.gsd_m,
+    gsd_ratio: float | None = EmbedOptions.gsd_ratio,
+    any_gsd: bool = EmbedOptions.any_gsd,
+    tokens: bool = EmbedOptions.tokens,
+    batch_size: int = EmbedOptions.batch_size,
     device: str | torch.device = "cpu",
-    workers: int = 2,
+    workers: int = EmbedOptions.workers,
     on_image: Progress | None = None,
-    **choices: Any,
 ) -> EmbeddingResult:
     """Embed all images of ``inputs``; run again after a stop, it goes on where it was.
 
@@ -79,12 +91,25 @@ def embed(
         inputs: Salibi stores (folder, or URL that ends in ``.zarr``), and rasters of any size (path or
             URL that GDAL reads).
         out: the group to write, a new folder; it appears when everything is in it.
+        modalities: names of the model's modalities; empty: all that a store has, or the only one
+            that a raster's bands fit.
+        split: samples of a store to take: ``train``, ``validation``, ``test``; ``None``: all.
+        window_px: edge of a raster's windows; ``None``: that of the modality in training.
+        stride_px: pixels from one window to the next; ``None``: their edge, so that they touch.
+        bands: names of a raster's bands, in its order; empty: as the file says.
+        units: units of a raster's values, see
+            :func:`salibi_model.embeddings.quantise.choose_units`.
+        scale: physical value = offset + scale * the file's; ``None``: the file's own, else 1.
+        offset: see ``scale``.
+        nodata: a value that means "not observed", besides what the file masks.
+        gsd_m: metres per pixel of a raster; ``None``: from its georeference.
+        gsd_ratio: in its place, for a model that does not know the metres it was trained at.
+        any_gsd: take also a GSD far from those of the training.
+        tokens: keep the tokens of each image besides its embedding.
         batch_size: images that the model takes at a time.
         device: where to encode.
         workers: threads that read.
         on_image: called with (done, total) images of all modalities.
-        choices: fields of :class:`~salibi_model.embeddings.inputs.Choices`: modalities, windows, bands,
-            units, GSD, tokens.
 
     Raises:
         UsageError: an input is not what the model takes, nothing is observed in any, or ``out`` holds
@@ -95,18 +120,32 @@ def embed(
     Example:
         >>> embed("runs/tiny", ["scene.tif"], out="embeddings", modalities=("lores",), gsd_m=10.0)
     """
-    if batch_size < 1 or workers < 1:
-        raise UsageError("batch_size and workers are 1 or more.")
-    chosen = Choices(**choices)
+    options = EmbedOptions(
+        modalities=modalities,
+        split=split,
+        window_px=window_px,
+        stride_px=stride_px,
+        bands=bands,
+        units=units,
+        scale=scale,
+        offset=offset,
+        nodata=nodata,
+        gsd_m=gsd_m,
+        gsd_ratio=gsd_ratio,
+        any_gsd=any_gsd,
+        tokens=tokens,
+        batch_size=batch_size,
+        workers=workers,
+    )
     model = load(checkpoint, device=device)
     with _without_raster_warnings():
-        found = Inputs(inputs, model.config, chosen)
+        found = Inputs(inputs, model.config, options)
         origin = {
             "format_version": FORMAT_VERSION,
             "software_version": __version__,
             "checkpoint_sha256": file_sha256(model_folder(checkpoint) / WEIGHTS_NAME),
             "inputs": found.facts,
-            "choices": chosen.to_dict(),
+            "choices": options.to_dict(),
         }
         if not Path(out).name:
             raise UsageError(f"{str(out)!r} is no name for embeddings; give another --out.")

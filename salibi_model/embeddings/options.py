@@ -1,55 +1,91 @@
-"""Which parts of the inputs are embedded, and what the user says of them."""
+"""Options of an embedding: each is one field, with its default, range and help text.
 
-import math
+``embed`` and its command take defaults and help from here. The module needs no PyTorch.
+"""
+
 from dataclasses import dataclass, fields
 from typing import Any
 
 from salibi_data.store.errors import UsageError
+from salibi_data.store.validation import RecordError, check_record, option
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """Which parts of the inputs are embedded, and what they are.
+    """Parts of the inputs that are embedded, and what they are: all that decides the numbers.
 
     Raises:
-        UsageError: a number is out of range.
+        UsageError: a value has another type or is out of its range, or both ``gsd_m`` and
+            ``gsd_ratio`` are given.
     """
 
-    modalities: tuple[str, ...] = ()
-    """Of the model; empty: all that a store has, or the only one that a raster's bands fit."""
-    split: str | None = None
-    """Samples of a store to take: ``train``, ``validation``, ``test``; ``None``: all."""
-    window_px: int | None = None
-    """Edge of a raster's windows; ``None``: the edge that the modality was trained at."""
-    stride_px: int | None = None
-    """From one window to the next; ``None``: their edge, so that they touch."""
-    bands: tuple[str, ...] = ()
-    """Names of a raster's bands, in its order; empty: as the file says."""
-    units: str | None = None
-    """Of a raster's values: see :func:`salibi_model.embeddings.quantise.choose_units`."""
-    scale: float | None = None
-    """Physical value = offset + scale * the file's; ``None``: the file's own, else 1."""
-    offset: float | None = None
-    nodata: float | None = None
-    """A value that means "not observed", besides what the file masks."""
-    gsd_m: float | None = None
-    """Metres per pixel of a raster; ``None``: from its georeference."""
-    gsd_ratio: float | None = None
-    """In its place, for a model that does not know the metres it was trained at."""
-    any_gsd: bool = False
-    """Take also a GSD far from those of the training; see :mod:`salibi_model.models.compatibility`."""
-    tokens: bool = False
-    """Keep the tokens of each image besides its embedding."""
+    modalities: tuple[str, ...] = option(
+        (),
+        flag="--modality",
+        absent="what fits",
+        help="Modalities whose encoders see the inputs: lores, or sar,lores.",
+    )
+    """Empty: all that a store has, or the only one that a raster's bands fit."""
+    split: str | None = option(
+        None, absent="all", help="Samples of a store: train, validation, test."
+    )
+    window_px: int | None = option(
+        None,
+        minimum=1,
+        unit="pixels",
+        absent="as in training",
+        help="Edge of a raster's windows.",
+    )
+    stride_px: int | None = option(
+        None,
+        minimum=1,
+        unit="pixels",
+        flag="--stride",
+        absent="the edge",
+        help="Pixels from window to window.",
+    )
+    bands: tuple[str, ...] = option(
+        (), absent="its names", help="A raster's bands, in its order: red,green,blue."
+    )
+    units: str | None = option(
+        None,
+        help="Units of its values: stored, display, reflectance, dB, linear (power).",
+    )
+    """See :func:`salibi_model.embeddings.quantise.choose_units`."""
+    scale: float | None = option(
+        None, above=0, absent="the file's", help="Physical = offset + scale * value."
+    )
+    offset: float | None = option(None, help="See --scale.")
+    nodata: float | None = option(
+        None, help="Value of what was not observed, besides the file's mask."
+    )
+    gsd_m: float | None = option(
+        None, above=0, unit="m", absent="from the georeference", help="Metres per pixel."
+    )
+    gsd_ratio: float | None = option(
+        None, above=0, help="In its place, for a model that knows no metres."
+    )
+    any_gsd: bool = option(False, help="Take also a GSD far from those of the training.")
+    """See :mod:`salibi_model.models.compatibility`."""
+    tokens: bool = option(False, help="Keep the tokens of every patch, too.")
 
     def __post_init__(self) -> None:
-        for name in ("window_px", "stride_px", "gsd_m", "gsd_ratio", "scale"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise UsageError(f"{name} is {value}; expected a finite number above 0.")
+        try:
+            check_record(self)
+        except RecordError as error:
+            raise UsageError(f"{error}.") from error
         if self.gsd_m is not None and self.gsd_ratio is not None:
             raise UsageError("give gsd_m or gsd_ratio, not both.")
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        found = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}
+        """JSON form of the choices, as an embedding's attributes keep it."""
+        values = {field.name: getattr(self, field.name) for field in fields(Choices)}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions(Choices):
+    """Choices, and how the work is done."""
+
+    batch_size: int = option(16, minimum=1, help="Images encoded at a time.")
+    workers: int = option(2, minimum=1, help="Threads that read ahead.")

@@ -45,6 +45,7 @@ class TrainingConfig:
       belongs to the model that the configuration was made for;
     * ``absent``: what happens at the default, in words;
     * ``flag``, ``negated``, ``metavar``: how the command line spells it;
+    * ``argument``: true where it is an argument of the command, not an option;
     * ``command``: false where the command line does not offer it.
 
     Raises:
@@ -53,6 +54,7 @@ class TrainingConfig:
 
     stores: tuple[str, ...] = option(
         (DEFAULT_STORE,),
+        argument=True,
         help="Stores: folders or URLs, read as one.",
         resume=True,
         compared="shared",

@@ -6,7 +6,7 @@ import pytest
 
 from salibi_data.sources import sas_tokens
 from salibi_data.store.errors import ReadError
-from salibi_data.store.redaction import redact, redacted_line
+from salibi_data.store.redaction import first_line, name_only, redact, redacted_line
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,21 @@ def test_an_href_that_names_no_blob_is_told_without_its_query() -> None:
         sas_tokens.container_of("https://acct.blob.core.windows.net/naip?key=hidden")
     assert "acct.blob.core.windows.net/naip" in str(caught.value)
     assert "hidden" not in str(caught.value)
+
+
+def test_the_first_line_of_an_error_is_repeated() -> None:
+    assert first_line(ValueError("cannot do this.\nas that is so")) == "cannot do this"
+    assert first_line(AssertionError()) == "AssertionError"
+    assert len(first_line(ValueError("x" * 999))) == 304
+
+
+@pytest.mark.parametrize(
+    ("location", "name"),
+    [
+        ("/home/me/data/micro.zarr/", "micro.zarr"),
+        ("https://me:word@a.org/data/micro.zarr?sig=x/y", "micro.zarr"),
+        ("C:\\data\\scene.tif", "scene.tif"),
+    ],
+)
+def test_a_name_tells_no_folder_and_no_secret(location: str, name: str) -> None:
+    assert name_only(location) == name

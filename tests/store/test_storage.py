@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 
 from salibi_data.store.errors import StoreError, UsageError
+from salibi_data.store.storage import is_remote, parallel_map
 from salibi_model.data.loader import DataLoader
 from salibi_model.data.store import SampleStore
 from tests.support.model.batches import same, take
@@ -169,3 +172,40 @@ def test_consolidated_metadata_spare_requests(small_store, tmp_path):
             "built.zarr/zarr.json",
             "built.zarr/split/c/0",
         }
+
+
+@pytest.mark.parametrize(
+    ("location", "remote"),
+    [
+        ("scene.tif", False),
+        ("file:///data/scene.tif", False),
+        ("https://a.org/scene.tif", True),
+        ("/vsis3/bucket/scene.tif", True),
+    ],
+)
+def test_what_is_on_another_machine_is_known_by_its_address(location, remote):
+    assert is_remote(location) == remote
+
+
+def test_work_is_done_in_parallel_and_given_in_order():
+    meeting = threading.Barrier(3, timeout=30)
+
+    def work(item):
+        meeting.wait()
+        return item * item
+
+    assert list(parallel_map(work, [3, 1, 2], workers=3)) == [9, 1, 4]
+
+
+def test_an_error_cancels_the_work_that_has_not_begun():
+    done = []
+
+    def work(item):
+        if item == 0:
+            raise StoreError("first")
+        time.sleep(0.05)
+        done.append(item)
+
+    with pytest.raises(StoreError, match="first"):
+        list(parallel_map(work, range(200), workers=1))
+    assert len(done) < 199

@@ -2,71 +2,32 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from salibi_cli import common
+from salibi_cli.options import Fields, with_options
+from salibi_data.builds.options import BuildOptions
+from salibi_data.plans.options import PlanOptions
 from salibi_data.store.errors import SalibiError, UsageError
 
 if TYPE_CHECKING:
     from salibi_data.builds.status import Step
     from salibi_data.plans.plan import Plan
-    from salibi_data.plans.planner import Scope
-    from salibi_data.store.tiles import Bounds
 
-Catalog = Annotated[str, typer.Option(help="Catalog: a name from `catalogs`, or a TOML file.")]
-Bbox = Annotated[
-    str | None, typer.Option(metavar="W,S,E,N", help="Only tiles wholly within, in degrees.")
-]
-Aoi = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Only tiles wholly within a GeoJSON or GeoParquet outline."),
-]
-Dates = Annotated[
-    str | None,
-    typer.Option(metavar="A/B", help="Only scenes within, such as 2021-05-01/2022-09-30."),
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="At most so many samples.")]
-MaxCloud = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0,
-        max=1.0,
-        metavar="SHARE",
-        help="Score clouds over each tile while planning; at most this share (0..1).",
-    ),
-]
-MaxBytes = Annotated[
-    str | None,
-    typer.Option(metavar="SIZE", help="Refuse to read more from the sources, such as 500GB."),
-]
-AllowGrd = Annotated[
-    bool,
-    typer.Option("--allow-grd", help="Take Sentinel-1 GRD where a catalog has no RTC."),
-]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Store = Annotated[Path, typer.Argument(help="Path of the store.")]
 
-DEFAULT_CATALOG: Final = "planetary-computer"
-_PREFIXES: Final = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
-
+@with_options
 def plan(
     *,
     variant: Annotated[str, typer.Option(help="Variant: a name from `variants`, or a TOML file.")],
-    catalog: Catalog = DEFAULT_CATALOG,
-    bbox: Bbox = None,
-    aoi: Aoi = None,
-    dates: Dates = None,
-    limit: Limit = None,
-    max_cloud: MaxCloud = None,
-    allow_grd: AllowGrd = False,
-    max_bytes: MaxBytes = None,
+    options: Annotated[PlanOptions, Fields(first=("catalog",))],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="GeoParquet file to write.")
     ] = Path("plan.parquet"),
@@ -78,14 +39,7 @@ def plan(
     if output.is_dir() or not output.parent.is_dir():
         raise UsageError(f"--output {output} cannot be a file; name one in a folder that exists.")
     with common.progress("planning", unit="cells") as advance:
-        made = make_plan(
-            variant,
-            catalog=catalog,
-            max_bytes=_num_bytes(max_bytes),
-            output=output,
-            progress=advance,
-            **_scope(bbox, aoi, dates, limit, max_cloud, allow_grd),
-        )
+        made = make_plan(variant, output=output, progress=advance, **vars(options))
     figures = _plan_figures(made)
     if as_json:
         common.print_json({**figures, "plan": str(output)})
@@ -126,10 +80,11 @@ def _plan_figures(plan: Plan) -> dict[str, Any]:
     }
 
 
+@with_options
 def build(
     *,
     variant: Annotated[str | None, typer.Option(help="Variant: a name, or a TOML file.")] = None,
-    catalog: Catalog = DEFAULT_CATALOG,
+    options: Annotated[BuildOptions, Fields(first=("catalog",))],
     plan_file: Annotated[
         Path | None, typer.Option("--plan", help="A plan instead of variant and catalog.")
     ] = None,
@@ -137,32 +92,15 @@ def build(
         Path | None,
         typer.Option("-o", "--output", help="Store to make; default data/VARIANT.zarr."),
     ] = None,
-    bbox: Bbox = None,
-    aoi: Aoi = None,
-    dates: Dates = None,
-    limit: Limit = None,
-    max_cloud: MaxCloud = None,
-    allow_grd: AllowGrd = False,
-    max_bytes: MaxBytes = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Dask scheduler whose workers do it instead."),
-    ] = None,
-    block_deadline: Annotated[
-        float, typer.Option(min=1.0, metavar="SECONDS", help="For all reads of 4 x 4 tiles.")
-    ] = 900.0,
     as_json: Json = False,
 ) -> None:
     """Plan and build a store; run it again to go on.
 
     Example: `salibi-data build --variant micro --catalog sample`
     """
-    scope = _scope(bbox, aoi, dates, limit, max_cloud, allow_grd)
     if (variant is None) == (plan_file is None):
         raise UsageError("give either --variant or --plan.")
-    narrowed = any(value is not None and value is not False for value in scope.values())
-    if plan_file is not None and (narrowed or catalog != DEFAULT_CATALOG):
+    if plan_file and (options.is_narrowed or options.catalog != BuildOptions.catalog):
         raise UsageError(
             "--plan says all; give no --catalog, --bbox, --aoi, --dates, --limit, --max-cloud or "
             "--allow-grd beside it."
@@ -175,14 +113,9 @@ def build(
         report = make(
             store,
             variant=variant,
-            catalog=catalog,
             plan=plan_file,
-            workers=workers,
-            scheduler=scheduler,
-            block_deadline_s=block_deadline,
-            max_bytes=_num_bytes(max_bytes),
             progress=_stages(bars),
-            **scope,
+            **vars(options),
         )
     if as_json:
         common.print_json(
@@ -265,43 +198,3 @@ def _stages(bars: ExitStack) -> Callable[[Step], None]:
         open_bars[step.stage](step.done, step.total, "".join(f", {note}" for note in notes))
 
     return advance
-
-
-def _scope(
-    bbox: str | None,
-    aoi: Path | None,
-    dates: str | None,
-    limit: int | None,
-    max_cloud: float | None,
-    allow_grd: bool,
-) -> Scope:
-    """What narrows a plan, as the functions take it."""
-    return {
-        "bounds_lonlat": bounds(bbox),
-        "aoi": aoi,
-        "dates": dates,
-        "limit": limit,
-        "max_cloud": max_cloud,
-        "allow_grd": allow_grd,
-    }
-
-
-def bounds(text: str | None) -> Bounds | None:
-    """Read a bounding box given as ``W,S,E,N``; None where there is none."""
-    if text is None:
-        return None
-    try:
-        west, south, east, north = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError(f"--bbox {text!r} is not W,S,E,N: four numbers in degrees.") from error
-    return west, south, east, north
-
-
-def _num_bytes(text: str | None) -> int | None:
-    """A size such as ``500GB``, with decimal prefixes."""
-    if text is None:
-        return None
-    size = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)B?\s*", text)
-    if size is None:
-        raise UsageError(f"--max-bytes {text!r} is not a size such as 500GB, 1.5TB or 1000000.")
-    return int(float(size[1]) * _PREFIXES[size[2]])

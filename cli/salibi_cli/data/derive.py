@@ -9,45 +9,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from salibi_cli import common
-from salibi_cli.data.build import Aoi, Bbox, bounds
+from salibi_cli.options import Fields, with_options
+from salibi_data.derived.options import SelectionOptions
 
 if TYPE_CHECKING:
     from salibi_data.derived.subset import SubsetReport
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="Store to make.")]
-Split = Annotated[
-    str | None, typer.Option(metavar="A,B", help="Only these, such as train,validation.")
-]
-MaxCloud = Annotated[float | None, typer.Option(metavar="SHARE", help="At most so cloudy, 0..1.")]
-Dates = Annotated[
-    str | None,
-    typer.Option(metavar="A/B", help="Only seen within by every sensor, as 2021-05-01/2022-09-30."),
-]
-Modalities = Annotated[
-    str | None,
-    typer.Option(metavar="A,B", help="Only these, such as sar,lores; default all."),
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="At most so many samples, drawn evenly.")]
-MaxShift = Annotated[
-    float | None,
-    typer.Option(metavar="METRES", help="At most so far between the images of two sensors."),
-]
+HELP_ORDER = Fields(
+    first=("splits", "bounds_lonlat", "aoi", "max_cloud", "dates", "modalities", "limit")
+)
 Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+@with_options
 def subset(
     store: Annotated[str, typer.Argument(help="Path or URL of the store to take from.")],
     *,
     output: Output,
-    split: Split = None,
-    bbox: Bbox = None,
-    aoi: Aoi = None,
-    max_cloud: MaxCloud = None,
-    dates: Dates = None,
-    modalities: Modalities = None,
-    limit: Limit = None,
-    max_shift: MaxShift = None,
+    options: Annotated[SelectionOptions, HELP_ORDER],
     workers: Workers = 1,
     as_json: Json = False,
 ) -> None:
@@ -58,16 +39,7 @@ def subset(
     from salibi_data.derived.selection import Selection
     from salibi_data.derived.subset import subset as make
 
-    wanted = Selection(
-        splits=common.listed(split),
-        bounds_lonlat=bounds(bbox),
-        aoi=aoi,
-        max_cloud=max_cloud,
-        dates=dates,
-        modalities=common.listed(modalities),
-        limit=limit,
-        max_shift_m=max_shift,
-    )
+    wanted = Selection(**vars(options))
     with common.progress("writing", unit="shards") as advance:
         found = make(store, output, wanted, workers=workers, progress=advance)
     show_subset(found, as_json=as_json)

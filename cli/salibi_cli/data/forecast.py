@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from salibi_cli import common
+from salibi_data.plans.options import PlanOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,7 @@ def forecast(
     *,
     catalog: Annotated[
         str, typer.Option(help="Whose files and prices are reckoned with.")
-    ] = "planetary-computer",
+    ] = PlanOptions.catalog,
     workers: Annotated[int, typer.Option(min=1, help="Processes of one core each.")] = 8,
     latency_ms: Annotated[float, typer.Option(help="Until an answer's first byte.")] = 50.0,
     read_mb_per_s: Annotated[float, typer.Option(help="What each worker reads.")] = 8.0,

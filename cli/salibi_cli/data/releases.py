@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from salibi_cli import common
-from salibi_cli.data.build import Aoi, Bbox, bounds
-from salibi_cli.data.derive import Dates, Limit, MaxCloud, MaxShift, Modalities, Split, show_subset
+from salibi_cli.data.derive import HELP_ORDER, show_subset
+from salibi_cli.options import with_options
+from salibi_data.derived.options import SelectionOptions
 
 if TYPE_CHECKING:
     from salibi_data.derived.selection import Selection
@@ -72,20 +73,14 @@ def publish(
         typer.echo(f"{sent} sent; {done.release.samples} samples are the newest release at {url}")
 
 
+@with_options
 def pull(
     url: Annotated[
         str, typer.Argument(metavar="URL", help="Address of a published dataset, or of a store.")
     ],
     directory: Annotated[Path, typer.Argument(help="Path of the store to be.")],
     *,
-    split: Split = None,
-    bbox: Bbox = None,
-    aoi: Aoi = None,
-    max_cloud: MaxCloud = None,
-    dates: Dates = None,
-    modalities: Modalities = None,
-    limit: Limit = None,
-    max_shift: MaxShift = None,
+    options: Annotated[SelectionOptions, HELP_ORDER],
     workers: Workers = 8,
     as_json: Json = False,
 ) -> None:
@@ -99,16 +94,7 @@ def pull(
     """
     from salibi_data.derived.selection import Selection
 
-    wanted = Selection(
-        splits=common.listed(split),
-        bounds_lonlat=bounds(bbox),
-        aoi=aoi,
-        max_cloud=max_cloud,
-        dates=dates,
-        modalities=common.listed(modalities),
-        limit=limit,
-        max_shift_m=max_shift,
-    )
+    wanted = Selection(**vars(options))
     if wanted == Selection():
         _pull_whole(url, directory, workers, as_json=as_json)
     else:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from salibi_cli import common
+from salibi_data.plans.options import PlanOptions
 
 if TYPE_CHECKING:
     from salibi_data.catalog.variants import Variant
     from salibi_data.forecasts.costs import BuildConditions
     from salibi_data.forecasts.regions import Forecast
 
-CATALOG: Final = "planetary-computer"
+CATALOG: Final = PlanOptions.catalog
 """Whose files and block sizes are reckoned with."""
 
 DISCREPANCY: Final = (

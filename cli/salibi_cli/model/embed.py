@@ -8,12 +8,15 @@ from typing import Annotated
 import typer
 
 from salibi_cli import common
+from salibi_cli.options import with_options
+from salibi_model.embeddings.options import EmbedOptions
 
 _Checkpoint = Annotated[
     Path, typer.Argument(help="A run's folder, or its model/ folder.", show_default=False)
 ]
 
 
+@with_options
 def embed(
     checkpoint: _Checkpoint,
     inputs: Annotated[
@@ -26,50 +29,7 @@ def embed(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="New folder: a Zarr group, and a table.")
     ],
-    modality: Annotated[
-        str | None,
-        typer.Option(help="Whose encoder sees them: lores, or sar,lores.  [default: what fits]"),
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Of a store: train, validation, test.  [default: all]")
-    ] = None,
-    window_px: Annotated[
-        int | None,
-        typer.Option(min=1, help="Edge of a raster's windows.  [default: as in training]"),
-    ] = None,
-    stride_px: Annotated[
-        int | None,
-        typer.Option("--stride", min=1, help="Pixels from window to window.  [default: the edge]"),
-    ] = None,
-    bands: Annotated[
-        str | None,
-        typer.Option(help="A raster's bands, in its order: red,green,blue.  [default: its names]"),
-    ] = None,
-    units: Annotated[
-        str | None,
-        typer.Option(help="Of its values: stored, display, reflectance, dB, linear (power)."),
-    ] = None,
-    scale: Annotated[
-        float | None, typer.Option(help="Physical = offset + scale * value.  [default: the file's]")
-    ] = None,
-    offset: Annotated[float | None, typer.Option(help="See --scale.")] = None,
-    nodata: Annotated[
-        float | None, typer.Option(help="Value of what was not observed, besides the file's mask.")
-    ] = None,
-    gsd_m: Annotated[
-        float | None, typer.Option(help="Metres per pixel.  [default: from the georeference]")
-    ] = None,
-    gsd_ratio: Annotated[
-        float | None, typer.Option(help="In its place, for a model that knows no metres.")
-    ] = None,
-    any_gsd: Annotated[
-        bool, typer.Option("--any-gsd", help="Take also a GSD far from those of the training.")
-    ] = False,
-    tokens: Annotated[
-        bool, typer.Option("--tokens", help="Keep the tokens of every patch, too.")
-    ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at a time.")] = 16,
-    workers: Annotated[int, typer.Option(min=1, help="Threads that read ahead.")] = 2,
+    options: EmbedOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     device: common.Device = "auto",
 ) -> None:
@@ -87,23 +47,9 @@ def embed(
             checkpoint,
             inputs,
             out=out,
-            batch_size=batch_size,
             device=choose_device(device),
-            workers=workers,
             on_image=advance,
-            modalities=common.listed(modality) or (),
-            split=split,
-            window_px=window_px,
-            stride_px=stride_px,
-            bands=common.listed(bands) or (),
-            units=units,
-            scale=scale,
-            offset=offset,
-            nodata=nodata,
-            gsd_m=gsd_m,
-            gsd_ratio=gsd_ratio,
-            any_gsd=any_gsd,
-            tokens=tokens,
+            **vars(options),
         )
     if as_json:
         common.print_json(result.to_dict())

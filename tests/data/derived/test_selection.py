@@ -160,11 +160,11 @@ def test_modalities_keep_the_stores_order_and_their_sensors() -> None:
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"splits": ("trian",)}, "no split trian"),
-        ({"max_cloud": 1.5}, "0..1"),
-        ({"max_cloud": float("nan")}, "0..1"),
-        ({"max_shift_m": -1.0}, "0 or more"),
-        ({"limit": 0}, "at least 1"),
+        ({"splits": ("trian",)}, r"splits\[0\] is 'trian'; expected one of train, validation"),
+        ({"max_cloud": 1.5}, "max_cloud is 1.5; expected a finite number from 0 to 1"),
+        ({"max_cloud": float("nan")}, "max_cloud is nan; expected a finite number"),
+        ({"max_shift_m": -1.0}, "max_shift_m is -1.0; expected a finite number of 0 or more"),
+        ({"limit": 0}, "limit is 0; expected a whole number of 1 or more"),
         ({"dates": "2021"}, "not A/B"),
         ({"bounds_lonlat": (0.0, 10.0, 1.0, 5.0)}, "south < north"),
     ],

@@ -16,7 +16,7 @@ import numpy as np
 from salibi_data.catalog.dates import parse_dates
 from salibi_data.derived.options import SelectionOptions
 from salibi_data.plans import areas
-from salibi_data.plans.sampling import lot
+from salibi_data.plans.sampling import sampling_hash
 from salibi_data.store.errors import SelectionError, UsageError
 from salibi_data.store.schema import SPLITS, UNKNOWN_TIME
 from salibi_data.store.tiles import Tiles, spans_within
@@ -91,9 +91,9 @@ class Selection(SelectionOptions):
         rows: NDArray[np.int64] = np.flatnonzero(matches)
         if self.limit is None or self.limit >= len(rows):
             return rows
-        chances = lot(tiles.zoom, tiles.x[rows], tiles.y[rows])
         # A hash of the tile, not a random number: the same tiles in another store of them.
-        return np.sort(rows[np.argsort(chances)[: self.limit]])
+        hashes = sampling_hash(tiles.zoom, tiles.x[rows], tiles.y[rows])
+        return np.sort(rows[np.argsort(hashes)[: self.limit]])
 
     def _tests(
         self, attributes: StoreAttributes, arrays: Mapping[str, Any], table: Any, tiles: Tiles

@@ -45,6 +45,8 @@ from typing import (
     get_type_hints,
 )
 
+from salibi_data.store.errors import UsageError
+
 if TYPE_CHECKING:
     from cattrs import Converter
 
@@ -129,6 +131,18 @@ def check_record(record: Any) -> None:
             check(getattr(record, name), None)
         except Exception as error:
             raise _explained(error, name) from error
+
+
+def check_options(record: Any) -> None:
+    """Check options that a caller gives, as :func:`check_record` does.
+
+    Raises:
+        UsageError: a value has another type than its field, or is out of its range.
+    """
+    try:
+        check_record(record)
+    except RecordError as error:
+        raise UsageError(f"{error}.") from error
 
 
 def expectation(kind: Any, name: str) -> str:

@@ -17,8 +17,7 @@ import numpy as np
 from salibi_data.catalog.scenes import Scene
 from salibi_data.catalog.variants import check_fit
 from salibi_data.forecasts.costs import Workload
-from salibi_data.plans import sampling as lots
-from salibi_data.plans import splits
+from salibi_data.plans import sampling, splits
 from salibi_data.plans.estimate import Tally
 from salibi_data.plans.picks import CellSelection
 from salibi_data.store.tiles import Tiles
@@ -84,7 +83,7 @@ class Forecast:
 
     def margin_over(self, target: int) -> float:
         """Return the samples expected of all tiles, divided by a target; below 1 is too few."""
-        return self.num_available * lots.SURVIVING_SHARE / target
+        return self.num_available * sampling.SURVIVING_SHARE / target
 
 
 def forecast(variant: Variant, catalog: Catalog) -> Forecast | None:
@@ -113,7 +112,7 @@ def forecast(variant: Variant, catalog: Catalog) -> Forecast | None:
     zoom, target = variant.base_zoom, variant.target_samples
     # The cache key leaves out name and target, so that `small` shares the count of `full`.
     regions, (x, y) = _count_regions(replace(variant, name="any", summary="", target_samples=None))
-    drawn = np.argsort(lots.lot(zoom, x, y))[: lots.num_read(target)]
+    drawn = np.argsort(sampling.lot(zoom, x, y))[: sampling.num_read(target)]
     tiles = Tiles(zoom=zoom, x=x[drawn], y=y[drawn])
     return Forecast(
         regions=regions,

@@ -140,7 +140,7 @@ KILL_POINTS = [
     "assembly.writer.create_arrays",
     "assembly.writer.finish_store",
     "assembly.writer._undo_finish",
-    "builds.layout.write_samples",
+    "builds.contents.write_samples",
     "assembly.writer.write_manifest",
     "assembly.writer.replace_store",
 ]

@@ -88,9 +88,9 @@ def test_no_two_images_show_one_ground(sample: Path) -> None:
         with rasterio.open(path) as file:
             boxes.append(file.bounds)
     west, south, east, north = np.array(boxes).T
-    apart = (west[:, None] >= east - 0.01) | (east[:, None] <= west + 0.01)
-    apart |= (south[:, None] >= north - 0.01) | (north[:, None] <= south + 0.01)
-    assert apart[~np.eye(len(boxes), dtype=bool)].all()
+    disjoint = (west[:, None] >= east - 0.01) | (east[:, None] <= west + 0.01)
+    disjoint |= (south[:, None] >= north - 0.01) | (north[:, None] <= south + 0.01)
+    assert disjoint[~np.eye(len(boxes), dtype=bool)].all()
     frame = make_frame()
     assert (south > frame.origin_n + frame.height_m).all()  # away from the catalog's ground
 
@@ -116,7 +116,7 @@ def test_it_is_found_again_and_nothing_else_is_overwritten(sample: Path, tmp_pat
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UsageError, match="holds something else"):
         labelled.write_labelled_sample(tmp_path)
-    assert [each.name for each in tmp_path.iterdir()] == ["mine.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_a_run_that_was_killed_ends_in_the_same_bytes(sample: Path, tmp_path: Path) -> None:

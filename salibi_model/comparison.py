@@ -146,6 +146,35 @@ def compare(
         UsageError: a model is not known or named twice, a run in ``out`` was trained with other
             options, or nothing can be evaluated.
         StoreError, TrainingError: as :func:`~salibi_model.training.trainer.train`.
+
+    Example:
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from salibi_model.evals.datasets.open import open_labelled
+        >>> from salibi_model.evals.knn import KnnOptions
+        >>> rng = np.random.default_rng(0)
+        >>> for name, colour in (("forest", (40, 80, 30)), ("water", (20, 50, 120))):
+        ...     (folder / "images" / name).mkdir(parents=True)
+        ...     for number in range(5):
+        ...         pixels = rng.normal(colour, 4, (64, 64, 3)).astype(np.uint8)
+        ...         Image.fromarray(pixels).save(folder / "images" / name / f"{number}.png")
+        >>> config = TrainingConfig(
+        ...     stores=(str(store_path),), modalities=("sar", "lores"), crop_px=64, steps=1,
+        ...     batch_size=2, validation_samples=0,
+        ... )
+        >>> comparison = compare(
+        ...     config,
+        ...     models=["scale-alibi", "no-reconstruction"],
+        ...     data=[open_labelled(folder / "images", gsd_m=10.0)],
+        ...     methods=[KnnOptions(k=1)],
+        ...     out=folder / "comparison",
+        ...     device="cpu",
+        ... )
+        >>> list(comparison.runs), {score.metric for score in comparison.scores}
+        (['scale-alibi', 'no-reconstruction'], {'accuracy'})
+        >>> difference = comparison.differences[-1]
+        >>> difference.reference, difference.other
+        ('scale-alibi (lores)', 'no-reconstruction (lores)')
     """
     if read_launch().world_size > 1:
         raise UsageError(

@@ -4,7 +4,7 @@ Writes archives in the layout of the authors' release, of noisy images, and impo
 of the samples and all of them, each in a process of its own, then exports what was imported. The
 last line is the directory of an archive of many small tiles, read by us and by the pmtiles package.
 
-    python -m benchmarks.data.importing [--quick] [--samples 1024] [--tiles 1000000] [--workers 1]
+Run: python -m benchmarks.data.importing [--quick | --smallest] [--report FILE] [--workers 1]
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import argparse
 import io
 import json
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable
@@ -27,13 +25,18 @@ from pmtiles.reader import MmapSource, all_tiles
 from pmtiles.tile import Compression, TileType, tileid_to_zxy, zxy_to_tileid
 from pmtiles.writer import Writer
 
-from benchmarks._lib import machine
+from benchmarks._lib.machine import describe
+from benchmarks._lib.side_by_side import by_form, in_own_process, parser, report
 
 FIRST = zxy_to_tileid(15, 8192, 12288)
 """First tile of a block at every level: the samples are those that follow on the Hilbert curve."""
 TEXTURE = 6
 """Deviation of the noise in pixel values: tiles of about 100 kB, as photographs have."""
-QUICK = {"samples": 128, "tiles": 100_000}
+SIZES = {
+    "full": {"samples": 1024, "tiles": 1_000_000},
+    "quick": {"samples": 128, "tiles": 100_000},
+    "smallest": {"samples": 8, "tiles": 1000},
+}
 
 
 def write_archive(path: Path, tiles: Iterable[tuple[int, bytes]]) -> None:
@@ -108,74 +111,66 @@ def read_by_package(path: Path) -> int:
 
 def measured(folder: Path, do: str, **arguments: Any) -> dict[str, float]:
     """What :func:`step` prints."""
-    command = [
-        sys.executable,
-        "-m",
-        __spec__.name,
-        "--step",
-        str(folder),
-        do,
-        json.dumps(arguments),
-    ]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return dict(json.loads(done.stdout))
+    return in_own_process(
+        "benchmarks.data.importing", "--step", str(folder), do, json.dumps(arguments)
+    )
 
 
-def main() -> None:
-    """Write archives, import a quarter and all of them, export, read a large directory."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=1024)
-    parser.add_argument("--tiles", type=int, default=1_000_000)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--quick", action="store_true", help="sizes that take half a minute")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--step", nargs=3, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.step:
-        step(Path(options.step[0]), options.step[1], json.loads(options.step[2]))
-        return
-    sizes = QUICK if options.quick else {"samples": options.samples, "tiles": options.tiles}
-    figures: dict[str, Any] = {**sizes, "workers": options.workers}
+def measure(sizes: dict[str, int], workers: int) -> dict[str, Any]:
+    """Import a quarter and all of the samples, export them, read a large directory."""
+    figures: dict[str, Any] = {**sizes, "workers": workers}
     for name, num_samples in [("quarter", sizes["samples"] // 4), ("all", sizes["samples"])]:
         with tempfile.TemporaryDirectory() as folder:
             paths = write_release(Path(folder), num_samples)
             size = sum(Path(path).stat().st_size for path in paths.values())
-            took = measured(Path(folder), "import", **paths, workers=options.workers)
+            took = measured(Path(folder), "import", **paths, workers=workers)
             figures[name] = {"samples": num_samples, "archive_bytes": size, **took}
             if name == "all":
-                figures["export"] = measured(Path(folder), "export", workers=options.workers)
+                figures["export"] = measured(Path(folder), "export", workers=workers)
     with tempfile.TemporaryDirectory() as folder:
         last = FIRST + 2 * sizes["tiles"]  # every second tile: no run shortens the directory
         write_archive(
             Path(folder) / "tiles", ((t, t.to_bytes(8, "big")) for t in range(FIRST, last, 2))
         )
         figures["directory"] = {who: measured(Path(folder), who) for who in ("ours", "package")}
-    if options.json:
-        print(json.dumps(figures))
-        return
-    report(figures)
+    return figures
 
 
-def report(figures: dict[str, Any]) -> None:
-    """Print the figures as sentences."""
-    print(machine.describe("pmtiles", "pillow", "zarr"))
+def sentences(figures: dict[str, Any]) -> list[str]:
+    """The figures as sentences."""
+    lines = [describe("pmtiles", "pillow", "zarr")]
     for name in ("quarter", "all"):
-        found = figures[name]
-        print(
-            f"import of {found['samples']:,} samples ({found['archive_bytes'] / 1e6:.0f} MB of archives), "
-            f"{figures['workers']} workers: {found['samples'] / found['seconds']:.1f} samples/s, "
-            f"peak {found['peak_bytes'] / 1e6:.0f} MB"
+        took = figures[name]
+        lines.append(
+            f"import of {took['samples']:,} samples ({took['archive_bytes'] / 1e6:.0f} MB of "
+            f"archives), {figures['workers']} workers: {took['samples'] / took['seconds']:.1f} "
+            f"samples/s, peak {took['peak_bytes'] / 1e6:.0f} MB"
         )
-    found = figures["export"]
-    print(
-        f"export of {figures['samples']:,} samples: {figures['samples'] / found['seconds']:.1f} "
-        f"samples/s, peak {found['peak_bytes'] / 1e6:.0f} MB"
+    took = figures["export"]
+    lines.append(
+        f"export of {figures['samples']:,} samples: {figures['samples'] / took['seconds']:.1f} "
+        f"samples/s, peak {took['peak_bytes'] / 1e6:.0f} MB"
     )
-    for who, found in figures["directory"].items():
-        print(
-            f"directory of {figures['tiles']:,} tiles, {who}: {found['seconds']:.2f} s, "
-            f"peak {found['peak_bytes'] / 1e6:.0f} MB"
-        )
+    lines += [
+        f"directory of {figures['tiles']:,} tiles, {who}: {took['seconds']:.2f} s, "
+        f"peak {took['peak_bytes'] / 1e6:.0f} MB"
+        for who, took in figures["directory"].items()
+    ]
+    return lines
+
+
+def main() -> None:
+    """Write archives, import a quarter and all of them, export, read a large directory."""
+    made = parser(__doc__)
+    made.add_argument("--workers", type=int, default=1)
+    made.add_argument("--step", nargs=3, help=argparse.SUPPRESS)
+    arguments = made.parse_args()
+    if arguments.step:
+        folder, do, options = arguments.step
+        step(Path(folder), do, json.loads(options))
+        return
+    figures = measure(by_form(arguments, **SIZES), arguments.workers)
+    report(arguments.report, "Importing released archives", sentences(figures))
 
 
 if __name__ == "__main__":

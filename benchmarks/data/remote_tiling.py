@@ -38,7 +38,7 @@ from shapely.geometry import mapping
 from benchmarks._lib.machine import describe
 from benchmarks._lib.side_by_side import by_form, parser, report, table
 from benchmarks.data.naip_scenes import Photograph, aerial, num_tiles, optical
-from salibi_data.builds.layers import sources_of, warp
+from salibi_data.builds.layers import sources_of, warp_layer
 from salibi_data.store.tiles import PixelGrid, TileXYZ
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def by_us(task: Task, turn: int) -> None:
 
     def make(tiles: tuple[TileXYZ, ...]) -> None:
         layer, grid = photograph.layer, PixelGrid.around(tiles)
-        warp(layer, grid, tiles, sources_of(catalog, scene, [(layer, grid)]))
+        warp_layer(layer, grid, tiles, sources_of(catalog, scene, [(layer, grid)]))
 
     with ThreadPoolExecutor(task.concurrency) as pool:
         list(pool.map(make, photograph.blocks))

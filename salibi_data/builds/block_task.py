@@ -1,7 +1,7 @@
-"""One block on one worker: read under a deadline, written as a part, and an account of it.
+"""Runs one block on one worker: reads under a deadline, writes a part, reports what happened.
 
-The unit of work: it depends on its arguments alone, writes one file by its content's digest, and
-may be done twice, or by two workers at once, without harm.
+The task depends on its arguments alone and writes one file that is named by a digest of its content.
+It does no harm when it runs twice, or on two workers at once.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockReport:
-    """What became of a block."""
+    """Result of one block: finished, or failed and why."""
 
     tile: str
-    """Its first tile, ``zoom/column/row``."""
+    """Name of the first tile, ``zoom/column/row``."""
     samples: int
-    """Planned; some may have been dropped."""
+    """Number of planned samples; filters may have dropped some."""
     seconds: float = 0.0
     num_bytes: int = 0
-    """Read from http(s) sources."""
+    """Bytes read from http(s) sources."""
     num_requests: int = 0
     retries: Mapping[str, int] = field(default_factory=dict)
-    """Requests sent again, by kind of failure."""
+    """Number of requests sent again, by kind of failure."""
     warnings: tuple[str, ...] = ()
     kind: str | None = None
-    """Of the failure, if it failed."""
+    """Kind of the failure; None for a finished block."""
     reason: str | None = None
 
 
-def make_part(
+def run_block(
     workspace: BuildWorkspace,
     variant: Variant,
     catalog: Catalog,
@@ -51,7 +51,7 @@ def make_part(
     software: str,
     block: Block,
 ) -> BlockReport:
-    """Make one block, in whatever process; a source that cannot be read is reported, not raised.
+    """Make one block in this process; report a source that cannot be read instead of raising.
 
     Raises:
         StoreError: this worker does not see the folder that the build works in, or runs another
@@ -67,7 +67,7 @@ def make_part(
             f"a worker does not see {workspace.parts}; --scheduler needs a folder that all "
             "machines share. Choose an output there."
         )
-    begun_s, before = time.monotonic(), http.counters()
+    started_s, before = time.monotonic(), http.counters()
     kind = reason = None
     warnings: tuple[str, ...] = ()
     try:
@@ -78,13 +78,13 @@ def make_part(
     except ReadError as error:
         kind, reason = error.kind, str(error)
     except (GridError, ValueError, LookupError, ArithmeticError, MemoryError) as error:
-        # An odd item or file among thousands must not end a build of days; the log says where.
+        # One unusable item among thousands must not end a build of days; the log names it.
         kind, reason = "unusable", f"{type(error).__name__}: {gdal.describe_error(error)}"
     read = http.counters() - before
     return BlockReport(
         tile=block.name,
         samples=len(block.choices),
-        seconds=round(time.monotonic() - begun_s, 3),
+        seconds=round(time.monotonic() - started_s, 3),
         num_bytes=read.bytes,
         num_requests=read.requests,
         retries=dict(read.retries),

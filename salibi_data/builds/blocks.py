@@ -1,7 +1,7 @@
-"""A block of tiles: read once, warped in one pass, cut into samples, filtered.
+"""Blocks of tiles: each is read once, warped in one pass, cut into samples and filtered.
 
-A block is those of a plan's samples below one parent tile that are read in the same round, and the
-unit of work: it depends on the plan alone, so any worker makes the same one.
+A block holds the samples of a plan that share a parent tile and a round of reading. It is the unit
+of work. It depends on the plan alone, so that any worker makes the same block.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data.builds.layers import clouds_of, layers_of, sources_of, warp_layer
+from salibi_data.builds.layers import cloud_layer_name, layers_of, sources_of, warp_layer
 from salibi_data.catalog.variants import native_gsd_m
 from salibi_data.pixels import radiometry, registration
 from salibi_data.plans.plan import BLOCK_ZOOM_OFFSET
@@ -39,53 +39,55 @@ ALIGNMENT_COLUMNS: Final = (
     "alignment_shift_m",
     "alignment_peak",
 )
-"""Where a modality lies beside another, in metres, and in 0..1 how far to trust it."""
+"""Measured offset between two modalities in metres, and the height of the correlation peak, 0..1."""
 
 Images = dict[str, dict[TileXYZ, "NDArray[np.float32]"]]
-"""Layer name -> tile -> (bands, rows, columns) in physical units, NaN where nothing was seen."""
+"""Layer name -> tile -> (bands, rows, columns) in physical units, NaN where nothing was observed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Some of a plan's samples, with all that is needed to find their pixels."""
+    """Samples of a plan that are made together, with what is needed to find their pixels."""
 
     positions: tuple[int, ...]
-    """Of its samples in the plan, increasing."""
+    """Positions of the samples in the plan, increasing."""
     choices: tuple[SceneChoice, ...]
+    """Tiles of the samples, each with its scenes."""
     digest: str
-    """Of the tiles, their items, the recipe and the software: equal digests, equal pixels."""
+    """Digest of the tiles, their items, the recipe and the software; equal digests mean equal pixels."""
 
     @property
     def name(self) -> str:
-        """Its first tile, ``zoom/column/row``."""
+        """Name of the first tile, ``zoom/column/row``."""
         first = self.choices[0].tile
         return f"{first.z}/{first.x}/{first.y}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Samples:
-    """What a block gave: the samples that passed the filters, and why others did not."""
+class BlockSamples:
+    """Samples of a block that passed the filters, and why others did not."""
 
     positions: tuple[int, ...]
     """Positions in the block, increasing."""
     images: Mapping[str, NDArray[np.uint8]]
-    """Per modality (n, bands, size, size)."""
+    """Stored images per modality, each (samples, bands, rows, columns)."""
     valid_fraction: NDArray[np.float32]
-    """(n, sensors)."""
+    """Share of pixels with data, 0..1; shape (samples, sensors)."""
     cloud_fraction: NDArray[np.float32]
-    """(n,); NaN without a cloud mask."""
+    """Cloudy share, 0..1, NaN without a cloud mask; shape (samples,)."""
     alignment: Mapping[str, NDArray[np.float32]]
-    """Measures of :data:`ALIGNMENT_COLUMNS`, each (n,); empty where the variant asks for none."""
+    """Measures of :data:`ALIGNMENT_COLUMNS`, each (samples,); empty where the variant asks for none."""
     dropped: Mapping[str, int]
-    """Samples left out, by reason."""
+    """Number of samples left out, by reason."""
     warnings: tuple[str, ...] = ()
-    """What about the sources looked wrong."""
+    """Messages about sources that look wrong."""
 
 
 def blocks_of(plan: Plan, round_number: int) -> Iterator[Block]:
-    """The blocks of one round, in the plan's order; read from the plan as they are asked for."""
+    """Yield the blocks of one round in the plan's order, reading the plan row group by row group."""
     recipe = recipe_digest(plan.variant, plan.catalog)
-    scenes = {  # once: a scene serves thousands of tiles
+    # Digested once: a scene serves thousands of tiles.
+    scene_digests = {
         sensor: {id_: _digest(scene.to_dict()) for id_, scene in used.items()}
         for sensor, used in plan.scenes.items()
     }
@@ -95,7 +97,10 @@ def blocks_of(plan: Plan, round_number: int) -> Iterator[Block]:
         content = [
             [
                 choice.tile,
-                {name: [scenes[name][s.id] for s in used] for name, used in choice.scenes.items()},
+                {
+                    name: [scene_digests[name][scene.id] for scene in used]
+                    for name, used in choice.scenes.items()
+                },
             ]
             for choice in choices
         ]
@@ -103,44 +108,44 @@ def blocks_of(plan: Plan, round_number: int) -> Iterator[Block]:
         yield Block(positions=positions, choices=choices, digest=digest)
 
 
-def make_samples(variant: Variant, catalog: Catalog, block: Block) -> Samples:
+def make_samples(variant: Variant, catalog: Catalog, block: Block) -> BlockSamples:
     """Read, align and filter the samples of one block.
 
     Raises:
-        ReadError: a source cannot be read. Nothing of the block is made then.
+        ReadError: a source cannot be read; then no sample of the block is made.
     """
     work = _Work(variant=variant, catalog=catalog)
     images: Images = {}
     for sensor in variant.sensors:
         images.update(_tile_images(work, sensor, block.choices))
-    kept, dropped = [], {"nodata": 0, "clouds": 0}
-    rows: list[tuple[list[float], float]] = []
+    positions, dropped = [], {"nodata": 0, "clouds": 0}
+    fractions: list[tuple[list[float], float]] = []
     for position, choice in enumerate(block.choices):
-        valid = [_valid(work, sensor, choice.tile, images) for sensor in variant.sensors]
+        valid = [_valid_fraction(work, sensor, choice.tile, images) for sensor in variant.sensors]
         cloud = _cloud_fraction(work, choice.tile, images)
         if min(valid) < variant.min_valid_fraction:
             dropped["nodata"] += 1
         elif cloud > variant.max_cloud_fraction:
             dropped["clouds"] += 1
         else:
-            kept.append(position)
-            rows.append((valid, cloud))
-    tiles = [block.choices[position].tile for position in kept]
-    return Samples(
-        positions=tuple(kept),
+            positions.append(position)
+            fractions.append((valid, cloud))
+    tiles = [block.choices[position].tile for position in positions]
+    return BlockSamples(
+        positions=tuple(positions),
         images={row.name: _quantised(row, tiles, images) for row in variant.modalities},
-        valid_fraction=np.array([valid for valid, _ in rows], np.float32).reshape(
-            len(rows), len(variant.sensors)
+        valid_fraction=np.array([valid for valid, _ in fractions], np.float32).reshape(
+            len(fractions), len(variant.sensors)
         ),
-        cloud_fraction=np.array([cloud for _, cloud in rows], np.float32),
-        alignment=_alignment(work, [block.choices[position] for position in kept], images),
+        cloud_fraction=np.array([cloud for _, cloud in fractions], np.float32),
+        alignment=_alignment(work, [block.choices[position] for position in positions], images),
         dropped={reason: count for reason, count in dropped.items() if count},
         warnings=tuple(sorted(work.warnings)),
     )
 
 
 def recipe_digest(variant: Variant, catalog: Catalog) -> str:
-    """SHA-256 of all that decides pixels beside the tiles and their scenes."""
+    """SHA-256 of everything that decides pixels besides the tiles and their scenes."""
     pixels = variant.to_dict()
     for key in ("summary", "region", "target_samples", "selection"):
         pixels.pop(key)
@@ -162,7 +167,7 @@ def _parent(tile: TileXYZ) -> tuple[int, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Work:
-    """What is made from what, and what looked wrong on the way."""
+    """Variant and catalog of a block, and the warnings that its sources give."""
 
     variant: Variant
     catalog: Catalog
@@ -170,10 +175,10 @@ class _Work:
 
 
 def _tile_images(work: _Work, sensor: str, choices: Sequence[SceneChoice]) -> Images:
-    """Every layer of one sensor on every tile.
+    """Make every layer of one sensor on every tile.
 
-    Each scene is read once for all its tiles, then warped in one pass per layer; a tile takes its
-    scenes in the plan's order, each filling what those before it lack.
+    Each scene is read once for all its tiles, then warped in one pass per layer. A tile takes its
+    scenes in the plan's order; each fills the pixels that the scenes before it lack.
     """
     layers = layers_of(work.variant, work.catalog, sensor)
     warped: dict[tuple[str, str], tuple[PixelGrid, NDArray[np.float32]]] = {}
@@ -188,15 +193,15 @@ def _tile_images(work: _Work, sensor: str, choices: Sequence[SceneChoice]) -> Im
     images: Images = {layer.name: {} for layer in layers}
     for layer in layers:
         for choice in choices:
-            found = (warped[layer.name, scene.id] for scene in choice.scenes[sensor])
+            scenes = (warped[layer.name, scene.id] for scene in choice.scenes[sensor])
             images[layer.name][choice.tile] = radiometry.mosaic(
-                pixels[(slice(None), *grid.window(choice.tile))] for grid, pixels in found
+                pixels[(slice(None), *grid.window(choice.tile))] for grid, pixels in scenes
             )
     return images
 
 
 def _uses(sensor: str, choices: Sequence[SceneChoice]) -> list[tuple[Scene, list[TileXYZ]]]:
-    """Each scene of the block once, with the tiles that take it."""
+    """Scenes of the block in the order of their ids, each with the tiles that use it."""
     uses: dict[str, tuple[Scene, list[TileXYZ]]] = {}
     for choice in choices:
         for scene in choice.scenes[sensor]:
@@ -205,16 +210,16 @@ def _uses(sensor: str, choices: Sequence[SceneChoice]) -> list[tuple[Scene, list
 
 
 def _cloud_fraction(work: _Work, tile: TileXYZ, images: Images) -> float:
-    """Cloudy share of a tile, by the sensors that have a cloud mask; NaN where none has."""
+    """Largest cloudy share of a tile over the sensors with a cloud mask; NaN where none has one."""
     fractions = [
-        radiometry.cloud_fraction(images[clouds_of(name)][tile], mask.cloudy)
+        radiometry.cloud_fraction(images[cloud_layer_name(name)][tile], mask.cloudy)
         for name in work.variant.sensors
         if (mask := work.catalog.sensors[name].clouds) is not None
     ]
     return max(fractions, default=float("nan"))
 
 
-def _valid(work: _Work, sensor: str, tile: TileXYZ, images: Images) -> float:
+def _valid_fraction(work: _Work, sensor: str, tile: TileXYZ, images: Images) -> float:
     names = [recipe.name for recipe in work.variant.modalities if recipe.sensor == sensor]
     return min(radiometry.valid_fraction(images[name][tile]) for name in names)
 
@@ -232,7 +237,7 @@ def _quantised(
 def _alignment(
     work: _Work, choices: Sequence[SceneChoice], images: Images
 ) -> dict[str, NDArray[np.float32]]:
-    """How far one modality lies from another on each tile, by phase correlation."""
+    """Measure the offset between two modalities on each tile by phase correlation."""
     pair = work.variant.aligned
     if pair is None:
         return {}

@@ -1,6 +1,6 @@
-"""Plan to store: composes the stages, nothing else. Kill it at any moment and run it again.
+"""Builds a store from a plan; a build that was killed at any moment continues when run again.
 
-Blocks become parts, parts become shards, all in a workspace beside the store; the store itself
+Blocks become parts, and parts become shards, in a workspace beside the store. The store itself
 appears in one rename.
 """
 
@@ -19,13 +19,18 @@ from salibi_data.assembly import writer
 from salibi_data.assembly.executor import Executor, WorkerDied, check_main_module, open_executor
 from salibi_data.assembly.shards import assemble
 from salibi_data.assembly.workspace import BuildWorkspace, Failure, wait_until_visible, write_json
-from salibi_data.builds.block_task import BlockReport, make_part
+from salibi_data.builds.block_task import BlockReport, run_block
 from salibi_data.builds.blocks import blocks_of
 from salibi_data.builds.contents import contents_of
-from salibi_data.builds.layout import Part, layout_of
+from salibi_data.builds.layout import FinishedBlock, store_rows
 from salibi_data.builds.options import BuildOptions
 from salibi_data.builds.parts import read_part
-from salibi_data.builds.resume import finished_as, plan_given, plan_once, wanted_by
+from salibi_data.builds.resume import (
+    finished_report,
+    follow_plan,
+    plan_or_request,
+    plan_unless_unfinished,
+)
 from salibi_data.builds.run_log import RunLog, logging_to
 from salibi_data.builds.status import BuildReport, Step
 from salibi_data.plans.draft import check_budget
@@ -58,7 +63,7 @@ def build(
     max_bytes: int | None = BuildOptions.max_bytes,
     progress: Callable[[Step], None] | None = None,
 ) -> BuildReport:
-    """Make a store, or go on with one whose build was stopped.
+    """Build a store, or continue a build that was stopped.
 
     Args:
         store: path of the Zarr group to make; a log of all runs is kept beside it.
@@ -70,16 +75,16 @@ def build(
         limit: greatest number of samples, drawn evenly and reproducibly from all that can be made.
         max_cloud: greatest share of clouds (0..1), scored per tile while planning.
         allow_grd: Sentinel-1 GRD may stand in for RTC where a catalog has nothing else.
-        plan: a plan, or its file, instead of variant, catalog and what narrows them.
-        workers: processes that read and write; the bytes do not depend on their number.
-        scheduler: address of a Dask scheduler whose workers do it instead; they need to see the
-            store's folder and have this software installed.
-        block_deadline_s: a block of samples whose sources take longer has failed.
-        max_bytes: refuse a plan that is expected to read more from the sources.
+        plan: a plan, or its file, in place of variant, catalog and scope.
+        workers: number of processes that read and write; any number gives the same bytes.
+        scheduler: address of a Dask scheduler whose workers do the work instead; they need access to
+            the store's folder and the same version of this software.
+        block_deadline_s: time limit in seconds for reading the sources of one block.
+        max_bytes: limit on the bytes that the plan is expected to read from the sources.
         progress: called as work goes on.
 
     Returns:
-        A report; ``failures`` is empty when every block was made.
+        Report of the build; ``failures`` is empty when every block was made.
 
     Raises:
         StoreError: the path holds something else, or another build is at work on it.
@@ -108,19 +113,19 @@ def build(
     report = progress or (lambda _step: None)
     workspace = BuildWorkspace.of(store)
     check_main_module()
-    wanted = wanted_by(variant, plan, options)
-    done = finished_as(store, workspace, wanted)
+    wanted = plan_or_request(variant, plan, options)
+    done = finished_report(store, workspace, wanted)
     if done is not None:
         return done
     with workspace.lock(), open_executor(workers, scheduler) as executor:
-        done = finished_as(store, workspace, wanted)  # another build may have ended meanwhile
+        done = finished_report(store, workspace, wanted)  # another build may have finished since
         if done is not None:
             workspace.remove(store)
             return done
         if isinstance(wanted, Plan):
-            fixed = plan_given(workspace, wanted)
+            fixed = follow_plan(workspace, wanted)
         else:
-            fixed = plan_once(workspace, store, wanted, variant or "", options, report)
+            fixed = plan_unless_unfinished(workspace, store, wanted, variant or "", options, report)
         check_budget(fixed.expected, max_bytes)
         with logging_to(RunLog.path_of(store)) as log:
             job = _Job(
@@ -136,7 +141,7 @@ def build(
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """One run of a build: who does what where, and who is told."""
+    """One run of a build: its plan, workspace, executor, log and progress report."""
 
     store: Path
     workspace: BuildWorkspace
@@ -146,59 +151,66 @@ class _Job:
     report: Callable[[Step], None]
 
     def run(self, block_deadline_s: float) -> BuildReport:
-        """Make what is missing, put it together, and clean up if nothing failed."""
+        """Make the missing blocks, assemble the store, and clean up if no block failed."""
         self.log.write("begun", plan=self.plan.digest, samples=self.plan.num_samples)
-        done = self._assemble(self._parts(block_deadline_s))
+        report = self._assemble(self._finished_blocks(block_deadline_s))
         self.log.write(
-            "finished", samples=done.num_samples, dropped=done.dropped, failed=len(done.failures)
+            "finished",
+            samples=report.num_samples,
+            dropped=report.dropped,
+            failed=len(report.failures),
         )
-        return done
+        return report
 
-    def _parts(self, deadline_s: float) -> list[Part]:
-        """Parts of one round after the other, until they hold as many samples as are wanted."""
+    def _finished_blocks(self, deadline_s: float) -> list[FinishedBlock]:
+        """Make one round of blocks after the other, until they hold the target number of samples."""
         self.workspace.parts.mkdir(exist_ok=True)
         shutil.rmtree(self.workspace.failures, ignore_errors=True)
         self.workspace.failures.mkdir()
-        parts: list[Part] = []
+        finished: list[FinishedBlock] = []
         for number in range(self.plan.rounds.max() + 1):
-            made = self._make_parts(number, deadline_s)
-            found = [self._part_of(b) for b in blocks_of(self.plan, number) if b.digest in made]
-            parts += [part for part in found if part is not None]
+            digests = self._run_round(number, deadline_s)
+            blocks = [
+                self._read_finished(block)
+                for block in blocks_of(self.plan, number)
+                if block.digest in digests
+            ]
+            finished += [block for block in blocks if block is not None]
             target = self.plan.target_samples
-            if target and sum(len(part.samples.positions) for part in parts) >= target:
+            if target and sum(len(block.samples.positions) for block in finished) >= target:
                 break
-        return parts
+        return finished
 
-    def _make_parts(self, round_number: int, deadline_s: float) -> set[str]:
-        """A part or a failure note for every block of a round; digests of those with a part."""
+    def _run_round(self, round_number: int, deadline_s: float) -> set[str]:
+        """Run every block of a round that has no part yet; return the digests of finished blocks."""
         before, total = (
             int(np.count_nonzero(self.plan.rounds < end))
             for end in (round_number, round_number + 1)
         )
-        sizes = {b.digest: len(b.choices) for b in blocks_of(self.plan, round_number)}
-        made = {digest for digest in sizes if self.workspace.part(digest).exists()}
-        done = before + sum(sizes[digest] for digest in made)
+        sizes = {block.digest: len(block.choices) for block in blocks_of(self.plan, round_number)}
+        finished = {digest for digest in sizes if self.workspace.part(digest).exists()}
+        done = before + sum(sizes[digest] for digest in finished)
         self.report(Step(stage="samples", done=done, total=total))
         num_bytes, failed = 0, Counter[str]()
-        given = self.workspace, self.plan.variant, self.plan.catalog, deadline_s, __version__
+        arguments = self.workspace, self.plan.variant, self.plan.catalog, deadline_s, __version__
         tasks = (
-            (block, make_part, (*given, block))
+            (block, run_block, (*arguments, block))
             for block in blocks_of(self.plan, round_number)
-            if block.digest not in made
+            if block.digest not in finished
         )
         for block, result in self.executor.run(tasks):
-            account: BlockReport = result
+            report: BlockReport = result
             if isinstance(result, WorkerDied):
-                account = BlockReport(
+                report = BlockReport(
                     tile=block.name, samples=len(block.choices), kind="killed", reason=result.reason
                 )
-            if account.reason is None:
-                made.add(block.digest)
+            if report.reason is None:
+                finished.add(block.digest)
             else:
-                failed[account.kind or ""] += 1
-                self._note(block, account.kind or "", account.reason)
-            self.log.write("block", **asdict(account))
-            done, num_bytes = done + len(block.choices), num_bytes + account.num_bytes
+                failed[report.kind or ""] += 1
+                self._write_failure(block, report.kind or "", report.reason)
+            self.log.write("block", **asdict(report))
+            done, num_bytes = done + len(block.choices), num_bytes + report.num_bytes
             self.report(
                 Step(
                     stage="samples",
@@ -208,38 +220,38 @@ class _Job:
                     failures=dict(failed),
                 )
             )
-        return made
+        return finished
 
-    def _note(self, block: Block, kind: str, reason: str) -> None:
+    def _write_failure(self, block: Block, kind: str, reason: str) -> None:
         failure = Failure(tile=block.name, kind=kind, reason=reason)
         write_json(self.workspace.failure(block.digest), asdict(failure))
 
-    def _part_of(self, block: Block) -> Part | None:
-        """A finished block without its images; None, and a failure, where it is not there."""
+    def _read_finished(self, block: Block) -> FinishedBlock | None:
+        """Read a finished block without its images; None, and a failure noted, if it is missing."""
         path = wait_until_visible(self.workspace.part(block.digest))
         try:
             samples = read_part(path, self.plan.variant, images=False)
         except StoreError as error:
-            self._note(block, "lost", str(error))
+            self._write_failure(block, "lost", str(error))
             return None
-        return Part(positions=block.positions, name=path.name, samples=samples)
+        return FinishedBlock(positions=block.positions, part=path.name, samples=samples)
 
-    def _assemble(self, parts: Sequence[Part]) -> BuildReport:
-        """Put the parts together, and the store in its place."""
+    def _assemble(self, finished: Sequence[FinishedBlock]) -> BuildReport:
+        """Put the finished blocks together as a store, and move the store to its place."""
         failures = tuple(self.workspace.read_failures())
-        if not parts:
+        if not finished:
             raise ReadError(failures[0].reason, kind="unusable")
         dropped, warnings = Counter[str](), set[str]()
-        for part in parts:
-            dropped.update(part.samples.dropped)
-            warnings.update(part.samples.warnings)
-        layout = layout_of(parts, self.plan)
-        if not layout.rows:
+        for block in finished:
+            dropped.update(block.samples.dropped)
+            warnings.update(block.samples.warnings)
+        rows = store_rows(finished, self.plan)
+        if not rows.rows:
             raise SelectionError(
                 f"all {self.plan.num_samples} planned samples were dropped ({dict(dropped)}); "
                 "loosen the variant's [quality], or widen --dates."
             )
-        contents = contents_of(self.plan, layout, self.workspace.parts)
+        contents = contents_of(self.plan, rows, self.workspace.parts)
         group = assemble(
             contents, self.workspace.folder, self.executor, progress=self._report_shards
         )
@@ -249,10 +261,10 @@ class _Job:
             self.workspace.remove(self.store)
         return BuildReport(
             store=self.store,
-            num_samples=len(layout.rows),
+            num_samples=len(rows.rows),
             dropped=dict(dropped),
             failures=failures,
-            warnings=(*_shortage(self.plan, len(layout.rows)), *sorted(warnings)),
+            warnings=(*_shortage(self.plan, len(rows.rows)), *sorted(warnings)),
         )
 
     def _report_shards(self, done: int, total: int) -> None:
@@ -260,7 +272,7 @@ class _Job:
 
 
 def _shortage(plan: Plan, num_samples: int) -> Iterator[str]:
-    """A warning where the store has fewer samples than the plan aims at."""
+    """Yield a warning if the store has fewer samples than the plan aims at."""
     target = plan.target_samples or 0
     if num_samples < target:
         yield (

@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from salibi_data.builds.layout import Layout, Row
+    from salibi_data.builds.layout import Row, StoreRows
     from salibi_data.catalog.variants import Variant
     from salibi_data.plans.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartsShard:
-    """The images of one shard, as finished blocks hold them."""
+    """Images of one shard, read from the parts of finished blocks."""
 
     folder: Path
-    """Where the parts are."""
+    """Folder of the parts."""
     variant: Variant
     rows: tuple[Row, ...]
 
     def read(self) -> dict[str, NDArray[np.uint8]]:
-        """Per modality the rows' images, (n, bands, size, size)."""
+        """Read the rows' images per modality, each (rows, bands, size, size)."""
         names = {row.part for row in self.rows}
         parts = {name: read_part(self.folder / name, self.variant) for name in names}
         return {
@@ -44,8 +44,8 @@ class PartsShard:
         }
 
 
-def contents_of(plan: Plan, layout: Layout, parts_folder: Path) -> StoreContents:
-    """What the store of a plan holds, once its blocks are made."""
+def contents_of(plan: Plan, rows: StoreRows, parts_folder: Path) -> StoreContents:
+    """Describe the store of a plan, once its blocks are finished."""
     return StoreContents(
         attributes=StoreAttributes(
             variant=plan.variant.name,
@@ -59,17 +59,18 @@ def contents_of(plan: Plan, layout: Layout, parts_folder: Path) -> StoreContents
             plan_digest=plan.digest,
             software_version=__version__,
         ),
-        index=_index(plan, layout),
+        index=_index(plan, rows),
         shard=lambda number: PartsShard(
-            folder=parts_folder, variant=plan.variant, rows=layout.shard(number)
+            folder=parts_folder, variant=plan.variant, rows=rows.shard(number)
         ),
-        write_samples=lambda path: write_samples(path, plan, layout),
-        digest=layout.digest,
+        write_samples=lambda path: write_samples(path, plan, rows),
+        digest=rows.digest,
     )
 
 
-def _index(plan: Plan, layout: Layout) -> dict[str, Any]:
-    table = rows_of(plan, layout, ["z", "x", "y", "gsd_m", *acquired_columns(plan)])
+def _index(plan: Plan, rows: StoreRows) -> dict[str, Any]:
+    """Index arrays of the store, by name."""
+    table = rows_of(plan, rows, ["z", "x", "y", "gsd_m", *acquired_columns(plan)])
     return {
         "tile": np.stack([table[name].to_numpy() for name in "zxy"], axis=1),
         "gsd_m": table["gsd_m"].to_numpy(),
@@ -77,7 +78,7 @@ def _index(plan: Plan, layout: Layout) -> dict[str, Any]:
             [table[name].to_numpy().astype("datetime64[s]") for name in acquired_columns(plan)],
             axis=1,
         ).astype(np.int64),
-        "valid_fraction": np.array([row.valid_fraction for row in layout.rows], np.float32),
-        "cloud_fraction": np.array([row.cloud_fraction for row in layout.rows], np.float32),
-        "split": np.array([row.split for row in layout.rows], np.uint8),
+        "valid_fraction": np.array([row.valid_fraction for row in rows.rows], np.float32),
+        "cloud_fraction": np.array([row.cloud_fraction for row in rows.rows], np.float32),
+        "split": np.array([row.split for row in rows.rows], np.uint8),
     }

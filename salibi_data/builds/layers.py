@@ -1,4 +1,4 @@
-"""Layers of a tile, which are modalities and cloud masks: what of a scene they need, and its warp."""
+"""Layers of a tile (modalities and cloud masks): the assets they need, and how they are warped."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One image to make of every tile: a modality, or a cloud mask."""
+    """Image that is made of every tile: a modality or a cloud mask."""
 
     name: str
     sensor: str
@@ -41,7 +41,7 @@ class Layer:
 
 
 def layers_of(variant: Variant, catalog: Catalog, sensor_name: str) -> list[Layer]:
-    """What is made of a sensor's scenes."""
+    """Layers that are made of a sensor's scenes."""
     sensor = catalog.sensors[sensor_name]
     layers = [
         Layer(
@@ -58,7 +58,7 @@ def layers_of(variant: Variant, catalog: Catalog, sensor_name: str) -> list[Laye
     if sensor.clouds is not None:
         layers.append(
             Layer(
-                name=clouds_of(sensor_name),
+                name=cloud_layer_name(sensor_name),
                 sensor=sensor_name,
                 product=sensor.clouds.product,
                 bands=("class",),
@@ -70,17 +70,17 @@ def layers_of(variant: Variant, catalog: Catalog, sensor_name: str) -> list[Laye
     return layers
 
 
-def clouds_of(sensor_name: str) -> str:
+def cloud_layer_name(sensor_name: str) -> str:
     """Name of the layer of a sensor's cloud mask."""
     return f"{sensor_name} clouds"
 
 
 Sources = dict[tuple[str, tuple["Band", ...]], "SceneRaster | None"]
-"""By asset and bands; None where the asset does not reach the tiles."""
+"""Rasters by asset and bands; None where the asset does not reach the tiles."""
 
 
 def _assets_of(layer: Layer) -> Iterator[tuple[list[int], tuple[str, tuple[Band, ...]]]]:
-    """The assets of a layer with their bands, and which of the layer's bands these are."""
+    """Yield each asset of a layer with its bands, and their indices among the layer's bands."""
     bands = [layer.product.bands[name] for name in layer.bands]
     for asset in dict.fromkeys(band.asset for band in bands):
         rows = [row for row, band in enumerate(bands) if band.asset == asset]
@@ -90,10 +90,10 @@ def _assets_of(layer: Layer) -> Iterator[tuple[list[int], tuple[str, tuple[Band,
 def sources_of(
     catalog: Catalog, scene: Scene, layers: Iterable[tuple[Layer, PixelGrid]]
 ) -> Sources:
-    """All that layers on their grids need of a scene, each read once; remote files side by side.
+    """Read what layers on their grids need of a scene, each asset once.
 
-    A file takes at least two answers after each other, so their waits are what costs. Local files
-    take their turn: the other cores have other blocks.
+    Remote files are read in parallel: each takes at least two requests in sequence, and the time
+    goes into waiting. Local files are read one after the other: other cores have other blocks.
 
     Raises:
         ReadError: an asset cannot be read.
@@ -104,23 +104,23 @@ def sources_of(
             read = partial(read_asset, catalog, scene, asset, layer.product, bands, grid)
             reads.setdefault((asset, bands), read)
     if len(reads) == 1 or not any(
-        "://" in resolve_href(catalog, scene.hrefs.get(a, "")) for a, _ in reads
+        "://" in resolve_href(catalog, scene.hrefs.get(asset, "")) for asset, _ in reads
     ):
         return {key: read() for key, read in reads.items()}
     with ThreadPoolExecutor(len(reads), thread_name_prefix="salibi-assets") as pool:
         # Deadlines are context variables, which threads of a pool do not inherit.
-        waiting = {key: pool.submit(copy_context().run, read) for key, read in reads.items()}
+        futures = {key: pool.submit(copy_context().run, read) for key, read in reads.items()}
         try:
-            return {key: future.result() for key, future in waiting.items()}
+            return {key: future.result() for key, future in futures.items()}
         finally:
-            for future in waiting.values():
+            for future in futures.values():
                 future.cancel()
 
 
 def warp_layer(
     layer: Layer, grid: PixelGrid, tiles: Collection[TileXYZ], sources: Sources
 ) -> NDArray[np.float32]:
-    """A layer on tiles of a grid: (bands, rows, columns) in the layer's units, NaN elsewhere."""
+    """Warp a layer to tiles of a grid: (bands, rows, columns) in the layer's units, NaN elsewhere."""
     warped = np.full((len(layer.bands), *grid.shape), np.nan, dtype=np.float32)
     for rows, key in _assets_of(layer):
         source = sources[key]

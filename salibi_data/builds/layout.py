@@ -1,4 +1,4 @@
-"""Which samples a build's store has, in order, and where each of them was made."""
+"""Rows of a build's store: its samples in order, and the part that each comes from."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from salibi_data.assembly.writer import SAMPLES_PER_SHARD
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from salibi_data.builds.blocks import Samples
+    from salibi_data.builds.blocks import BlockSamples
     from salibi_data.plans.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Where one sample of the store comes from."""
+    """One sample of the store, and where it comes from."""
 
     position: int
-    """In the plan."""
+    """Position in the plan."""
     part: str
     """File name of its block's part."""
     index: int
@@ -33,49 +33,54 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
-    """The samples of a store, in order."""
+class StoreRows:
+    """Samples of a store, in order."""
 
     rows: tuple[Row, ...]
 
     def shard(self, number: int) -> tuple[Row, ...]:
-        """The rows of one shard."""
+        """Rows of one shard."""
         return self.rows[number * SAMPLES_PER_SHARD : (number + 1) * SAMPLES_PER_SHARD]
 
     @property
     def digest(self) -> str:
-        """Changes whenever any sample does."""
+        """Digest of the rows; another row, part or order gives another digest."""
         content = [[row.position, row.part, row.index] for row in self.rows]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class FinishedBlock:
     """A finished block, without its images."""
 
     positions: tuple[int, ...]
-    """Of the block's samples in the plan."""
-    name: str
-    """Of its file."""
-    samples: Samples
+    """Positions of the block's samples in the plan."""
+    part: str
+    """File name of the part."""
+    samples: BlockSamples
 
 
-def layout_of(parts: Iterable[Part], plan: Plan) -> Layout:
-    """The store's rows, in the plan's order: as many as it aims at, by lot, or all there are."""
+def store_rows(blocks: Iterable[FinishedBlock], plan: Plan) -> StoreRows:
+    """List the rows of the store in the plan's order.
+
+    Where the plan has a target, the rows of lowest sampling rank are taken, as many as the target.
+    """
     split = plan.table(["split"])["split"].to_numpy()
     rows = [
         Row(
-            position=part.positions[position],
-            part=part.name,
+            position=block.positions[position],
+            part=block.part,
             index=index,
-            split=int(split[part.positions[position]]),
-            valid_fraction=tuple(part.samples.valid_fraction[index].tolist()),
-            cloud_fraction=float(part.samples.cloud_fraction[index]),
-            alignment={key: float(found[index]) for key, found in part.samples.alignment.items()},
+            split=int(split[block.positions[position]]),
+            valid_fraction=tuple(block.samples.valid_fraction[index].tolist()),
+            cloud_fraction=float(block.samples.cloud_fraction[index]),
+            alignment={
+                name: float(values[index]) for name, values in block.samples.alignment.items()
+            },
         )
-        for part in parts
-        for index, position in enumerate(part.samples.positions)
+        for block in blocks
+        for index, position in enumerate(block.samples.positions)
     ]
     if plan.target_samples is not None:
         rows = sorted(rows, key=lambda row: plan.ranks[row.position])[: plan.target_samples]
-    return Layout(rows=tuple(sorted(rows, key=lambda row: row.position)))
+    return StoreRows(rows=tuple(sorted(rows, key=lambda row: row.position)))

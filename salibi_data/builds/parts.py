@@ -1,7 +1,7 @@
-"""Finished blocks on disk, before they become a store: one Arrow file each, whole or absent.
+"""Parts: finished blocks on disk, one Arrow file each, whole or absent.
 
 A store is dense, so a sample's row is known only when every block before it has been filtered.
-Blocks are kept here until then; a build that was killed finds them again by their digest.
+Parts keep the blocks until then; a build that was killed finds them again by their digests.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salibi_data.builds.blocks import ALIGNMENT_COLUMNS, Samples
+from salibi_data.builds.blocks import ALIGNMENT_COLUMNS, BlockSamples
 from salibi_data.store.errors import StoreError
 from salibi_data.store.filesystem import write_atomically
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from salibi_data.catalog.variants import Variant
 
 
-def write_part(path: Path, samples: Samples) -> None:
-    """Write ``samples``; the file appears whole or not at all, and knows its own checksums."""
+def write_part(path: Path, samples: BlockSamples) -> None:
+    """Write the samples of a block with their checksums; the file appears whole or not at all."""
     import pyarrow as pa
     from pyarrow import feather
 
@@ -35,23 +35,23 @@ def write_part(path: Path, samples: Samples) -> None:
         columns[name] = _binary(images)
     columns["valid_fraction"] = _binary(samples.valid_fraction)
     columns["cloud_fraction"] = pa.array(samples.cloud_fraction, pa.float32())
-    columns.update((name, pa.array(found)) for name, found in samples.alignment.items())
-    about = {
+    columns.update((name, pa.array(values)) for name, values in samples.alignment.items())
+    metadata = {
         "block": path.stem,
         "sha256": _checksums(samples),
         "dropped": dict(samples.dropped),
         "warnings": list(samples.warnings),
     }
-    table = pa.table(columns).replace_schema_metadata({"about": json.dumps(about)})
+    table = pa.table(columns).replace_schema_metadata({"about": json.dumps(metadata)})
     with write_atomically(path) as partial:
         feather.write_feather(table, str(partial), compression="lz4")
 
 
-def read_part(path: Path, variant: Variant, *, images: bool = True) -> Samples:
-    """Read what :func:`write_part` wrote; without images where only the index is needed.
+def read_part(path: Path, variant: Variant, *, images: bool = True) -> BlockSamples:
+    """Read a part, with or without its images.
 
     Raises:
-        StoreError: the file is not there or damaged; then it is removed, to be made again.
+        StoreError: the file is missing or damaged; a damaged file is removed, to be made again.
     """
     import pyarrow as pa
 
@@ -65,7 +65,7 @@ def read_part(path: Path, variant: Variant, *, images: bool = True) -> Samples:
         ) from error
 
 
-def _read(path: Path, variant: Variant, *, images: bool) -> Samples:
+def _read(path: Path, variant: Variant, *, images: bool) -> BlockSamples:
     from pyarrow import feather
 
     recipes = variant.modalities if images else ()
@@ -73,8 +73,8 @@ def _read(path: Path, variant: Variant, *, images: bool) -> Samples:
     index = ["position", "valid_fraction", "cloud_fraction", *aligned]
     names = [*index, *(recipe.name for recipe in recipes)]
     table = feather.read_table(str(path), columns=names, memory_map=False)
-    count, about = len(table), json.loads(table.schema.metadata[b"about"])
-    samples = Samples(
+    count, metadata = len(table), json.loads(table.schema.metadata[b"about"])
+    samples = BlockSamples(
         positions=tuple(table["position"].to_pylist()),
         images={
             recipe.name: _array(
@@ -87,31 +87,31 @@ def _read(path: Path, variant: Variant, *, images: bool) -> Samples:
         valid_fraction=_array(table["valid_fraction"], np.float32, (count, len(variant.sensors))),
         cloud_fraction=table["cloud_fraction"].to_numpy(),
         alignment={name: table[name].to_numpy() for name in aligned},
-        dropped=about["dropped"],
-        warnings=tuple(about["warnings"]),
+        dropped=metadata["dropped"],
+        warnings=tuple(metadata["warnings"]),
     )
-    if about["block"] != path.stem:
-        raise ValueError(f"it holds block {about['block']}")
+    if metadata["block"] != path.stem:
+        raise ValueError(f"it holds block {metadata['block']}")
     for name, checksum in _checksums(samples).items():
-        if about["sha256"][name] != checksum:
+        if metadata["sha256"][name] != checksum:
             raise ValueError(f"{name} differs from its checksum")
     return samples
 
 
-def _checksums(samples: Samples) -> dict[str, str]:
-    """SHA-256 of each modality's pixels, and of all else together."""
+def _checksums(samples: BlockSamples) -> dict[str, str]:
+    """SHA-256 of each modality's pixels, and of all other columns together."""
     index = hashlib.sha256(np.array(samples.positions, "<i8").tobytes())
     for array in (samples.valid_fraction, samples.cloud_fraction, *samples.alignment.values()):
         index.update(np.ascontiguousarray(array).tobytes())
     pixels = {
-        name: hashlib.sha256(np.ascontiguousarray(found).data).hexdigest()
-        for name, found in samples.images.items()
+        name: hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
+        for name, images in samples.images.items()
     }
     return {"index": index.hexdigest(), **pixels}
 
 
 def _binary(array: NDArray[Any]) -> Any:
-    """One fixed-size binary value per row."""
+    """Arrow array with one fixed-size binary value per row."""
     import pyarrow as pa
 
     rows = np.ascontiguousarray(array)
@@ -122,7 +122,7 @@ def _binary(array: NDArray[Any]) -> Any:
 
 
 def _array(column: Any, dtype: Any, shape: Sequence[int]) -> NDArray[Any]:
-    """The inverse of :func:`_binary`."""
+    """Array of :func:`_binary`'s values: its inverse."""
     if shape[0] == 0:
         return np.empty(tuple(shape), dtype)
     chunk = column.combine_chunks()

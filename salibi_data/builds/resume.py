@@ -1,4 +1,4 @@
-"""Where a build stands before it begins: what is wanted, what is there, and the plan it follows."""
+"""Start of a build: the plan or request, a store that is finished already, an unfinished build."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from salibi_data.assembly.writer import check_sizes
 from salibi_data.builds.status import BuildReport, Step
 from salibi_data.plans.plan import Plan
-from salibi_data.plans.planner import fitted, request
+from salibi_data.plans.planner import load_inputs
 from salibi_data.plans.planner import plan as make_plan
+from salibi_data.plans.planner import request as make_request
 from salibi_data.store import geoparquet
 from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.schema import MANIFEST_NAME, SAMPLES_NAME
@@ -21,23 +22,33 @@ if TYPE_CHECKING:
     from salibi_data.builds.options import BuildOptions
 
 
-def wanted_by(
+def plan_or_request(
     variant: str | None, plan: str | Path | Plan | None, options: BuildOptions
 ) -> Plan | dict[str, Any]:
-    """The plan to build, or the request that leads to one."""
+    """Return the plan to build, or the request that a plan is made for.
+
+    Raises:
+        UsageError: neither a plan nor a variant is given, or a plan and what it says already.
+    """
     if plan is not None and (variant is not None or options.is_narrowed):
-        raise UsageError("a plan says all; give no variant, bounds, dates or limit beside it.")
+        raise UsageError(
+            "a plan fixes variant, bounds, dates and limit; leave these out, or leave out the plan."
+        )
     if plan is not None:
         return plan if isinstance(plan, Plan) else Plan.read(Path(plan))
     if variant is None:
         raise UsageError("neither a variant nor a plan was given; name one of them.")
-    return request(*fitted(variant, options.catalog, options), options)
+    return make_request(*load_inputs(variant, options.catalog, options), options)
 
 
-def finished_as(
+def finished_report(
     store: Path, workspace: BuildWorkspace, wanted: Plan | dict[str, Any]
 ) -> BuildReport | None:
-    """A report if the store is complete and is the one wanted; an error if it is another."""
+    """Report of a store that is finished and is the one wanted; None where there is none yet.
+
+    Raises:
+        StoreError: something else is at the path, or the store is damaged.
+    """
     if not store.exists():
         return None
     if not (store / MANIFEST_NAME).is_file():
@@ -48,18 +59,18 @@ def finished_as(
     if not (store / SAMPLES_NAME).is_file():
         raise StoreError(f"{store} lacks its {SAMPLES_NAME}; remove it and build it again.")
     check_sizes(store)
-    table, kept = geoparquet.read(store / SAMPLES_NAME, ["tile_id"])
-    asked = wanted.request if isinstance(wanted, Plan) else wanted
-    same_plan = not isinstance(wanted, Plan) or kept.get("plan_digest") == wanted.digest
-    held = kept.get("request")  # a store that was not built from a plan has none
-    if not (same_plan and held == asked):
-        what = f" ({held['variant']} from {held['catalog']})" if held else ""
+    table, metadata = geoparquet.read(store / SAMPLES_NAME, ["tile_id"])
+    request = wanted.request if isinstance(wanted, Plan) else wanted
+    same_plan = not isinstance(wanted, Plan) or metadata.get("plan_digest") == wanted.digest
+    built_for = metadata.get("request")  # a store that was not built from a plan has none
+    if not (same_plan and built_for == request):
+        dataset = f" ({built_for['variant']} from {built_for['catalog']})" if built_for else ""
         raise StoreError(
-            f"{store} holds another dataset{what}; nothing was changed. Choose another path, or "
+            f"{store} holds another dataset{dataset}; nothing was changed. Choose another path, or "
             "remove it."
         )
     if workspace.plan.exists():
-        return None  # blocks failed last time: try them again
+        return None  # blocks failed in the last run: try them again
     return BuildReport(
         store=store, num_samples=len(table), dropped={}, failures=(), was_complete=True
     )
@@ -71,7 +82,7 @@ def unfinished_plan(
     """Read the plan of an unfinished build; None where there is none yet.
 
     Raises:
-        StoreError: it is of another request, or has another digest than the one given.
+        StoreError: the plan is for another request, or has another digest than the one given.
     """
     if not workspace.plan.exists():
         return None
@@ -84,11 +95,11 @@ def unfinished_plan(
     return plan
 
 
-def plan_given(workspace: BuildWorkspace, wanted: Plan) -> Plan:
-    """The plan begun here, which must be the one given, or a copy of that one made here.
+def follow_plan(workspace: BuildWorkspace, wanted: Plan) -> Plan:
+    """Continue the unfinished build of a plan, or copy the plan into the workspace.
 
     Raises:
-        StoreError: an unfinished build of something else is there.
+        StoreError: the workspace holds an unfinished build of something else.
     """
     plan = unfinished_plan(workspace, wanted.digest, request=wanted.request)
     if plan is not None:
@@ -97,7 +108,7 @@ def plan_given(workspace: BuildWorkspace, wanted: Plan) -> Plan:
     return wanted
 
 
-def plan_once(
+def plan_unless_unfinished(
     workspace: BuildWorkspace,
     store: Path,
     wanted: Mapping[str, Any],
@@ -105,7 +116,7 @@ def plan_once(
     options: BuildOptions,
     report: Callable[[Step], None],
 ) -> Plan:
-    """The plan begun here, or a new one: a build never searches twice."""
+    """Return the plan of the unfinished build, or make one; a build never searches twice."""
     plan = unfinished_plan(workspace, request=wanted)
     if plan is not None:
         return plan
@@ -119,5 +130,5 @@ def plan_once(
         )
     except BaseException:
         if not store.exists() and [path.name for path in workspace.folder.iterdir()] == ["lock"]:
-            shutil.rmtree(workspace.folder)  # nothing was found yet that could be of use later
+            shutil.rmtree(workspace.folder)  # no search result is in it yet
         raise

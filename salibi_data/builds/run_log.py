@@ -1,4 +1,4 @@
-"""The run log beside a store: what happened, one JSON object a line, over all runs of its build."""
+"""Run log beside a store: one JSON object per line and event, over all runs of its build."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from typing import IO, Any
 
 @dataclass(frozen=True)
 class RunLog:
-    """Appends to ``X.zarr.log.jsonl``; every line has ``time`` (UTC) and ``event``."""
+    """Appends lines to ``X.zarr.log.jsonl``; every line has ``time`` (UTC) and ``event``."""
 
     file: IO[str]
 
     @staticmethod
     def path_of(store: Path) -> Path:
-        """Where the log of a store's builds is."""
+        """Path of the log of a store's builds."""
         return store.with_name(f"{store.name}.log.jsonl")
 
     def write(self, event: str, **fields: Any) -> None:
-        """Append one line; it is on disk when this returns."""
+        """Append one line and flush it."""
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.file.write(json.dumps({"time": time, "event": event, **fields}) + "\n")
         self.file.flush()
 
 
 def speed(path: Path) -> dict[str, float]:
-    """What the last run in a log has done: samples, bytes and seconds, and samples per second.
+    """Speed of the last run in a log: samples, bytes, seconds, and samples per second.
 
-    Empty where there is no log, or no block in its last run yet.
+    Empty where there is no log, or its last run has no block yet.
     """
     if not path.is_file():
         return {}
     run: list[dict[str, Any]] = []
-    begun = None
+    start = None
     for line in path.read_text(encoding="utf-8").splitlines():
         entry = _entry(line)
         if entry.get("event") == "begun":
-            begun, run = entry, []
+            start, run = entry, []
         elif entry.get("event") == "block":
             run.append(entry)
-    if begun is None or not run:
+    if start is None or not run:
         return {}
-    first, last = (datetime.fromisoformat(entry["time"]) for entry in (begun, run[-1]))
+    first, last = (datetime.fromisoformat(entry["time"]) for entry in (start, run[-1]))
     seconds = max((last - first).total_seconds(), 1e-3)
     samples = sum(entry["samples"] for entry in run)
     return {
@@ -58,16 +58,16 @@ def speed(path: Path) -> dict[str, float]:
 
 
 def _entry(line: str) -> dict[str, Any]:
-    """A line of a log; a power cut may have left the last one half."""
+    """Parse a line of a log; empty where a power cut left half of the last line."""
     try:
-        found: dict[str, Any] = json.loads(line)
+        entry: dict[str, Any] = json.loads(line)
     except json.JSONDecodeError:
         return {}
-    return found
+    return entry
 
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[RunLog]:
-    """Open the run log at ``path``, or make it."""
+    """Open the run log at ``path`` for appending; it is made where there is none."""
     with path.open("a", encoding="utf-8") as file:
         yield RunLog(file)

@@ -1,4 +1,4 @@
-"""``samples.parquet``: a row per sample of a store, with all that a person may filter by.
+"""``samples.parquet``: one row per sample of a store, with the columns that users filter by.
 
 Source: GeoParquet specification 1.1.0; columns as docs/format.md lists them.
 """
@@ -17,35 +17,35 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from salibi_data.builds.layout import Layout
+    from salibi_data.builds.layout import StoreRows
 
 
-def rows_of(plan: Plan, layout: Layout, columns: Sequence[str] | None = None) -> Any:
-    """Columns of the plan for the samples of the store."""
-    return plan.table(columns).take([row.position for row in layout.rows])
+def rows_of(plan: Plan, rows: StoreRows, columns: Sequence[str] | None = None) -> Any:
+    """Columns of the plan for the rows of the store."""
+    return plan.table(columns).take([row.position for row in rows.rows])
 
 
 def acquired_columns(plan: Plan) -> list[str]:
-    """Names of the columns that hold when each sensor saw a sample."""
+    """Names of the columns with the acquisition times, one per sensor."""
     return [f"{sensor}_acquired" for sensor in plan.variant.sensors]
 
 
-def write_samples(path: Path, plan: Plan, layout: Layout) -> None:
+def write_samples(path: Path, plan: Plan, rows: StoreRows) -> None:
     """Write the table of a store's samples; the file appears whole or not at all."""
     import pyarrow as pa
     from shapely import from_wkb
 
-    table = rows_of(plan, layout)
+    table = rows_of(plan, rows)
     columns = {name: table[name] for name in table.column_names if name != "geometry"}
     for number, sensor in enumerate(plan.variant.sensors):
         columns.update(_source_columns(plan, sensor, table[f"{sensor}_items"].to_pylist()))
-        valid = [row.valid_fraction[number] for row in layout.rows]
+        valid = [row.valid_fraction[number] for row in rows.rows]
         columns[f"{sensor}_valid_fraction"] = pa.array(valid, pa.float32())
-    columns["cloud_fraction"] = pa.array([r.cloud_fraction for r in layout.rows], pa.float32())
-    for name in layout.rows[0].alignment:
-        measured = [row.alignment[name] for row in layout.rows]
+    columns["cloud_fraction"] = pa.array([r.cloud_fraction for r in rows.rows], pa.float32())
+    for name in rows.rows[0].alignment:
+        measured = [row.alignment[name] for row in rows.rows]
         columns[name] = pa.array(measured, pa.float32())
-    used = {
+    scenes = {
         sensor: {
             id_: plan.scenes[sensor][id_]
             for items in table[f"{sensor}_items"].to_pylist()
@@ -55,8 +55,10 @@ def write_samples(path: Path, plan: Plan, layout: Layout) -> None:
     }
     about = metadata(
         plan.variant,
-        replace(plan.catalog, url=""),  # where it was does not belong in a store
-        used,
+        replace(
+            plan.catalog, url=""
+        ),  # a folder of the builder's machine does not belong in a store
+        scenes,
         plan_digest=plan.digest,
         request=plan.request,
     )
@@ -65,12 +67,12 @@ def write_samples(path: Path, plan: Plan, layout: Layout) -> None:
 
 
 def write_unsourced(path: Path, *, sensors: Sequence[str], about: Mapping[str, Any]) -> None:
-    """Write the table of samples whose scenes and dates nobody knows: nulls and empty lists.
+    """Write the table of samples of unknown scenes and dates: nulls and empty lists.
 
     Args:
-        path: in the store's group, whose index arrays are there already.
-        sensors: columns of the per-sensor arrays.
-        about: what is kept in the file's metadata.
+        path: file in the store's group; the index arrays are written already.
+        sensors: names of the columns of the per-sensor arrays.
+        about: metadata of the file.
     """
     import numpy as np
     import pyarrow as pa
@@ -97,7 +99,7 @@ def write_unsourced(path: Path, *, sensors: Sequence[str], about: Mapping[str, A
 
 
 def _source_columns(plan: Plan, sensor: str, items: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """Hrefs of all scenes, orbit and native pixel of the first, of one sensor."""
+    """Columns of one sensor: hrefs of all scenes, orbit and native pixel size of the first."""
     import pyarrow as pa
 
     scenes = [[plan.scenes[sensor][id_] for id_ in ids] for ids in items]

@@ -1,4 +1,4 @@
-"""How far a build is: what is done, what failed and why, and how long the rest may take."""
+"""Status of a build: what is done, what failed and why, and the time left."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from salibi_data.store.schema import MANIFEST_NAME
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """How far a build is."""
+    """Progress of a build."""
 
     stage: str
     """``plan``, ``samples`` or ``shards``."""
@@ -27,29 +27,29 @@ class Step:
     num_bytes: int = 0
     """Bytes read from http(s) sources in this run."""
     failures: Mapping[str, int] = field(default_factory=dict)
-    """Blocks that failed in this run, by kind."""
+    """Number of blocks that failed in this run, by kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
-    """What a build did."""
+    """Result of a build."""
 
     store: Path
     num_samples: int
     dropped: Mapping[str, int]
-    """Planned samples that are not in the store, by reason."""
+    """Number of planned samples that are not in the store, by reason."""
     failures: tuple[Failure, ...]
-    """Blocks that could not be made. Run again to try them again."""
+    """Blocks that could not be made; the next run tries them again."""
     warnings: tuple[str, ...] = ()
-    """What about the sources looked wrong."""
+    """Messages about sources that look wrong, and about missing samples."""
     was_complete: bool = False
-    """The store was there already; nothing was done."""
+    """Whether the store was finished already and nothing was done."""
 
 
 def status(store: str | Path) -> dict[str, Any]:
-    """How far a build is: planned, done and failed blocks, and whether the store is there.
+    """Report planned, finished and failed blocks of a build, and whether its store is finished.
 
-    Tiles of the plan's reserve count once building them has begun.
+    Tiles of the plan's reserve count once the build has started on them.
 
     Raises:
         StoreError: neither a store nor a build of one is there.
@@ -62,11 +62,11 @@ def status(store: str | Path) -> dict[str, Any]:
             raise StoreError(f"neither a store nor a build of one is at {store}; check the path.")
         return {"finished": True, "failures": [], "failures_by_kind": {}}
     plan = Plan.read(workspace.plan)
-    sizes = _blocks_begun(plan, workspace)
-    made = [digest for digest in sizes if workspace.part(digest).exists()]
+    sizes = _started_blocks(plan, workspace)
+    done = [digest for digest in sizes if workspace.part(digest).exists()]
     failures = workspace.read_failures()
     last_run = speed(RunLog.path_of(store))
-    left = sum(sizes.values()) - sum(sizes[digest] for digest in made)
+    left = sum(sizes.values()) - sum(sizes[digest] for digest in done)
     if last_run:
         last_run["seconds_left"] = left / last_run["samples_per_s"]
     return {
@@ -76,18 +76,18 @@ def status(store: str | Path) -> dict[str, Any]:
         "samples_left": left,
         "last_run": last_run,
         "blocks": len(sizes),
-        "blocks_done": len(made),
+        "blocks_done": len(done),
         "failures_by_kind": dict(Counter(failure.kind for failure in failures)),
         "failures": [asdict(failure) for failure in failures],
     }
 
 
-def _blocks_begun(plan: Plan, workspace: BuildWorkspace) -> dict[str, int]:
-    """Digest and number of samples of the blocks to make; of the reserve, as far as it is begun."""
-    begun: dict[str, int] = {}
+def _started_blocks(plan: Plan, workspace: BuildWorkspace) -> dict[str, int]:
+    """Number of samples by digest, of all blocks in rounds that the build has started."""
+    started: dict[str, int] = {}
     for number in range(plan.rounds.max() + 1):
         sizes = {block.digest: len(block.choices) for block in blocks_of(plan, number)}
         if number > 0 and not any(workspace.was_tried(digest) for digest in sizes):
             break
-        begun |= sizes
-    return begun
+        started |= sizes
+    return started

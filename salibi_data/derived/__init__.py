@@ -1,1 +1,1 @@
-"""Stores made of other stores: subsets and merges."""
+"""Stores made from other stores: selections, subsets and merges."""

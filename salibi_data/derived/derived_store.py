@@ -1,4 +1,4 @@
-"""Stores made of samples of others: their arrays, their table, and what they say of their origin."""
+"""Content of a store made from samples of other stores: arrays, table and provenance."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from salibi_data.store.schema import StoreAttributes
 
 RULES_VERSION: Final = 1
-"""Another one whenever the same sources and options give other bytes."""
+"""Version of the rules; to be raised when the same sources and options give other bytes."""
 
 _PER_SENSOR: Final = ("acquired", "valid_fraction")
+"""Index arrays with a column per sensor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,34 +43,37 @@ class DerivedStore:
     """Samples of some stores, in the order of a new one."""
 
     sources: tuple[SourceStore, ...]
+    """Stores that the samples come from."""
     source: NDArray[np.int64]
-    """Which of them each sample is from, (N,)."""
+    """Number of the store of each sample, shape (N,)."""
     row: NDArray[np.int64]
-    """Its position there, (N,)."""
+    """Row of each sample in its store, shape (N,)."""
     split: NDArray[np.uint8]
+    """Split code of each sample in the new store, shape (N,)."""
     attributes: StoreAttributes
-    """What the new store says of itself, but for statistics and digest."""
-    asked: Mapping[str, Any]
-    """What was done, and with which options, as JSON."""
+    """Attributes of the new store, without statistics and digest."""
+    operation: Mapping[str, Any]
+    """Operation that makes the store, with its options, as JSON."""
     variant: Mapping[str, Any]
-    """Fields in which its variant differs from the first source's."""
+    """Fields in which the new store's variant differs from the first source's."""
     connections: int = CONNECTIONS
-    """Runs of a source in a bucket that are fetched at a time."""
+    """Runs of samples of a remote store that are fetched in parallel."""
 
     @cached_property
-    def origin(self) -> Provenance:
-        """Where the samples come from."""
-        return Provenance.of(self.asked, self.sources)
+    def provenance(self) -> Provenance:
+        """Operation and sources of the new store."""
+        return Provenance.of(self.operation, self.sources)
 
     def contents(self) -> StoreContents:
-        """What to put together; see :func:`salibi_data.assembly.shards.make_store`."""
-        said = {"rules": RULES_VERSION, **self.origin.to_dict()}
-        plan_digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        """Return the content for :func:`salibi_data.assembly.shards.make_store`."""
+        description = {"rules": RULES_VERSION, **self.provenance.to_dict()}
+        plan_digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
         modalities = {
             name: modality.with_statistics((), ())
             for name, modality in self.attributes.modalities.items()
         }
-        made_by = f"{plan_digest} {__version__}"  # no shard of another version is gone on with
+        # With the version, so that no run continues with shards of another version's.
+        made_by = f"{plan_digest} {__version__}"
         return StoreContents(
             attributes=replace(
                 self.attributes,
@@ -85,23 +89,24 @@ class DerivedStore:
         )
 
     def _index(self, name: str) -> NDArray[Any]:
-        """One index array of the new store."""
+        """Return one index array of the new store."""
         if name == "split":
             return self.split
-        found = []
+        parts = []
         for number, stored in enumerate(self.sources):
             array = stored.index[name]
             if name in _PER_SENSOR:
                 array = array[:, stored.columns_of(self.attributes.sensors)]
-            found.append(array[self.row[self.source == number]])
-        gathered = np.concatenate(found)
-        return gathered[self._from_grouped]
+            parts.append(array[self.row[self.source == number]])
+        grouped = np.concatenate(parts)
+        return grouped[self._grouped_positions]
 
     @cached_property
-    def _from_grouped(self) -> NDArray[np.int64]:
-        """Where each sample is when those of the first source come first, and so on, (N,)."""
-        places: NDArray[np.int64] = np.argsort(np.argsort(self.source, kind="stable"))
-        return places
+    def _grouped_positions(self) -> NDArray[np.int64]:
+        """Position of each sample when the samples are grouped by source, shape (N,)."""
+        # The second argsort inverts the permutation of the first.
+        positions: NDArray[np.int64] = np.argsort(np.argsort(self.source, kind="stable"))
+        return positions
 
     def _shard(self, number: int) -> SourceShard:
         run = slice(number * SAMPLES_PER_SHARD, (number + 1) * SAMPLES_PER_SHARD)
@@ -110,22 +115,22 @@ class DerivedStore:
         return select_images(self.sources, source, row, names, connections=self.connections)
 
     def _write_samples(self, path: Path, plan_digest: str) -> None:
-        """Write the table, a row group at a time; the file appears whole or not at all."""
+        """Write the table atomically, one row group at a time."""
         from shapely import from_wkb
 
         readers = [stored.rows() for stored in self.sources]
         sensors = self.attributes.sensors
         used: dict[str, set[str]] = {sensor: set() for sensor in sensors}
 
-        def about() -> dict[str, Any]:
-            said = table_metadata(self.sources, self.attributes, used, self.variant)
-            return {**said, "plan_digest": plan_digest, "made_from": self.origin.to_dict()}
+        def metadata() -> dict[str, Any]:
+            content = table_metadata(self.sources, self.attributes, used, self.variant)
+            return {**content, "plan_digest": plan_digest, "made_from": self.provenance.to_dict()}
 
-        with geoparquet.write_rows(path, about) as add_rows:
+        with geoparquet.write_rows(path, metadata) as add_rows:
             for start in range(0, len(self.split), geoparquet.ROWS_PER_GROUP):
                 table = self._rows(readers, slice(start, start + geoparquet.ROWS_PER_GROUP))
                 for sensor in sensors:
-                    used[sensor].update(_items(table, sensor))
+                    used[sensor].update(_scene_ids(table, sensor))
                 outlines = from_wkb(table["geometry"].to_numpy(zero_copy_only=False))
                 columns = {name: table[name] for name in table.column_names if name != "geometry"}
                 add_rows(columns, outlines)
@@ -133,22 +138,22 @@ class DerivedStore:
                 stored.check_unchanged()
 
     def _rows(self, readers: Sequence[RowReader], run: slice) -> Any:
-        """Some rows of the new table."""
+        """Return a run of rows of the new table."""
         import pyarrow as pa
 
         source, row = self.source[run], self.row[run]
         tables = [
-            _fitted(readers[number].take(row[source == number]), self._schema)
+            _fit_schema(readers[number].take(row[source == number]), self._schema)
             for number in np.unique(source).tolist()
         ]
         grouped = np.argsort(np.argsort(source, kind="stable"))
         table = pa.concat_tables(tables).take(grouped)
-        at = table.column_names.index("split")
-        return table.set_column(at, "split", pa.array(self.split[run], pa.uint8()))
+        column = table.column_names.index("split")
+        return table.set_column(column, "split", pa.array(self.split[run], pa.uint8()))
 
     @cached_property
     def _schema(self) -> Any:
-        """Columns of all sources, less those of what the new store lacks.
+        """Columns of all sources, without those of sensors and modalities that the new store lacks.
 
         Raises:
             UsageError: a column is numbers in one store and text in another.
@@ -157,14 +162,17 @@ class DerivedStore:
 
         schemas = [stored.table_schema() for stored in self.sources]
         try:
+            # Permissive: a column without any value in one store has the type null there.
             schema = pa.unify_schemas(schemas, promote_options="permissive")
         except pa.ArrowException as error:
             raise UsageError(
                 f"the tables of these stores cannot be joined: {error}. Build them with one "
                 "version of this software."
             ) from error
-        gone = {name for stored in self.sources for name in stored.columns_beyond(self.attributes)}
-        return pa.schema([field for field in schema if field.name not in gone])
+        unwanted = {
+            name for stored in self.sources for name in stored.columns_beyond(self.attributes)
+        }
+        return pa.schema([field for field in schema if field.name not in unwanted])
 
 
 def select_images(
@@ -175,41 +183,49 @@ def select_images(
     *,
     connections: int = CONNECTIONS,
 ) -> SourceShard:
-    """The images of some samples, of which each is a row of one of the sources; not read yet."""
-    pieces = []
+    """Describe the images of some samples, for reading them later.
+
+    Args:
+        sources: the stores.
+        source: number of the store of each sample, shape (n,).
+        row: row of each sample in its store, shape (n,).
+        modalities: names of the arrays to read.
+        connections: runs of samples of a remote store to fetch in parallel.
+    """
+    slices = []
     for number in np.unique(source).tolist():
-        places = np.flatnonzero(source == number)
-        pieces.append(
+        positions = np.flatnonzero(source == number)
+        slices.append(
             ShardSlice(
                 files=sources[number].files,
                 manifest_sha256=sources[number].manifest_sha256,
-                rows=row[places],
-                places=places,
+                rows=row[positions],
+                positions=positions,
             )
         )
-    return SourceShard(pieces=tuple(pieces), modalities=modalities, connections=connections)
+    return SourceShard(slices=tuple(slices), modalities=modalities, connections=connections)
 
 
 def check_output_path(output: Path, sources: Sequence[SourceStore]) -> None:
-    """Refuse an output that lies in a source, or a source in it.
+    """Check that the output and the sources are not inside each other.
 
     Raises:
-        UsageError: one does.
+        UsageError: one is the other, or lies in it.
     """
-    place = output.resolve()
+    path = output.resolve()
     for stored in sources:
         folder = stored.files.folder
         if folder is None:
             continue
-        if place.is_relative_to(folder) or folder.is_relative_to(place):
+        if path.is_relative_to(folder) or folder.is_relative_to(path):
             raise UsageError(
                 f"{output} cannot be made from {folder}: one is the other, or lies in it. Choose "
                 "another path for the output."
             )
 
 
-def _fitted(table: Any, schema: Any) -> Any:
-    """The table with the columns of a schema; those it lacks are null."""
+def _fit_schema(table: Any, schema: Any) -> Any:
+    """Return a table with the columns of a schema; missing ones are null."""
     import pyarrow as pa
 
     columns = [
@@ -221,8 +237,8 @@ def _fitted(table: Any, schema: Any) -> Any:
     return pa.table(columns, schema=schema)
 
 
-def _items(table: Any, sensor: str) -> list[str]:
-    """Ids of the scenes that a sensor's images of some samples are from, where they are known."""
+def _scene_ids(table: Any, sensor: str) -> list[str]:
+    """Return the ids of the scenes of a sensor in some rows, as far as they are known."""
     import pyarrow.compute as pc
 
     name = f"{sensor}_items"

@@ -1,6 +1,6 @@
-"""Several stores as one: each tile once, no split leaking into another.
+"""Merge several stores into one, with each tile once and no leakage between splits.
 
-To append to a store, merge it with what is new into another path, and rename that into its place.
+To append to a store, merge it with the new samples at another path, and rename the result.
 """
 
 from __future__ import annotations
@@ -43,21 +43,24 @@ _REMEDY = "Split all anew with --resplit, or make the stores with the same rule 
 
 @dataclass(frozen=True, kw_only=True)
 class MergeReport:
-    """What a merged store holds, and what was left out for it."""
+    """Content of a merged store, and the duplicates in its sources."""
 
     store: Path
+    """Path of the merged store."""
     num_samples: int
+    """Samples of the merged store."""
     num_in_sources: tuple[int, ...]
-    """Samples of each store it is made of."""
+    """Samples of each source."""
     num_duplicates: int
-    """Samples left out, as another one of their tile is kept."""
+    """Samples left out because another one of their tile was taken."""
     num_same_dates: int
-    """Those of them that were seen at the same times as the one that is kept."""
+    """Duplicates with the same acquisition times as the sample that was taken."""
     num_differing: int
-    """Those of the same times whose pixels differ all the same, as if other rules made them."""
+    """Duplicates with the same acquisition times but other pixels, as from other processing rules."""
     splits: Mapping[str, int]
+    """Samples of each split."""
     was_complete: bool
-    """Whether it was there already."""
+    """Whether the merged store existed already."""
 
 
 def merge(
@@ -69,22 +72,23 @@ def merge(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> MergeReport:
-    """Make a store of the samples of all stores, each tile once, or go on where it was stopped.
+    """Make a store of the samples of all stores, each tile once, or continue an interrupted run.
 
     Args:
         stores: paths or URLs of finished stores whose values mean the same; their order decides ties.
         output: path of the store to make.
-        keep: which sample of a tile that several stores have: that of the first store; the
-            ``newest``, which a sensor saw last; the ``clearest``, with the least clouds.
-        resplit: split all samples anew, by blocks; those between blocks become ``guard``.
+        keep: rule that chooses one of several samples of a tile: ``first``, that of the first store;
+            ``newest``, the one acquired last by any sensor; ``clearest``, with the least clouds.
+        resplit: assign all samples to splits again, by blocks; those between blocks become ``guard``.
         workers: processes that read and write; the bytes do not depend on their number.
         progress: called with (shards done, shards in all).
 
     Raises:
-        UsageError: fewer than two stores, they mean different things, or the output lies in one.
+        UsageError: fewer than two stores, their values have different meanings, or the output lies
+            in one of them.
         SelectionError: a split would leak into another.
-        StoreError: a store is not there, is damaged or replaced meanwhile, or something else is
-            at the output's path.
+        StoreError: a store does not exist, is damaged or replaced during the run, or something else
+            is at the output's path.
 
     Example:
         >>> for name, split in (("a.zarr", "train"), ("b.zarr", "test")):
@@ -95,27 +99,27 @@ def merge(
     """
     if keep not in KEEP:
         raise UsageError(f"keep is {keep!r}; choose from {', '.join(KEEP)}.")
-    if len(stores) < 2:  # noqa: PLR2004 - two are the fewest there are
+    if len(stores) < 2:  # noqa: PLR2004
         raise UsageError("a merge takes two stores or more; a part of one is made by `subset`.")
     output, sources = Path(output), tuple(SourceStore.open(store) for store in stores)
     check_output_path(output, sources)
     attributes = merge_attributes(sources)
-    found = _union(sources, attributes, keep)
-    rules = _rules(sources, resplit=resplit)
-    split = _split(sources, attributes, found, rules, resplit=resplit)
-    made = DerivedStore(
+    tiles = _unite_tiles(sources, attributes, keep)
+    variant = _split_rule(sources, resplit=resplit)
+    split = _merge_splits(sources, attributes, tiles, variant, resplit=resplit)
+    derived = DerivedStore(
         sources=sources,
-        source=found.kept.source,
-        row=found.kept.row,
+        source=tiles.kept.source,
+        row=tiles.kept.row,
         split=split,
         attributes=attributes,
-        asked={"how": "merge", "keep": keep, "resplit": resplit},
-        variant=rules,
+        operation={"how": "merge", "keep": keep, "resplit": resplit},
+        variant=variant,
     )
-    new = make_store(output, made.contents(), workers=workers, progress=progress)
+    is_new = make_store(output, derived.contents(), workers=workers, progress=progress)
     same = same_dates(
-        _gathered(sources, "acquired", found.kept.take(found.kept_index), attributes),
-        _gathered(sources, "acquired", found.dropped, attributes),
+        _gather(sources, "acquired", tiles.kept.take(tiles.kept_index), attributes),
+        _gather(sources, "acquired", tiles.dropped, attributes),
     )
     return MergeReport(
         store=output,
@@ -123,13 +127,15 @@ def merge(
         num_in_sources=tuple(len(stored) for stored in sources),
         num_duplicates=len(same),
         num_same_dates=int(same.sum()),
-        num_differing=_num_differing(sources, attributes, found, same),
+        num_differing=_num_differing(sources, attributes, tiles, same),
         splits={name: int((split == code).sum()) for name, code in SPLITS.items()},
-        was_complete=not new,
+        was_complete=not is_new,
     )
 
 
-def _union(sources: Sequence[SourceStore], attributes: StoreAttributes, keep: Keep) -> TileUnion:
+def _unite_tiles(
+    sources: Sequence[SourceStore], attributes: StoreAttributes, keep: Keep
+) -> TileUnion:
     ranks = [
         rank_samples(
             keep,
@@ -141,47 +147,50 @@ def _union(sources: Sequence[SourceStore], attributes: StoreAttributes, keep: Ke
     return unite_tiles([stored.tile_ids for stored in sources], ranks)
 
 
-def _rules(sources: Sequence[SourceStore], *, resplit: bool) -> dict[str, Any]:
-    """How the merged store is split, as a field of its variant."""
-    told = {stored.about.get("variant", {}).get("split_by", "blocks") for stored in sources}
-    return {"split_by": "scenes" if told == {"scenes"} and not resplit else "blocks"}
+def _split_rule(sources: Sequence[SourceStore], *, resplit: bool) -> dict[str, Any]:
+    """Return the rule by which the merged store is split, as a field of its variant."""
+    rules = {stored.metadata.get("variant", {}).get("split_by", "blocks") for stored in sources}
+    return {"split_by": "scenes" if rules == {"scenes"} and not resplit else "blocks"}
 
 
-def _split(
+def _merge_splits(
     sources: Sequence[SourceStore],
     attributes: StoreAttributes,
-    found: TileUnion,
-    rules: Mapping[str, Any],
+    tiles: TileUnion,
+    rule: Mapping[str, Any],
     *,
     resplit: bool,
 ) -> NDArray[np.uint8]:
-    """Split code of each sample that is kept, (N,).
+    """Return the split code of each sample of the merged store, shape (N,).
 
     Raises:
-        SelectionError: stores put a tile, two that touch, or two of one scene in different splits.
+        SelectionError: the stores have a tile, two neighbouring ones, or two of one scene in
+            different splits.
     """
-    tile = _gathered(sources, "tile", found.kept).astype(np.int64)
+    tile = _gather(sources, "tile", tiles.kept).astype(np.int64)
     x, y = tile[:, 1], tile[:, 2]
     if resplit:
-        told = (stored.about["variant"] for stored in sources if "variant" in stored.about)
-        first = next(told, None)
+        variants = (
+            stored.metadata["variant"] for stored in sources if "variant" in stored.metadata
+        )
+        first = next(variants, None)  # stores imported from archives may state none
         variant = (
             variant_from_dict(first, where=sources[0].where)
             if first
             else example_variant(attributes.base_zoom)
         )
         return assign_or_guard(variant, x, y)
-    split: NDArray[np.uint8] = _gathered(sources, "split", found.kept)
-    torn = int((_gathered(sources, "split", found.dropped) != split[found.kept_index]).sum())
-    if torn:
-        raise SelectionError(f"the stores put {torn} tiles in different splits. {_REMEDY}")
+    split: NDArray[np.uint8] = _gather(sources, "split", tiles.kept)
+    num_split = int((_gather(sources, "split", tiles.dropped) != split[tiles.kept_index]).sum())
+    if num_split:
+        raise SelectionError(f"the stores put {num_split} tiles in different splits. {_REMEDY}")
     leaks = num_leaking_neighbours(x, y, split)
     if leaks:
         raise SelectionError(
             f"{leaks} pairs of neighbouring tiles of the stores are in different splits. {_REMEDY}"
         )
-    if rules["split_by"] == "scenes":
-        _check_scenes(sources, attributes, found.kept, split)
+    if rule["split_by"] == "scenes":
+        _check_scenes(sources, attributes, tiles.kept, split)
     return split
 
 
@@ -191,7 +200,11 @@ def _check_scenes(
     kept: SampleRows,
     split: NDArray[np.uint8],
 ) -> None:
-    """Whether every scene is in one split, as its store promises."""
+    """Check that every scene is in one split only.
+
+    Raises:
+        SelectionError: one would be in several.
+    """
     items: dict[str, list[list[str]]] = {sensor: [] for sensor in attributes.sensors}
     codes = []
     for number, stored in enumerate(sources):
@@ -208,51 +221,58 @@ def _check_scenes(
             )
 
 
-def _gathered(
+def _gather(
     sources: Sequence[SourceStore],
     name: str,
-    picked: SampleRows,
+    samples: SampleRows,
     attributes: StoreAttributes | None = None,
 ) -> NDArray[Any]:
-    """An index array of some samples, in their order.
+    """Read an index array at some samples, in their order.
 
     Args:
-        sources: the stores.
-        name: of the array.
-        picked: the samples, (N,).
-        attributes: whose sensors are the columns to take; default all columns.
+        sources: stores of the samples.
+        name: name of the array.
+        samples: N samples.
+        attributes: attributes with the sensors whose columns to take; default all columns.
     """
     shape = sources[0].index[name].shape[1:]
     if attributes is not None:
         shape = (len(attributes.sensors),)
-    gathered = np.empty((len(picked), *shape), sources[0].index[name].dtype)
+    gathered = np.empty((len(samples), *shape), sources[0].index[name].dtype)
     for number, stored in enumerate(sources):
-        own = picked.source == number
+        own = samples.source == number
         array = stored.index[name]
         if attributes is not None:
             array = array[:, stored.columns_of(attributes.sensors)]
-        gathered[own] = array[picked.row[own]]
+        gathered[own] = array[samples.row[own]]
     return gathered
 
 
 def _num_differing(
     sources: Sequence[SourceStore],
     attributes: StoreAttributes,
-    found: TileUnion,
+    tiles: TileUnion,
     same: NDArray[np.bool_],
 ) -> int:
-    """Of the samples left out that are ``same``, those whose pixels are not those that are kept."""
+    """Count the dropped samples with the same dates whose pixels differ from the kept ones.
+
+    Args:
+        sources: stores of the samples.
+        attributes: attributes with the modalities to compare.
+        tiles: kept and dropped samples.
+        same: which of the dropped samples have the same dates.
+    """
     checksums = np.array([stored.manifest_sha256 for stored in sources])
-    kept = found.kept.take(found.kept_index)
-    other_store = checksums[kept.source] != checksums[found.dropped.source]
+    kept = tiles.kept.take(tiles.kept_index)
+    is_other_store = checksums[kept.source] != checksums[tiles.dropped.source]
     names = tuple(attributes.modalities)
     differing = 0
-    asked = np.flatnonzero(same & other_store)
-    for start in range(0, len(asked), SAMPLES_PER_SHARD):
-        run = asked[start : start + SAMPLES_PER_SHARD]
+    duplicates = np.flatnonzero(same & is_other_store)
+    for start in range(0, len(duplicates), SAMPLES_PER_SHARD):
+        run = duplicates[start : start + SAMPLES_PER_SHARD]
         ours, theirs = (
-            select_images(sources, picked.source, picked.row, names).read()
-            for picked in (kept.take(run), found.dropped.take(run))
+            select_images(sources, samples.source, samples.row, names).read()
+            for samples in (kept.take(run), tiles.dropped.take(run))
         )
         unequal = [(ours[name] != theirs[name]).any(axis=(1, 2, 3)) for name in names]
         differing += int(np.any(unequal, axis=0).sum())

@@ -1,4 +1,4 @@
-"""May stores be merged? They may if a value of one means what it means in every other. Pure."""
+"""Check that the values of several stores mean the same, and merge the stores' attributes. Pure."""
 
 from __future__ import annotations
 
@@ -15,59 +15,61 @@ if TYPE_CHECKING:
 MEANING_FIELDS: Final = (
     *("sensor", "zoom", "gsd_ratio", "size_px", "bands", "units", "scale", "offset", "nodata"),
 )
-"""Fields of a modality that decide what its values mean; they are equal in all stores."""
+"""Fields of a modality that define the meaning of its values; they must be equal in all stores."""
 
 MERGED_VARIANT: Final = "merged"
-"""The variant's name where the stores have several."""
+"""Name of the variant where the stores have different ones."""
 
 
 def merge_attributes(sources: Sequence[SourceStore]) -> StoreAttributes:
-    """What a store of the samples of all sources says of itself, without digest and statistics.
+    """Return the attributes of a store with the samples of all sources, without statistics.
 
     Args:
-        sources: the first one decides the order of modalities and sensors.
+        sources: stores to merge; the first one defines the order of modalities and sensors.
 
     Raises:
-        UsageError: the sources differ; the message says which, and in what.
+        UsageError: the sources differ; the message names the stores and the field.
     """
     first = sources[0]
     _check_modalities(sources)
     for other in sources[1:]:
         zooms = (first.attributes.base_zoom, other.attributes.base_zoom)
         if zooms[0] != zooms[1]:
-            raise UsageError(_differ(first, other, "base zoom", *zooms))
+            raise UsageError(_difference(first, other, "base zoom", *zooms))
         for name in first.attributes.modalities:
             _check_meaning(first, other, name)
     merged = {
-        name: _joined([s.attributes.modalities[name] for s in sources])
+        name: _merge_modality([s.attributes.modalities[name] for s in sources])
         for name in first.attributes.modalities
     }
     used = {modality.sensor for modality in merged.values()}
-    every = [stored.attributes for stored in sources]
-    variants = _unique(attributes.variant for attributes in every)
+    all_attributes = [stored.attributes for stored in sources]
+    variants = _unique(attributes.variant for attributes in all_attributes)
     return replace(
         first.attributes,
         variant=variants[0] if len(variants) == 1 else MERGED_VARIANT,
-        catalog=", ".join(_unique(attributes.catalog for attributes in every)),
+        catalog=", ".join(_unique(attributes.catalog for attributes in all_attributes)),
         modalities=merged,
         sensors=tuple(sensor for sensor in first.attributes.sensors if sensor in used),
-        notes=_unique(note for attributes in every for note in attributes.notes),
+        notes=_unique(note for attributes in all_attributes for note in attributes.notes),
     )
 
 
 def _check_modalities(sources: Sequence[SourceStore]) -> None:
-    """Whether all have the same."""
+    """Check that all stores have the same modalities."""
     first = sources[0].attributes.modalities
     if all(set(stored.attributes.modalities) == set(first) for stored in sources):
         return
     shared = [name for name in first if all(name in s.attributes.modalities for s in sources)]
-    held = "; ".join(f"{s.where} has {', '.join(s.attributes.modalities)}" for s in sources)
+    modalities = "; ".join(f"{s.where} has {', '.join(s.attributes.modalities)}" for s in sources)
     remedy = (
         f"First take what all have, with `salibi-data subset --modalities {','.join(shared)}`."
         if shared
         else "They have none in common."
     )
-    raise UsageError(f"the stores cannot be merged, as their modalities differ: {held}. {remedy}")
+    raise UsageError(
+        f"the stores cannot be merged, as their modalities differ: {modalities}. {remedy}"
+    )
 
 
 def _check_meaning(first: SourceStore, other: SourceStore, name: str) -> None:
@@ -75,30 +77,32 @@ def _check_meaning(first: SourceStore, other: SourceStore, name: str) -> None:
     for field in MEANING_FIELDS:
         values = getattr(ours, field), getattr(theirs, field)
         if values[0] != values[1]:
-            raise UsageError(_differ(first, other, f"{field} of {name}", *values))
+            raise UsageError(_difference(first, other, f"{field} of {name}", *values))
 
 
-def _differ(first: SourceStore, other: SourceStore, what: str, ours: object, theirs: object) -> str:
+def _difference(
+    first: SourceStore, other: SourceStore, what: str, ours: object, theirs: object
+) -> str:
     return (
         f"the stores cannot be merged: {what} is {ours} in {first.where} and {theirs} in "
         f"{other.where}. Build both with the same variant."
     )
 
 
-def _joined(modalities: Sequence[Modality]) -> Modality:
-    """A modality from several collections, under all of their licences."""
+def _merge_modality(modalities: Sequence[Modality]) -> Modality:
+    """Merge one modality of all stores, with all collections, licences and attributions."""
     return replace(
         modalities[0],
-        collection=_listed(modality.collection for modality in modalities),
-        licence=_listed(modality.licence for modality in modalities),
-        attribution=_listed(modality.attribution for modality in modalities),
+        collection=_join_unique(modality.collection for modality in modalities),
+        licence=_join_unique(modality.licence for modality in modalities),
+        attribution=_join_unique(modality.attribution for modality in modalities),
     )
 
 
-def _listed(values: Iterable[str]) -> str:
+def _join_unique(values: Iterable[str]) -> str:
     return "; ".join(filter(None, _unique(values)))
 
 
 def _unique(values: Iterable[str]) -> tuple[str, ...]:
-    """Each value once, in the order in which they first come."""
+    """Return each value once, in the order of first occurrence."""
     return tuple(dict.fromkeys(values))

@@ -1,4 +1,4 @@
-"""What a store made of others says of its origin, and whether its samples can be read again."""
+"""Provenance of a store made from others, and the metadata by which its samples can be read again."""
 
 from __future__ import annotations
 
@@ -11,40 +11,42 @@ if TYPE_CHECKING:
     from salibi_data.store.schema import StoreAttributes
 
 NO_SOURCES_KEY: Final = "no_sources"
-"""Key of the table's metadata under which a sentence says why no sample can be read again."""
+"""Key of the table's metadata for the reason why no sample can be read from its scenes again."""
 
 _OF_SOURCES: Final = "Of its sources: "
+"""Prefix of notes that were counted on the sources, not on the new store."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What was done with which stores."""
+    """Operation and sources of a store made from others."""
 
-    asked: Mapping[str, Any]
+    operation: Mapping[str, Any]
+    """Operation with its options, as JSON."""
     sources: tuple[Mapping[str, Any], ...]
-    """Of each store what it was, its checksum, and what it was made from in turn."""
+    """Description of each source: its variant, checksum, and own provenance."""
 
     @classmethod
-    def of(cls, asked: Mapping[str, Any], sources: Sequence[SourceStore]) -> Provenance:
-        """The origin of a store that is made of these."""
-        return cls(asked=asked, sources=tuple(_told(stored) for stored in sources))
+    def of(cls, operation: Mapping[str, Any], sources: Sequence[SourceStore]) -> Provenance:
+        """Describe a store made from these sources."""
+        return cls(operation=operation, sources=tuple(_describe(stored) for stored in sources))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form, as it is kept in ``samples.parquet``."""
-        return {**self.asked, "sources": [dict(source) for source in self.sources]}
+        """Convert to JSON, as in the metadata of ``samples.parquet``."""
+        return {**self.operation, "sources": [dict(source) for source in self.sources]}
 
 
 def notes_of_sources(notes: Sequence[str]) -> tuple[str, ...]:
-    """Notes of stores as notes of one made of them: what they count is there no longer."""
+    """Mark notes of the sources as such: their counts do not apply to the new store."""
     return tuple(_OF_SOURCES + note.removeprefix(_OF_SOURCES) for note in notes)
 
 
-def _told(stored: SourceStore) -> dict[str, Any]:
+def _describe(stored: SourceStore) -> dict[str, Any]:
     attributes = stored.attributes
     earlier = {
-        key: stored.about[key]
+        key: stored.metadata[key]
         for key in ("request", "archives", "made_from")
-        if key in stored.about
+        if key in stored.metadata
     }
     return {
         "variant": attributes.variant,
@@ -63,60 +65,61 @@ def table_metadata(
     used: Mapping[str, set[str]],
     variant: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The variant, the catalog's rules and the scenes of a store made of others.
+    """Return the variant, the catalog's rules and the scenes of a store made from others.
 
     Args:
-        sources: the others.
-        attributes: of the new store.
-        used: per sensor ids of the scenes that its samples are from.
+        sources: stores that it is made from.
+        attributes: attributes of the new store.
+        used: ids of the scenes of its samples, by sensor.
         variant: fields in which its variant differs from the first source's.
 
     Returns:
-        What :func:`~salibi_data.inspection.source_check.compare_with_sources` needs to read samples again; or a
-        sentence under :data:`NO_SOURCES_KEY` where that cannot be done.
+        The metadata that :func:`~salibi_data.inspection.source_check.compare_with_sources` needs to
+        read samples again, or the reason under :data:`NO_SOURCES_KEY` where that is impossible.
     """
-    variants = [stored.about["variant"] for stored in sources if "variant" in stored.about]
-    about: dict[str, Any] = {}
+    variants = [stored.metadata["variant"] for stored in sources if "variant" in stored.metadata]
+    metadata: dict[str, Any] = {}
     if variants:
-        about["variant"] = {**_narrowed(variants[0], attributes), **variant}
-    reason = _why_not_again(sources, attributes)
+        metadata["variant"] = {**_restrict(variants[0], attributes), **variant}
+    reason = _unreadable_reason(sources, attributes)
     if reason is not None:
-        return {**about, NO_SOURCES_KEY: reason}
+        return {**metadata, NO_SOURCES_KEY: reason}
     scenes: dict[str, dict[str, Any]] = {sensor: {} for sensor in used}
-    for stored in reversed(sources):  # of one scene, what the first store says is kept
+    for stored in reversed(sources):  # the first store's description of a scene overrides
         for sensor, ids in used.items():
-            found = stored.about["scenes"][sensor]
-            scenes[sensor].update({scene["id"]: scene for scene in found if scene["id"] in ids})
-    about["catalog"] = sources[0].about["catalog"]
-    about["scenes"] = {
+            own = stored.metadata["scenes"][sensor]
+            scenes[sensor].update({scene["id"]: scene for scene in own if scene["id"] in ids})
+    metadata["catalog"] = sources[0].metadata["catalog"]
+    metadata["scenes"] = {
         sensor: [scene for _, scene in sorted(of_sensor.items())]
         for sensor, of_sensor in scenes.items()
     }
-    return about
+    return metadata
 
 
-def _why_not_again(sources: Sequence[SourceStore], attributes: StoreAttributes) -> str | None:
-    """Why no sample can be read again from its sources; None where each can."""
+def _unreadable_reason(sources: Sequence[SourceStore], attributes: StoreAttributes) -> str | None:
+    """Return why samples cannot be read from their scenes again; None where all can."""
     for stored in sources:
-        if not {"variant", "catalog", "scenes"} <= set(stored.about):
-            told: str = stored.about.get(
+        if not {"variant", "catalog", "scenes"} <= set(stored.metadata):
+            reason: str = stored.metadata.get(
                 NO_SOURCES_KEY, "a store it was made from does not say what its images are from"
             )
-            return told
-    first, *others = (_reading(stored, attributes) for stored in sources)
+            return reason
+    first, *others = (_reading_rules(stored, attributes) for stored in sources)
     if any(other != first for other in others):
         return "the stores it was made from were read from different catalogs, or by other rules"
     return None
 
 
-def _reading(stored: SourceStore, attributes: StoreAttributes) -> list[Any]:
-    """What decides the pixels that a scene gives."""
-    catalog, variant = stored.about["catalog"], _narrowed(stored.about["variant"], attributes)
+def _reading_rules(stored: SourceStore, attributes: StoreAttributes) -> list[Any]:
+    """Return the rules by which pixels are made from a scene."""
+    catalog = stored.metadata["catalog"]
+    variant = _restrict(stored.metadata["variant"], attributes)
     rules = {sensor: catalog["sensors"].get(sensor) for sensor in attributes.sensors}
     return [catalog["name"], rules, variant["modality"]]
 
 
-def _narrowed(variant: Mapping[str, Any], attributes: StoreAttributes) -> dict[str, Any]:
-    """A variant as JSON with the modalities of a store alone."""
-    kept = [row for row in variant["modality"] if row["name"] in attributes.modalities]
-    return {**variant, "name": attributes.variant, "modality": kept}
+def _restrict(variant: Mapping[str, Any], attributes: StoreAttributes) -> dict[str, Any]:
+    """Return a variant as JSON with only the modalities of a store."""
+    rows = [row for row in variant["modality"] if row["name"] in attributes.modalities]
+    return {**variant, "name": attributes.variant, "modality": rows}

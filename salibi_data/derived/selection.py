@@ -1,6 +1,6 @@
-"""Which samples of a store are wanted, and which modalities: for a subset, or a part of a download.
+"""Select samples and modalities of a store, for a subset or a part of a download.
 
-A selection looks at index arrays and at columns of the table, never at images.
+A selection reads index arrays and columns of the table, never images.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from salibi_data.catalog.dates import parse_dates
 from salibi_data.derived.options import SelectionOptions
 from salibi_data.plans import areas
-from salibi_data.plans.sampling import lot
+from salibi_data.plans.sampling import sampling_hash
 from salibi_data.store.errors import SelectionError, UsageError
 from salibi_data.store.schema import SPLITS, UNKNOWN_TIME
 from salibi_data.store.tiles import Tiles, spans_within
@@ -29,14 +29,15 @@ if TYPE_CHECKING:
     from salibi_data.store.schema import StoreAttributes
 
 SHIFT_COLUMN: Final = "alignment_shift_m"
+"""Column of the table with the measured misalignment."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection(SelectionOptions):
-    """What is wanted of a store; what is left out does not narrow it.
+    """Selection of samples and modalities of a store; options left out do not restrict it.
 
-    A sample of which something asked for is not known does not match: no date, no measure of its
-    clouds or of its alignment.
+    A sample with an unknown value does not match an option on that value: without a date, without
+    a cloud fraction or without a measured misalignment.
 
     Example:
         >>> salibi_data.Selection(splits=("train",), limit=100)
@@ -57,65 +58,66 @@ class Selection(SelectionOptions):
 
     @property
     def columns(self) -> list[str]:
-        """Columns of ``samples.parquet`` that :meth:`rows` looks at."""
+        """Columns of ``samples.parquet`` that :meth:`rows` reads."""
         return [SHIFT_COLUMN] if self.max_shift_m is not None else []
 
     def rows(
         self, attributes: StoreAttributes, arrays: Mapping[str, Any], table: Any = None
     ) -> NDArray[np.int64]:
-        """Positions of the samples that match, ascending, shape (M,) with M > 0.
+        """Return the rows of the samples that match, ascending, shape (M,) with M > 0.
 
         Args:
-            attributes: of the store.
-            arrays: its index arrays by name, NumPy's or Zarr's; its Zarr group is such a mapping.
-            table: pyarrow table with :attr:`columns`, a row per sample; not looked at without any.
+            attributes: attributes of the store.
+            arrays: index arrays by name, of NumPy or Zarr; the Zarr group is such a mapping.
+            table: pyarrow table with :attr:`columns`, a row per sample; needed only if there are any.
 
         Raises:
             SelectionError: no sample matches.
-            UsageError: the store lacks a modality, or a measure that is asked for; or no area can
-                be read.
+            UsageError: the store lacks a modality or a measure that the selection names, or the
+                file of the area cannot be read.
         """
         tile = np.asarray(arrays["tile"][:]).astype(np.int64)
         tiles = Tiles(zoom=attributes.base_zoom, x=tile[:, 1], y=tile[:, 2])
-        keep = np.ones(len(tiles), dtype=bool)
-        left = {}
-        for test, matches in self._tests(attributes, arrays, table, tiles):
-            keep &= matches
-            left[test] = int(keep.sum())
-        if not keep.any():
-            told = ", ".join(f"{count} after {name}" for name, count in left.items())
+        matches = np.ones(len(tiles), dtype=bool)
+        remaining = {}
+        for test, passes in self._tests(attributes, arrays, table, tiles):
+            matches &= passes
+            remaining[test] = int(matches.sum())
+        if not matches.any():
+            counts = ", ".join(f"{count} after {name}" for name, count in remaining.items())
             raise SelectionError(
-                f"none of {len(tiles)} samples matches: of these there are {told}. Ask for less."
+                f"none of {len(tiles)} samples matches: of these there are {counts}. Ask for less."
             )
-        rows: NDArray[np.int64] = np.flatnonzero(keep)
+        rows: NDArray[np.int64] = np.flatnonzero(matches)
         if self.limit is None or self.limit >= len(rows):
             return rows
-        chances = lot(tiles.zoom, tiles.x[rows], tiles.y[rows])
-        return np.sort(rows[np.argsort(chances)[: self.limit]])
+        # A hash of the tile, not a random number: the same tiles in another store of them.
+        hashes = sampling_hash(tiles.zoom, tiles.x[rows], tiles.y[rows])
+        return np.sort(rows[np.argsort(hashes)[: self.limit]])
 
     def _tests(
         self, attributes: StoreAttributes, arrays: Mapping[str, Any], table: Any, tiles: Tiles
     ) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-        """Name of each test that narrows, and which samples pass it, (N,)."""
-        sensors = self.narrowed(attributes).sensors
+        """Yield the name of each test, and which samples pass it, shape (N,)."""
+        sensors = self.restrict(attributes).sensors
         if self.splits is not None:
             yield "split", np.isin(arrays["split"][:], [SPLITS[name] for name in self.splits])
         if self._area is not None:
             yield "area", self._area.holds(tiles)
         if self.dates is not None:
             columns = [attributes.sensors.index(name) for name in sensors]
-            yield "dates", self._seen_within(arrays["acquired"][:][:, columns])
-        # A comparison with NaN, which stands for "not measured", is false.
+            yield "dates", self._acquired_within(arrays["acquired"][:][:, columns])
+        # NaN means "not measured"; comparing with it is false, so such samples do not pass.
         if self.max_cloud is not None:
             yield "clouds", arrays["cloud_fraction"][:] <= np.float32(self.max_cloud)
         if self.max_shift_m is not None:
             yield "shift", _shifts_m(table) <= np.float32(self.max_shift_m)
 
-    def narrowed(self, attributes: StoreAttributes) -> StoreAttributes:
-        """A store's attributes with the modalities wanted alone, and their sensors.
+    def restrict(self, attributes: StoreAttributes) -> StoreAttributes:
+        """Return a store's attributes with only the selected modalities and their sensors.
 
         Raises:
-            UsageError: the store lacks one.
+            UsageError: the store lacks a modality.
         """
         if self.modalities is None:
             return attributes
@@ -124,13 +126,13 @@ class Selection(SelectionOptions):
                 f"modalities {', '.join(self.modalities) or 'none'} were asked for, and the store "
                 f"has {', '.join(attributes.modalities)}; choose from these."
             )
-        kept = {n: m for n, m in attributes.modalities.items() if n in self.modalities}
-        used = {modality.sensor for modality in kept.values()}
+        modalities = {n: m for n, m in attributes.modalities.items() if n in self.modalities}
+        used = {modality.sensor for modality in modalities.values()}
         sensors = tuple(name for name in attributes.sensors if name in used)
-        return replace(attributes, modalities=kept, sensors=sensors)
+        return replace(attributes, modalities=modalities, sensors=sensors)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form of what was asked for: equal ones select the same of the same store."""
+        """Convert to JSON; equal results select the same samples of the same store."""
         content: dict[str, Any] = {
             "splits": sorted(set(self.splits)) if self.splits else None,
             "bounds_lonlat": list(self.bounds_lonlat) if self.bounds_lonlat else None,
@@ -145,7 +147,7 @@ class Selection(SelectionOptions):
 
     @cached_property
     def _outline(self) -> Any:
-        """What the area's file holds, read once; None without one."""
+        """Geometry of the area's file, read once; None without a file."""
         return None if self.aoi is None else areas.read_outline(Path(self.aoi))
 
     @property
@@ -155,8 +157,8 @@ class Selection(SelectionOptions):
         box = self.bounds_lonlat or self._outline.bounds
         return areas.Area(boxes=(box,), outline=self._outline)
 
-    def _seen_within(self, acquired_s: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether all times of each sample are known and within the dates, (N,)."""
+    def _acquired_within(self, acquired_s: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return for each sample whether all its times are known and within the dates, shape (N,)."""
         first, last = parse_dates(self.dates or "")
         within = (acquired_s >= first.timestamp()) & (acquired_s <= last.timestamp())
         known = acquired_s != UNKNOWN_TIME
@@ -165,7 +167,7 @@ class Selection(SelectionOptions):
 
 
 def _shifts_m(table: Any) -> NDArray[np.float32]:
-    """The measured shift of each sample, NaN where there is none, (N,)."""
+    """Return the measured shift of each sample, NaN where there is none, shape (N,)."""
     if table is None or SHIFT_COLUMN not in table.column_names:
         raise UsageError(
             "the alignment of this store's samples was not measured; leave the largest shift out."

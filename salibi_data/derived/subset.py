@@ -1,4 +1,4 @@
-"""A part of a store as a store of its own: samples that match, and a choice of modalities."""
+"""Make a store of some samples and some modalities of another one."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SubsetReport:
-    """What a subset holds."""
+    """Content of a subset."""
 
     store: Path
+    """Path of the subset."""
     num_samples: int
+    """Samples of the subset."""
     num_in_source: int
-    """Samples of the store it is a part of."""
+    """Samples of the source."""
     splits: Mapping[str, int]
+    """Samples of each split."""
     was_complete: bool
-    """Whether it was there already."""
+    """Whether the subset existed already."""
 
 
 def subset(
@@ -41,25 +44,25 @@ def subset(
     connections: int = CONNECTIONS,
     progress: Progress | None = None,
 ) -> SubsetReport:
-    """Make a store of the samples that match, in their order, or go on where it was stopped.
+    """Make a store of the samples that match, in their order, or continue an interrupted run.
 
-    Splits stay as they are; statistics are those of the new store's own training pixels. The same
+    Splits do not change; statistics are those of the new store's own training pixels. The same
     source and selection give the same bytes.
 
     Args:
-        store: path or URL of a finished store, or of a published dataset; of one in a bucket the
-            index, the table, and the images wanted are fetched.
-        output: path of the one to make.
-        selection: what to take; default all of it.
+        store: path or URL of a finished store, or of a published dataset; of a remote one the
+            index, the table, and the selected images are fetched.
+        output: path of the store to make.
+        selection: samples and modalities to take; default all.
         workers: processes that read and write.
-        connections: runs of samples of a store in a bucket that a process fetches at a time.
+        connections: runs of samples of a remote store that a process fetches in parallel.
         progress: called with (shards done, shards in all).
 
     Raises:
         SelectionError: no sample matches.
-        UsageError: the store lacks what is asked for, or the output lies in it.
+        UsageError: the store lacks what the selection names, or the output lies in it.
         StoreError: there is no finished store, it cannot be reached, is damaged or replaced
-            meanwhile, or something else is at the output's path.
+            during the run, or something else is at the output's path.
 
     Example:
         >>> report = salibi_data.subset(
@@ -68,27 +71,27 @@ def subset(
         >>> report.num_samples
         2
     """
-    wanted = selection or Selection()
+    selection = selection or Selection()
     output, source = Path(output), SourceStore.open(store)
     check_output_path(output, [source])
-    attributes = wanted.narrowed(source.attributes)
-    rows = wanted.rows(source.attributes, source.index, source.table(wanted.columns))
+    attributes = selection.restrict(source.attributes)
+    rows = selection.rows(source.attributes, source.index, source.table(selection.columns))
     split = source.index["split"][rows]
-    made = DerivedStore(
+    derived = DerivedStore(
         sources=(source,),
         source=np.zeros(len(rows), np.int64),
         row=rows,
         split=split,
         attributes=attributes,
-        asked={"how": "subset", "selection": wanted.to_dict()},
+        operation={"how": "subset", "selection": selection.to_dict()},
         variant={},
         connections=connections,
     )
-    new = make_store(output, made.contents(), workers=workers, progress=progress)
+    is_new = make_store(output, derived.contents(), workers=workers, progress=progress)
     return SubsetReport(
         store=output,
         num_samples=len(rows),
         num_in_source=len(source),
         splits={name: int((split == code).sum()) for name, code in SPLITS.items()},
-        was_complete=not new,
+        was_complete=not is_new,
     )

@@ -16,8 +16,7 @@ import numpy as np
 from salibi_data.catalog.variants import check_fit
 from salibi_data.forecasts.costs import Workload
 from salibi_data.forecasts.regions import AVAILABLE_SHARE, estimate_workload
-from salibi_data.plans import sampling as lots
-from salibi_data.plans import splits
+from salibi_data.plans import sampling, splits
 from salibi_data.plans.areas import CELL_ZOOM, Area
 from salibi_data.store.tiles import Span, Tiles, tile_outlines
 
@@ -61,13 +60,13 @@ def continental_workload(variant: Variant, catalog: Catalog) -> Workload:
         patch = _patch(variant.base_zoom, row)
         usable = patch
         if variant.split_by == "blocks":
-            usable = patch.take(splits.guarded(variant, patch.x, patch.y))
+            usable = patch.take(splits.outside_guard(variant, patch.x, patch.y))
         num_tiles = num_cells * 4.0 ** (variant.base_zoom - CELL_ZOOM)
         num_patches = num_tiles / len(patch) * AVAILABLE_SHARE
         workload = estimate_workload(variant, catalog, usable, num_samples=0)
         for name in _SUMMED_FIELDS:
             total[name] += getattr(workload, name) * num_patches
-    num_samples = round(total["num_read"] * lots.SURVIVING_SHARE)
+    num_samples = round(total["num_read"] * sampling.SURVIVING_SHARE)
     return Workload(
         num_read=round(total["num_read"]),
         num_samples=num_samples,

@@ -17,8 +17,7 @@ import numpy as np
 from salibi_data.catalog.scenes import Scene
 from salibi_data.catalog.variants import check_fit
 from salibi_data.forecasts.costs import Workload
-from salibi_data.plans import sampling as lots
-from salibi_data.plans import splits
+from salibi_data.plans import sampling, splits
 from salibi_data.plans.estimate import Tally
 from salibi_data.plans.picks import CellSelection
 from salibi_data.store.tiles import Tiles
@@ -84,7 +83,7 @@ class Forecast:
 
     def margin_over(self, target: int) -> float:
         """Return the samples expected of all tiles, divided by a target; below 1 is too few."""
-        return self.num_available * lots.SURVIVING_SHARE / target
+        return self.num_available * sampling.SURVIVING_SHARE / target
 
 
 def forecast(variant: Variant, catalog: Catalog) -> Forecast | None:
@@ -113,7 +112,7 @@ def forecast(variant: Variant, catalog: Catalog) -> Forecast | None:
     zoom, target = variant.base_zoom, variant.target_samples
     # The cache key leaves out name and target, so that `small` shares the count of `full`.
     regions, (x, y) = _count_regions(replace(variant, name="any", summary="", target_samples=None))
-    drawn = np.argsort(lots.lot(zoom, x, y))[: lots.num_read(target)]
+    drawn = np.argsort(sampling.sampling_hash(zoom, x, y))[: sampling.expected_reads(target)]
     tiles = Tiles(zoom=zoom, x=x[drawn], y=y[drawn])
     return Forecast(
         regions=regions,
@@ -130,7 +129,7 @@ def _count_regions(variant: Variant) -> tuple[tuple[RegionForecast, ...], NDArra
         span = region.span(variant.base_zoom)
         xy = np.stack(span.tiles(), axis=1)
         if variant.split_by == "blocks":
-            xy = xy[splits.guarded(variant, *xy.T)]
+            xy = xy[splits.outside_guard(variant, *xy.T)]
         # The first tiles stand for the land: available tiles should be neighbours, as on a coast,
         # because neighbours share what is read for them.
         available = xy[: round(len(xy) * region.land_share * AVAILABLE_SHARE)]

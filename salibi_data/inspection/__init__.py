@@ -1,1 +1,1 @@
-"""What a store holds, and whether it holds what it promises."""
+"""Describes a store, draws its samples, and checks it against what it states about itself."""

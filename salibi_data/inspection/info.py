@@ -1,4 +1,4 @@
-"""What is in a store: figures, and samples to look at."""
+"""Describes the content of a store: counts, times, quality, size, modalities."""
 
 from __future__ import annotations
 
@@ -16,13 +16,19 @@ if TYPE_CHECKING:
 
 
 def info(store: str | Path) -> dict[str, Any]:
-    """Counts, grid, modalities, statistics, splits, size, sources and licences of a store.
+    """Describe a store as JSON content.
 
     Args:
-        store: path or URL of a store, or of a published dataset: its newest release.
+        store: path or URL of the Zarr group, or of a published dataset: its newest release.
+
+    Returns:
+        Number of samples by split, base zoom, range of the ground sampling distance in metres,
+        first and last day of each sensor, leakage between splits, quartiles of the quality
+        measures, size in bytes, and every modality with its statistics, source and licence.
 
     Raises:
         StoreError: no store is there, or its attributes are damaged or of a newer schema.
+        PlanError: the samples' table is damaged.
 
     Example:
         >>> facts = salibi_data.info(store_path)
@@ -32,7 +38,7 @@ def info(store: str | Path) -> dict[str, Any]:
     files = StoreFiles.at(store)
     group, attributes = files.open()
     split, gsd_m = group["split"][:], group["gsd_m"][:]
-    table, about = files.samples()
+    table, metadata = files.samples()
     return {
         "store": files.where,
         "variant": attributes.variant,
@@ -41,41 +47,43 @@ def info(store: str | Path) -> dict[str, Any]:
         "software_version": attributes.software_version,
         "plan_digest": attributes.plan_digest,
         "notes": list(attributes.notes),
-        "made_from": about.get("made_from"),
+        "made_from": metadata.get("made_from"),
         "samples": len(split),
-        "splits": _counts(split),
+        "splits": _split_counts(split),
         "base_zoom": attributes.base_zoom,
         "gsd_m": [float(gsd_m.min()), float(gsd_m.max())],
-        "acquired": {sensor: _dates(table, sensor) for sensor in attributes.sensors},
+        "acquired": {sensor: _date_range(table, sensor) for sensor in attributes.sensors},
         "leakage": leakage(split, {s: table[f"{s}_items"].to_pylist() for s in attributes.sensors}),
-        "quality": {name: _quartiles(table[name].to_numpy()) for name in _measures(table)},
+        "quality": {name: _quartiles(table[name].to_numpy()) for name in _quality_columns(table)},
         "bytes": sum(files.sizes().values()),
         "modalities": attributes.to_dict()["modalities"],
     }
 
 
-def _counts(split: NDArray[np.uint8]) -> dict[str, int]:
-    """Samples of each split; the guard's where there is one, as few stores have it."""
+def _split_counts(split: NDArray[np.uint8]) -> dict[str, int]:
+    """Return the number of samples by split; the guard, which few stores have, only if not 0."""
     counts = {name: int((split == code).sum()) for name, code in SPLITS.items()}
     return {name: count for name, count in counts.items() if count or name != "guard"}
 
 
-def _dates(table: Any, sensor: str) -> list[str]:
-    """The first and the last day of those that are known."""
+def _date_range(table: Any, sensor: str) -> list[str]:
+    """Return the first and last known day of a sensor, or nothing if none is known."""
     times = table[f"{sensor}_acquired"].drop_null().to_pylist()
     days = sorted(time.date().isoformat() for time in times)
     return [days[0], days[-1]] if days else []
 
 
-def _measures(table: Any) -> list[str]:
-    """Columns that say how good samples are."""
-    ends = ("_enlargement", "_fraction", "_shift_m", "_peak")
-    return [name for name in table.column_names if name.endswith(ends) or "_days_after_" in name]
+def _quality_columns(table: Any) -> list[str]:
+    """Return the names of the columns that measure the quality of samples."""
+    suffixes = ("_enlargement", "_fraction", "_shift_m", "_peak")
+    return [
+        name for name in table.column_names if name.endswith(suffixes) or "_days_after_" in name
+    ]
 
 
 def _quartiles(values: NDArray[np.float32]) -> list[float | None]:
-    """Quarter, half and three quarters of the samples lie below; None where nothing was measured."""
-    known = values[np.isfinite(values)]
-    if len(known) == 0:
+    """Return the quartiles of the finite values; three times None if there is none."""
+    finite = values[np.isfinite(values)]
+    if len(finite) == 0:
         return [None, None, None]
-    return [round(float(value), 4) for value in np.quantile(known, (0.25, 0.5, 0.75))]
+    return [round(float(value), 4) for value in np.quantile(finite, (0.25, 0.5, 0.75))]

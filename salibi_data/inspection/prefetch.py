@@ -1,4 +1,4 @@
-"""Zarr storage that has some files in memory: read once, for their checksums and their arrays."""
+"""Serves whole files to Zarr from memory, so that one read gives their checksums and their arrays."""
 
 from __future__ import annotations
 
@@ -18,37 +18,42 @@ if TYPE_CHECKING:
     from salibi_data.store.open import ManifestEntry, StoreFiles
 
 
-class HeldFiles(WrapperStore[Store]):
-    """Storage of which the files last taken are answered from memory, and all others as usual."""
+class PrefetchedStorage(WrapperStore[Store]):
+    """Zarr storage that serves the files prefetched last from memory, and all others as usual."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
-        self._held = MemoryStore()
+        self._prefetched = MemoryStore()
 
-    def take(self, files: StoreFiles, wanted: Mapping[str, ManifestEntry | None]) -> list[str]:
-        """Read files whole, in place of those held before; tell which are not as promised.
+    def prefetch(self, files: StoreFiles, entries: Mapping[str, ManifestEntry | None]) -> list[str]:
+        """Read whole files into memory, in place of those prefetched before.
 
         Args:
-            files: where they are read.
-            wanted: their names, and what the manifest says of each; None: it does not list it.
+            files: store to read from.
+            entries: manifest entries of the files by name; None for a file without an entry.
+
+        Returns:
+            Problems: files without an entry, and files that differ from their checksums.
 
         Raises:
-            StoreError: one cannot be read.
+            StoreError: a file cannot be read.
         """
-        listed = {name: entry for name, entry in wanted.items() if entry is not None}
-        with ThreadPoolExecutor(len(wanted)) as pool:
-            content = dict(zip(listed, pool.map(files.read, listed), strict=True))
+        listed = {name: entry for name, entry in entries.items() if entry is not None}
+        with ThreadPoolExecutor(len(entries)) as pool:
+            contents = dict(zip(listed, pool.map(files.read, listed), strict=True))
         buffer = default_buffer_prototype().buffer
-        self._held = MemoryStore({name: buffer.from_bytes(b) for name, b in content.items()})
-        return [f"file {name} is missing" for name in wanted if name not in listed] + [
+        self._prefetched = MemoryStore(
+            {name: buffer.from_bytes(content) for name, content in contents.items()}
+        )
+        return [f"file {name} is missing" for name in entries if name not in listed] + [
             f"file {name} differs from its checksum"
             for name, entry in listed.items()
-            if hashlib.sha256(content[name]).hexdigest() != entry.sha256
+            if hashlib.sha256(contents[name]).hexdigest() != entry.sha256
         ]
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """Bytes of a file, from memory if it was taken."""
-        found = await self._held.get(key, prototype, byte_range)
-        return await super().get(key, prototype, byte_range) if found is None else found
+        """Return the bytes of a file or of a part of it, from memory if it was prefetched."""
+        buffer = await self._prefetched.get(key, prototype, byte_range)
+        return await super().get(key, prototype, byte_range) if buffer is None else buffer

@@ -1,4 +1,4 @@
-"""Does a store hold what it promises? Checksums, schema, grid, splits, every sample, its zooms."""
+"""Verifies a store: files and checksums, arrays, grid, splits, table, and every image."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ if TYPE_CHECKING:
 
     from salibi_data.store.progress import Progress
 
-_SHOWN: Final = 5
-_REMEDY: Final = {
-    False: "Remove it, and build or pull it again.",
-    True: "Publish it again from a store that verifies: what is damaged is sent once more.",
-}
+_MAX_LISTED: Final = 5
+"""Number of problems that the message lists."""
+_LOCAL_REMEDY: Final = "Remove it, and build or pull it again."
+_REMOTE_REMEDY: Final = "Publish it again from a store that passes: it replaces damaged files."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What was checked, and what was found wrong."""
+    """Record of the checks that a store passed."""
 
     num_samples: int
     num_files: int
+    """Number of files in the manifest."""
     checks: tuple[str, ...]
+    """Names of the checks."""
     against_source: Mapping[str, float] | None = None
-    """Samples read again, and the largest and mean difference in stored steps."""
+    """Number of samples compared with their sources (``samples``), and the largest and mean
+    difference in steps of the stored values; None if none was compared."""
 
 
 def verify(
@@ -45,20 +47,21 @@ def verify(
     catalog: str | None = None,
     progress: Progress | None = None,
 ) -> Verification:
-    """Check a store against its manifest, the schema, the grid, itself, and its sources.
+    """Check a store against its manifest, the schema, the grid, itself and, if asked, its sources.
 
     Args:
         store: path or URL of the Zarr group, or of a published dataset: its newest release.
-        against_source: so many samples are read again from their sources and compared.
-        catalog: name or TOML file that says where the sources are; default the store's own.
-        progress: called with (samples read, samples in all).
+        against_source: number of samples to read again from their sources and compare.
+        catalog: name or TOML file of the catalog that locates the sources; default the store's own.
+        progress: called with (samples read, samples in total).
 
     Returns:
-        What was checked.
+        The checks that the store passed.
 
     Raises:
         StoreError: no store is there, or its attributes are damaged or of a newer schema.
-        VerificationError: something is wrong; the message lists what.
+        VerificationError: the store has problems; the message lists the first of them.
+        UsageError: the sources are unknown, so that samples cannot be compared with them.
         ReadError: a source cannot be read.
 
     Example:
@@ -68,46 +71,57 @@ def verify(
     files = StoreFiles.at(store)
     group, attributes = files.open()
     manifest = files.manifest()
-    problems = [*_check_files(files, manifest, but=image_shards(manifest, attributes))]
-    if not problems:  # damaged files would only be reported again
+    problems = [*_check_files(files, manifest, skip_checksums=image_shards(manifest, attributes))]
+    # Each stage only runs on a store without problems so far: they would be reported again.
+    if not problems:
         problems += check_arrays(group, attributes)
     if not problems:
         problems += check_index(group, attributes)
         problems += check_table(files, group, attributes)
         problems += check_images(files, manifest, attributes, progress)
     checks = ["checksums", "arrays", "grid", "splits", "table", "every image", "zooms"]
-    compared = None
+    differences = None
     if against_source and not problems:
         from salibi_data.inspection.source_check import compare_with_sources
 
-        found = compare_with_sources(
+        comparison = compare_with_sources(
             files, group, attributes, against_source, catalog=catalog, progress=progress
         )
-        problems += found.problems
-        checks.append(f"{found.num_samples} samples against their sources")
-        compared = {
-            "samples": found.num_samples,
-            "max_difference": found.max_difference,
-            "mean_difference": found.mean_difference,
+        problems += comparison.problems
+        checks.append(f"{comparison.num_samples} samples against their sources")
+        differences = {
+            "samples": comparison.num_samples,
+            "max_difference": comparison.max_difference,
+            "mean_difference": comparison.mean_difference,
         }
     if problems:
-        shown = "; ".join(problems[:_SHOWN])
-        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise VerificationError(
-            f"{files.where} does not hold what it promises: {shown}{more}. {_REMEDY[is_url(store)]}"
-        )
+        raise VerificationError(_failure_message(files.where, problems, is_remote=is_url(store)))
     return Verification(
         num_samples=int(group["tile"].shape[0]),
         num_files=len(manifest),
         checks=tuple(checks),
-        against_source=compared,
+        against_source=differences,
     )
 
 
+def _failure_message(where: str, problems: list[str], *, is_remote: bool) -> str:
+    listed = "; ".join(problems[:_MAX_LISTED])
+    num_more = len(problems) - _MAX_LISTED
+    more = f"; and {num_more} more" if num_more > 0 else ""
+    remedy = _REMOTE_REMEDY if is_remote else _LOCAL_REMEDY
+    return f"{where} does not pass verification: {listed}{more}. {remedy}"
+
+
 def _check_files(
-    files: StoreFiles, manifest: Mapping[str, ManifestEntry], *, but: frozenset[str]
+    files: StoreFiles,
+    manifest: Mapping[str, ManifestEntry],
+    *,
+    skip_checksums: frozenset[str],
 ) -> Iterator[str]:
-    """Which files there are, their sizes, and checksums of all ``but`` some; the cards, too."""
+    """Yield files that are missing, unexpected, or differ from their size or checksum.
+
+    The cards beside a published store are checked as well.
+    """
     present = {name: size for name, size in files.sizes().items() if not name.endswith(".partial")}
     for name in sorted(set(present) - set(manifest) - {MANIFEST_NAME}):
         yield f"file {name} is not in the manifest"
@@ -115,7 +129,7 @@ def _check_files(
         if name not in present:
             yield f"file {name} is missing"
         elif present[name] != entry.bytes or (
-            name not in but and files.sha256(name, entry.bytes) != entry.sha256
+            name not in skip_checksums and files.sha256(name, entry.bytes) != entry.sha256
         ):
             yield f"file {name} differs from its checksum"
     for name in files.damaged_cards():

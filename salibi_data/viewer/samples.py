@@ -16,7 +16,7 @@ import numpy as np
 
 from salibi_data.store import geoparquet
 from salibi_data.store.errors import StoreError
-from salibi_data.store.open import StoreFiles
+from salibi_data.store.open import open_store
 from salibi_data.store.redaction import redact
 from salibi_data.store.schema import MANIFEST_NAME, SAMPLES_NAME, SPLITS
 from salibi_data.store.tiles import tile_bounds
@@ -52,7 +52,7 @@ class ViewedSamples:
 
     def __init__(self, store: str | Path, *, limit: int | None = None) -> None:
         self.folder = Path(store)
-        self.group, self.attributes = StoreFiles.at(self.folder).open()
+        self.group, self.attributes = open_store(self.folder)
         self.digest = hashlib.sha256((self.folder / MANIFEST_NAME).read_bytes()).hexdigest()
         """SHA-256 of the manifest, in hexadecimal."""
         self.rows = spread_rows(self.group["tile"].shape[0], limit)

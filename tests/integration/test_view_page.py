@@ -130,8 +130,8 @@ def test_filters_answer_within_a_tenth_of_a_second(browser, url, store):
         took = []
         for limit in (0.5, 0.2, 0.1, 0.05, 0.02, 0.3, 0.01):
             took.append(page.evaluate(script, limit))
-            wanted = int((cloud <= np.float32(limit)).sum())
-            assert counted(page) == f"{wanted:,} of 20,000 samples"
+            num_expected = int((cloud <= np.float32(limit)).sum())
+            assert counted(page) == f"{num_expected:,} of 20,000 samples"
     assert median(took) < 100, took
 
 
@@ -249,11 +249,11 @@ def test_the_address_keeps_what_is_seen(browser, url):
 def test_the_browser_lets_the_page_ask_no_other_host(browser, url):
     with browser.new_page() as page:
         page.goto(url)
-        told = page.evaluate("""() => new Promise((resolve) => {
+        directive = page.evaluate("""() => new Promise((resolve) => {
           addEventListener("securitypolicyviolation", (event) => resolve(event.effectiveDirective));
           new Image().src = "https://tiles.example/0/0/0.png";
         })""")
-    assert told == "img-src"
+    assert directive == "img-src"
 
 
 def test_unknown_dates_and_other_splits_are_said_to_be_so(browser, tmp_path):

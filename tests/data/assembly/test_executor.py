@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from salibi_data.assembly.executor import WorkerDied, open_executor
+from salibi_data.assembly.executor import Executor, WorkerDied, open_executor
 from salibi_data.builds.build import build
 from salibi_data.store.errors import UsageError
 from tests.support.data import samples
@@ -155,15 +155,14 @@ def double(number: int) -> int:
     return 2 * number
 
 
-def test_a_task_that_kills_its_workers_is_given_up_and_the_others_are_done() -> None:
-    tasks = [(n, die if n == 3 else double, (n,)) for n in range(8)]
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[Executor]:
+    """Starting a cluster takes seconds; dead workers are replaced, so that tests may share it."""
     with open_executor(2, None) as executor:
-        results = dict(executor.run(iter(tasks)))
-    assert isinstance(results.pop(3), WorkerDied)
-    assert results == {n: 2 * n for n in range(8) if n != 3}
+        yield executor
 
 
-def test_tasks_are_taken_as_workers_become_free() -> None:
+def test_tasks_are_taken_as_workers_become_free(two_workers: Executor) -> None:
     taken = []
 
     def tasks() -> Iterator[tuple[int, object, tuple[int]]]:
@@ -171,11 +170,20 @@ def test_tasks_are_taken_as_workers_become_free() -> None:
             taken.append(number)
             yield number, double, (number,)
 
-    with open_executor(2, None) as executor:
-        running = executor.run(tasks())
-        next(running)
-        assert len(taken) < 30
-        assert len(list(running)) == 199
+    running = two_workers.run(tasks())
+    next(running)
+    assert len(taken) < 30
+    assert len(list(running)) == 199
+
+
+@pytest.mark.timeout(300)
+def test_a_task_that_kills_its_workers_is_given_up_and_the_others_are_done(
+    two_workers: Executor,
+) -> None:
+    tasks = [(n, die if n == 3 else double, (n,)) for n in range(8)]
+    results = dict(two_workers.run(iter(tasks)))
+    assert isinstance(results.pop(3), WorkerDied)
+    assert results == {n: 2 * n for n in range(8) if n != 3}
 
 
 def test_an_address_without_a_scheduler_is_a_usage_error(

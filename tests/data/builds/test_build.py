@@ -20,7 +20,7 @@ from salibi_data.store.open import open_store
 from salibi_data.store.schema import SPLITS
 from salibi_data.store.tiles import tile_bounds
 from tests.support.data import samples
-from tests.support.data.samples import tree
+from tests.support.data.samples import FEW, tree
 
 
 def test_a_store_verifies(micro_store: Path) -> None:
@@ -37,22 +37,22 @@ def test_two_workers_write_the_same_bytes(
 
 
 def test_a_plan_built_later_gives_the_same_bytes(
-    micro_store: Path, sample_toml: str, tmp_path: Path
+    few_store: Path, sample_toml: str, tmp_path: Path
 ) -> None:
-    plan("micro", catalog=sample_toml).write(tmp_path / "plan.parquet")
+    plan(**FEW, catalog=sample_toml).write(tmp_path / "plan.parquet")
     build(tmp_path / "planned.zarr", plan=tmp_path / "plan.parquet")
-    assert tree(tmp_path / "planned.zarr") == tree(micro_store)
+    assert tree(tmp_path / "planned.zarr") == tree(few_store)
 
 
 def test_where_the_catalog_lies_does_not_change_a_byte(
-    micro_store: Path, sample_catalog: Path, tmp_path: Path
+    few_store: Path, sample_catalog: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(sample_catalog, tmp_path / "moved")
     moved = samples.catalog_toml(tmp_path / "moved", tmp_path / "sample-test.toml")
-    build(tmp_path / "moved.zarr", variant="micro", catalog=moved)
-    assert tree(tmp_path / "moved.zarr") == tree(micro_store)
+    build(tmp_path / "moved.zarr", **FEW, catalog=moved)
+    assert tree(tmp_path / "moved.zarr") == tree(few_store)
     assert str(sample_catalog).encode() not in b"".join(
-        path.read_bytes() for path in micro_store.rglob("*.*") if path.is_file()
+        path.read_bytes() for path in few_store.rglob("*.*") if path.is_file()
     )
 
 
@@ -62,7 +62,7 @@ def broken_catalog(sample_catalog: Path, tmp_path: Path) -> tuple[str, Path, byt
     folder = tmp_path / "catalog"
     shutil.copytree(sample_catalog, folder)
     toml = samples.catalog_toml(folder, tmp_path / "sample-test.toml")
-    used = plan("micro", catalog=toml).scenes["naip"]
+    used = plan(**FEW, catalog=toml).scenes["naip"]
     quad = folder / min(scene.hrefs["image"] for scene in used.values())
     content = quad.read_bytes()
     quad.write_bytes(content[: len(content) // 3])
@@ -70,11 +70,21 @@ def broken_catalog(sample_catalog: Path, tmp_path: Path) -> tuple[str, Path, byt
 
 
 def test_a_truncated_file_is_a_failure_never_nodata(
-    micro_store: Path, broken_catalog: tuple[str, Path, bytes], tmp_path: Path
+    few_store: Path, broken_catalog: tuple[str, Path, bytes], tmp_path: Path
 ) -> None:
     toml, quad, content = broken_catalog
     store = tmp_path / "micro.zarr"
-    arguments = ["build", "--variant", "micro", "--catalog", toml, "-o", str(store)]
+    arguments = [
+        "build",
+        "--variant",
+        "micro",
+        "--limit",
+        "24",
+        "--catalog",
+        toml,
+        "-o",
+        str(store),
+    ]
     failed = samples.run(*arguments)
     assert failed.returncode == 1
     assert len(failed.stderr.splitlines()) == 1
@@ -82,7 +92,7 @@ def test_a_truncated_file_is_a_failure_never_nodata(
     assert quad.name in failed.stderr
     # Those that could be made are there, whole, and equal to the ones of the unbroken catalog.
     verify(store)
-    some, every = (open_store(path)[0] for path in (store, micro_store))
+    some, every = (open_store(path)[0] for path in (store, few_store))
     rows = [every["tile"][:].tolist().index(tile) for tile in some["tile"][:].tolist()]
     assert 0 < len(rows) < every["tile"].shape[0]
     assert np.array_equal(some["hires"][:], every["hires"][:][rows])
@@ -91,7 +101,7 @@ def test_a_truncated_file_is_a_failure_never_nodata(
     quad.write_bytes(content)
     again = samples.run(*arguments)
     assert again.returncode == 0, again.stderr
-    assert tree(store) == tree(micro_store)
+    assert tree(store) == tree(few_store)
     assert not status(store)["failures"]
 
 
@@ -100,7 +110,7 @@ def test_a_missing_file_is_a_failure(
 ) -> None:
     toml, quad, _ = broken_catalog
     quad.unlink()
-    report = build(tmp_path / "out.zarr", variant="micro", catalog=toml)
+    report = build(tmp_path / "out.zarr", **FEW, catalog=toml)
     assert report.failures
     assert all(quad.name in failure.reason for failure in report.failures)
     assert {failure.kind for failure in report.failures} == {"missing"}

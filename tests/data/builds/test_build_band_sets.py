@@ -17,7 +17,7 @@ from salibi_data import build
 from salibi_data.catalog.variants import load_variant
 from salibi_data.inspection.verify import verify
 from salibi_data.store.open import open_store
-from salibi_data.store.tiles import TileXYZ
+from salibi_data.store.tiles import TileXYZ, tile_bounds
 from tests.support.data.oracle import warped
 from tests.support.paths import ROOT
 
@@ -121,8 +121,12 @@ def test_sixteen_grandchildren_and_near_infrared_are_naips(
     quads = items_of(sample_catalog, "naip")
     compared = 0
     for sample, (z, x, y) in enumerate(group["tile"][:].tolist()):
+        west, south, east, north = tile_bounds(z, [x], [y])[0].tolist()
         candidates = [
-            warped(quad["paths"]["image"], [1, 2, 3, 4], TileXYZ(x, y, z), 1024) for quad in quads
+            warped(quad["paths"]["image"], [1, 2, 3, 4], TileXYZ(x, y, z), 1024)
+            for quad in quads
+            if quad["bbox"][0] <= west < east <= quad["bbox"][2]
+            and quad["bbox"][1] <= south < north <= quad["bbox"][3]
         ]
         apart = [np.abs(group["hires_16x"][sample] - np.rint(image)) for image in candidates]
         whole = [a for a, image in zip(apart, candidates, strict=True) if np.isfinite(image).all()]

@@ -38,20 +38,20 @@ def placed_nowhere(path: Path) -> None:
 
 
 def test_a_crs_that_lies_nowhere_fails_its_blocks_and_no_others(
-    micro_store: Path, sample_catalog: Path, tmp_path: Path
+    few_store: Path, sample_catalog: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(sample_catalog, tmp_path / "catalog")
     toml = samples.catalog_toml(tmp_path / "catalog", tmp_path / "sample-test.toml")
     quad = max((tmp_path / "catalog").rglob("m_*.tif"))
     placed_nowhere(quad)
-    report = build(tmp_path / "out.zarr", variant="micro", catalog=toml)
+    report = build(tmp_path / "out.zarr", **samples.FEW, catalog=toml)
     assert report.failures
     for failure in report.failures:
         assert failure.kind == "unusable"
         assert quad.name in failure.reason
         assert "asset 'image' of" in failure.reason
         assert "cannot be used" in failure.reason
-    some, every = (open_store(path)[0] for path in (tmp_path / "out.zarr", micro_store))
+    some, every = (open_store(path)[0] for path in (tmp_path / "out.zarr", few_store))
     rows = [every["tile"][:].tolist().index(tile) for tile in some["tile"][:].tolist()]
     assert 0 < len(rows) < every["tile"].shape[0]
     assert np.array_equal(some["hires"][:], every["hires"][:][rows])

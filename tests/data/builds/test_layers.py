@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from salibi_data.builds.layers import Layer, sources_of, warp
+from salibi_data.builds.layers import Layer, sources_of, warp_layer
 from salibi_data.catalog.providers import Band, Product
 from salibi_data.store.errors import ReadError
 from tests.support.data import cogs
@@ -51,7 +51,7 @@ def test_remote_files_are_asked_for_at_a_time_and_hold_the_same_pixels(folder: P
             f"{name}.tif" for name in NAMES
         )
         assert server.most_active >= len(NAMES)
-    pixels = [warp(LAYER, cogs.GRID, cogs.TILES, found) for found in (local, remote)]
+    pixels = [warp_layer(LAYER, cogs.GRID, cogs.TILES, found) for found in (local, remote)]
     assert np.isfinite(pixels[0]).all()
     assert np.array_equal(*pixels)
 

@@ -148,13 +148,13 @@ def test_a_limit_takes_an_even_sample_that_a_larger_one_contains() -> None:
 
 
 def test_modalities_keep_the_stores_order_and_their_sensors() -> None:
-    narrowed = Selection(modalities=("hires", "sar")).narrowed(ATTRIBUTES)
-    assert list(narrowed.modalities) == ["sar", "hires"]
-    assert narrowed.sensors == ("sentinel-1", "naip")
+    restricted = Selection(modalities=("hires", "sar")).restrict(ATTRIBUTES)
+    assert list(restricted.modalities) == ["sar", "hires"]
+    assert restricted.sensors == ("sentinel-1", "naip")
     asked = {Selection(modalities=m) for m in (("sar", "hires"), ("hires", "sar"))}
     assert len({json.dumps(selection.to_dict()) for selection in asked}) == 1
     with pytest.raises(UsageError, match=r"hires_9x.*has sar, lores, hires"):
-        Selection(modalities=("hires_9x",)).narrowed(ATTRIBUTES)
+        Selection(modalities=("hires_9x",)).restrict(ATTRIBUTES)
 
 
 @pytest.mark.parametrize(

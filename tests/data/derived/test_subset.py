@@ -112,7 +112,7 @@ def test_unknown_dates_stay_unknown(flat_store: Path, tmp_path: Path) -> None:
     assert all(note.startswith("Of its sources: ") for note in info(made.store)["notes"])
     again = subset(made.store, tmp_path / "again.zarr", Selection(limit=2))
     assert info(again.store)["notes"] == info(made.store)["notes"] != []
-    with pytest.raises(UsageError, match="does not know the scenes"):
+    with pytest.raises(UsageError, match="has no record of its samples' scenes"):
         verify(made.store, against_source=1)
     with pytest.raises(SelectionError, match=r"196 samples matches.* 0 after dates"):
         subset(flat_store, tmp_path / "y.zarr", Selection(dates="2000-01-01/2030-01-01"))
@@ -248,5 +248,5 @@ def test_the_command_reports_json(micro_store: Path, tmp_path: Path) -> None:
 
 def test_a_store_without_a_manifest_is_refused(tmp_path: Path) -> None:
     write_store(tmp_path / "s.zarr", num_samples=4, validation=1)
-    with pytest.raises(SalibiError, match="not a whole store"):
+    with pytest.raises(SalibiError, match="the store is not complete"):
         subset(tmp_path / "s.zarr", tmp_path / "x.zarr")

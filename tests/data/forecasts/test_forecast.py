@@ -45,11 +45,11 @@ def test_hours_are_the_sum_of_what_a_worker_does() -> None:
     alone = BuildConditions(workers=1, latency_s=0.5, read_bytes_per_s=1e7, parallel=1_000)
     # Two round trips a file, bytes, files, megabytes, pixels, samples, and samples into shards.
     seconds = 4_000 * 2 * 0.5 + 1_000 + 400 + 100 + 50 + 1_000 + 1_700
-    found = build_cost(WORK, alone, costs)
-    assert found.hours == pytest.approx(seconds / 3600)
-    assert found.limited_by == "workers"
-    assert found.usd == pytest.approx(seconds / 3600 * 0.05 + 3)
-    assert found.store_usd_per_month == pytest.approx(2 * 0.023)
+    cost = build_cost(WORK, alone, costs)
+    assert cost.hours == pytest.approx(seconds / 3600)
+    assert cost.limited_by == "workers"
+    assert cost.usd == pytest.approx(seconds / 3600 * 0.05 + 3)
+    assert cost.store_usd_per_month == pytest.approx(2 * 0.023)
 
 
 def test_more_workers_help_until_they_share_a_limit() -> None:
@@ -98,7 +98,7 @@ def test_the_continent_is_land_and_as_large_as_the_census_says() -> None:
 def test_the_continents_tiles_are_those_of_a_plain_count() -> None:
     variant = replace(load_variant("full"), base_zoom=12, regions=())
     west, south, east, north = land().bounds
-    found = continental_workload(variant, CATALOG)
+    workload = continental_workload(variant, CATALOG)
     columns = np.arange(int((west + 180) / 360 * 4096), int((east + 180) / 360 * 4096) + 1)
     x, y = (axis.ravel() for axis in np.meshgrid(columns, np.arange(1300, 1800)))
     bounds = tile_bounds(12, x, y)
@@ -106,8 +106,8 @@ def test_the_continents_tiles_are_those_of_a_plain_count() -> None:
     assert lat.min() < south
     assert lat.max() > north
     on_land = shapely.contains_xy(land(), lon, lat)
-    usable = splits.guarded(variant, x[on_land], y[on_land]).sum()
-    assert found.num_read == pytest.approx(usable * AVAILABLE_SHARE, rel=0.01)
+    usable = splits.outside_guard(variant, x[on_land], y[on_land]).sum()
+    assert workload.num_read == pytest.approx(usable * AVAILABLE_SHARE, rel=0.01)
 
 
 def test_the_continent_is_sixteen_times_as_large_two_zooms_deeper() -> None:
@@ -142,10 +142,10 @@ def test_the_command_gives_hours_and_money_under_the_conditions_asked_for() -> N
     (row,) = json.loads(done.stdout)
     expected = forecast(load_variant("micro"), CATALOG)
     assert expected is not None
-    found = build_cost(expected.workload, BuildConditions(workers=4, usd_per_worker_hour=2.0))
+    cost = build_cost(expected.workload, BuildConditions(workers=4, usd_per_worker_hour=2.0))
     assert row["source_requests"] == expected.workload.source_requests
-    assert row["hours"] == pytest.approx(found.hours, abs=0.01)
-    assert row["usd"] == pytest.approx(8 * found.hours, abs=0.01)
+    assert row["hours"] == pytest.approx(cost.hours, abs=0.01)
+    assert row["usd"] == pytest.approx(8 * cost.hours, abs=0.01)
 
 
 def test_the_command_reckons_the_continent() -> None:
@@ -157,9 +157,9 @@ def test_the_command_reckons_the_continent() -> None:
 def test_the_command_says_what_is_assumed() -> None:
     done = run("forecast", "micro")
     assert done.returncode == 0, done.stderr
-    said = " ".join(done.stdout.split())
-    assert "limited by" in said
-    assert "Assumed: 8 workers of a core each, 50 ms to an answer" in said
+    text = " ".join(done.stdout.split())
+    assert "limited by" in text
+    assert "Assumed: 8 workers of a core each, 50 ms to an answer" in text
 
 
 def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:

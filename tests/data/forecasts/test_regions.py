@@ -87,8 +87,8 @@ def regions() -> Iterator[tuple[str, Region]]:
 
 @pytest.fixture(scope="module")
 def expected() -> dict[str, Forecast]:
-    made = {name: forecast(load_variant(name), CATALOG) for name in NAMES}
-    return {name: found for name, found in made.items() if found is not None}
+    forecasts = {name: forecast(load_variant(name), CATALOG) for name in NAMES}
+    return {name: each for name, each in forecasts.items() if each is not None}
 
 
 def test_each_region_is_where_its_name_says() -> None:
@@ -117,17 +117,19 @@ def test_regions_lie_between_the_borders() -> None:
 
 def test_regions_of_a_variant_do_not_overlap() -> None:
     for name in NAMES:
-        found = load_variant(name)
-        spans = [region.span(found.base_zoom) for region in found.regions]
-        assert all(one.cut(other).num_tiles == 0 for one, other in combinations(spans, 2))
-        assert len({region.name for region in found.regions}) == len(found.regions)
+        variant = load_variant(name)
+        spans = [region.span(variant.base_zoom) for region in variant.regions]
+        assert all(span.cut(other).num_tiles == 0 for span, other in combinations(spans, 2))
+        assert len({region.name for region in variant.regions}) == len(variant.regions)
 
 
 def test_every_land_cover_is_there_and_every_region_has_a_reason() -> None:
     for name in NAMES:
-        found = load_variant(name).regions
-        assert {kind for region in found for kind in region.kinds} == set(get_args(LandCover))
-        assert all(region.kinds and len(region.reason) > 10 for region in found)
+        regions_of_variant = load_variant(name).regions
+        assert {kind for region in regions_of_variant for kind in region.kinds} == set(
+            get_args(LandCover)
+        )
+        assert all(region.kinds and len(region.reason) > 10 for region in regions_of_variant)
 
 
 def test_small_is_full_but_for_its_target() -> None:
@@ -137,10 +139,10 @@ def test_small_is_full_but_for_its_target() -> None:
 
 
 def test_regions_are_enough_with_half_as_much_again(expected: dict[str, Forecast]) -> None:
-    for name, found in expected.items():
-        assert found.margin >= 1.5, name
+    for name, prediction in expected.items():
+        assert prediction.margin >= 1.5, name
         # The reserve can be filled: it is what stands between clouds and the target.
-        assert found.num_available >= found.workload.num_read
+        assert prediction.num_available >= prediction.workload.num_read
 
 
 def test_counts_are_those_of_a_plain_loop(expected: dict[str, Forecast]) -> None:
@@ -156,8 +158,8 @@ def test_counts_are_those_of_a_plain_loop(expected: dict[str, Forecast]) -> None
         return split[block]
 
     around = [(dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1)]
-    kept = sum(all(of(x + dx, y + dy) <= of(x, y) for dx, dy in around) for x, y, _ in tiles)
-    assert (row.num_candidates, row.num_guarded) == (len(tiles), kept)
+    num_guarded = sum(all(of(x + dx, y + dy) <= of(x, y) for dx, dy in around) for x, y, _ in tiles)
+    assert (row.num_candidates, row.num_guarded) == (len(tiles), num_guarded)
 
 
 def test_bytes_follow_the_tiles(expected: dict[str, Forecast]) -> None:
@@ -181,9 +183,9 @@ def page_script() -> ModuleType:
 def test_the_page_says_what_the_code_says() -> None:
     script = page_script()
     page = script.PAGE.read_text()
-    made = script.tables()
-    assert script.written(page, made) == page
-    assert all(table in page for table in made.values())
+    tables = script.tables()
+    assert script.written(page, tables) == page
+    assert all(table in page for table in tables.values())
     assert "188,060" in page
     assert "940,300" in page
 
@@ -191,17 +193,19 @@ def test_the_page_says_what_the_code_says() -> None:
 def test_the_command_gives_the_same_figures(expected: dict[str, Forecast]) -> None:
     done = run("variants", "--json")
     rows = {row["name"]: row for row in json.loads(done.stdout)}
-    for name, found in expected.items():
-        assert rows[name]["candidates"] == found.num_candidates
-        assert rows[name]["after_guard"] == found.num_guarded
-        assert rows[name]["source_bytes"] == found.workload.source_bytes
-        assert [r["tile"] for r in rows[name]["regions"]] == [r.region.tile for r in found.regions]
+    for name, prediction in expected.items():
+        assert rows[name]["candidates"] == prediction.num_candidates
+        assert rows[name]["after_guard"] == prediction.num_guarded
+        assert rows[name]["source_bytes"] == prediction.workload.source_bytes
+        assert [r["tile"] for r in rows[name]["regions"]] == [
+            r.region.tile for r in prediction.regions
+        ]
 
 
 def test_the_command_lists_regions_and_says_what_is_assumed() -> None:
     done = run("variants", "micro", "--workers", "3")
-    said = " ".join(done.stdout.split())
-    assert "katahdin" in said
-    assert "Assumed: 95% of the tiles on land" in said
-    assert "each of 3 workers" in said
-    assert "940,300 = 5 x 188,060" in said
+    text = " ".join(done.stdout.split())
+    assert "katahdin" in text
+    assert "Assumed: 95% of the tiles on land" in text
+    assert "each of 3 workers" in text
+    assert "940,300 = 5 x 188,060" in text

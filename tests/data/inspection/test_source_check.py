@@ -21,8 +21,12 @@ UPDATE = {"IGNORE_COG_LAYOUT_BREAK": "YES"}
 
 
 def test_samples_equal_their_sources(micro_store: Path, sample_toml: str) -> None:
-    found = verify(micro_store, against_source=5, catalog=sample_toml)
-    assert found.against_source == {"samples": 5, "max_difference": 0, "mean_difference": 0.0}
+    verification = verify(micro_store, against_source=5, catalog=sample_toml)
+    assert verification.against_source == {
+        "samples": 5,
+        "max_difference": 0,
+        "mean_difference": 0.0,
+    }
     assert verify(micro_store).against_source is None
 
 

@@ -191,13 +191,13 @@ def test_overlapping_quads_show_the_same_ground(catalog: Path):
             min(north, other.top),
         )
         assert min(box[2] - box[0], box[3] - box[1]) >= 150
-        one, two = (
+        first_image, second_image = (
             source.read(window=source.window(*box).round_offsets().round_lengths())
             for source in (left, right)
         )
-    # Blocks start at other places in the two quads; rounding at their edges may differ by one.
-    assert one.shape == two.shape
-    assert (one == two).mean() > 0.999
+    # The blocks of the two quads have other edges, where values may be rounded differently.
+    assert first_image.shape == second_image.shape
+    assert (first_image == second_image).mean() > 0.999
 
 
 def naip_at_10_m(catalog: Path, bounds: tuple[float, ...]) -> np.ndarray:
@@ -221,12 +221,12 @@ def naip_at_10_m(catalog: Path, bounds: tuple[float, ...]) -> np.ndarray:
     return total
 
 
-def offset_px(one: np.ndarray, two: np.ndarray) -> tuple[float, float]:
-    """Row and column shift that best lays ``two`` on ``one``: the peak of their correlation.
+def offset_px(reference: np.ndarray, image: np.ndarray) -> tuple[float, float]:
+    """Row and column shift at which ``image`` correlates best with ``reference``.
 
     The peak of a parabola through the three values about the maximum, along each axis.
     """
-    edges = [np.hypot(*np.gradient(image)) for image in (one, two)]
+    edges = [np.hypot(*np.gradient(values)) for values in (reference, image)]
     core = edges[0][4:-4, 4:-4]
     scores = np.asarray(
         [

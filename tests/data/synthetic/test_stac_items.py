@@ -32,8 +32,8 @@ def all_items(catalog: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 def test_opens_with_pystac(catalog: Path):
     pystac = pytest.importorskip("pystac")
     root = pystac.Catalog.from_file(str(catalog / "catalog.json"))
-    found = {child.id: len(list(child.get_items())) for child in root.get_children()}
-    assert found == NUM_ITEMS
+    num_items = {child.id: len(list(child.get_items())) for child in root.get_children()}
+    assert num_items == NUM_ITEMS
     for child in root.get_children():
         assert child.license == "CC0-1.0"
         for item in child.get_items():
@@ -81,13 +81,15 @@ def test_property_names_are_those_of_the_real_items(catalog: Path):
 def test_every_asset_is_the_raster_its_item_describes(catalog: Path):
     for folder, item in all_items(catalog):
         for name, asset in item["assets"].items():
-            described = {**item["properties"], **asset}
+            properties = {**item["properties"], **asset}
             with rasterio.open(folder / asset["href"]) as source:
                 where = f"{item['id']} {name}"
-                assert source.crs.to_epsg() == described["proj:epsg"], where
-                assert list(source.shape) == described["proj:shape"], where
-                assert list(source.transform)[:6] == described["proj:transform"][:6], where
-                assert list(source.bounds) == pytest.approx(described["proj:bbox"], abs=1e-6), where
+                assert source.crs.to_epsg() == properties["proj:epsg"], where
+                assert list(source.shape) == properties["proj:shape"], where
+                assert list(source.transform)[:6] == properties["proj:transform"][:6], where
+                assert list(source.bounds) == pytest.approx(properties["proj:bbox"], abs=1e-6), (
+                    where
+                )
 
 
 def test_every_asset_is_a_cog(catalog: Path):

@@ -57,30 +57,30 @@ def test_a_limit_keeps_runs_all_over_the_store(count, limit):
 def test_a_limited_page_is_whole_for_its_samples(store):
     site = Site(ViewedSamples(store, limit=70), as_rgb)
     assert len(site.samples) == 70
-    described = [one for n in range(site.samples.num_files) for one in site.samples.records(n)]
-    tiles = np.array([[one["x"], one["y"]] for one in described])
+    records = [record for n in range(site.samples.num_files) for record in site.samples.records(n)]
+    tiles = np.array([[record["x"], record["y"]] for record in records])
     assert np.array_equal(tiles, np.stack([site.samples.x, site.samples.y], axis=1))
-    assert [one["row"] for one in described] == site.samples.rows.tolist()
+    assert [record["row"] for record in records] == site.samples.rows.tolist()
     assert all(site.get(path) is not None for path in list(site.paths())[::7])
-    left_out = np.setdiff1d(np.arange(COUNT), site.samples.rows)[0]
-    z, x, y = zarr.open_group(store, mode="r")["tile"][int(left_out)]
+    hidden_row = np.setdiff1d(np.arange(COUNT), site.samples.rows)[0]
+    z, x, y = zarr.open_group(store, mode="r")["tile"][int(hidden_row)]
     assert site.get(f"tiles/lores/{z}/{x}/{y}.webp") is None
 
 
 def test_an_export_is_what_the_server_gives(store, tmp_path):
     site = Site(ViewedSamples(store, limit=20), as_rgb, quality=80)
-    seen = []
-    done = export(site, tmp_path / "page", progress=lambda *now: seen.append(now))
+    steps = []
+    summary = export(site, tmp_path / "page", progress=lambda *step: steps.append(step))
     files = commands.tree(tmp_path / "page")
     del files[STAMP]
     assert set(files) == set(site.paths())
-    assert done.num_files == done.num_written == len(files)
-    assert seen[-1] == (len(files), len(files))
+    assert summary.num_files == summary.num_written == len(files)
+    assert steps[-1] == (len(files), len(files))
     with serving(site) as ask:
         for name in files:
             assert ask(f"/{name}")[2] == (tmp_path / "page" / name).read_bytes()
-    pictures = sum(f.stat().st_size for f in (tmp_path / "page/tiles").rglob("*.webp"))
-    assert estimate_image_bytes(site) == pytest.approx(pictures, rel=0.3)
+    num_image_bytes = sum(file.stat().st_size for file in (tmp_path / "page/tiles").rglob("*.webp"))
+    assert estimate_image_bytes(site) == pytest.approx(num_image_bytes, rel=0.3)
 
 
 def test_an_export_goes_on_where_it_was(store, tmp_path):
@@ -96,11 +96,11 @@ def test_an_export_goes_on_where_it_was(store, tmp_path):
     assert not (folder / "index.html").exists()
     (folder / "tiles/lores").mkdir(parents=True, exist_ok=True)
     (folder / "tiles/lores/.1.webp.0.partial").write_bytes(b"half")
-    kept = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    done = export(site, folder)
-    assert 0 < done.num_written < done.num_files
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    summary = export(site, folder)
+    assert 0 < summary.num_written < summary.num_files
     assert not list(folder.rglob("*.partial"))
-    for path, time in kept.items():
+    for path, time in times.items():
         assert path.suffix == ".partial" or path.stat().st_mtime_ns == time
     export(site, tmp_path / "once")
     assert commands.tree(folder) == commands.tree(tmp_path / "once")
@@ -118,12 +118,12 @@ def test_a_folder_of_something_else_is_left_alone(site, tmp_path):
 
 def test_the_command_exports_and_reports(store, tmp_path):
     page = tmp_path / "page"
-    asked = ("view", str(store), "--export", str(page), "--limit", "3", "--quality", "50")
-    done = commands.run(*asked, "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["samples"] == 3
-    assert found["files"] == found["written"] == len(commands.tree(page)) - 1
-    assert "about" in done.stderr
-    again = commands.run(*asked)
-    assert "python -m http.server" in again.stdout
+    arguments = ("view", str(store), "--export", str(page), "--limit", "3", "--quality", "50")
+    process = commands.run(*arguments, "--json")
+    assert process.returncode == 0, process.stderr
+    report = json.loads(process.stdout)
+    assert report["samples"] == 3
+    assert report["files"] == report["written"] == len(commands.tree(page)) - 1
+    assert "about" in process.stderr
+    process_again = commands.run(*arguments)
+    assert "python -m http.server" in process_again.stdout

@@ -105,7 +105,7 @@ def test_another_store_or_option_is_another_site(site, store, tmp_path):
         Site(ViewedSamples(store, limit=140), as_rgb),
         Site(ViewedSamples(store), as_rgb, basemap=open_basemap("https://x.example/{z}/{x}/{y}")),
     ]
-    assert len({one.digest for one in (site, *others)}) == 5
+    assert len({other.digest for other in (site, *others)}) == 5
 
 
 def test_a_foreign_name_that_points_here_is_turned_away(ask):
@@ -117,9 +117,9 @@ def test_a_foreign_name_that_points_here_is_turned_away(ask):
 def test_many_tiles_at_a_time_are_the_same_tiles(ask, site):
     paths = [tile_path(site, i, levels=i % 3) for i in range(24)] + ["/samples/0.json"] * 4
     with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(lambda path: ask(path)[2], paths))
-    fresh = Site(ViewedSamples(site.samples.folder), as_rgb)
-    assert found == [fresh.get(path[1:]).body for path in paths]
+        bodies = list(threads.map(lambda path: ask(path)[2], paths))
+    new_site = Site(ViewedSamples(site.samples.folder), as_rgb)
+    assert bodies == [new_site.get(path[1:]).body for path in paths]
 
 
 def test_the_page_names_no_other_host(ask):
@@ -148,9 +148,9 @@ def test_the_command_serves_until_it_is_told_to_end(store, number):
         # Connected and silent, as a browser is.
         with socket.create_connection(("127.0.0.1", port)):
             process.send_signal(number)
-            said = process.communicate(timeout=30)
+            output = process.communicate(timeout=30)
     assert process.returncode == 0
-    assert said == ("ended\n", "")
+    assert output == ("ended\n", "")
 
 
 def test_mistakes_of_the_command_are_one_line(store, tmp_path):

@@ -55,24 +55,24 @@ def attributes_of(group):
 
 
 def test_the_index_holds_the_stores_columns(ask, store):
-    about = json.loads(ask("/store.json")[2])
+    description = json.loads(ask("/store.json")[2])
     body = gzip.decompress(ask("/index.bin")[2])
     column = {
-        place["name"]: np.frombuffer(body, place["type"], about["count"], place["offset"])
-        for place in about["columns"]
+        layout["name"]: np.frombuffer(body, layout["type"], description["count"], layout["offset"])
+        for layout in description["columns"]
     }
     group = zarr.open_group(store, mode="r")
     table, _ = geoparquet.read(store / SAMPLES_NAME)
-    assert about["count"] == COUNT
+    assert description["count"] == COUNT
     assert np.array_equal(np.stack([column["x"], column["y"]], 1), group["tile"][:, 1:])
     assert np.array_equal(column["split"], group["split"][:])
     assert np.array_equal(column["cloud"], group["cloud_fraction"][:], equal_nan=True)
     shift = np.array(table["alignment_shift_m"].to_pylist(), np.float32)
     assert np.array_equal(column["shift"], shift, equal_nan=True)
-    for number, sensor in enumerate(about["sensors"]):
+    for number, sensor in enumerate(description["sensors"]):
         days = group["acquired"][:, number] // 86_400
         assert np.array_equal(column[f"day {sensor}"], days)
-    west, south, east, north = about["boundsLonLat"]
+    west, south, east, north = description["boundsLonLat"]
     assert west < east
     assert south < north
 
@@ -84,11 +84,11 @@ def test_a_tile_at_the_base_zoom_is_the_samples_image(ask, site, store, modality
         stored = group[modality][position]
         status, headers, body = ask(tile_path(site, position, modality))
         assert (status, headers["Content-Type"]) == (200, "image/webp")
-        found = pixels(body)
-        seen = (stored != 0).any(axis=0)
-        assert np.array_equal(found[..., 3], np.where(seen, 255, 0))
-        wanted = as_rgb(stored, attributes_of(group).modalities[modality])
-        assert np.array_equal(found[seen][:, :3], wanted[seen])
+        image = pixels(body)
+        valid = (stored != 0).any(axis=0)
+        assert np.array_equal(image[..., 3], np.where(valid, 255, 0))
+        expected = as_rgb(stored, attributes_of(group).modalities[modality])
+        assert np.array_equal(image[valid][:, :3], expected[valid])
 
 
 @pytest.mark.parametrize("levels", range(1, MAX_LEVELS + 1))
@@ -96,29 +96,29 @@ def test_a_tile_at_the_base_zoom_is_the_samples_image(ask, site, store, modality
 def test_a_tile_below_it_is_made_of_all_samples_in_it(ask, site, store, modality, levels):
     group = zarr.open_group(store, mode="r")
     tile = group["tile"][:]
-    described = attributes_of(group).modalities[modality]
+    description = attributes_of(group).modalities[modality]
     parent = tile[40, 1:] >> levels
     factor = 2**levels
-    edge = described.size_px // factor
-    wanted = np.zeros((described.size_px, described.size_px, 4))
+    edge = description.size_px // factor
+    expected = np.zeros((description.size_px, description.size_px, 4))
     for position in np.flatnonzero((tile[:, 1:] >> levels == parent).all(axis=1)):
         column, row = (tile[position, 1:] - (parent << levels)) * edge
-        rgb = as_rgb(group[modality][position], described).astype(float)
+        rgb = as_rgb(group[modality][position], description).astype(float)
         means = rgb.reshape(edge, factor, edge, factor, 3).mean(axis=(1, 3))
-        wanted[row : row + edge, column : column + edge, :3] = means
-        wanted[row : row + edge, column : column + edge, 3] = 255
-    found = pixels(ask(tile_path(site, 40, modality, levels))[2])
-    assert np.array_equal(found[..., 3], wanted[..., 3])
-    filled = wanted[..., 3] > 0
+        expected[row : row + edge, column : column + edge, :3] = means
+        expected[row : row + edge, column : column + edge, 3] = 255
+    image = pixels(ask(tile_path(site, 40, modality, levels))[2])
+    assert np.array_equal(image[..., 3], expected[..., 3])
+    filled = expected[..., 3] > 0
     assert filled.sum() > 0
-    assert np.abs(found[filled].astype(float) - wanted[filled]).max() <= 1
+    assert np.abs(image[filled].astype(float) - expected[filled]).max() <= 1
 
 
 def test_what_was_not_observed_does_not_darken_smaller_tiles(site, store):
     # The hole is 64 px of 256, so at half the size its edge lies between pixels.
-    found = pixels(site.get(tile_path(site, 0, levels=1)[1:]).body)
+    image = pixels(site.get(tile_path(site, 0, levels=1)[1:]).body)
     x, y = (int(v[0]) % 2 * 128 for v in (site.samples.x, site.samples.y))
-    part = found[y : y + 128, x : x + 128]
+    part = image[y : y + 128, x : x + 128]
     assert (part[:32, :32, 3] == 0).all()
     assert (part[32:, :, 3] == 255).all()
 
@@ -126,28 +126,30 @@ def test_what_was_not_observed_does_not_darken_smaller_tiles(site, store):
 def test_all_that_the_table_says_of_a_sample_is_given(site, store):
     table, _ = geoparquet.read(store / SAMPLES_NAME)
     rows = table.drop(["geometry"]).to_pylist()
-    found = [one for n in range(site.samples.num_files) for one in site.samples.records(n)]
-    assert [one["row"] for one in found] == list(range(len(rows)))
-    for one, row in zip(found, rows, strict=True):
-        assert one.keys() - {"row"} == row.keys()
-        assert one["naip_items"] == row["naip_items"]
-        assert one["naip_hrefs"] == [href.removesuffix("?sig=secret") for href in row["naip_hrefs"]]
-        assert one["sentinel-1_acquired"] == row["sentinel-1_acquired"].isoformat()
-        assert one["gsd_m"] == pytest.approx(row["gsd_m"], rel=1e-5)
+    records = [record for n in range(site.samples.num_files) for record in site.samples.records(n)]
+    assert [record["row"] for record in records] == list(range(len(rows)))
+    for record, row in zip(records, rows, strict=True):
+        assert record.keys() - {"row"} == row.keys()
+        assert record["naip_items"] == row["naip_items"]
+        assert record["naip_hrefs"] == [
+            href.removesuffix("?sig=secret") for href in row["naip_hrefs"]
+        ]
+        assert record["sentinel-1_acquired"] == row["sentinel-1_acquired"].isoformat()
+        assert record["gsd_m"] == pytest.approx(row["gsd_m"], rel=1e-5)
         shift = row["alignment_shift_m"]
-        assert one["alignment_shift_m"] == (
+        assert record["alignment_shift_m"] == (
             None if np.isnan(shift) else pytest.approx(shift, rel=1e-5)
         )
-    assert json.loads(site.get("samples/0.json").body) == found[:SAMPLES_PER_FILE]
+    assert json.loads(site.get("samples/0.json").body) == records[:SAMPLES_PER_FILE]
 
 
 def test_a_store_without_alignment_or_clouds_is_shown_without(store, tmp_path):
     copy = shutil.copytree(store, tmp_path / "copy.zarr")
     table, _ = geoparquet.read(copy / SAMPLES_NAME)
     with geoparquet.write_rows(copy / SAMPLES_NAME, dict) as add_rows:
-        kept = table.drop(["alignment_shift_m", "geometry"])
+        reduced = table.drop(["alignment_shift_m", "geometry"])
         outlines = shapely.from_wkb(table["geometry"].to_pylist())
-        add_rows({name: kept[name] for name in kept.column_names}, outlines)
+        add_rows({name: reduced[name] for name in reduced.column_names}, outlines)
     columns = ViewedSamples(copy).columns
     assert np.isnan(columns["shift"]).all()
     assert len(columns["shift"]) == COUNT

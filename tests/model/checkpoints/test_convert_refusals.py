@@ -176,10 +176,10 @@ def test_dictionaries_without_end_are_refused(tmp_path, make, message):
 def test_a_layer_of_an_absurd_number_is_refused_at_once(authors, tmp_path, encoder, number):
     name = f"{encoder}_encoder.transformer.layers.{number}.0.input_norm.weight"
     file = written({**authors, name: torch.ones(32)}, tmp_path / "file.pth")
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(CheckpointError, match=r"100000000 layers under|holds, besides"):
         convert(file, tmp_path / "out", num_heads=HEADS)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize("shape", [(0, 48), (32, 0)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 
 import pytest
@@ -13,33 +12,7 @@ from safetensors.torch import load_file, save_file
 import salibi_model
 from salibi_model.checkpoints.files import describe
 from salibi_model.errors import CheckpointError
-from salibi_model.models import config as model_config
-from salibi_model.training.config import TrainingConfig
-from salibi_model.training.trainer import train
-from tests.support.model.nano import SIZE
 from tests.support.model.weights.damaged import one_line
-
-
-@pytest.fixture(scope="module")
-def finished(small_store, tmp_path_factory):
-    """A run of three steps."""
-    out = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(model_config.SIZES, "tiny", SIZE)
-        config = TrainingConfig(
-            stores=(str(small_store),), steps=3, batch_size=4, checkpoint_every=1
-        )
-        train(config, out=out)
-    return out
-
-
-@pytest.fixture
-def run(finished, tmp_path):
-    """A copy of it with its newest checkpoint alone, to be damaged."""
-    copy = shutil.copytree(finished, tmp_path / "run")
-    for older in sorted((copy / "checkpoints").iterdir())[:-1]:
-        older.unlink()
-    return copy
 
 
 def edited(run, change):
@@ -198,10 +171,10 @@ def test_fields_that_were_added_later_may_be_absent(run, finished):
 )
 def test_weights_of_another_model_are_refused_before_it_is_built(run, change, message):
     edited(run, change)
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(CheckpointError, match=message) as caught:
         salibi_model.load(run)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     one_line(caught, run)
 
 

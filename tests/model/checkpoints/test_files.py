@@ -15,33 +15,10 @@ from salibi_data.store.errors import UsageError
 from salibi_model.checkpoints.files import RunFolder, describe
 from salibi_model.errors import CheckpointError
 from salibi_model.models import config as model_config
-from salibi_model.training.config import TrainingConfig
 from salibi_model.training.resume import resumed_config
 from salibi_model.training.trainer import train
 from tests.support.model.nano import SIZE, nano_images
 from tests.support.model.weights.damaged import one_line
-
-
-@pytest.fixture(scope="module")
-def finished(small_store, tmp_path_factory):
-    """A run of three steps."""
-    out = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(model_config.SIZES, "tiny", SIZE)
-        config = TrainingConfig(
-            stores=(str(small_store),), steps=3, batch_size=4, checkpoint_every=1
-        )
-        train(config, out=out)
-    return out
-
-
-@pytest.fixture
-def run(finished, tmp_path):
-    """A copy of it with its newest checkpoint alone, to be damaged."""
-    copy = shutil.copytree(finished, tmp_path / "run")
-    for older in sorted((copy / "checkpoints").iterdir())[:-1]:
-        older.unlink()
-    return copy
 
 
 def test_a_run_has_the_files_of_the_contract(finished):

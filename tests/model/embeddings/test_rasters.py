@@ -202,11 +202,11 @@ def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 import torch, rasterio, zarr, pyarrow.parquet, shapely
 before = peak()
 result = embed(sys.argv[1], [sys.argv[2]], out=sys.argv[3], modalities=("lores",), window_px=512,
-               stride_px=3000)
+               stride_px=6000)
 print(result.num_rows["lores"], result.num_empty["lores"], (peak() - before) // 1024)
 """
     rows, empty, grown_mb = map(int, run_in_process(code, checkpoint, path, tmp_path / "E").split())
-    assert (rows, rows + empty) == (2, 400)
+    assert (rows, rows + empty) == (2, 100)
     assert grown_mb < 1200
 
 

@@ -235,7 +235,9 @@ def test_every_model_trains_on_the_same_store_by_the_same_trainer(
     small_store, tmp_path, monkeypatch, model
 ):
     monkeypatch.setitem(model_config.SIZES, "tiny", replace(SIZE, decoder_heads=2))
-    settings = TrainingConfig(stores=(str(small_store),), model=model, steps=2, batch_size=4)
+    settings = TrainingConfig(
+        stores=(str(small_store),), model=model, steps=2, batch_size=4, validation_samples=0
+    )
     result = train(settings, out=tmp_path)
     again = train(replace(settings, steps=3), out=tmp_path)
     assert (again.first_step, again.metrics["step"]) == (2, 3)

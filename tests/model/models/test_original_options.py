@@ -95,7 +95,12 @@ def test_it_is_trained_and_loaded_like_any_other(
 ):
     monkeypatch.setitem(configuration.SIZES, "tiny", SIZE)
     config = TrainingConfig(
-        stores=(str(small_store),), compat=compat, steps=2, batch_size=4, checkpoint_every=1
+        stores=(str(small_store),),
+        compat=compat,
+        steps=2,
+        batch_size=4,
+        checkpoint_every=1,
+        validate_every=2,
     )
     train(config, out=tmp_path)
     model = load_model(tmp_path)

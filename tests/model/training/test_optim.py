@@ -7,18 +7,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-from salibi_model.models import config as model_config
 from salibi_model.training import optim
 from salibi_model.training.tracking.metrics_log import read_metrics
 from salibi_model.training.trainer import train
-from tests.support.model.nano import SIZE
 from tests.support.model.nano_runs import config
-
-
-@pytest.fixture
-def nano_size(monkeypatch):
-    """Make ``tiny`` a model of 32 channels, so that a step takes a tenth of a second."""
-    monkeypatch.setitem(model_config.SIZES, "tiny", SIZE)
 
 
 def test_rate_rises_then_falls_to_zero():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,9 +25,17 @@ from salibi_model.training.resume import resumed_config
 from salibi_model.training.tracking.metrics_log import read_metrics
 from salibi_model.training.trainer import train
 from tests.support.model.nano import SIZE
+from tests.support.model.nano_runs import config as nano_config
 from tests.support.paths import ROOT
 
-SETTINGS = {"steps": 7, "batch_size": 4, "checkpoint_every": 3, "workers": 3, "ema": 0.9}
+SETTINGS = {
+    "steps": 7,
+    "batch_size": 4,
+    "checkpoint_every": 3,
+    "workers": 3,
+    "ema": 0.9,
+    "validation_samples": 0,
+}
 """Two batches an epoch: checkpoints at steps 3 and 6 lie in the middle and at the end of one."""
 
 
@@ -101,7 +110,7 @@ def same(a, b):
         # Before the first checkpoint; in the middle of an epoch, between checkpoints.
         pytest.param(1, 2, {"crop_px": 128}, marks=pytest.mark.slow),
         pytest.param(1, 5, {"accumulate": 2}, marks=pytest.mark.slow),
-        (2, 4, {}),
+        (2, 4, {"steps": 5}),
     ],
 )
 def test_killed_and_run_again_equals_never_killed(
@@ -135,12 +144,20 @@ def test_a_signal_ends_the_step_and_keeps_it(small_store, tmp_path, number, code
     assert [int(line) for line in printed.split()][-1] == step
 
 
+@pytest.fixture(scope="module")
+def finished(small_store, tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(model_config.SIZES, "tiny", SIZE)
+        train(nano_config(small_store, checkpoint_every=1), out=out)
+    return out
+
+
 @pytest.fixture
-def trained(small_store, tmp_path, monkeypatch):
-    monkeypatch.setitem(model_config.SIZES, "tiny", SIZE)
-    config = TrainingConfig(stores=(str(small_store),), steps=4, batch_size=4, checkpoint_every=1)
-    train(config, out=tmp_path)
-    return config, tmp_path
+def trained(small_store, finished, tmp_path, nano_size):
+    """A run of four steps with a checkpoint of each, to be damaged."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    return nano_config(small_store, checkpoint_every=1), tmp_path
 
 
 def test_the_newest_checkpoint_is_skipped_when_it_is_damaged(trained):
@@ -184,7 +201,7 @@ def test_only_the_newest_checkpoints_are_kept(trained):
 def test_compiled_it_learns_the_same(small_store, tmp_path):
     """In a process without the tests' shape checks, which no compiler can follow."""
     for name, compiled in {"plain": False, "compiled": True}.items():
-        run = start(small_store, tmp_path / name, compile=compiled, steps=2, validation_samples=0)
+        run = start(small_store, tmp_path / name, compile=compiled, steps=2)
         code, _, said = finish(run, timeout_s=800)
         assert code == 0, said
     plain, compiled = (

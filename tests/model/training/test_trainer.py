@@ -14,24 +14,16 @@ from salibi_data.store.errors import UsageError
 from salibi_model import load
 from salibi_model.data.store import SampleStore
 from salibi_model.errors import CheckpointError, TrainingError
-from salibi_model.models import config as model_config
 from salibi_model.training import trainer
 from salibi_model.training.config import TrainingConfig
 from salibi_model.training.resolution import resolve
 from salibi_model.training.resume import resumed_config
 from salibi_model.training.tracking.metrics_log import read_metrics
 from salibi_model.training.trainer import train
-from tests.support.model.nano import SIZE
+from tests.support.model import two_processes
 from tests.support.model.nano_runs import config, weights
 from tests.support.model.stores import write_store
 from tests.support.paths import ROOT
-
-
-@pytest.fixture
-def nano_size(monkeypatch):
-    """Make ``tiny`` a model of 32 channels, so that a step takes a tenth of a second."""
-    monkeypatch.setitem(model_config.SIZES, "tiny", SIZE)
-
 
 TIMES = ("seconds", "images_per_second", "data_wait_share")
 
@@ -57,7 +49,7 @@ def stop_at(step):
 
 @pytest.mark.usefixtures("nano_size")
 def test_resumed_equals_never_stopped_bit_for_bit(small_store, tmp_path):
-    settings = config(small_store, checkpoint_every=2)
+    settings = config(small_store, checkpoint_every=2, validation_samples=4)
     train(settings, out=tmp_path / "whole")
     with pytest.raises(Stopped):
         train(settings, out=tmp_path / "cut", on_step=stop_at(3))  # last checkpoint: step 2
@@ -264,24 +256,23 @@ def test_metres_per_pixel_stand_for_the_ratio(small_store, tmp_path):
         model.encode(image, "lores", 0.0)
 
 
+@pytest.mark.usefixtures("nano_size")
 def test_two_processes_learn_what_one_does(small_store, tmp_path):
     """Gradients (contrast across ranks included), losses and weights; a real gloo group."""
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
-    }
-    for count in (1, 2):
-        subprocess.run(
-            [
-                *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-                *("--nproc-per-node", str(count)),
-                *("-m", "tests.support.model.two_processes", small_store, tmp_path / str(count)),
-            ],
-            check=True,
-            timeout=120,
-            env=environment,
-        )
+    with subprocess.Popen(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", "2"),
+            *("-m", "tests.support.model.two_processes", small_store, tmp_path / "2"),
+        ],
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+        },
+    ) as both:
+        two_processes.work(str(small_store), tmp_path / "1")
+        assert both.wait(timeout=240) == 0
     one, two = (
         torch.load(tmp_path / count / "gradients.pt", weights_only=True) for count in ("1", "2")
     )

@@ -6,11 +6,15 @@ import hashlib
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from tests.support.command_line import process_command, process_environment, run_here
 
 COLUMNS, ROWS = 3, 2
 """Size in zoom-15 tiles: 96 tiles of zoom 17, 6 blocks."""
+
+FEW: dict[str, Any] = {"variant": "micro", "limit": 24}
+"""A build of a quarter of the samples, out of every block."""
 
 
 def catalog_toml(sample: Path, at: Path) -> str:

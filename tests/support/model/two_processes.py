@@ -1,4 +1,4 @@
-"""Run by ``torchrun`` from test_training: one forward and backward pass, and a short training.
+"""Run by ``torchrun`` from test_trainer: one forward and backward pass, and a short training.
 
 Arguments: the store, the folder for results.
 """
@@ -65,12 +65,10 @@ def gradients(
     return {name: p.grad for name, p in model.named_parameters()}
 
 
-def main() -> None:
-    """Do both."""
-    store, out = sys.argv[1], Path(sys.argv[2])
+def work(store: str, out: Path) -> None:
+    """Write the gradients of all cases and a run of two steps; each rank calls this."""
     out.mkdir(parents=True, exist_ok=True)
-    model_config.SIZES["tiny"] = SIZE
-    config = TrainingConfig(stores=(store,), steps=2, batch_size=4, seed=1)
+    config = TrainingConfig(stores=(store,), steps=2, batch_size=4, seed=1, checkpoint_every=2)
     with distributed.process_group(torch.device("cpu")):
         found = {case: gradients(*choices) for case, choices in CASES.items()}
         if distributed.rank() == 0:
@@ -79,4 +77,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    model_config.SIZES["tiny"] = SIZE
+    work(sys.argv[1], Path(sys.argv[2]))

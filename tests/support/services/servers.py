@@ -288,6 +288,7 @@ class TokenServer:
     log: list[tuple[float, str]] = field(default_factory=list)
     """(moment on the monotonic clock, account/container)."""
     revoked: set[str] = field(default_factory=set)
+    clock: Callable[[], float] = time.monotonic
 
     def application(self) -> web.Application:
         app = web.Application()
@@ -296,13 +297,13 @@ class TokenServer:
 
     async def give(self, request: web.Request) -> web.Response:
         name = "{account}/{container}".format(**request.match_info)
-        self.log.append((time.monotonic(), name))
+        self.log.append((self.clock(), name))
         await asyncio.sleep(self.latency_s)
         if self.failures:
             body = {"token": "sig=secret-0", "said": "no expiry"}
             return web.json_response(body, status=self.failures.pop(0))
         expiry = (datetime.now(UTC) + timedelta(seconds=self.life_s)).isoformat()
-        token = f"st=x&se={time.monotonic() + self.life_s}&sp=r&sig=secret-{len(self.log)}"
+        token = f"st=x&se={self.clock() + self.life_s}&sp=r&sig=secret-{len(self.log)}"
         return web.json_response({"token": token, "msft:expiry": expiry})
 
     def accepts(self, query: str) -> bool:
@@ -311,7 +312,7 @@ class TokenServer:
         return (
             fields.get("sig", "").startswith("secret-")
             and fields["sig"] not in self.revoked
-            and time.monotonic() < float(fields["se"])
+            and self.clock() < float(fields["se"])
         )
 
 

@@ -147,7 +147,7 @@ def test_a_map_of_the_world_is_no_release(tmp_path: Path) -> None:
 
 
 def test_what_needs_scenes_says_so(imported: tuple[Path, ImportReport]) -> None:
-    with pytest.raises(UsageError, match="does not know the scenes"):
+    with pytest.raises(UsageError, match="has no record of its samples' scenes"):
         verify(imported[0], against_source=1)
 
 

@@ -11,18 +11,13 @@ from salibi_data.store.errors import StoreError, UsageError
 from salibi_model import load
 from salibi_model.evals.datasets.open import open_labelled
 from salibi_model.evals.features import FrozenModel, extract_features
-from salibi_model.models import config as model_config
 from salibi_model.training.config import TrainingConfig
 from salibi_model.training.tracking.metrics_log import read_metrics
 from salibi_model.training.trainer import train
 from tests.support.model.labelled.geobench_files import write_task
-from tests.support.model.nano import SIZE
 from tests.support.model.stores import write_store
 
-
-@pytest.fixture(autouse=True)
-def nano_size(monkeypatch):
-    monkeypatch.setitem(model_config.SIZES, "tiny", SIZE)
+pytestmark = pytest.mark.usefixtures("nano_size")
 
 
 def write_images(root, *, mode="RGB", per_class=30):

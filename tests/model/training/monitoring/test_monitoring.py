@@ -28,10 +28,7 @@ from salibi_model.training.trainer import train
 from tests.support.model.nano import SIZE
 from tests.support.model.stores import write_store
 
-
-@pytest.fixture(autouse=True)
-def nano_size(monkeypatch):
-    monkeypatch.setitem(model_config.SIZES, "tiny", SIZE)
+pytestmark = pytest.mark.usefixtures("nano_size")
 
 
 def config(store, **changes):
@@ -75,8 +72,8 @@ def test_meters_and_recall_are_those_of_the_evaluation(tmp_path):
     assert found["effective_rank_sar"] == pytest.approx(effective_rank(embedding), rel=1e-4)
 
 
-def test_validation_changes_nothing_that_is_learned(small_store, tmp_path):
-    train(config(small_store, validate_every=1), out=tmp_path / "often")
+def test_validation_changes_nothing_that_is_learned(small_store, tmp_path, pictures):
+    train(config(small_store, validate_every=2), out=tmp_path / "often")
     train(config(small_store, validation_samples=0), out=tmp_path / "never")
     often, never = (load(tmp_path / name).state_dict() for name in ("often", "never"))
     assert all(torch.equal(often[name], never[name]) for name in often)
@@ -112,7 +109,9 @@ def test_collapse_stops_the_run_and_keeps_it(small_store, tmp_path, monkeypatch)
         train(settings, out=tmp_path)
     assert (tmp_path / "last").read_text() == "step-00000004.pt\n"
     assert rows(tmp_path)[-1]["feature_std_sar"] < 1e-3
-    again = config(small_store, steps=6, validate_every=2, stop_on_collapse=False)
+    again = config(
+        small_store, steps=6, validate_every=2, stop_on_collapse=False, checkpoint_every=6
+    )
     assert train(again, out=tmp_path / "on").steps == 6
 
 
@@ -159,7 +158,7 @@ def test_a_loss_that_becomes_nan_keeps_the_weights_before_it(small_store, tmp_pa
     assert all(torch.equal(cut[name], whole[name]) for name in whole)
 
 
-def test_sample_reconstructions_are_pictures(small_store, tmp_path):
+def test_sample_reconstructions_are_pictures(small_store, tmp_path, pictures):
     train(config(small_store, steps=2), out=tmp_path)
     (picture,) = (tmp_path / "samples").glob("reconstruction-00000002.png")
     with Image.open(picture) as opened:
@@ -170,7 +169,7 @@ def test_sample_reconstructions_are_pictures(small_store, tmp_path):
     assert np.array_equal(shown[512:1024, :512], enlarged)
 
 
-def test_models_that_predict_no_images_have_no_pictures(small_store, tmp_path):
+def test_models_that_predict_no_images_have_no_pictures(small_store, tmp_path, pictures):
     train(config(small_store, steps=1, objectives=("contrastive",)), out=tmp_path)
     assert not (tmp_path / "samples").exists()
     model = load(tmp_path)
@@ -190,8 +189,8 @@ def test_the_average_is_that_of_a_plain_loop():
 
 
 def test_the_average_is_what_is_kept_as_the_model(small_store, tmp_path):
-    train(config(small_store, ema=0.5), out=tmp_path / "average")
-    train(config(small_store), out=tmp_path / "plain")
+    train(config(small_store, ema=0.5, validation_samples=0), out=tmp_path / "average")
+    train(config(small_store, validation_samples=0), out=tmp_path / "plain")
     state = torch.load(tmp_path / "average/checkpoints/step-00000004.pt", weights_only=True)
     kept, plain = load(tmp_path / "average").state_dict(), load(tmp_path / "plain").state_dict()
     for name, value in kept.items():
@@ -203,9 +202,12 @@ def test_the_average_is_what_is_kept_as_the_model(small_store, tmp_path):
 def test_factors_on_learning_rates(small_store, tmp_path):
     """The first step of Adam is the rate itself: half the rate moves half as far."""
     scales = ("encoders.sar:0", "decoder:0.5")
-    plain = config(small_store, steps=1, weight_decay=0.0)
+    plain = config(small_store, steps=1, weight_decay=0.0, validation_samples=0)
     train(plain, out=tmp_path / "plain")
-    train(config(small_store, steps=1, weight_decay=0.0, lr_scales=scales), out=tmp_path / "scaled")
+    train(
+        config(small_store, steps=1, weight_decay=0.0, validation_samples=0, lr_scales=scales),
+        out=tmp_path / "scaled",
+    )
     torch.manual_seed(0)
     stores = [SampleStore(small_store)]
     start = build_model(describe_model(resolve(plain, stores), stores)).state_dict()
@@ -224,7 +226,7 @@ def test_a_part_that_is_not_there_is_refused(small_store, tmp_path):
 
 
 def test_images_a_second_and_waiting_are_logged(small_store, tmp_path):
-    train(config(small_store, steps=2), out=tmp_path)
+    train(config(small_store, steps=2, validation_samples=0), out=tmp_path)
     for row in rows(tmp_path):
         assert row["images_per_second"] == pytest.approx(12 / row["seconds"], rel=1e-6)
         assert 0 <= row["data_wait_share"] <= 1
@@ -243,18 +245,22 @@ def test_what_was_learned_is_kept_where_validation_fails(small_store, tmp_path, 
     assert [row["step"] for row in rows(tmp_path)] == [1, 2, 3]
     monkeypatch.undo()
     monkeypatch.setitem(model_config.SIZES, "tiny", SIZE)
-    assert train(config(small_store), out=tmp_path).first_step == 3
+    assert train(config(small_store, validation_samples=0), out=tmp_path).first_step == 3
 
 
 def test_a_model_older_than_its_checkpoint_is_written_again(small_store, tmp_path):
     """As where a run was killed between the two."""
-    train(config(small_store, steps=2, checkpoint_every=1), out=tmp_path / "run")
+    train(
+        config(small_store, validation_samples=0, steps=2, checkpoint_every=1), out=tmp_path / "run"
+    )
     model = tmp_path / "run/model"
     newest = {file.name: file.read_bytes() for file in model.iterdir()}
-    train(config(small_store, steps=1), out=tmp_path / "short")
+    train(config(small_store, validation_samples=0, steps=1), out=tmp_path / "short")
     for file in (tmp_path / "short/model").iterdir():
         (model / file.name).write_bytes(file.read_bytes())
-    again = train(config(small_store, steps=2, checkpoint_every=1), out=tmp_path / "run")
+    again = train(
+        config(small_store, validation_samples=0, steps=2, checkpoint_every=1), out=tmp_path / "run"
+    )
     assert again.metrics == {}
     assert {file.name: file.read_bytes() for file in model.iterdir()} == newest
 

@@ -1,1 +1,1 @@
-"""What every maker of a store shares: its workspace, its workers, its shards and files."""
+"""Parts shared by all makers of stores: workspace, workers, shards and files."""

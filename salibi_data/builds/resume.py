@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from salibi_data.assembly.writer import check_sizes
 from salibi_data.builds.status import BuildReport, Step
 from salibi_data.plans.plan import Plan
-from salibi_data.plans.planner import fitted
+from salibi_data.plans.planner import load_inputs
 from salibi_data.plans.planner import plan as make_plan
 from salibi_data.plans.planner import request as make_request
 from salibi_data.store import geoparquet
@@ -38,7 +38,7 @@ def plan_or_request(
         return plan if isinstance(plan, Plan) else Plan.read(Path(plan))
     if variant is None:
         raise UsageError("neither a variant nor a plan was given; name one of them.")
-    return make_request(*fitted(variant, options.catalog, options), options)
+    return make_request(*load_inputs(variant, options.catalog, options), options)
 
 
 def finished_report(

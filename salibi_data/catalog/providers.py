@@ -49,6 +49,7 @@ class OffsetRule:
 
     def applies(self, properties: Mapping[str, Any]) -> bool:
         """Return whether the offset applies to an item with these properties."""
+        # Not the date: ESA reprocesses old scenes with new baselines (Collection 1).
         value = properties.get(self.property)
         return value is not None and _version(str(value)) >= _version(self.at_least)
 
@@ -339,4 +340,5 @@ def with_grd(catalog: Catalog) -> Catalog:
 
 
 def _version(text: str) -> tuple[int, ...]:
+    # As text "10.00" would come before "4.00".
     return tuple(int(part) for part in text.split(".") if part.isdigit())

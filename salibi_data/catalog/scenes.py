@@ -107,6 +107,7 @@ def _scene(sensor: Sensor, item: Mapping[str, Any]) -> Scene | None:
     if not isinstance(item["id"], str):
         raise TypeError(f"id is {item['id']!r}")
     _check_polygon(geometry)
+    # The direction of flight goes to the table of samples, whether or not scenes are chosen by it.
     names, assets = {*sensor.used_properties, "sat:orbit_state"}, set(sensor.assets)
     hrefs = {key: asset["href"] for key, asset in item["assets"].items() if key in assets and asset}
     return Scene(
@@ -123,6 +124,7 @@ def _check_polygon(geometry: Mapping[str, Any]) -> None:
     import shapely
     from shapely.geometry import shape
 
+    # Some providers' footprints cross themselves, which alone makes no item unusable.
     outline = shapely.make_valid(shape(geometry))
     if not (outline.area > 0 and np.isfinite(outline.bounds).all()):
         raise ValueError("its geometry has no area")
@@ -176,6 +178,7 @@ def strip_signature(href: str) -> str:
 
 
 def _utc(properties: Mapping[str, Any]) -> datetime:
+    # STAC allows a null `datetime` where the start and end of the acquisition are stated.
     text = properties.get("datetime") or properties["start_datetime"]
     time = datetime.fromisoformat(str(text))
     return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)

@@ -75,6 +75,7 @@ def _from_parquet(path: Path, collection: str) -> Iterator[Item]:
     table = pq.read_table(path, filters=pc.field("collection") == collection)
     for batch in table.to_batches(max_chunksize=1024):
         for row in batch.to_pylist():
+            # Parquet has typed times and nulls for absent columns, STAC's JSON has text and no key.
             properties = {
                 key: value.isoformat() if hasattr(value, "isoformat") else value
                 for key, value in row.items()

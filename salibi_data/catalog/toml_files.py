@@ -108,6 +108,7 @@ def load(path: Path) -> dict[str, Any]:
         UsageError: it is not TOML.
     """
     try:
+        # "-sig" skips the byte order mark that editors on Windows write.
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error

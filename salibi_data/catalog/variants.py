@@ -71,18 +71,27 @@ class Variant:
     base_zoom: int = field(metadata={"minimum": 0, "maximum": MAX_BASE_ZOOM})
     """Zoom of the tiles that are samples, whose modalities have 256 px at zoom offset 0."""
     modalities: tuple[ModalityRecipe, ...] = field(metadata={"key": "modality"})
+    """Image arrays, in the order of the store."""
     selection: tuple[SelectionRule, ...]
+    """Rules for choosing scenes, one per sensor, in the order in which sensors are chosen."""
     regions: tuple[Region, ...] = field(default=(), metadata={"key": "region"})
+    """Regions with the candidate tiles."""
     alignment: AlignmentPair | None = None
+    """Pair of modalities whose misalignment is measured."""
     target_samples: int | None = option(None, minimum=1)
+    """Number of samples to aim at; None for all."""
     min_valid_fraction: float = option(1.0, minimum=0, maximum=1)
+    """Least share of observed pixels in each modality of a sample."""
     max_cloud_fraction: float = option(0.1, minimum=0, maximum=1)
+    """Largest cloudy share of a sample."""
     split_by: Literal["blocks", "scenes"] = "blocks"
     """Unit of the splits; ``scenes``: blocks that share a scene go to the same split."""
     split_zoom_offset: int = 2
     """Zooms between the samples and the parent tiles by which they are split."""
     validation_share: float = option(0.15, minimum=0, maximum=1)
+    """Share of the validation split, of the blocks of samples."""
     test_share: float = option(0.1, minimum=0, maximum=1)
+    """Share of the test split, of the blocks of samples."""
 
     def __post_init__(self) -> None:
         check_record(self)

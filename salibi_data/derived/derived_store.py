@@ -104,6 +104,7 @@ class DerivedStore:
     @cached_property
     def _grouped_positions(self) -> NDArray[np.int64]:
         """Position of each sample when the samples are grouped by source, shape (N,)."""
+        # The second argsort inverts the permutation of the first.
         positions: NDArray[np.int64] = np.argsort(np.argsort(self.source, kind="stable"))
         return positions
 
@@ -161,6 +162,7 @@ class DerivedStore:
 
         schemas = [stored.table_schema() for stored in self.sources]
         try:
+            # Permissive: a column without any value in one store has the type null there.
             schema = pa.unify_schemas(schemas, promote_options="permissive")
         except pa.ArrowException as error:
             raise UsageError(

@@ -173,7 +173,7 @@ def _merge_splits(
         variants = (
             stored.metadata["variant"] for stored in sources if "variant" in stored.metadata
         )
-        first = next(variants, None)
+        first = next(variants, None)  # stores imported from archives may state none
         variant = (
             variant_from_dict(first, where=sources[0].where)
             if first

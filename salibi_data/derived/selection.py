@@ -16,7 +16,7 @@ import numpy as np
 from salibi_data.catalog.dates import parse_dates
 from salibi_data.derived.options import SelectionOptions
 from salibi_data.plans import areas
-from salibi_data.plans.sampling import lot
+from salibi_data.plans.sampling import sampling_hash
 from salibi_data.store.errors import SelectionError, UsageError
 from salibi_data.store.schema import SPLITS, UNKNOWN_TIME
 from salibi_data.store.tiles import Tiles, spans_within
@@ -34,10 +34,10 @@ SHIFT_COLUMN: Final = "alignment_shift_m"
 
 @dataclass(frozen=True, kw_only=True)
 class Selection(SelectionOptions):
-    """What is wanted of a store; what is left out does not narrow it.
+    """Selection of samples and modalities of a store; options left out do not restrict it.
 
-    A sample of which something asked for is not known does not match: no date, no measure of its
-    clouds or of its alignment.
+    A sample with an unknown value does not match an option on that value: without a date, without
+    a cloud fraction or without a measured misalignment.
 
     Example:
         >>> salibi_data.Selection(splits=("train",), limit=100)
@@ -91,8 +91,9 @@ class Selection(SelectionOptions):
         rows: NDArray[np.int64] = np.flatnonzero(matches)
         if self.limit is None or self.limit >= len(rows):
             return rows
-        chances = lot(tiles.zoom, tiles.x[rows], tiles.y[rows])
-        return np.sort(rows[np.argsort(chances)[: self.limit]])
+        # A hash of the tile, not a random number: the same tiles in another store of them.
+        hashes = sampling_hash(tiles.zoom, tiles.x[rows], tiles.y[rows])
+        return np.sort(rows[np.argsort(hashes)[: self.limit]])
 
     def _tests(
         self, attributes: StoreAttributes, arrays: Mapping[str, Any], table: Any, tiles: Tiles

@@ -58,6 +58,7 @@ class SourceStore:
         """
         files = StoreFiles.at(location if is_url(location) else Path(location).resolve())
         group, attributes = files.open()
+        # Before all other reads; `check_unchanged` at the end shows whether they are of one store.
         manifest_sha256 = _manifest_sha256(files)
         if files.folder is not None:
             check_sizes(files.folder)
@@ -104,13 +105,13 @@ class SourceStore:
         sensors = set(self.attributes.sensors) - set(attributes.sensors)
         modalities = set(self.attributes.modalities) - set(attributes.modalities)
         starts = tuple(f"{sensor}_" for sensor in sensors)
-        kept = tuple(f"{sensor}_" for sensor in attributes.sensors)
+        used_starts = tuple(f"{sensor}_" for sensor in attributes.sensors)
         ends = tuple(f"_days_after_{sensor}" for sensor in sensors)
         enlargements = {f"{modality}_enlargement" for modality in modalities}
         return [
             name
             for name in self.table_schema().names
-            if (name.startswith(starts) and not name.startswith(kept))
+            if (name.startswith(starts) and not name.startswith(used_starts))
             or name.endswith(ends)
             or name in enlargements
         ]

@@ -60,7 +60,7 @@ def continental_workload(variant: Variant, catalog: Catalog) -> Workload:
         patch = _patch(variant.base_zoom, row)
         usable = patch
         if variant.split_by == "blocks":
-            usable = patch.take(splits.guarded(variant, patch.x, patch.y))
+            usable = patch.take(splits.outside_guard(variant, patch.x, patch.y))
         num_tiles = num_cells * 4.0 ** (variant.base_zoom - CELL_ZOOM)
         num_patches = num_tiles / len(patch) * AVAILABLE_SHARE
         workload = estimate_workload(variant, catalog, usable, num_samples=0)

@@ -112,7 +112,7 @@ def forecast(variant: Variant, catalog: Catalog) -> Forecast | None:
     zoom, target = variant.base_zoom, variant.target_samples
     # The cache key leaves out name and target, so that `small` shares the count of `full`.
     regions, (x, y) = _count_regions(replace(variant, name="any", summary="", target_samples=None))
-    drawn = np.argsort(sampling.lot(zoom, x, y))[: sampling.num_read(target)]
+    drawn = np.argsort(sampling.sampling_hash(zoom, x, y))[: sampling.expected_reads(target)]
     tiles = Tiles(zoom=zoom, x=x[drawn], y=y[drawn])
     return Forecast(
         regions=regions,
@@ -129,7 +129,7 @@ def _count_regions(variant: Variant) -> tuple[tuple[RegionForecast, ...], NDArra
         span = region.span(variant.base_zoom)
         xy = np.stack(span.tiles(), axis=1)
         if variant.split_by == "blocks":
-            xy = xy[splits.guarded(variant, *xy.T)]
+            xy = xy[splits.outside_guard(variant, *xy.T)]
         # The first tiles stand for the land: available tiles should be neighbours, as on a coast,
         # because neighbours share what is read for them.
         available = xy[: round(len(xy) * region.land_share * AVAILABLE_SHARE)]

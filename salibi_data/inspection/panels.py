@@ -37,10 +37,10 @@ class Panel:
 
 
 def check_path(path: str | Path) -> None:
-    """Tell before the work whether a figure can be written to ``path``.
+    """Check before the work that a figure can be written to ``path``.
 
     Raises:
-        FigureError: it is a folder, or its suffix names no format that colours can be written in.
+        FigureError: it is a folder, or its suffix names no format that stores colours.
     """
     path = Path(path)
     if path.is_dir() or not _writable(path.suffix.lower()):
@@ -48,14 +48,14 @@ def check_path(path: str | Path) -> None:
 
 
 def _writable(suffix: str) -> bool:
-    """Whether Pillow writes colours in the format of ``suffix``, and not only reads them."""
+    """Return whether Pillow can write colour images in the format of ``suffix``."""
     from PIL import Image
 
     name = Image.registered_extensions().get(suffix)
     if name not in Image.SAVE:
         return False
     try:
-        # Some register a writer that always fails, or that takes black and white alone.
+        # Some formats register a writer that always fails, or that only takes black and white.
         Image.new("RGB", (8, 8)).save(BytesIO(), name)
     except (OSError, ValueError, KeyError):
         return False
@@ -71,19 +71,18 @@ def draw_panels(
 ) -> Image.Image:
     """Draw rows of panels as one picture.
 
-    Every panel is ``edge_px`` wide: an image of that size is shown pixel by pixel, a coarser one
-    is enlarged by a whole factor without smoothing, a finer one averaged by a whole factor, so
-    that features on the ground line up between panels to the pixel. Column titles stand once on
-    top where all rows share them, and above each panel otherwise.
+    Every panel is ``edge_px`` wide. A coarser image is enlarged by a whole factor without
+    smoothing, and a finer one is averaged by a whole factor, so that ground features line up
+    between panels to the pixel. If all rows have the same titles, these are drawn once, at the top.
 
     Args:
-        rows: panels of equal ground, row by row; rows may differ in length.
-        row_labels: one per row, drawn at its left.
-        heading: text above everything.
+        rows: panels of the same ground, row by row; rows may differ in length.
+        row_labels: label of each row, drawn to its left.
+        heading: text at the top.
         edge_px: edge of a panel in the figure.
 
     Raises:
-        ValueError: an image is no (H, W, 3) uint8, or its edge and ``edge_px`` do not divide.
+        ValueError: an image is not (H, W, 3) uint8, or its edge and ``edge_px`` do not divide.
     """
     from PIL import Image, ImageDraw
 
@@ -128,7 +127,7 @@ def save_panels(
 
     Raises:
         FigureError: ``path`` names no picture.
-        ValueError: an image is no (H, W, 3) uint8, or its edge and ``edge_px`` do not divide.
+        ValueError: an image is not (H, W, 3) uint8, or its edge and ``edge_px`` do not divide.
     """
     check_path(path)
     picture = draw_panels(rows, row_labels=row_labels, heading=heading, edge_px=edge_px)
@@ -136,7 +135,7 @@ def save_panels(
 
 
 def save_picture(picture: Image.Image, path: str | Path) -> None:
-    """Write a picture to a file, in the format of its suffix; its folder is made."""
+    """Write a picture to a file in the format of its suffix; missing folders are created."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)
 

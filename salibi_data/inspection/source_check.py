@@ -64,14 +64,7 @@ def compare_with_sources(
         UsageError: the catalog is not found, or the store does not record its scenes.
         ReadError: a source cannot be read.
     """
-    columns = ["z", "x", "y", *(f"{sensor}_items" for sensor in attributes.sensors)]
-    table, metadata = files.samples(columns)
-    if "scenes" not in metadata:
-        default_reason = f"it was not built but made from {attributes.catalog}"
-        raise UsageError(
-            f"{files.where} has no record of its samples' scenes, as "
-            f"{metadata.get(NO_SOURCES_KEY, default_reason)}; verify it without --against-source."
-        )
+    table, metadata = _read_table(files, attributes)
     # Without filters, so that every sample can be read again.
     variant = replace(
         variant_from_dict(metadata["variant"], where=files.where),
@@ -109,6 +102,19 @@ def compare_with_sources(
         mean_difference=float(np.mean(mean_differences)),
         problems=tuple(problems),
     )
+
+
+def _read_table(files: StoreFiles, attributes: StoreAttributes) -> tuple[Any, dict[str, Any]]:
+    """Read tiles and scene ids of all samples, and the metadata that records the scenes."""
+    columns = ["z", "x", "y", *(f"{sensor}_items" for sensor in attributes.sensors)]
+    table, metadata = files.samples(columns)
+    if "scenes" not in metadata:
+        default_reason = f"it was not built but made from {attributes.catalog}"
+        raise UsageError(
+            f"{files.where} has no record of its samples' scenes, as "
+            f"{metadata.get(NO_SOURCES_KEY, default_reason)}; verify it without --against-source."
+        )
+    return table, metadata
 
 
 def _differences(

@@ -1,7 +1,7 @@
-"""Where samples may lie: boxes or an outline, cut into cells that are planned one at a time.
+"""Areas of candidate tiles: boxes or an outline, cut into cells that are planned one at a time.
 
-Cells follow each other along the Hilbert curve and so do the tiles within one, which gives the
-order of the whole plan without sorting it.
+Cells are in the order of the Hilbert curve, and so are the tiles within a cell. This gives the order
+of the whole plan without a sort.
 """
 
 from __future__ import annotations
@@ -32,40 +32,40 @@ if TYPE_CHECKING:
     from salibi_data.store.tiles import Bounds
 
 CELL_ZOOM: Final = 9
-"""Scenes are searched for by parent cell at this zoom: about 60 km, a few pages of items."""
+"""Zoom of the cells that scenes are searched for: about 60 km wide, a few pages of items."""
 
 MAX_CELL_LEVELS: Final = 8
-"""A cell has at most 256 x 256 tiles, whatever the zoom: what planning holds in memory."""
+"""Limit on the levels between a cell and its tiles: 256 x 256 tiles, which planning holds in memory."""
 
 MAX_CELLS: Final = 20_000
-"""More than three times the land of the continental U.S.; beyond it the bounds are a mistake."""
+"""Limit on the cells of an area: over three times the land of the continental U.S."""
 
 _DEPTHS: Final = {"Polygon": 2, "MultiPolygon": 3}
-"""Lists around each position of a GeoJSON geometry: rings, and polygons of rings."""
+"""Levels of lists around a position of a GeoJSON geometry: rings, and polygons of rings."""
 
 _FAR: Final = 1e9
-"""Beyond any coordinate in metres, too: those are told apart by the bounds of the whole."""
+"""Upper bound of a coordinate, metres included; the bounds of the outline tell metres from degrees."""
 
 _CHILDREN: Final = np.array([(0, 0), (1, 0), (0, 1), (1, 1)])
-"""(column, row) of a tile's children, beside twice its own."""
+"""Offsets (column, row) of a tile's children from twice its own column and row."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Area:
-    """Where candidate tiles lie."""
+    """Area of candidate tiles."""
 
     boxes: tuple[Bounds, ...]
-    """Each (west, south, east, north) in degrees; a tile lies wholly within one."""
+    """Boxes (west, south, east, north) in degrees; a candidate lies wholly within one of them."""
     outline: Any = None
-    """A shapely geometry that narrows the boxes; None: the boxes alone."""
+    """Geometry (shapely) that candidates lie in as well; None for the boxes alone."""
     touching: bool = False
-    """Whether a tile need only touch the outline; otherwise it lies wholly within."""
+    """Whether a candidate only has to touch the outline; otherwise it lies wholly within."""
 
     def cells(self, zoom: int) -> list[Span]:
-        """The parent cells that hold candidates of this zoom, each a single tile of its own.
+        """List the parent cells that hold candidates of a zoom; each is one tile of a lower zoom.
 
         Raises:
-            UsageError: the boxes are senseless or far too large.
+            UsageError: a box is no box, or the area is far too large.
         """
         levels = self._levels(zoom)
         spans = [span.parents(levels) for box in self.boxes for span in spans_within(box, zoom)]
@@ -74,7 +74,7 @@ class Area:
         return [Span(x, y, x + 1, y + 1) for x, y in xy.tolist()]
 
     def candidates(self, zoom: int, cell: Span) -> Tiles:
-        """The candidates in one cell, along the Hilbert curve."""
+        """List the candidates in one cell, in the order of the Hilbert curve."""
         inside = cell.children(self._levels(zoom))
         spans = [span.cut(inside) for box in self.boxes for span in spans_within(box, zoom)]
         tiles = [np.stack(span.tiles(), axis=1) for span in spans if span.num_tiles]
@@ -86,25 +86,25 @@ class Area:
         return Tiles(zoom=zoom, x=xy[:, 0], y=xy[:, 1])
 
     def holds(self, tiles: Tiles) -> NDArray[np.bool_]:
-        """Whether each of some tiles would be a candidate, shape (N,)."""
+        """Tell for each tile whether it is a candidate; shape (N,)."""
         spans = [span for box in self.boxes for span in spans_within(box, tiles.zoom)]
         xy = np.stack([tiles.x, tiles.y], axis=1)
-        held = np.zeros(len(xy), dtype=bool)
+        inside = np.zeros(len(xy), dtype=bool)
         for span in spans:
-            held |= _inside(span, xy)
+            inside |= _inside(span, xy)
         if self.outline is not None:
-            held[held] = self._meets(tiles.zoom, xy[held], touching=self.touching)
-        return held
+            inside[inside] = self._meets(tiles.zoom, xy[inside], touching=self.touching)
+        return inside
 
     @staticmethod
     def _levels(zoom: int) -> int:
         return min(max(0, zoom - CELL_ZOOM), MAX_CELL_LEVELS)
 
     def _descend(self, spans: Sequence[Span], zoom: int) -> NDArray[np.int64]:
-        """The tiles of some spans that touch the outline, found through their parents: (N, 2).
+        """Find the tiles of some spans that touch the outline, from parents to children: (N, 2).
 
-        So the work follows what the outline covers, not the box around its parts, which is the
-        whole world for an area on both sides of the antimeridian.
+        The work grows with what the outline covers, and not with the box around its parts, which
+        is the whole world for an area on both sides of the antimeridian.
         """
         xy = np.zeros((1 if spans else 0, 2), dtype=np.int64)
         for level in range(zoom + 1):
@@ -143,7 +143,7 @@ def _inside(span: Span, xy: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def bounds_of(tiles: Tiles) -> Bounds:
-    """(west, south, east, north) in degrees around all of some tiles."""
+    """Bounds (west, south, east, north) in degrees around all tiles."""
     bounds = tile_bounds(tiles.zoom, tiles.x, tiles.y)
     west, south = bounds[:, :2].min(axis=0).tolist()
     east, north = bounds[:, 2:].max(axis=0).tolist()
@@ -151,9 +151,9 @@ def bounds_of(tiles: Tiles) -> Bounds:
 
 
 def read_outline(path: Path) -> Any:
-    """The union of a file's polygons, in longitude and latitude (shapely).
+    """Read the union of a file's polygons, in longitude and latitude (shapely).
 
-    Points and lines beside them, and features without a geometry, are left out.
+    Points, lines, and features without a geometry are ignored.
 
     Args:
         path: GeoJSON (RFC 7946), or GeoParquet whose coordinates are degrees.
@@ -187,7 +187,7 @@ def read_outline(path: Path) -> Any:
 
 
 def _polygons(shape: Any) -> Iterator[Any]:
-    """The polygons of a shape, out of collections however deep."""
+    """Yield the polygons of a shape, those in nested collections included."""
     if shape.geom_type == "Polygon":
         yield shape
     elif hasattr(shape, "geoms"):
@@ -200,27 +200,27 @@ def _from_geojson(path: Path) -> Iterator[Any]:
 
     # Some tools on Windows write a byte order mark, which RFC 8259 lets readers ignore.
     content = json.loads(path.read_text(encoding="utf-8-sig"))
-    for geometry in _areal(content):
+    for geometry in _polygon_objects(content):
         kind = geometry["type"]
         yield shape(
             {"type": kind, "coordinates": _lonlat(geometry.get("coordinates"), _DEPTHS[kind])}
         )
 
 
-def _areal(content: Any) -> Iterator[dict[str, Any]]:
-    """Every polygon and multipolygon in some GeoJSON."""
+def _polygon_objects(content: Any) -> Iterator[dict[str, Any]]:
+    """Yield every polygon and multipolygon of a GeoJSON object."""
     if not isinstance(content, dict):
         raise ValueError(f"expected an object with a type, found {str(content)[:40]!r}")  # noqa: TRY004
     kind = content.get("type")
     if kind == "Feature":
         if content.get("geometry") is not None:
-            yield from _areal(content["geometry"])
+            yield from _polygon_objects(content["geometry"])
     elif kind in ("FeatureCollection", "GeometryCollection"):
         members = content.get("features" if kind == "FeatureCollection" else "geometries")
         if not isinstance(members, list):
             raise ValueError(f"its {kind} holds no list")
         for member in members:
-            yield from _areal(member)
+            yield from _polygon_objects(member)
     elif kind in ("Polygon", "MultiPolygon"):
         yield content
     elif kind not in ("Point", "MultiPoint", "LineString", "MultiLineString"):
@@ -228,7 +228,7 @@ def _areal(content: Any) -> Iterator[dict[str, Any]]:
 
 
 def _lonlat(node: Any, depth: int) -> Any:
-    """Coordinates without altitudes; ``depth`` lists lie around each position."""
+    """Coordinates without altitudes; ``depth`` levels of lists lie around each position."""
     if not isinstance(node, list):
         raise ValueError(f"coordinates hold {str(node)[:40]!r} where a list should be")  # noqa: TRY004
     if depth > 0:

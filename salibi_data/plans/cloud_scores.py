@@ -1,6 +1,6 @@
-"""Clouds over tiles at plan time: a scene's class mask read once per cell, counted per tile.
+"""Scores the clouds over tiles while planning, from class masks that are read once per cell.
 
-``eo:cloud_cover`` speaks of a whole granule; a clear tile may lie under a cloudy one.
+``eo:cloud_cover`` describes a whole granule; a cloudy granule may have clear tiles.
 """
 
 from __future__ import annotations
@@ -34,42 +34,42 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FOR_GOOD: Final = frozenset({"missing", "damaged", "unusable"})
-"""Kinds of failures that another try would not mend."""
+_PERMANENT: Final = frozenset({"missing", "damaged", "unusable"})
+"""Kinds of failures that do not go away when a read is repeated."""
 
 _UNKNOWN, _CLEAR, _CLOUDY = range(3)
 _MASK_GSD_M: Final = 20.0
 _MIN_TILE_PX: Final = 4
-_SCENES_KEPT: Final = 8
-"""Masks of a cell kept while its tiles try one set of scenes after another; 16 MB each."""
+_MAX_MASKS: Final = 8
+"""Number of masks in memory while the tiles of a cell try sets of scenes; 16 MB each."""
 
 
 class CellClouds:
-    """Cloudy shares of the tiles of one cell, under scenes used in order.
+    """Cloudy shares of the tiles of one cell under scenes in the order of use.
 
     Args:
-        catalog: whose scenes.
-        tiles: of the cell.
-        kept_in: folder for masks that were read, so that a plan that was stopped does not read
-            them again; None keeps nothing.
+        catalog: catalog of the scenes.
+        tiles: tiles of the cell.
+        cache_folder: folder for masks that were read, so that a plan that was stopped does not
+            read them again; None for no cache.
     """
 
-    def __init__(self, catalog: Catalog, tiles: Tiles, kept_in: Path | None = None) -> None:
+    def __init__(self, catalog: Catalog, tiles: Tiles, cache_folder: Path | None = None) -> None:
         self._catalog = catalog
         self._tiles = tiles
-        self._kept_in = kept_in
+        self._cache_folder = cache_folder
         self._masks: OrderedDict[str, NDArray[np.uint8]] = OrderedDict()
 
     def __call__(
         self, sensor: str, scenes: Sequence[Scene], positions: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Share of each tile that is cloudy, or of unknown class; shape of ``positions``.
+        """Share of each tile that is cloudy or of unknown class; shape of ``positions``.
 
-        A mask that is missing, damaged or unusable counts as cloudy everywhere: other scenes are
-        tried then.
+        A mask that is missing, damaged or unusable counts as cloudy everywhere, so that other
+        scenes are tried.
 
         Raises:
-            ReadError: a mask cannot be read at present; it says nothing about clouds.
+            ReadError: a mask cannot be read for now, as when a server is down.
         """
         mask = self._catalog.sensors[sensor].clouds
         if mask is None:
@@ -97,38 +97,38 @@ class CellClouds:
         )
 
     def _mask(self, scene: Scene, mask: CloudMask, grid: PixelGrid) -> NDArray[np.uint8]:
-        """Unknown, clear or cloudy: (rows of tiles, columns of tiles, tile_px, tile_px)."""
+        """Classes unknown, clear or cloudy; shape (tile rows, tile columns, tile_px, tile_px)."""
         if scene.id not in self._masks:
             rows, columns, edge = grid.num_rows, grid.num_columns, grid.tile_px
-            seen = self._seen(scene, mask, grid)
-            tiled = seen.reshape(rows, edge, columns, edge).swapaxes(1, 2)
+            classes = self._classes(scene, mask, grid)
+            tiled = classes.reshape(rows, edge, columns, edge).swapaxes(1, 2)
             self._masks[scene.id] = tiled
-            while len(self._masks) > _SCENES_KEPT:
+            while len(self._masks) > _MAX_MASKS:
                 self._masks.popitem(last=False)
         self._masks.move_to_end(scene.id)
         return self._masks[scene.id]
 
-    def _seen(self, scene: Scene, mask: CloudMask, grid: PixelGrid) -> NDArray[np.uint8]:
-        """Shape ``grid.shape``; read, or what was kept of it."""
-        kept = None
-        if self._kept_in is not None:
-            asked = [scene.id, scene.hrefs.get(mask.asset), asdict(grid), asdict(mask)]
-            digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:24]
-            kept = self._kept_in / f"{digest}.npz"
-            if kept.is_file():
-                with np.load(kept) as content:
+    def _classes(self, scene: Scene, mask: CloudMask, grid: PixelGrid) -> NDArray[np.uint8]:
+        """Classes of a scene's mask on the grid, from the cache or read anew."""
+        cached = None
+        if self._cache_folder is not None:
+            key = [scene.id, scene.hrefs.get(mask.asset), asdict(grid), asdict(mask)]
+            digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
+            cached = self._cache_folder / f"{digest}.npz"
+            if cached.is_file():
+                with np.load(cached) as content:
                     classes: NDArray[np.uint8] = content["seen"]
                 return classes
         try:
             seen = self._read(scene, mask, grid)
         except ReadError as error:
-            if error.kind not in _FOR_GOOD:
+            if error.kind not in _PERMANENT:
                 raise
             log.warning("clouds of %s are unknown: %s", scene.id, error)
             return np.full(grid.shape, _CLOUDY, dtype=np.uint8)
-        if kept is not None:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            with write_atomically(kept) as partial, partial.open("wb") as file:
+        if cached is not None:
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            with write_atomically(cached) as partial, partial.open("wb") as file:
                 np.savez_compressed(file, seen=seen)
         return seen
 

@@ -1,6 +1,7 @@
-"""Which tiles scenes cover, alone or together: geometry for many tiles at once.
+"""Coverage of tiles by scenes, alone or together, computed for many tiles at once.
 
-Longitude and latitude in degrees, planar: tiles are small, and footprints are given that way.
+Geometry is planar in degrees of longitude and latitude: tiles are small, and STAC footprints are
+given in degrees.
 """
 
 from __future__ import annotations
@@ -19,29 +20,29 @@ if TYPE_CHECKING:
     from salibi_data.catalog.scenes import Scene
 
 _SLIVER: Final = 1e-9
-"""Share of a tile that may be missing between footprints by rounding of their coordinates."""
+"""Share of a tile that may be missing because the coordinates of footprints are rounded."""
 
 _PARENT_LEVELS: Final = 4
-"""Tiles are first looked at 16 x 16 together: most lie far inside or far outside a footprint."""
+"""Levels to the parents that are tested first: most 16 x 16 tiles lie far inside or outside."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cover:
-    """How scenes that may be used together cover tiles."""
+    """Sets of scenes that cover tiles."""
 
     sets: tuple[tuple[Scene, ...], ...]
-    """Distinct sets, in the order in which their scenes are used."""
+    """Distinct sets; the scenes of a set are in the order of use."""
     code: NDArray[np.int32]
-    """Which set covers each tile, -1 where none does; shape (tiles,)."""
+    """Index of the set that covers each tile, -1 for none; shape (tiles,)."""
 
     @property
     def num_tiles(self) -> int:
-        """Tiles covered."""
+        """Number of covered tiles."""
         return int((self.code >= 0).sum())
 
 
 class Coverage:
-    """Scenes over tiles of one zoom."""
+    """Footprints of scenes over tiles of one zoom."""
 
     def __init__(
         self, scenes: Sequence[Scene], zoom: int, x: NDArray[np.int64], y: NDArray[np.int64]
@@ -56,30 +57,30 @@ class Coverage:
         )
         self._covers = np.zeros((len(scenes), len(x)), dtype=bool)
         self._touches = np.zeros_like(self._covers)
-        self._known: dict[frozenset[int], Cover] = {}
+        self._covers_by_members: dict[frozenset[int], Cover] = {}
         levels = min(_PARENT_LEVELS, zoom)
         parents, parent = np.unique(
             np.stack([x >> levels, y >> levels], axis=1), axis=0, return_inverse=True
         )
-        wholes = tile_outlines(zoom - levels, parents[:, 0], parents[:, 1])
+        parent_outlines = tile_outlines(zoom - levels, parents[:, 0], parents[:, 1])
         for row, footprint in enumerate(self._footprints):
             shapely.prepare(footprint)
-            inside = shapely.covers(footprint, wholes)
-            partly = (shapely.intersects(footprint, wholes) & ~inside)[parent]
+            inside = shapely.covers(footprint, parent_outlines)
+            partly = (shapely.intersects(footprint, parent_outlines) & ~inside)[parent]
             self._covers[row] = self._touches[row] = inside[parent]
             self._covers[row, partly] = shapely.covers(footprint, self._outlines[partly])
             self._touches[row, partly] = shapely.intersects(footprint, self._outlines[partly])
 
     def cover(self, members: Sequence[int]) -> Cover:
-        """How the scenes at some positions cover the tiles: alone where one can, else together.
+        """Cover the tiles with the scenes at some positions: by one scene where possible, else several.
 
-        Of scenes that cover a tile alone, the one that covers most tiles is taken; together,
-        they are used the fullest first, and one that adds nothing is not used.
+        Of the scenes that cover a tile alone, the one that covers most tiles is used. Several
+        scenes are used in order of the area they cover, without those that add nothing.
         """
         key = frozenset(members)
-        if key not in self._known:
-            self._known[key] = self._cover(sorted(members, key=self._age))
-        return self._known[key]
+        if key not in self._covers_by_members:
+            self._covers_by_members[key] = self._cover(sorted(members, key=self._age))
+        return self._covers_by_members[key]
 
     def _age(self, member: int) -> tuple[Any, str]:
         return self.scenes[member].acquired_utc, self.scenes[member].id
@@ -105,7 +106,7 @@ class Coverage:
     def _together(
         self, members: Sequence[int], tiles: NDArray[np.int64]
     ) -> list[tuple[int, tuple[int, ...]]]:
-        """Tiles that several members cover, each with those used, the fullest first."""
+        """Tiles that several members cover together, each with the members in the order of use."""
         import shapely
 
         if len(tiles) == 0:
@@ -117,7 +118,7 @@ class Coverage:
             touched = np.nonzero(self._touches[member, tiles])[0]
             common = shapely.intersection(self._footprints[member], missing[touched])
             share[row, touched] = np.round(shapely.area(common) / whole[touched], 9)
-        # A stable sort: of equally full ones the oldest comes first.
+        # A stable sort: of members that cover equal areas the oldest comes first.
         order = np.argsort(-share, axis=0, kind="stable")
         used: list[list[int]] = [[] for _ in tiles]
         left = whole.copy()
@@ -136,7 +137,7 @@ class Coverage:
             left[at] = area
         done = left <= _SLIVER * whole
         return [
-            (int(tile), tuple(found))
-            for tile, found, whole_tile in zip(tiles, used, done, strict=True)
-            if whole_tile
+            (int(tile), tuple(members_used))
+            for tile, members_used, is_covered in zip(tiles, used, done, strict=True)
+            if is_covered
         ]

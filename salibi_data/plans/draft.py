@@ -1,8 +1,8 @@
-"""A plan in the making: what each cell gave, on disk, until all of it is known.
+"""Drafts: plans in the making, on disk until every cell is known.
 
-Which samples a limit keeps, and how clusters of scenes are split, is decided by all cells
-together. Cells are kept in columns of numbers until then, in a file: memory grows with the number
-of scenes, not of tiles.
+A limit on samples and splits by clusters of scenes depend on all cells together. Until then the
+cells are columns of numbers in a file, so that memory grows with the number of scenes, and not with
+the number of tiles.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salibi_data.plans import sampling as lots
-from salibi_data.plans import splits
+from salibi_data.plans import sampling, splits
 from salibi_data.plans.estimate import Tally
 from salibi_data.plans.picks import CellSelection
 from salibi_data.plans.plan import metadata, sample_columns
@@ -34,14 +33,14 @@ if TYPE_CHECKING:
 
 
 class Draft:
-    """CellSelection of cells in the order of the plan; written as a plan once all are there.
+    """Selections of cells in the order of the plan, written as a plan when all cells are added.
 
     Args:
-        path: file to keep them in.
-        variant: what the samples are made of.
-        catalog: what they are made from.
-        limit: most tiles that the plan may hold; None: all of them.
-        target: samples that the store is to have; the plan then holds a reserve beside them.
+        path: scratch file for the cells.
+        variant: variant of the plan.
+        catalog: catalog of the scenes.
+        limit: maximum number of tiles in the plan; None for all.
+        target: number of samples that the store is to have; the plan then holds a reserve as well.
     """
 
     def __init__(
@@ -56,11 +55,11 @@ class Draft:
         import pyarrow as pa
 
         self._variant, self._catalog, self._target = variant, catalog, target
-        self._limit = limit if target is None else lots.num_planned(target)
+        self._limit = limit if target is None else sampling.num_planned(target)
         self._sets: dict[str, list[tuple[Scene, ...]]] = {name: [] for name in variant.sensors}
         self._numbers: dict[str, dict[tuple[str, ...], int]] = {n: {} for n in variant.sensors}
         self._clusters = splits.SceneClusters(variant) if variant.split_by == "scenes" else None
-        self._least = np.empty(0, dtype=np.uint64)
+        self._lowest_hashes = np.empty(0, dtype=np.uint64)
         fields = [("x", pa.int64()), ("y", pa.int64()), ("cloud", pa.float32())]
         self._schema = pa.schema([*fields, *((name, pa.int64()) for name in variant.sensors)])
         self._path = path
@@ -69,24 +68,26 @@ class Draft:
         self.lost: Counter[str] = Counter()
         self.num_samples = 0
 
-    def add(self, picks: CellSelection) -> None:
-        """The next cell's tiles."""
+    def add(self, selection: CellSelection) -> None:
+        """Add the tiles of the next cell."""
         import pyarrow as pa
 
-        self.lost.update(picks.lost)
-        self.num_samples += len(picks.tiles)
-        if len(picks.tiles) == 0:
+        self.lost.update(selection.lost)
+        self.num_samples += len(selection.tiles)
+        if len(selection.tiles) == 0:
             return
-        tiles = picks.tiles
-        codes = {name: self._renumbered(picks, name) for name in self._variant.sensors}
-        columns = {"x": tiles.x, "y": tiles.y, "cloud": picks.cloud_fraction, **codes}
+        tiles = selection.tiles
+        codes = {name: self._set_numbers(selection, name) for name in self._variant.sensors}
+        columns = {"x": tiles.x, "y": tiles.y, "cloud": selection.cloud_fraction, **codes}
         arrays = [pa.array(columns[name]) for name in self._schema.names]
         self._writer.write(pa.record_batch(arrays, schema=self._schema))
         if self._limit is not None:
-            drawn = np.concatenate([self._least, lots.lot(tiles.zoom, tiles.x, tiles.y)])
-            self._least = np.sort(drawn)[: self._limit]
+            hashes = np.concatenate(
+                [self._lowest_hashes, sampling.sampling_hash(tiles.zoom, tiles.x, tiles.y)]
+            )
+            self._lowest_hashes = np.sort(hashes)[: self._limit]
         if self._clusters is not None:
-            self._clusters.add(picks)
+            self._clusters.add(selection)
 
     def write(self, path: Path, *, request: Mapping[str, Any], max_bytes: int | None) -> None:
         """Write the plan; it appears whole or not at all.
@@ -96,10 +97,10 @@ class Draft:
         """
         self._writer.close()
         self._file.close()
-        tally, used = Tally(self._variant, self._catalog), _Used(self._sets)
+        tally, used = Tally(self._variant, self._catalog), _UsedScenes(self._sets)
         codes = self._clusters.assign() if self._clusters is not None else None
 
-        def about() -> dict[str, Any]:
+        def plan_metadata() -> dict[str, Any]:
             lost = {reason: count for reason, count in sorted(self.lost.items()) if count}
             return metadata(
                 self._variant,
@@ -111,21 +112,21 @@ class Draft:
                 target_samples=self._target,
             )
 
-        with write_rows(path, about) as add_rows:
-            for picks in self._kept():
-                x, y = picks.tiles.x, picks.tiles.y
+        with write_rows(path, plan_metadata) as add_rows:
+            for selection in self._limited_cells():
+                x, y = selection.tiles.x, selection.tiles.y
                 if self._clusters is not None and codes is not None:
                     split = self._clusters.split(codes, x, y)
                 else:
                     split = splits.assign(self._variant, x, y)
-                columns = sample_columns(self._variant, self._catalog, picks, split)
-                add_rows(columns, tile_outlines(picks.tiles.zoom, x, y))
-                tally.add(self._to_be_read(picks))
-                used.add(picks)
+                columns = sample_columns(self._variant, self._catalog, selection, split)
+                add_rows(columns, tile_outlines(selection.tiles.zoom, x, y))
+                tally.add(self._expected_reads(selection))
+                used.add(selection)
             check_budget(tally.summary(), max_bytes)
 
-    def _kept(self) -> Iterator[CellSelection]:
-        """The cells again, without what the limit leaves out."""
+    def _limited_cells(self) -> Iterator[CellSelection]:
+        """Read the cells again, without the tiles that the limit leaves out."""
         import pyarrow as pa
 
         with pa.memory_map(str(self._path)) as file:
@@ -136,7 +137,9 @@ class Draft:
                 tiles = Tiles(zoom=self._variant.base_zoom, x=column["x"], y=column["y"])
                 keep = np.ones(len(tiles), dtype=bool)
                 if self._limit is not None:
-                    keep = np.isin(lots.lot(tiles.zoom, tiles.x, tiles.y), self._least)
+                    keep = np.isin(
+                        sampling.sampling_hash(tiles.zoom, tiles.x, tiles.y), self._lowest_hashes
+                    )
                 if keep.any():
                     yield CellSelection(
                         tiles=tiles.take(keep),
@@ -146,43 +149,45 @@ class Draft:
                         lost={},
                     )
 
-    def _to_be_read(self, picks: CellSelection) -> CellSelection:
-        """The picks without those of the reserve that building is not expected to need."""
-        if self._target is None or lots.num_read(self._target) >= len(self._least):
-            return picks
-        tiles = picks.tiles
-        last = self._least[lots.num_read(self._target) - 1]
-        keep = lots.lot(tiles.zoom, tiles.x, tiles.y) <= last
+    def _expected_reads(self, selection: CellSelection) -> CellSelection:
+        """Selection without the tiles of the reserve that a build is not expected to read."""
+        if self._target is None or sampling.expected_reads(self._target) >= len(
+            self._lowest_hashes
+        ):
+            return selection
+        tiles = selection.tiles
+        last = self._lowest_hashes[sampling.expected_reads(self._target) - 1]
+        keep = sampling.sampling_hash(tiles.zoom, tiles.x, tiles.y) <= last
         return replace(
-            picks,
+            selection,
             tiles=tiles.take(keep),
-            code={name: code[keep] for name, code in picks.code.items()},
-            cloud_fraction=picks.cloud_fraction[keep],
+            code={name: code[keep] for name, code in selection.code.items()},
+            cloud_fraction=selection.cloud_fraction[keep],
         )
 
-    def _renumbered(self, picks: CellSelection, sensor: str) -> NDArray[np.int64]:
-        """The tiles' sets by their numbers among all cells' sets."""
+    def _set_numbers(self, selection: CellSelection, sensor: str) -> NDArray[np.int64]:
+        """Number of each tile's set among the sets of all cells, (N,)."""
         sets, numbers = self._sets[sensor], self._numbers[sensor]
-        of_cell = np.full(len(picks.sets[sensor]), -1, dtype=np.int64)
-        for number in np.unique(picks.code[sensor]).tolist():
-            scenes = picks.sets[sensor][number]
+        numbers_of_sets = np.full(len(selection.sets[sensor]), -1, dtype=np.int64)
+        for number in np.unique(selection.code[sensor]).tolist():
+            scenes = selection.sets[sensor][number]
             key = tuple(scene.id for scene in scenes)
             if key not in numbers:
                 numbers[key] = len(sets)
                 sets.append(scenes)
-            of_cell[number] = numbers[key]
-        return of_cell[picks.code[sensor]]
+            numbers_of_sets[number] = numbers[key]
+        return numbers_of_sets[selection.code[sensor]]
 
 
-class _Used:
-    """Which sets of scenes the kept samples use."""
+class _UsedScenes:
+    """Scenes that the samples of the plan use."""
 
     def __init__(self, sets: Mapping[str, list[tuple[Scene, ...]]]) -> None:
         self._sets = sets
         self._numbers: dict[str, set[int]] = {name: set() for name in sets}
 
-    def add(self, picks: CellSelection) -> None:
-        for name, code in picks.code.items():
+    def add(self, selection: CellSelection) -> None:
+        for name, code in selection.code.items():
             self._numbers[name].update(np.unique(code).tolist())
 
     def scenes(self) -> dict[str, dict[str, Scene]]:
@@ -193,10 +198,10 @@ class _Used:
 
 
 def check_budget(expected: Mapping[str, Any], max_bytes: int | None) -> None:
-    """Refuse what would read more than a budget.
+    """Refuse a plan that would read more than a budget.
 
     Raises:
-        UsageError: it would.
+        UsageError: the plan is expected to read more than ``max_bytes``.
     """
     if max_bytes is not None and expected["source_bytes"] > max_bytes:
         raise UsageError(

@@ -1,7 +1,7 @@
-"""What building a plan will take from the sources: bytes, requests, and their price.
+"""Estimates the bytes and requests that a build takes from the sources, and their price.
 
-An expectation from the sizes of blocks and typical compression in the provider's TOML, not a
-measurement: no file is opened for it.
+The estimate comes from the block sizes and the typical compression in the provider's TOML. No file
+is opened for it.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from salibi_data.plans.picks import CellSelection
 
 BOTH_MARGINS_PX: Final = 2 * MARGIN_PX
-"""Source pixels read beyond a block of tiles."""
+"""Source pixels read on both sides of a block of tiles."""
 
 _UNKNOWN_GSD_M: Final = 10.0
 _UNKNOWN_BYTES_PER_PX: Final = 1.0
 
 
 class Tally:
-    """Bytes and requests of the samples counted so far."""
+    """Bytes and requests of the samples added so far."""
 
     def __init__(self, variant: Variant, catalog: Catalog) -> None:
         self._variant = variant
@@ -43,12 +43,12 @@ class Tally:
         self.num_bytes: Counter[str] = Counter()
         self.num_requests: Counter[str] = Counter()
         self.num_files: Counter[str] = Counter()
-        """Times that one is opened."""
+        """Number of times that a file is opened, per sensor."""
         self.num_warped_px: Counter[str] = Counter()
-        """Values of the rectangles around what is taken of a block, in all layers."""
+        """Number of values in the rectangles that are warped, in all layers, per sensor."""
 
     def add(self, picks: CellSelection) -> None:
-        """Count some tiles of the plan; a block of them is read once per scene."""
+        """Add tiles of the plan; each block of tiles is read once per scene."""
         for name in self._variant.sensors:
             sensor = self._catalog.sensors[name]
             tile_px = self._px_per_tile(sensor)
@@ -61,7 +61,7 @@ class Tally:
                         self.num_files[name] += len(edges_m)
 
     def _px_per_tile(self, sensor: Sensor) -> int:
-        """Values of a tile in all modalities of a sensor, and in its cloud mask."""
+        """Number of values of a tile in all modalities of a sensor and its cloud mask."""
         images = (row for row in self._variant.modalities if row.sensor == sensor.name)
         mask = 0 if sensor.clouds is None else TILE_PX**2
         return mask + sum(len(row.bands) * row.tile_px**2 for row in images)
@@ -69,7 +69,7 @@ class Tally:
     def _reads(
         self, sensor: Sensor, scene: Scene, edges_m: NDArray[np.float64]
     ) -> Iterator[tuple[int, int]]:
-        """Bytes and requests for each asset of a scene over blocks of some (width, height)."""
+        """Yield bytes and requests of each asset of a scene, over blocks of given (width, height) in m."""
         wanted: dict[str, tuple[float, float, int]] = {}
         for recipe in self._variant.modalities:
             if recipe.sensor != sensor.name:
@@ -77,16 +77,16 @@ class Tally:
             product = sensor.products[recipe.product]
             for band in recipe.bands:
                 asset = product.bands[band].asset
-                # Bands of one file lie side by side in its blocks: all are read for one.
-                together = sum(other.asset == asset for other in product.bands.values())
+                # Bands of one file share its blocks: reading one band reads all of them.
+                num_bands = sum(other.asset == asset for other in product.bands.values())
                 gsd_m = product.native_gsd_m(band, scene.properties) or _UNKNOWN_GSD_M
-                bytes_per_px = (product.bytes_per_px or _UNKNOWN_BYTES_PER_PX) * together
+                bytes_per_px = (product.bytes_per_px or _UNKNOWN_BYTES_PER_PX) * num_bands
                 wanted[asset] = gsd_m, bytes_per_px, product.block_px
         if (mask := sensor.clouds) is not None:
             bytes_per_px = mask.bytes_per_px or _UNKNOWN_BYTES_PER_PX
             wanted[mask.asset] = mask.gsd_m or _UNKNOWN_GSD_M, bytes_per_px, mask.block_px
         for gsd_m, bytes_per_px, block_px in wanted.values():
-            # A window of w pixels laid at random on blocks of b touches (w - 1) / b + 1 of them.
+            # A window of w pixels at a random place touches (w - 1) / b + 1 blocks of b pixels.
             touched = (edges_m / gsd_m + BOTH_MARGINS_PX - 1) / block_px + 1
             pixels = float(touched.prod(axis=1).sum()) * block_px**2
             rows = float(touched[:, 1].sum())
@@ -94,7 +94,7 @@ class Tally:
             yield round(pixels * bytes_per_px) + files * HEADER_BYTES, files + round(rows)
 
     def summary(self) -> dict[str, Any]:
-        """Bytes, requests and US dollars, in all and by sensor; only a requester's reads cost."""
+        """Bytes, requests and US dollars, in total and by sensor; only requester-pays reads cost."""
         prices = self._catalog.prices
         usd = sum(
             self.num_bytes[name] / 1e9 * prices.usd_per_gb
@@ -116,18 +116,18 @@ class Tally:
 def _uses(
     picks: CellSelection, code: NDArray[np.int64]
 ) -> Iterator[tuple[int, NDArray[np.float64], int]]:
-    """Each set in use with the (width, height) in metres of what it serves in every block.
+    """Yield each set in use, the (width, height) in metres that it serves in every block, and tiles.
 
-    And with the tiles in all of these rectangles, those between included.
+    The number of tiles counts all tiles of these rectangles.
     """
     if len(picks.tiles) == 0:
         return
     x, y = picks.tiles.x, picks.tiles.y
     block_x, block_y = x >> BLOCK_ZOOM_OFFSET, y >> BLOCK_ZOOM_OFFSET
-    # One number per use sorts many times faster than rows of three do.
+    # Sorting one number per use is many times faster than sorting rows of three.
     sides = np.array([block_x.max(), block_y.max()]) + 1
-    place = (code * sides[0] + block_x) * sides[1] + block_y
-    uses, use = np.unique(place, return_inverse=True)
+    key = (code * sides[0] + block_x) * sides[1] + block_y
+    uses, use = np.unique(key, return_inverse=True)
     low = np.full((len(uses), 2), np.iinfo(np.int64).max)
     high = np.full((len(uses), 2), -1)
     xy = np.stack([x, y], axis=1)
@@ -138,5 +138,5 @@ def _uses(
     edges_m = edges * tile_m[:, None]
     used = uses // sides.prod()
     for number in np.unique(used).tolist():
-        of_set = used == number
-        yield number, edges_m[of_set], int(edges[of_set].prod(axis=1).sum())
+        in_set = used == number
+        yield number, edges_m[in_set], int(edges[in_set].prod(axis=1).sum())

@@ -18,28 +18,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SceneChoice:
-    """A tile and, per sensor, the scenes that cover it: the best first, then the gap fillers."""
+    """A tile and the scenes that cover it."""
 
     tile: TileXYZ
     scenes: Mapping[str, tuple[Scene, ...]]
+    """Scenes per sensor: the best first, then those that fill its gaps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellSelection:
-    """What was chosen for the tiles of a cell."""
+    """Scenes selected for the tiles of a search cell, in columns."""
 
     tiles: Tiles
     sets: Mapping[str, Sequence[tuple[Scene, ...]]]
-    """Per sensor the distinct sets of scenes in use."""
+    """Distinct sets of scenes in use, per sensor."""
     code: Mapping[str, NDArray[np.int64]]
-    """Per sensor which set each tile takes, shape (N,)."""
+    """Index of each tile's set, per sensor; shape (N,)."""
     cloud_fraction: NDArray[np.float32]
     """Cloudy share of each tile where it was scored, NaN elsewhere; shape (N,)."""
     lost: Mapping[str, int]
-    """Tiles that no scenes cover, by the sensor that lacks them; ``clouds`` where all are cloudy."""
+    """Number of tiles without scenes, by the sensor that lacks them; ``clouds`` where all are cloudy."""
 
     def choices(self) -> list[SceneChoice]:
-        """The same, a tile at a time."""
+        """List the choices tile by tile."""
         return [
             SceneChoice(
                 tile=TileXYZ(int(self.tiles.x[i]), int(self.tiles.y[i]), self.tiles.zoom),

@@ -1,9 +1,9 @@
-"""The plan: which tiles become samples, from which scenes, in which order. Made once, then fixed.
+"""Plans: the tiles that become samples, their scenes and their order. A plan never changes.
 
-A plan is a GeoParquet file with a row per sample, and the scenes, the variant and the catalog it
-was made with in its metadata; a build needs nothing else and never searches. It is read row group
-by row group, so that a plan of millions of tiles needs no more memory than one of thousands. Equal
-content, equal digest, equal dataset.
+A plan is a GeoParquet file with one row per sample. Its metadata hold the scenes, the variant and the
+catalog. A build needs nothing else and never searches. The file is read row group by row group, so
+that a plan of millions of tiles needs no more memory than one of thousands. Plans of equal content
+have equal digests and give equal stores.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from salibi_data.catalog.providers import Catalog, catalog_from_dict
 from salibi_data.catalog.scenes import Scene
 from salibi_data.catalog.variants import Variant, native_gsd_m, variant_from_dict
-from salibi_data.plans import sampling as lots
+from salibi_data.plans import sampling
 from salibi_data.plans.picks import SceneChoice
 from salibi_data.store import geoparquet
 from salibi_data.store.errors import GridError, PlanError
@@ -44,7 +44,7 @@ _AGAIN: Final = "Plan again with `salibi-data plan`, and narrow it with --aoi, -
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Samples in the order of the store, with everything a build needs.
+    """Samples in the order of the store, with everything that a build needs.
 
     Example:
         >>> written = salibi_data.plan("micro", catalog=catalog, limit=4, output=folder / "plan.parquet")
@@ -56,24 +56,23 @@ class Plan:
     """
 
     path: Path
-    """The GeoParquet file that holds them."""
+    """GeoParquet file of the plan."""
     variant: Variant
     catalog: Catalog
     scenes: Mapping[str, Mapping[str, Scene]]
-    """Every scene used: sensor, then id."""
+    """Scenes in use, by sensor and id."""
     lost: Mapping[str, int]
-    """Candidate tiles left out, by reason."""
+    """Number of candidate tiles left out, by reason."""
     request: Mapping[str, Any]
-    """What was asked for: an equal request need not be searched again."""
+    """Arguments that the plan was made for, as :func:`~salibi_data.plans.planner.request` gives them."""
     expected: Mapping[str, Any]
-    """What building it will take: bytes and requests from the sources, and their price."""
+    """Bytes and requests that a build is expected to take from the sources, and their price."""
     num_samples: int
-    """Rows, those of the reserve included."""
+    """Number of rows, those of the reserve included."""
     target_samples: int | None
-    """So many of the rows become samples; the others are a reserve for those that clouds or missing
-    pixels cost. None: all that pass."""
+    """Number of samples that the store is to have; other rows are a reserve. None for all that pass."""
     keeper: ScratchFolder | None = None
-    """Owner of a file that nobody asked to keep."""
+    """Owner of the scratch folder with the plan's file; None for a file that is kept."""
 
     def __repr__(self) -> str:
         scenes = sum(len(by_id) for by_id in self.scenes.values())
@@ -84,7 +83,7 @@ class Plan:
 
     @classmethod
     def read(cls, path: Path, *, keeper: ScratchFolder | None = None) -> Plan:
-        """Open a plan's file; the samples are read when they are asked for.
+        """Open a plan's file; its rows are read when they are needed.
 
         Raises:
             UsageError: there is no such file.
@@ -173,27 +172,27 @@ class Plan:
 
     @property
     def num_wanted(self) -> int:
-        """Samples that the store is to have."""
+        """Number of samples that the store is to have at most."""
         return min(self.num_samples, self.target_samples or self.num_samples)
 
     @cached_property
     def ranks(self) -> NDArray[np.int64]:
-        """Place of each row in the order in which tiles are drawn, shape (num_samples,)."""
+        """Rank of each row by its sampling hash, shape (num_samples,)."""
         table = self.table(["x", "y"])
         x, y = (table[name].to_numpy() for name in ("x", "y"))
-        order = np.argsort(lots.lot(self.variant.base_zoom, x, y))
+        order = np.argsort(sampling.sampling_hash(self.variant.base_zoom, x, y))
         ranks = np.empty(len(order), dtype=np.int64)
         ranks[order] = np.arange(len(order))
         return ranks
 
     @cached_property
     def rounds(self) -> NDArray[np.int64]:
-        """The round in which each row is read, if it is, shape (num_samples,)."""
-        return lots.rounds_of(self.ranks, self.target_samples)
+        """Round in which a build reads each row, if it gets that far; shape (num_samples,)."""
+        return sampling.rounds_of(self.ranks, self.target_samples)
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of what decides the dataset's bytes; a local catalog's place does not count."""
+        """SHA-256 of what decides the store's bytes; the address of a local catalog does not count."""
         variant = self.variant.to_dict()
         for key in ("summary", "region", "target_samples"):
             variant.pop(key)
@@ -233,7 +232,7 @@ def metadata(
     scenes: Mapping[str, Mapping[str, Scene]],
     **more: Any,
 ) -> dict[str, Any]:
-    """What a plan's file says beside its rows."""
+    """Metadata of a plan's file."""
     return {
         "plan_version": PLAN_VERSION,
         "variant": variant.to_dict(),
@@ -262,7 +261,7 @@ def scenes_from_dict(content: Mapping[str, Any]) -> dict[str, dict[str, Scene]]:
 def sample_columns(
     variant: Variant, catalog: Catalog, picks: CellSelection, split: NDArray[np.uint8]
 ) -> dict[str, Any]:
-    """Columns that a person reads in the plan and in ``samples.parquet`` (pyarrow arrays)."""
+    """Columns of a cell for the plan and ``samples.parquet`` (pyarrow arrays)."""
     import pyarrow as pa
 
     tiles = picks.tiles
@@ -302,4 +301,7 @@ def sample_columns(
 
 
 BLOCK_ZOOM_OFFSET: Final = 2
-"""A block is at most 4 x 4 tiles: 2048 px at the finer zoom, about 150 MB while it is warped."""
+"""Levels from a tile to its block: at most 4 x 4 tiles, 2048 px at the finer zoom.
+
+A block of that size takes about 150 MB while it is warped.
+"""

@@ -1,4 +1,4 @@
-"""Searching and choosing: from a variant and a catalog to a plan, one cell at a time."""
+"""Makes a plan from a variant and a catalog: searches and selects scenes cell by cell."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def plan(
 ) -> Plan:
     """Search a catalog and choose the scenes of every sample.
 
-    Stopped and called again with the same ``output``, it does not ask the catalog again for what
-    was found.
+    A call that was stopped continues when repeated with the same ``output``: search results are
+    kept until the plan is written.
 
     Args:
         variant: name, path of a TOML file, or a :class:`~salibi_data.catalog.variants.Variant`.
@@ -57,15 +57,15 @@ def plan(
         bounds_lonlat: (west, south, east, north) in degrees; candidates lie wholly within.
         aoi: GeoJSON or GeoParquet file of an outline; candidates lie wholly within.
         dates: ``A/B``; limits every sensor.
-        limit: greatest number of samples, drawn evenly and reproducibly from all that can be made.
-        max_cloud: greatest share of clouds (0..1), scored per tile while planning.
+        limit: maximum number of samples, drawn evenly and reproducibly from all possible ones.
+        max_cloud: maximum share of clouds, 0..1, scored per tile while planning.
         allow_grd: Sentinel-1 GRD may stand in for RTC where a catalog has nothing else.
-        max_bytes: refuse a plan that is expected to read more from the sources.
-        output: GeoParquet file to write; without one the plan goes with the object.
+        max_bytes: limit on the bytes that the plan is expected to read from the sources.
+        output: GeoParquet file to write; without one the file is removed with the object.
         progress: called with (cells done, cells in all).
 
-    Without an area and a limit, the plan is of the variant's regions, and draws as many samples as
-    it aims at and a reserve for those that clouds cost; of a catalog on disk, all that it covers.
+    Without an area and a limit, the plan covers the variant's regions and draws its target number
+    of samples and a reserve for those that clouds cost; for a catalog on disk, it covers the catalog.
 
     Raises:
         UsageError: unknown variant or catalog, malformed dates, or more than ``max_bytes``.
@@ -85,8 +85,8 @@ def plan(
         max_cloud=max_cloud,
         allow_grd=allow_grd,
     )
-    recipe, provider = fitted(variant, catalog, scope)
-    asked = request(recipe, provider, scope)
+    recipe, provider = load_inputs(variant, catalog, scope)
+    plan_request = request(recipe, provider, scope)
     provider = resolve_catalog(provider, progress=progress)
     keeper = None if output is not None else ScratchFolder("salibi-plan-")
     path = Path(output or "") if keeper is None else keeper.path / "plan.parquet"
@@ -95,9 +95,14 @@ def plan(
     finder = CatalogSearch(provider, searches, needed)
     interval = parse_dates(dates) if dates is not None else None
     area = _area(recipe, finder, scope)
-    with ScratchFolder("salibi-draft-") as scratch, _forgetting(searches):
-        counted = {"limit": scope.limit, "target": _target(recipe, provider, scope)}
-        draft = Draft(scratch.path / "draft.arrow", recipe, provider, **counted)
+    with ScratchFolder("salibi-draft-") as scratch, _removed_when_done(searches):
+        draft = Draft(
+            scratch.path / "draft.arrow",
+            recipe,
+            provider,
+            limit=scope.limit,
+            target=_target(recipe, provider, scope),
+        )
         counts: Counter[str] = Counter()
         cells = area.cells(recipe.base_zoom)
         for number, cell in enumerate(cells, start=1):
@@ -107,18 +112,18 @@ def plan(
             draft.lost["guard"] += len(tiles) - len(usable)
             if len(usable):
                 find = _CellFinder(finder, usable, interval, counts)
-                draft.add(_chosen(usable, find, recipe, provider, scope))
+                draft.add(_select(usable, find, recipe, provider, scope))
             if progress is not None:
                 progress(number, len(cells))
         if draft.num_samples == 0:
             raise SelectionError(_nothing_left(recipe, provider, counts, draft.lost))
-        draft.write(path, request=asked, max_bytes=max_bytes)
+        draft.write(path, request=plan_request, max_bytes=max_bytes)
     return Plan.read(path, keeper=keeper)
 
 
 @contextmanager
-def _forgetting(searches: Path) -> Iterator[None]:
-    """Remove what was found once a plan is made, or cannot be; keep it where one was stopped."""
+def _removed_when_done(searches: Path) -> Iterator[None]:
+    """Remove search results when a plan is made or cannot be made; keep them when it is stopped."""
     try:
         yield
     except (SelectionError, UsageError):
@@ -127,8 +132,10 @@ def _forgetting(searches: Path) -> Iterator[None]:
     shutil.rmtree(searches, ignore_errors=True)
 
 
-def fitted(variant: str | Variant, catalog: str | Catalog, scope: Scope) -> tuple[Variant, Catalog]:
-    """The variant and the catalog, with what the scope changes in them.
+def load_inputs(
+    variant: str | Variant, catalog: str | Catalog, scope: Scope
+) -> tuple[Variant, Catalog]:
+    """Load the variant and the catalog, and apply what the scope changes in them.
 
     Raises:
         UsageError: one is unknown, or the catalog cannot give what the variant needs.
@@ -144,7 +151,7 @@ def fitted(variant: str | Variant, catalog: str | Catalog, scope: Scope) -> tupl
 
 
 def request(variant: Variant, catalog: Catalog, scope: Scope) -> dict[str, Any]:
-    """What a plan is asked for, in a form that can be compared; a catalog's place does not count."""
+    """Describe what a plan is made for, as JSON that can be compared, without the catalog's address."""
     provider = {**catalog.to_dict(), "url": "", "kind": "", "search_method": ""}
     recipe = json.dumps([variant.to_dict(), provider], sort_keys=True).encode()
     aoi, bounds_lonlat = scope.aoi, scope.bounds_lonlat
@@ -163,7 +170,7 @@ def request(variant: Variant, catalog: Catalog, scope: Scope) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _CellFinder:
-    """Searches one cell, and counts what it finds."""
+    """Searches one cell, and counts the scenes found."""
 
     finder: CatalogSearch
     tiles: Tiles
@@ -173,25 +180,25 @@ class _CellFinder:
     def __call__(self, sensor: str, intervals: Sequence[Interval] | None) -> list[Scene]:
         if self.dates is not None:
             first, last = self.dates
-            around = [self.dates] if intervals is None else intervals
-            cut = [(max(a, first), min(b, last)) for a, b in around]
-            intervals = [(a, b) for a, b in cut if a <= b]
-        found = self.finder.find(sensor, areas.bounds_of(self.tiles), intervals)
-        self.counts[sensor] += len(found)
-        return found
+            wanted = [self.dates] if intervals is None else intervals
+            clipped = [(max(start, first), min(end, last)) for start, end in wanted]
+            intervals = [(start, end) for start, end in clipped if start <= end]
+        scenes = self.finder.find(sensor, areas.bounds_of(self.tiles), intervals)
+        self.counts[sensor] += len(scenes)
+        return scenes
 
 
-def _chosen(
+def _select(
     tiles: Tiles, find: _CellFinder, variant: Variant, catalog: Catalog, scope: Scope
 ) -> CellSelection:
-    scored = None
+    cloudiness = None
     if scope.max_cloud is not None:
-        scored = CellClouds(catalog, tiles, find.finder.cache_folder)
-    return choose(tiles, find, variant, catalog, cloudiness=scored)
+        cloudiness = CellClouds(catalog, tiles, find.finder.cache_folder)
+    return choose(tiles, find, variant, catalog, cloudiness=cloudiness)
 
 
 def _target(variant: Variant, catalog: Catalog, scope: Scope) -> int | None:
-    """The variant's target where its regions are planned as a whole; else there is none to reach."""
+    """Target number of samples where the variant's regions are planned as a whole, else None."""
     narrowed = any(getattr(scope, name) is not None for name in ("limit", "bounds_lonlat", "aoi"))
     return None if narrowed or catalog.kind == "static" else variant.target_samples
 
@@ -216,7 +223,7 @@ def _area(variant: Variant, finder: CatalogSearch, scope: Scope) -> areas.Area:
 
 
 def _covered(variant: Variant, finder: CatalogSearch) -> areas.Area:
-    """A catalog on disk is its own region: all that its first chosen sensor covers."""
+    """Area of a catalog on disk: what the first sensor in order of selection covers."""
     import shapely
     from shapely.geometry import shape
 
@@ -235,7 +242,7 @@ def _covered(variant: Variant, finder: CatalogSearch) -> areas.Area:
 def _guarded(variant: Variant, tiles: Tiles) -> Tiles:
     if variant.split_by != "blocks":
         return tiles
-    return tiles.take(splits.guarded(variant, tiles.x, tiles.y))
+    return tiles.take(splits.outside_guard(variant, tiles.x, tiles.y))
 
 
 def _nothing_left(
@@ -246,10 +253,10 @@ def _nothing_left(
             f"no tile of zoom {variant.base_zoom} lies wholly within the area asked for; give a "
             "larger --bbox or --aoi, or a variant of a higher zoom."
         )
-    found = ", ".join(f"{counts.get(sensor, 0)} {sensor}" for sensor in variant.sensors)
+    scenes = ", ".join(f"{counts.get(sensor, 0)} {sensor}" for sensor in variant.sensors)
     reasons = ", ".join(f"{count} for {reason}" for reason, count in sorted(lost.items()) if count)
     return (
         f"none of {counts['tiles']} candidate tiles of zoom {variant.base_zoom} can be made from "
-        f"catalog {catalog.name!r}: scenes found are {found}; tiles lost are {reasons}. "
+        f"catalog {catalog.name!r}: scenes found are {scenes}; tiles lost are {reasons}. "
         "Choose another --bbox or wider --dates."
     )

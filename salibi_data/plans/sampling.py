@@ -1,9 +1,10 @@
-"""Which tiles a sample takes: by lot, in an order that depends on each tile alone.
+"""Random sampling of tiles, in an order that depends on each tile alone.
 
-A plan is made before pixels are read, and some of its tiles fall to clouds or missing pixels. To
-end with exactly as many samples as a variant aims at, a plan holds a reserve. Building it goes
-through the tiles in rounds, in the order of their lots, until enough have passed the filters, and
-keeps the first of these. What is kept so depends on the plan alone, not on who read what when.
+A plan is made before pixels are read, and filters drop some of its tiles for clouds or missing
+pixels. To end with exactly the number of samples that a variant aims at, a plan holds a reserve. A
+build reads the tiles in rounds, in the order of their sampling hashes, until enough tiles have passed
+the filters, and keeps the first of these. The result depends on the plan alone, and not on the order
+in which workers finish.
 """
 
 from __future__ import annotations
@@ -19,25 +20,27 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 SURVIVING_SHARE: Final = 0.85
-"""Of planned tiles, those expected to pass the filters of pixels; assumed, not yet measured.
+"""Share of planned tiles expected to pass the pixel filters; assumed, not measured yet.
 
 Scenes are ranked by the cloud cover of the granule, and the best within 60 days of NAIP is mostly
-below 5 %. But clouds come in heaps: of tiles in such granules about one in ten may have more than
-the 10 % that are allowed. The rest are edges of scenes that lie a little inside their footprints.
+below 5 %. But clouds are clustered: about one tile in ten of such granules may exceed the allowed 10 %.
+The rest are edges of scenes whose pixels end a little inside their footprints.
 """
 
 RESERVE_SHARE: Final = 0.5
-"""Tiles a plan holds beyond the target. They cost nothing unless they are needed, and are enough
-while two tiles in three pass."""
+"""Share of the target that a plan holds in reserve; enough while two tiles in three pass.
+
+A reserve costs nothing unless it is needed.
+"""
 
 ROUND_SHARE: Final = 0.05
-"""Tiles of the reserve that are read together, of the target: at most so many too many are read."""
+"""Share of the target read per extra round; bounds over-reading."""
 
 _MIX: Final = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
-def lot(zoom: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.uint64]:
-    """A number per tile, shape (N,), that looks random and no other tile of the zoom has.
+def sampling_hash(zoom: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.uint64]:
+    """Hash each tile to a 64-bit number, unique within the zoom; shape (N,).
 
     Source: the finaliser of SplitMix64 (Steele, Lea and Flood 2014), a bijection.
     """
@@ -48,22 +51,22 @@ def lot(zoom: int, x: ArrayLike, y: ArrayLike) -> NDArray[np.uint64]:
 
 
 def num_planned(target: int) -> int:
-    """How many tiles a plan holds at most, the reserve included."""
+    """Largest number of tiles in a plan, the reserve included."""
     return math.ceil(target * (1 + RESERVE_SHARE))
 
 
-def num_read(target: int) -> int:
-    """How many tiles building is expected to read until ``target`` of them have passed."""
+def expected_reads(target: int) -> int:
+    """Number of tiles that a build is expected to read until ``target`` of them have passed."""
     rounds = math.ceil((target / SURVIVING_SHARE - target) / _round_size(target))
     return target + rounds * _round_size(target)
 
 
 def rounds_of(ranks: NDArray[np.int64], target: int | None) -> NDArray[np.int64]:
-    """The round in which each tile is read: 0 for as many as are wanted, then the reserve's.
+    """Round in which each tile is read: 0 for the target, then 1, 2, ... for the reserve.
 
     Args:
-        ranks: place of each tile in the order of the lots, shape (N,), from 0.
-        target: how many are wanted; None: all of them.
+        ranks: rank of each tile by its sampling hash, from 0; shape (N,).
+        target: number of samples wanted; None for all tiles.
     """
     if target is None:
         return np.zeros_like(ranks)

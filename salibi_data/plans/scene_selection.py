@@ -1,8 +1,8 @@
-"""Which scenes make a sample: the rarest sensor first, the next near its date.
+"""Selects the scenes of each sample: the rarest sensor first, the next sensors near its date.
 
-Works on all tiles of a search cell at once, in columns: tiles number tens of thousands, the
-distinct sets of scenes they are made from a few dozen. Ties never depend on chance: options are
-ordered by (score, number of tiles served, datetime, id), so that few scenes serve many tiles.
+All tiles of a search cell are handled together, in columns: there are tens of thousands of tiles, but
+only a few dozen distinct sets of scenes. Ties never depend on chance: options are ordered by (score,
+number of tiles served, datetime, id), so that few scenes serve many tiles.
 """
 
 from __future__ import annotations
@@ -28,47 +28,47 @@ if TYPE_CHECKING:
     from salibi_data.store.tiles import Tiles
 
 CLOUD_STEP_PERCENT: Final = 5.0
-"""Scenes whose cloud cover differs by less count as alike; then the one that serves more tiles."""
+"""Step of cloud cover in percent; scenes of one step are ranked by the tiles they serve."""
 
 TIME_STEP_DAYS: Final = 1.0
-"""Scenes whose distance in time differs by less count as alike."""
+"""Step of the distance in time in days; scenes of one step are ranked by the tiles they serve."""
 
 MAX_CLOUD_ROUNDS: Final = 8
-"""So many sets of scenes are tried for a tile before its clouds count as in the way."""
+"""Number of sets of scenes that are tried for a tile before it is given up as cloudy."""
 
 _SECONDS_PER_DAY: Final = 86_400
 _UNKNOWN_CLOUD_PERCENT: Final = 100.0
 _NONE: Final = np.iinfo(np.int32).max
 
-Find = Callable[[str, "Sequence[Interval] | None"], "Sequence[Scene]"]
-"""Scenes of a sensor within any of some intervals, or of any time."""
+FindScenes = Callable[[str, "Sequence[Interval] | None"], "Sequence[Scene]"]
+"""Function (sensor, intervals or None for any time) -> scenes."""
 
 Cloudiness = Callable[[str, "Sequence[Scene]", "NDArray[np.int64]"], "NDArray[np.float32]"]
-"""Cloudy share of the tiles at some positions, under scenes of a sensor used in that order."""
+"""Function (sensor, scenes in order of use, positions of tiles) -> cloudy share per tile."""
 
 
 def choose(
     tiles: Tiles,
-    find: Find,
+    find: FindScenes,
     variant: Variant,
     catalog: Catalog,
     *,
     cloudiness: Cloudiness | None = None,
 ) -> CellSelection:
-    """Scenes for every tile that all sensors cover wholly.
+    """Select scenes for every tile that all sensors cover wholly.
 
     Args:
         tiles: candidates at the variant's base zoom.
-        find: called once per sensor, with the times at which its scenes can be of use.
-        variant: its ``selection`` rows say in which order sensors are chosen, and how.
-        catalog: says which scenes may be used together (``group_by``).
-        cloudiness: scores clouds per tile; without it ``eo:cloud_cover`` of the scenes decides.
+        find: called once per sensor, with the intervals in which its scenes can be used.
+        variant: variant whose ``selection`` rows give the order of sensors and their ranking.
+        catalog: catalog whose sensors say which scenes may be used together (``group_by``).
+        cloudiness: function that scores clouds per tile; without it ``eo:cloud_cover`` decides.
 
     Returns:
-        The tiles that can be made, in their order, and how many were lost for want of what.
+        Selection of the tiles that can be made, in their order, and number of tiles lost by reason.
     """
     lost: Counter[str] = Counter()
-    alive = np.arange(len(tiles))
+    remaining = np.arange(len(tiles))
     sets: dict[str, list[tuple[Scene, ...]]] = {}
     code: dict[str, NDArray[np.int64]] = {}
     clouds = np.full(len(tiles), np.nan, dtype=np.float32)
@@ -77,41 +77,41 @@ def choose(
             continue
         sensor = catalog.sensors[rule.sensor]
         anchor_s = _first_times(sets[rule.near])[code[rule.near]] if rule.near in sets else None
-        found = find(rule.sensor, _intervals(anchor_s, rule.within_days)) if len(alive) else []
-        options = _options(tiles.take(alive), found, rule, sensor, anchor_s)
+        scenes = find(rule.sensor, _intervals(anchor_s, rule.within_days)) if len(remaining) else []
+        options = _options(tiles.take(remaining), scenes, rule, sensor, anchor_s)
         if cloudiness is None or sensor.clouds is None:
-            best, scored = options.best()[1], np.full(len(alive), np.nan)
+            best, scored = options.best()[1], np.full(len(remaining), np.nan)
         else:
             limit = variant.max_cloud_fraction
-            best, scored = _clearest(options, alive, rule.sensor, cloudiness, limit)
-            clouds[alive] = scored
-        kept, cloudy = best >= 0, (best < 0) & np.isfinite(scored)
+            best, scored = _clearest(options, remaining, rule.sensor, cloudiness, limit)
+            clouds[remaining] = scored
+        served, cloudy = best >= 0, (best < 0) & np.isfinite(scored)
         lost["clouds"] += int(cloudy.sum())
-        lost[rule.sensor] += int((~kept & ~cloudy).sum())
+        lost[rule.sensor] += int((~served & ~cloudy).sum())
         sets[rule.sensor] = options.sets
-        code = {name: codes[kept] for name, codes in code.items()} | {rule.sensor: best[kept]}
-        alive = alive[kept]
+        code = {name: codes[served] for name, codes in code.items()} | {rule.sensor: best[served]}
+        remaining = remaining[served]
     return CellSelection(
-        tiles=tiles.take(alive),
+        tiles=tiles.take(remaining),
         sets=sets,
         code=code,
-        cloud_fraction=clouds[alive],
+        cloud_fraction=clouds[remaining],
         lost={reason: count for reason, count in lost.items() if count},
     )
 
 
 @dataclass(kw_only=True)
 class _Options:
-    """What could serve some tiles: a row per group of scenes that may be used together."""
+    """Options for some tiles: one row per group of scenes that may be used together."""
 
     sets: list[tuple[Scene, ...]]
     code: NDArray[np.int32]
-    """(groups, tiles): which set a group gives a tile, -1 for none."""
+    """Index of the set that a group gives a tile, -1 for none; shape (groups, tiles)."""
     rank: NDArray[np.int32]
-    """(groups, tiles): the least is the best, :data:`_NONE` where there is none."""
+    """Rank of a group for a tile, lowest is best, :data:`_NONE` without a set; shape (groups, tiles)."""
 
     def best(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The best group's row and its set for each tile; the set is -1 where there is none."""
+        """Row of the best group and its set for each tile; the set is -1 where there is none."""
         num_groups, num_tiles = self.rank.shape
         if num_groups == 0:
             return np.zeros(num_tiles, np.int64), np.full(num_tiles, -1, dtype=np.int64)
@@ -127,7 +127,7 @@ def _options(
     sensor: Sensor,
     anchor_s: NDArray[np.float64] | None,
 ) -> _Options:
-    """All groups' covers, ranked against each other per tile."""
+    """Cover the tiles with every group, and rank the groups per tile."""
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for position, scene in enumerate(scenes):
         groups[scene.group(sensor)].append(position)
@@ -136,15 +136,15 @@ def _options(
     code, rank = np.full(shape, -1, np.int32), np.full(shape, _NONE, np.int32)
     numbers: dict[tuple[str, ...], int] = {}
     sets: list[tuple[Scene, ...]] = []
-    placed: list[tuple[tuple[Any, ...], int, NDArray[np.int64]]] = []
+    scored: list[tuple[tuple[Any, ...], int, NDArray[np.int64]]] = []
     within = np.inf if rule.within_days is None else rule.within_days
     for when in [None] if anchor_s is None else np.unique(anchor_s).tolist():
-        here = np.ones(len(tiles), bool) if when is None else anchor_s == when
+        anchored = np.ones(len(tiles), bool) if when is None else anchor_s == when
         for row, group in enumerate(groups.values()):
             near = [m for m in group if _days(scenes[m], when) <= within]
             cover = coverage.cover(near)
             for number, used in enumerate(cover.sets):
-                at = np.nonzero(here & (cover.code == number))[0]
+                at = np.nonzero(anchored & (cover.code == number))[0]
                 if len(at) == 0:
                     continue
                 key = tuple(scene.id for scene in used)
@@ -152,9 +152,9 @@ def _options(
                     numbers[key] = len(sets)
                     sets.append(used)
                 code[row, at] = numbers[key]
-                placed.append((_score(used, rule, sensor, when, cover.num_tiles), row, at))
-    order = {score: place for place, score in enumerate(sorted({one[0] for one in placed}))}
-    for score, row, at in placed:
+                scored.append((_score(used, rule, sensor, when, cover.num_tiles), row, at))
+    order = {score: place for place, score in enumerate(sorted({score for score, _, _ in scored}))}
+    for score, row, at in scored:
         rank[row, at] = order[score]
     return _Options(sets=sets, code=code, rank=rank)
 
@@ -166,25 +166,28 @@ def _clearest(
     cloudiness: Cloudiness,
     max_cloud_fraction: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The best set of each tile that leaves it clear enough, -1 for none; and what was scored.
+    """Find the best set of each tile whose clouds are within the limit, -1 for none.
 
-    Sets are tried best first, so that clouds are read for few scenes.
+    Sets are tried in the order of their ranks, so that clouds are read for few scenes.
+
+    Returns:
+        Index of the set per tile, and the lowest cloudy share that was scored.
     """
-    found = np.full(len(positions), -1, dtype=np.int64)
+    chosen = np.full(len(positions), -1, dtype=np.int64)
     scored = np.full(len(positions), np.nan, dtype=np.float32)
     for _ in range(MAX_CLOUD_ROUNDS):
         row, code = options.best()
-        waiting = (found < 0) & (code >= 0)
+        waiting = (chosen < 0) & (code >= 0)
         for number in np.unique(code[waiting]).tolist():
             at = np.nonzero(waiting & (code == number))[0]
             cloudy = cloudiness(sensor, options.sets[number], positions[at])
             scored[at] = np.fmin(scored[at], cloudy)
             clear = cloudy <= max_cloud_fraction
-            found[at[clear]] = number
+            chosen[at[clear]] = number
             options.rank[row[at[~clear]], at[~clear]] = _NONE
         if not waiting.any():
             break
-    return found, scored
+    return chosen, scored
 
 
 def _score(
@@ -194,7 +197,7 @@ def _score(
     anchor_s: float | None,
     num_tiles: int,
 ) -> tuple[Any, ...]:
-    """What sets are ordered by: coarse scores, tiles served, then exact scores, datetime, id."""
+    """Key that sets are ordered by: coarse scores, tiles served, exact scores, datetime, ids."""
     exact = {
         "newest": -max(scene.acquired_utc.timestamp() for scene in used),
         "cloud": max(_cloud_percent(scene, sensor) for scene in used),
@@ -203,9 +206,9 @@ def _score(
     steps = {"cloud": CLOUD_STEP_PERCENT, "time": TIME_STEP_DAYS}
     coarse = [exact[name] // steps[name] if name in steps else exact[name] for name in rule.rank]
     fine = [exact[name] for name in rule.rank]
-    # The ids of all of them: sets that begin with the same scene are told apart, too.
-    names = tuple(scene.id for scene in used)
-    return (*coarse, -num_tiles, *fine, used[0].acquired_utc.timestamp(), names)
+    # The ids of all scenes, as two sets may begin with the same scene.
+    ids = tuple(scene.id for scene in used)
+    return (*coarse, -num_tiles, *fine, used[0].acquired_utc.timestamp(), ids)
 
 
 def _cloud_percent(scene: Scene, sensor: Sensor) -> float:
@@ -222,12 +225,12 @@ def _days(scene: Scene, anchor_s: float | None) -> float:
 
 
 def _first_times(sets: Sequence[Sequence[Scene]]) -> NDArray[np.float64]:
-    """When the first scene of each set was acquired, seconds since 1970."""
+    """Acquisition time of the first scene of each set, seconds since 1970 UTC."""
     return np.array([used[0].acquired_utc.timestamp() for used in sets], dtype=np.float64)
 
 
 def _intervals(anchor_s: NDArray[np.float64] | None, days: float | None) -> list[Interval] | None:
-    """Times within so many days of any anchor, merged where they meet."""
+    """Intervals of ``days`` around every anchor, merged where they overlap; None for any time."""
     if anchor_s is None or days is None:
         return None
     merged: list[Interval] = []

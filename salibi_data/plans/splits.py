@@ -1,12 +1,12 @@
-"""Training, validation and test samples: by blocks of parent tiles, with a guard between them.
+"""Splits samples into training, validation and test by blocks of parent tiles, with a guard.
 
-Neighbouring tiles look alike and share source pixels at their common edge, so a split drawn tile
-by tile would let a model remember what it is tested on. Whole blocks go to one split, and a tile
+Neighbouring tiles look alike and share source pixels at their common edge. If tiles were split one by
+one, a model would be tested on what it was trained on. So whole blocks go to one split, and a tile
 that touches a block of another split is left out.
 
-Where a variant asks for ``by = "scenes"``, blocks that share a scene or touch go to one split
-together, so that no scene is seen in two. That takes regions far apart: one compact area is a
-single such cluster.
+With ``by = "scenes"`` in a variant, blocks that share a scene or touch go to one split together, so
+that no scene is in two splits. This needs regions that lie far apart: one compact area is a single
+cluster.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _NEIGHBOURS: Final = [(dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if (dx,
 
 
 def assign(variant: Variant, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Split code of each tile at the variant's base zoom, from its block alone.
+    """Assign each tile at the variant's base zoom to a split, from its block alone.
 
-    Blocks follow the Hilbert curve, and block k takes the position ``frac(k * golden ratio)``:
-    a low-discrepancy sequence, so that any compact area has nearly the shares asked for.
+    Block k on the Hilbert curve gets the position ``frac(k * golden ratio)``, a low-discrepancy
+    sequence, so that any compact area has nearly the shares of the variant.
 
     Args:
-        variant: gives the base zoom, the block size and the shares.
+        variant: variant with the base zoom, the block size and the shares.
         x: tile columns, shape (N,).
         y: tile rows, shape (N,).
 
@@ -52,7 +52,7 @@ def assign(variant: Variant, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDAr
     """
     offset = variant.split_zoom_offset
     num_blocks = 1 << (variant.base_zoom - offset)
-    # A neighbour of the outermost tile is over the edge: columns wrap around, rows do not.
+    # The neighbour of an outermost tile lies beyond the grid: columns wrap around, rows do not.
     block_x = (np.asarray(x) >> offset) % num_blocks
     block_y = np.clip(np.asarray(y) >> offset, 0, num_blocks - 1)
     position = np.mod(tile_ids(variant.base_zoom - offset, block_x, block_y) * _GOLDEN, 1.0)
@@ -62,11 +62,13 @@ def assign(variant: Variant, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDAr
     return codes
 
 
-def guarded(variant: Variant, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each tile may be used: none of its eight neighbours is in a split held back further.
+def outside_guard(
+    variant: Variant, x: NDArray[np.int64], y: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Tell for each tile whether it may be used, or lies in the guard between splits; shape (N,).
 
-    Test tiles are all kept; validation tiles that touch a test block, and training tiles that
-    touch either, are not.
+    Test tiles may all be used. Validation tiles that touch a test block, and training tiles that
+    touch a validation or test block, lie in the guard.
     """
     x, y = np.asarray(x), np.asarray(y)
     edge = 1 << variant.split_zoom_offset
@@ -87,26 +89,26 @@ def guarded(variant: Variant, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDA
     return usable
 
 
-def _touches(place: NDArray[np.int64], step: int, edge: int) -> NDArray[np.bool_]:
-    """Whether tiles at a place in their block touch the next block in a direction, (N,)."""
+def _touches(offset: NDArray[np.int64], step: int, edge: int) -> NDArray[np.bool_]:
+    """Tell for each tile whether it touches the next block in a direction, shape (N,)."""
     if step == 0:
-        return np.ones(place.shape, dtype=bool)
-    touches: NDArray[np.bool_] = place == (0 if step < 0 else edge - 1)
+        return np.ones(offset.shape, dtype=bool)
+    touches: NDArray[np.bool_] = offset == (0 if step < 0 else edge - 1)
     return touches
 
 
 def assign_or_guard(
     variant: Variant, x: NDArray[np.int64], y: NDArray[np.int64]
 ) -> NDArray[np.uint8]:
-    """Split code of each tile, or the guard's where :func:`guarded` says that it may not be used, (N,)."""
-    codes = np.where(guarded(variant, x, y), assign(variant, x, y), SPLITS["guard"])
+    """Split code of each tile, that of the guard included; shape (N,)."""
+    codes = np.where(outside_guard(variant, x, y), assign(variant, x, y), SPLITS["guard"])
     return codes.astype(np.uint8)
 
 
 class SceneClusters:
-    """Blocks that must share a split: they share a scene, or touch.
+    """Clusters of blocks that must share a split, because they share a scene or touch.
 
-    Filled cell by cell; its size grows with blocks and scenes, not with tiles.
+    Filled cell by cell; the size grows with blocks and scenes, and not with tiles.
     """
 
     def __init__(self, variant: Variant) -> None:
@@ -115,7 +117,7 @@ class SceneClusters:
         self._parent: dict[Block | str, Block | str] = {}
 
     def add(self, picks: CellSelection) -> None:
-        """Take note of the blocks of some tiles, and of their scenes."""
+        """Add the blocks of some tiles, and their scenes."""
         block = self._blocks(picks.tiles.x, picks.tiles.y)
         for name, code in picks.code.items():
             for x, y, number in np.unique(np.column_stack([block, code]), axis=0).tolist():
@@ -190,16 +192,16 @@ def _counted(rows: NDArray[np.int64]) -> tuple[list[list[int]], list[int]]:
 def leakage(
     split: NDArray[np.uint8], items: Mapping[str, Iterable[Iterable[str]]]
 ) -> dict[str, dict[str, float]]:
-    """How much the held-out samples share with the training samples.
+    """Measure how many scenes held-out samples share with training samples.
 
     Args:
         split: code of each sample, shape (N,).
         items: per sensor the ids of the scenes each sample is made from.
 
     Returns:
-        Per sensor whose scenes are known: ``scenes``; ``scenes_in_several_splits``; and of the
-        validation and test samples, the share made from a scene that training samples use, too (0
-        where there is none held out). Samples of the guard do not count.
+        Per sensor with known scenes: ``scenes``; ``scenes_in_several_splits``; and the share of
+        validation and test samples made from a scene that training samples use as well (0 without
+        such samples). Samples of the guard do not count.
     """
     report = {}
     used = split != SPLITS["guard"]
@@ -226,7 +228,7 @@ def leakage(
 def num_leaking_neighbours(
     x: NDArray[np.int64], y: NDArray[np.int64], split: NDArray[np.uint8]
 ) -> int:
-    """Pairs of tiles that touch, corners included, and are in different splits, the guard aside."""
+    """Number of pairs of tiles that touch, corners included, and are in different splits."""
     used = split != SPLITS["guard"]
     tiles = zip(x[used].tolist(), y[used].tolist(), strict=True)
     codes = dict(zip(tiles, split[used].tolist(), strict=True))

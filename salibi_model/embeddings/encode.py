@@ -1,4 +1,4 @@
-"""Images to embeddings: threads read ahead, in order, while the model encodes batches."""
+"""Encodes images in batches, while threads read the next ones in order."""
 
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -9,17 +9,17 @@ from typing import Final
 import numpy as np
 import torch
 
-from salibi_model.embeddings.inputs import Source, View
+from salibi_model.embeddings.inputs import EmbeddingInput, InputImage
 from salibi_model.embeddings.writer import Tokens, Vectors
 from salibi_model.errors import CheckpointError
 from salibi_model.models.base import PretrainModel
 
 _RUN: Final = 8
-"""Images that a thread reads in one go."""
+"""Number of images that a thread reads at a time."""
 
 
-class Part:
-    """Rows of a part in the making; a batch is encoded when it is full."""
+class EncodedWindows:
+    """Collects the rows of one part; a batch of images is encoded when it is full."""
 
     def __init__(
         self, model: PretrainModel, modality: str, batch_size: int, *, tokens: bool
@@ -29,61 +29,64 @@ class Part:
         self._clear()
 
     def __len__(self) -> int:
-        return len(self._views)
+        return len(self._images)
 
-    def add(self, view: View) -> None:
-        """Take a row."""
-        waiting = self._waiting
-        if waiting and waiting[-1].image.shape != view.image.shape:
+    def add(self, image: InputImage) -> None:
+        """Add an image as the next row."""
+        # A batch has images of one shape.
+        if self._pending and self._pending[-1].image.shape != image.image.shape:
             self._encode()
-        self._waiting.append(view)
-        self._views.append(view)
-        if len(self._waiting) == self._batch_size:
+        self._pending.append(image)
+        self._images.append(image)
+        if len(self._pending) == self._batch_size:
             self._encode()
 
-    def take(self) -> tuple[list[View], Vectors, Tokens | None]:
-        """Give the rows with their embeddings, and begin anew."""
+    def take(self) -> tuple[list[InputImage], Vectors, Tokens | None]:
+        """Return the rows with their vectors and tokens, and start the next part."""
         self._encode()
         tokens = np.concatenate(self._tokens) if self._keep_tokens else None
-        taken = (self._views, np.concatenate(self._vectors), tokens)
+        rows = (self._images, np.concatenate(self._vectors), tokens)
         self._clear()
-        return taken
+        return rows
 
     def _clear(self) -> None:
-        self._views: list[View] = []
-        self._waiting: list[View] = []
+        self._images: list[InputImage] = []
+        self._pending: list[InputImage] = []
         self._vectors: list[np.ndarray] = []
         self._tokens: list[np.ndarray] = []
 
     def _encode(self) -> None:
-        if not self._waiting:
+        if not self._pending:
             return
-        tokens, vectors = encode_views(self._model, self._modality, self._waiting)
+        tokens, vectors = encode_images(self._model, self._modality, self._pending)
         self._vectors.append(vectors)
         if self._keep_tokens:
             self._tokens.append(tokens)
-        # Only what is written is held on to: a part of images would be large.
-        self._views[-len(self._waiting) :] = [
-            replace(view, image=view.image[:, :0, :0]) for view in self._waiting
+        # Without their pixels, which are not written: a part of images would be large.
+        self._images[-len(self._pending) :] = [
+            replace(image, image=image.image[:, :0, :0]) for image in self._pending
         ]
-        self._waiting = []
+        self._pending = []
 
 
 @torch.inference_mode()
-def encode_views(
-    model: PretrainModel, modality: str, views: Sequence[View]
+def encode_images(
+    model: PretrainModel, modality: str, images: Sequence[InputImage]
 ) -> tuple[Tokens, Vectors]:
     """Encode images of one shape, each at its own ground sample distance.
+
+    Returns:
+        Tokens (images, tokens, dim) and pooled vectors (images, dim).
 
     Raises:
         CheckpointError: the embeddings are not finite.
     """
     device = next(model.parameters()).device
-    images = torch.from_numpy(np.stack([view.image for view in views])).to(device)
-    ratios = torch.tensor([view.gsd_ratio for view in views])
-    # One number where there is one: the bias is then made once for the batch.
-    alike = bool((ratios == ratios[0]).all())
-    tokens, vectors = model.encode(images, modality, views[0].gsd_ratio if alike else ratios)
+    pixels = torch.from_numpy(np.stack([image.image for image in images])).to(device)
+    ratios = torch.tensor([image.gsd_ratio for image in images])
+    # A single number if all are equal: the bias is then computed once for the batch.
+    all_equal = bool((ratios == ratios[0]).all())
+    tokens, vectors = model.encode(pixels, modality, images[0].gsd_ratio if all_equal else ratios)
     if not bool(vectors.isfinite().all()):
         raise CheckpointError(
             f"embeddings of {modality!r} are not finite. The model's weights are damaged, or it "
@@ -92,23 +95,27 @@ def encode_views(
     return tokens.float().cpu().numpy(), vectors.float().cpu().numpy()
 
 
-def read_ahead(sources: Sequence[Source], first: int, workers: int) -> Generator[View | None]:
-    """Read the images of all sources in order, from number ``first`` on, some ahead of the taker."""
+def read_ahead(
+    sources: Sequence[EmbeddingInput], first: int, workers: int
+) -> Generator[InputImage | None]:
+    """Yield the images of all inputs in order, from number ``first`` on; threads read ahead."""
     with ThreadPoolExecutor(workers) as pool:
-        coming: deque[Future[list[View | None]]] = deque()
+        pending: deque[Future[list[InputImage | None]]] = deque()
         try:
             for source, start, stop in _runs(sources, first):
-                coming.append(pool.submit(source.read, start, stop))
-                if len(coming) > 2 * workers:
-                    yield from coming.popleft().result()
-            while coming:
-                yield from coming.popleft().result()
+                pending.append(pool.submit(source.read, start, stop))
+                if len(pending) > 2 * workers:
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _runs(sources: Sequence[Source], first: int) -> Iterator[tuple[Source, int, int]]:
-    """Cut the sources' images from ``first`` on into runs that are read in one go."""
+def _runs(
+    sources: Sequence[EmbeddingInput], first: int
+) -> Iterator[tuple[EmbeddingInput, int, int]]:
+    """Yield (input, start, stop) of runs of images that a thread reads at a time."""
     skipped = first
     for source in sources:
         for start in range(min(skipped, len(source)), len(source), _RUN):

@@ -1,7 +1,7 @@
-"""Outlines of windows in longitude and latitude, also across the antimeridian and over the poles.
+"""Computes outlines of windows in longitude and latitude, across the antimeridian and poles too.
 
 In GeoParquet and GeoJSON (RFC 7946, section 3.1.9) longitudes lie within 180 degrees of Greenwich,
-and what crosses the antimeridian is cut there into two polygons.
+and a polygon that crosses the antimeridian is cut there into two.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
 _LONG_M: Final = 100_000.0
-"""Edges from here on are bent by half a pixel or more against a straight line in degrees: with
-256 px, ``edge ** 2 / (8 * 6371 km)``."""
+"""Edge from which on a straight line in degrees deviates by half a pixel or more: with 256 px,
+``edge ** 2 / (8 * 6371 km)``."""
 
 _POINTS: Final = 32
-"""Points of a long edge; between two of them no longitude differs by 180 degrees, other than at
-a pole."""
+"""Points along a long edge, so many that longitudes of neighbours differ by less than 180 degrees,
+except at a pole."""
 
 _FULL_TURN, _HALF_TURN, _POLE = 360.0, 180.0, 90.0
 
@@ -32,19 +32,20 @@ _FULL_TURN, _HALF_TURN, _POLE = 360.0, 180.0, 90.0
 def outlines(
     windows: Sequence[tuple[int, int, int, int]], transform: Affine, crs: Any, *, pixel_m: float
 ) -> list[BaseGeometry]:
-    """Give the polygons of windows of a raster.
+    """Return the polygons of windows of a raster, in longitude and latitude (OGC:CRS84).
 
     Args:
-        windows: (row, column, rows, columns) of each.
-        transform: from pixel (column, row) to the coordinates of ``crs``; rotation is in it.
-        crs: anything rasterio knows.
-        pixel_m: metres per pixel, about.
+        windows: (row, column, rows, columns) of each window.
+        transform: affine transform from pixel (column, row) to the coordinates of ``crs``, with
+            any rotation.
+        crs: anything that rasterio reads.
+        pixel_m: approximate metres per pixel.
 
     Returns:
         Polygons, or multipolygons where the antimeridian cuts one.
 
     Raises:
-        UsageError: a window has no place on Earth.
+        UsageError: a window lies where the CRS is not defined.
     """
     longest_px = max(max(window[2:]) for window in windows)
     points = _POINTS if longest_px * pixel_m >= _LONG_M else 1
@@ -58,12 +59,12 @@ def outlines(
 def outline(lon: np.ndarray, lat: np.ndarray) -> BaseGeometry:
     """Close a ring of points to a polygon between longitudes -180 and 180.
 
-    Neighbouring points are taken to be less than half a turn apart. A ring that goes round the
-    Earth encloses the nearer pole.
+    Neighbouring points must be less than 180 degrees of longitude apart. A ring around the Earth
+    encloses the nearer pole.
 
     Args:
-        lon: degrees, of any turn.
-        lat: degrees.
+        lon: longitudes in degrees, of any turn.
+        lat: latitudes in degrees.
     """
     import shapely
 
@@ -88,7 +89,7 @@ def outline(lon: np.ndarray, lat: np.ndarray) -> BaseGeometry:
 
 
 def _ring(window: tuple[int, int, int, int], points: int) -> np.ndarray:
-    """Columns and rows (2, 4 * points) along a window's edges, once round."""
+    """Return columns and rows (2, 4 * points) of points around a window's edges."""
     row, col, rows, cols = window
     share = np.arange(points) / points
     across, down = np.zeros(points), np.ones(points)
@@ -98,6 +99,7 @@ def _ring(window: tuple[int, int, int, int], points: int) -> np.ndarray:
 
 
 def _turn(number: int) -> BaseGeometry:
+    """Return the rectangle of all longitudes of one turn around the Earth."""
     import shapely
 
     middle = number * _FULL_TURN

@@ -1,6 +1,6 @@
-"""From what a file holds to what a model takes: stored values, 1..255, and 0 for nodata.
+"""Converts physical values to the stored values that a model takes: 1..255, and 0 for nodata.
 
-The reverse of a store's ``physical = offset + scale * stored``. Pure functions on arrays.
+The inverse of a store's ``physical = offset + scale * stored``. Pure functions on arrays.
 """
 
 from typing import Final
@@ -17,26 +17,30 @@ LINEAR: Final = "linear"
 
 _DISPLAY: Final = "display"
 _DB: Final = "dB"
-_HIGHEST: Final = 255
+_MAX_STORED: Final = 255
 
-_MOST_DB: Final = 40.0
-_MOST_POWER: Final = 50.0
-_MOST_REFLECTANCE: Final = 2.0
-"""Medians beyond which values are no backscatter or reflectance, but something not yet scaled."""
+_MAX_MEDIAN_DB: Final = 40.0
+"""Largest plausible median, as a magnitude, of backscatter in dB; beyond it, values are not
+calibrated."""
+_MAX_MEDIAN_POWER: Final = 50.0
+"""Largest plausible median of linear backscatter."""
+_MAX_MEDIAN_REFLECTANCE: Final = 2.0
+"""Largest plausible median of reflectance; beyond it, values are not scaled."""
 
 
 def choose_units(modality: Modality, units: str | None, dtype: str) -> str:
-    """Settle in which units a file's values are.
+    """Return the units of a file's values.
 
     Args:
-        modality: whose encoder is to see them.
-        units: as the user has them; ``None`` is enough for 8-bit values of a ``display`` modality.
-        dtype: of the file.
+        modality: modality whose encoder takes the values.
+        units: units that the user gave; ``None`` is enough for 8-bit values of a ``display``
+            modality.
+        dtype: data type of the file.
 
     Raises:
-        UsageError: they are needed and not given, or are none that can be converted.
+        UsageError: units are needed and not given, or cannot be converted.
     """
-    possible = _possible(modality)
+    possible = _possible_units(modality)
     if units is None:
         if dtype == "uint8" and modality.units == _DISPLAY:
             return _DISPLAY
@@ -60,21 +64,21 @@ def to_stored(
     *,
     valid: Bool[np.ndarray, "*batch bands rows cols"] | None = None,
 ) -> UInt8[np.ndarray, "*batch bands rows cols"]:
-    """Convert values to a modality's stored form: rounded, and valid ones kept off nodata.
+    """Convert values to a modality's stored values: rounded, and clipped to 1..255.
 
     Args:
         values: the modality's bands, in its order.
-        modality: whose scale, offset and nodata to use.
+        modality: modality that gives scale, offset and nodata.
         units: :data:`STORED`, the modality's own, or for radar :data:`LINEAR`.
-        valid: what was observed; by default everything finite.
+        valid: ``True`` where a value is observed; by default everywhere.
 
     Returns:
-        1..255 where valid, the modality's nodata elsewhere: also where a value is not finite, or a
-        power not above 0. Values as stored come back as they are.
+        1..255 where valid; the modality's nodata elsewhere, and where a value is not finite or a
+        power not above 0. Values in units ``stored`` are not changed.
 
     Raises:
-        UsageError: values ``stored`` are no whole numbers 0..255, or those for ``display`` lie
-            outside of 0..255.
+        UsageError: values in units ``stored`` are not whole numbers 0..255, or values in units
+            ``display`` lie outside of 0..255.
     """
     observed = np.ones(values.shape, np.bool_) if valid is None else valid
     if units == STORED:
@@ -90,46 +94,46 @@ def to_stored(
     shape = (len(modality.bands), 1, 1)
     offset, scale = (np.reshape(part, shape) for part in (modality.offset, modality.scale))
     steps = np.rint((np.where(observed, physical, offset) - offset) / scale)
-    stored = np.clip(steps, 1, _HIGHEST)
+    stored = np.clip(steps, 1, _MAX_STORED)
     return np.where(observed, stored, modality.nodata).astype(np.uint8)
 
 
 def check_plausible(values: Float32[np.ndarray, " values"], modality: Modality, units: str) -> None:
-    """Refuse values that are hardly in the units they are said to be in.
+    """Refuse values that are implausible in the given units.
 
-    Meant for many valid values from all over a file; a single small window may be odd.
+    Meant for many valid values from all over a file; a single small window may be unusual.
 
     Raises:
-        UsageError: they are not; says what they look like.
+        UsageError: the values are implausible; the message says what units they may be in.
     """
     finite = values[np.isfinite(values)]
     if not len(finite):
         return
     low, median, high = (float(value) for value in np.percentile(finite, (1, 50, 99)))
-    found = f"the values, from {low:.4g} to {high:.4g}, are hardly"
+    start = f"the values, from {low:.4g} to {high:.4g}, are hardly"
     if units == _DB and low >= 0:
         raise UsageError(
-            f"{found} in dB, which are mostly below 0. Power before the logarithm is --units "
+            f"{start} in dB, which are mostly below 0. Power before the logarithm is --units "
             "linear; values as in a store are --units stored."
         )
-    if units == _DB and abs(median) > _MOST_DB:
-        raise UsageError(f"{found} in dB; calibrate them, or give their --scale and --offset.")
+    if units == _DB and abs(median) > _MAX_MEDIAN_DB:
+        raise UsageError(f"{start} in dB; calibrate them, or give their --scale and --offset.")
     if units == LINEAR and low < 0 and median < 0:
-        raise UsageError(f"{found} power, which is above 0. After the logarithm it is --units dB.")
-    if units == LINEAR and median > _MOST_POWER:
+        raise UsageError(f"{start} power, which is above 0. After the logarithm it is --units dB.")
+    if units == LINEAR and median > _MAX_MEDIAN_POWER:
         raise UsageError(
-            f"{found} power, which is about 0.001 to 1; calibrate them, or give their --scale."
+            f"{start} power, which is about 0.001 to 1; calibrate them, or give their --scale."
         )
-    if units == "reflectance" and abs(median) > _MOST_REFLECTANCE:
+    if units == "reflectance" and abs(median) > _MAX_MEDIAN_REFLECTANCE:
         raise UsageError(
-            f"{found} reflectance, which is about 0 to 1: give the --scale and --offset of the "
+            f"{start} reflectance, which is about 0 to 1: give the --scale and --offset of the "
             "file's numbers (Sentinel-2 L2A of today: --scale 0.0001 --offset -0.1)."
         )
     if units == _DISPLAY and modality.scale[0] == 1 and 0 < high <= 1:
-        raise UsageError(f"{found} for display, which are 0..255: give --scale 255.")
+        raise UsageError(f"{start} for display, which are 0..255: give --scale 255.")
 
 
-def _possible(modality: Modality) -> tuple[str, ...]:
+def _possible_units(modality: Modality) -> tuple[str, ...]:
     own = () if modality.units == "raw" else (modality.units,)
     return (STORED, *own, LINEAR) if modality.units == _DB else (STORED, *own)
 
@@ -138,25 +142,29 @@ def _as_stored(
     values: Shaped[np.ndarray, "..."], observed: Bool[np.ndarray, "..."], modality: Modality
 ) -> UInt8[np.ndarray, "..."]:
     if values.dtype != np.uint8:
-        seen = values[observed]
-        whole = np.isfinite(seen).all() and (seen == np.rint(seen)).all()
-        if len(seen) and not (whole and seen.min() >= 0 and seen.max() <= _HIGHEST):
+        used = values[observed]
+        are_whole = np.isfinite(used).all() and (used == np.rint(used)).all()
+        if len(used) and not (are_whole and used.min() >= 0 and used.max() <= _MAX_STORED):
             raise UsageError(
-                f"values as stored are whole numbers 0..255; got {values.dtype} {_extent(seen)}. "
+                f"values as stored are whole numbers 0..255; got {values.dtype} {_extent(used)}. "
                 "Say what they are with --units."
             )
     return np.where(observed, values, modality.nodata).astype(np.uint8)
 
 
-def _check_display(seen: Shaped[np.ndarray, " values"], modality: Modality) -> None:
-    if modality.units == _DISPLAY and len(seen) and (seen.min() < 0 or seen.max() > _HIGHEST):
+def _check_display(values: Shaped[np.ndarray, " values"], modality: Modality) -> None:
+    if (
+        modality.units == _DISPLAY
+        and len(values)
+        and (values.min() < 0 or values.max() > _MAX_STORED)
+    ):
         raise UsageError(
-            f"values for display are 0..255; got {_extent(seen)}. Bring them there with --scale "
+            f"values for display are 0..255; got {_extent(values)}. Bring them there with --scale "
             "and --offset, as the images of the training were."
         )
 
 
-def _extent(seen: Shaped[np.ndarray, " values"]) -> str:
-    if not np.isfinite(seen).all():
+def _extent(values: Shaped[np.ndarray, " values"]) -> str:
+    if not np.isfinite(values).all():
         return "with some that are not finite"
-    return f"from {seen.min():g} to {seen.max():g}"
+    return f"from {values.min():g} to {values.max():g}"

@@ -1,4 +1,4 @@
-"""A raster file: what its header says of its bands and its place, and reading a window of it.
+"""Reads the header of a raster file, and windows of its bands.
 
 Axis order is (bands, rows, columns); windows are (row, column, rows, columns).
 """
@@ -25,14 +25,23 @@ from salibi_data.store.storage import is_remote
 from salibi_model.embeddings.options import Choices
 from salibi_model.models.config import ModelConfig
 
-_GDAL: Final = {"GDAL_HTTP_MAX_RETRY": "4", "GDAL_HTTP_RETRY_DELAY": "1", "GDAL_HTTP_TIMEOUT": "60"}
-"""For rasters behind a URL; the environment wins."""
+_GDAL_OPTIONS: Final = {
+    "GDAL_HTTP_MAX_RETRY": "4",
+    "GDAL_HTTP_RETRY_DELAY": "1",
+    "GDAL_HTTP_TIMEOUT": "60",
+}
+"""GDAL options for rasters behind a URL; those of the environment override them."""
 
 _TAGS: Final = ("name", "band_name", "bandname", "long_name")
+"""Tags that hold the name of a band."""
 
 
-class Handle(threading.local):
-    """The raster that a thread has open; opening one costs as much as reading a window of it."""
+class OpenRaster(threading.local):
+    """The raster that a thread has open.
+
+    It is kept open, as opening costs as much as reading a window; one per thread, as GDAL's data
+    sets are not safe for threads.
+    """
 
     _location = ""
     _dataset: Any = None
@@ -49,17 +58,17 @@ class Handle(threading.local):
 
 
 class RasterFile:
-    """A raster, as its header tells it.
+    """A raster file, by its header.
 
     Raises:
-        UsageError: it cannot be read as one.
+        UsageError: the file cannot be read as a raster.
     """
 
-    def __init__(self, location: str, choices: Choices, handle: Handle) -> None:
+    def __init__(self, location: str, choices: Choices, handle: OpenRaster) -> None:
         self.location, self.name, self.choices = location, redact(location), choices
         self._handle = handle
         try:
-            with opened(handle, location) as dataset:
+            with _open_raster(handle, location) as dataset:
                 self.shape: tuple[int, int] = dataset.shape
                 self.transform, self.crs = dataset.transform, dataset.crs or None
                 self.dtypes: tuple[str, ...] = dataset.dtypes
@@ -77,8 +86,8 @@ class RasterFile:
             raise UsageError(f"{self.name} holds {self.dtypes[0]}; expected real numbers.")
 
     def facts(self) -> dict[str, Any]:
-        """Give what tells whether it is still the same: its header, and size and time on disk."""
-        found: dict[str, Any] = {
+        """Return the identity of the file: its header, and size and time on disk."""
+        facts: dict[str, Any] = {
             "name": self.name,
             "shape": [len(self.dtypes), *self.shape],
             "dtype": self.dtypes[0],
@@ -88,14 +97,14 @@ class RasterFile:
         path = Path(self.location.removeprefix("file://"))
         if not is_remote(self.location) and path.is_file():
             status = path.stat()
-            found |= {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
-        return found
+            facts |= {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+        return facts
 
     def modalities(self, config: ModelConfig) -> tuple[Modality, ...]:
-        """Choose the modalities of the model that are to see it.
+        """Return the modalities of the model that are to encode the raster.
 
         Raises:
-            UsageError: its bands fit none, or more than one and none is named.
+            UsageError: the bands fit no modality, or several and none is named.
         """
         if self.choices.modalities:
             return tuple(config[name] for name in self.choices.modalities)
@@ -104,36 +113,39 @@ class RasterFile:
             return tuple(fitting)
         offered = "; ".join(f"{m.name}: {', '.join(m.bands)}" for m in config.modalities)
         if not fitting:
-            raise UsageError(self._lacks(f"the model takes ({offered})"))
+            raise UsageError(self._missing_message(f"the model takes ({offered})"))
         raise UsageError(
             f"{self.name} could be any of {', '.join(m.name for m in fitting)}, which have the same "
             "bands: say with --modality whose encoder is to see it."
         )
 
     def indexes(self, modality: Modality) -> list[int]:
-        """Find the modality's bands, counted from 1, in its order.
+        """Return the numbers of a modality's bands, from 1, in the modality's order.
 
         Raises:
-            UsageError: it lacks one.
+            UsageError: the raster lacks a band.
         """
-        lacking = [band for band in modality.bands if band.lower() not in self.bands]
-        if lacking:
+        missing = [band for band in modality.bands if band.lower() not in self.bands]
+        if missing:
             needed = f"{modality.name!r} takes {', '.join(modality.bands)}"
-            raise UsageError(self._lacks(f"{needed}; it lacks {', '.join(lacking)}"))
+            raise UsageError(self._missing_message(f"{needed}; it lacks {', '.join(missing)}"))
         return [self.bands.index(band.lower()) + 1 for band in modality.bands]
 
     def read(
         self, window: tuple[int, int, int, int], indexes: Sequence[int]
     ) -> tuple[Shaped[np.ndarray, "bands rows cols"], Bool[np.ndarray, "bands rows cols"]]:
-        """Read a window that lies within the raster: values as filed, and which are observed.
+        """Read a window that lies within the raster.
+
+        Returns:
+            Values of the file, and ``True`` where they are observed.
 
         Raises:
-            StoreError: it cannot be read.
+            StoreError: the window cannot be read.
         """
         row, col, rows, cols = window
         where = Window(col, row, cols, rows)
         try:
-            with opened(self._handle, self.location) as dataset:
+            with _open_raster(self._handle, self.location) as dataset:
                 values = dataset.read(indexes, window=where)
                 masks = None
                 if not self._alpha_is_a_band:
@@ -148,46 +160,46 @@ class RasterFile:
             valid &= values != self.choices.nodata
         return values, valid
 
-    def _lacks(self, what: str) -> str:
+    def _missing_message(self, reason: str) -> str:
         return (
-            f"{self.name} has the bands {', '.join(self.bands)}, but {what}. Say what its bands "
+            f"{self.name} has the bands {', '.join(self.bands)}, but {reason}. Say what its bands "
             "are, in its order, with --bands; join files of one band each with gdalbuildvrt "
             "-separate."
         )
 
 
 @contextmanager
-def opened(handle: Handle, location: str) -> Iterator[Any]:
-    """Give the open raster, with patience for servers."""
-    options = {name: value for name, value in _GDAL.items() if name not in os.environ}
+def _open_raster(handle: OpenRaster, location: str) -> Iterator[Any]:
+    """Yield the open raster, with retries for servers."""
+    options = {name: value for name, value in _GDAL_OPTIONS.items() if name not in os.environ}
     with rasterio.Env(**options):
         yield handle(location)
 
 
-def _band_names(dataset: Any, given: Sequence[str]) -> list[str]:
-    """Name a raster's bands: as told, else by description, tag, or colour."""
-    if len(given) > dataset.count:
+def _band_names(dataset: Any, named: Sequence[str]) -> list[str]:
+    """Return the names of a raster's bands: those given, else from description, tag or colour."""
+    if len(named) > dataset.count:
         raise UsageError(
-            f"--bands names {len(given)} bands, {', '.join(given)}; the file has {dataset.count}."
+            f"--bands names {len(named)} bands, {', '.join(named)}; the file has {dataset.count}."
         )
-    names = [band.lower() for band in given]
-    if any(one == other for one, other in pairwise(sorted(names))):
-        raise UsageError(f"--bands names a band twice: {', '.join(given)}.")
+    names = [band.lower() for band in named]
+    if any(first == second for first, second in pairwise(sorted(names))):
+        raise UsageError(f"--bands names a band twice: {', '.join(named)}.")
     for index in range(len(names) + 1, dataset.count + 1):
         tags = {key.lower(): text for key, text in dataset.tags(index).items()}
-        tagged = next((tags[key] for key in _TAGS if key in tags), "")
+        tag = next((tags[key] for key in _TAGS if key in tags), "")
         colour = dataset.colorinterp[index - 1].name
-        found = dataset.descriptions[index - 1] or tagged or colour
-        names.append("rest" if given else found.strip().lower())
+        name = dataset.descriptions[index - 1] or tag or colour
+        names.append("rest" if named else name.strip().lower())
     return names
 
 
-def _has_named_alpha(dataset: Any, num_given: int) -> bool:
-    """Whether what masks the file as transparency is a band by the user's word.
+def _has_named_alpha(dataset: Any, num_named: int) -> bool:
+    """Whether the band that masks the file as transparency is one that the user has named.
 
     GDAL takes the fourth of four 8-bit bands for transparency, which in aerial images is often
-    near-infrared: its zeros mask nothing.
+    near-infrared: its zeros must not mask the other bands.
     """
     if MaskFlags.alpha not in dataset.mask_flag_enums[0] or dataset.nodata is not None:
         return False
-    return ColorInterp.alpha in dataset.colorinterp[:num_given]
+    return ColorInterp.alpha in dataset.colorinterp[:num_named]

@@ -1,4 +1,4 @@
-"""What is embedded: samples of stores and windows of rasters, by modality of the model."""
+"""Opens the inputs of an embedding: samples of stores and windows of rasters, by modality."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,17 +13,17 @@ from salibi_data.store.schema import NODATA, Modality
 from salibi_data.store.storage import is_remote
 from salibi_model.data.modalities import RAW_UNITS, check_agreement
 from salibi_model.data.store import SampleStore
-from salibi_model.embeddings.inputs import Bounds, Source, View, observed_share
+from salibi_model.embeddings.inputs import Bounds, EmbeddingInput, InputImage, observed_share
 from salibi_model.embeddings.options import Choices
-from salibi_model.embeddings.rasters import Handle, RasterFile
-from salibi_model.embeddings.windows import RasterSource
+from salibi_model.embeddings.rasters import OpenRaster, RasterFile
+from salibi_model.embeddings.windows import RasterInput
 from salibi_model.models.config import ModelConfig
 
 
-class StoreSource(Source):
-    """A store's samples of one modality, at the ground sample distance of the training.
+class StoreInput(EmbeddingInput):
+    """A store's samples of one modality.
 
-    A store of another base zoom than that of the training is told apart by the ratio of the two.
+    For a store of another base zoom than the training's, the GSD ratio is changed accordingly.
     """
 
     def __init__(
@@ -32,34 +32,34 @@ class StoreSource(Source):
         self.name = redact(store.location)
         self.number = number
         self._store, self._modality = store, modality
-        everything = np.arange(len(store))
-        self._items = everything if split is None else store.split_indices(split)
-        self._tiles = store.read("tile", everything)
+        all_samples = np.arange(len(store))
+        self._items = all_samples if split is None else store.split_indices(split)
+        self._tiles = store.read("tile", all_samples)
         own = store.attributes.modalities[modality.name]
-        self._gsd_m = store.read("gsd_m", everything).astype(np.float64) * own.gsd_ratio
-        apart = 0 if modality.units == RAW_UNITS else modality.zoom - own.zoom
-        self._ratio = modality.gsd_ratio * 2.0**apart
+        self._gsd_m = store.read("gsd_m", all_samples).astype(np.float64) * own.gsd_ratio
+        zooms = 0 if modality.units == RAW_UNITS else modality.zoom - own.zoom
+        self._ratio = modality.gsd_ratio * 2.0**zooms
         self._size_px = own.size_px
 
     def __len__(self) -> int:
         return len(self._items)
 
-    def read(self, first: int, stop: int) -> list[View | None]:
-        """Read samples; see :meth:`Source.read`."""
+    def read(self, first: int, stop: int) -> list[InputImage | None]:
+        """Read samples; see :meth:`EmbeddingInput.read`."""
         items = self._items[first:stop].tolist()
         images = self._store.read(self._modality.name, items)
         outlines = self.outlines(items)
         return [
-            self._view(item, image, outline.bounds)
+            self._input_image(item, image, outline.bounds)
             for item, image, outline in zip(items, images, outlines, strict=True)
         ]
 
     def shapes(self) -> set[tuple[int, int]]:
-        """All samples have one shape."""
+        """Return the one size of all samples."""
         return {(self._size_px, self._size_px)}
 
     def outlines(self, items: Sequence[int]) -> list[Any]:
-        """Give the samples' tiles."""
+        """Return the samples' tiles as polygons."""
         import mercantile
         import shapely
 
@@ -69,16 +69,16 @@ class StoreSource(Source):
         return [shapely.box(*mercantile.bounds(x, y, z)) for z, x, y in tiles]
 
     def label(self, item: int) -> str:
-        """Give the tile as zoom/column/row."""
+        """Return the tile as zoom/column/row."""
         return "/".join(map(str, self._tiles[item].tolist()))
 
-    def _view(
+    def _input_image(
         self, item: int, image: UInt8[np.ndarray, "bands rows cols"], bounds: Bounds
-    ) -> View | None:
+    ) -> InputImage | None:
         observed = image != NODATA
         if not observed.any():
             return None
-        return View(
+        return InputImage(
             image=image,
             source=self.number,
             item=item,
@@ -94,7 +94,7 @@ class Inputs:
     """All inputs, by modality of the model.
 
     Raises:
-        UsageError: an input does not exist, or is not what the model takes.
+        UsageError: an input does not exist, or the model cannot encode it.
         StoreError: a store is damaged.
     """
 
@@ -105,10 +105,10 @@ class Inputs:
             raise UsageError("nothing to embed: give a store, GeoTIFFs or images.")
         for name in choices.modalities:
             config[name]
-        self.sources: dict[str, list[Source]] = {}
+        self.by_modality: dict[str, list[EmbeddingInput]] = {}
         self.facts: list[dict[str, Any]] = []
-        """What identifies each input: name, size, time of change, plan digest."""
-        handle = Handle()
+        """Identity of each input: name, size, time of change, plan digest."""
+        handle = OpenRaster()
         for number, location in enumerate(map(str, locations)):
             if _is_store(location):
                 self._add_store(SampleStore(location), number, config, choices)
@@ -116,35 +116,39 @@ class Inputs:
             file = RasterFile(location, choices, handle)
             self.facts.append(file.facts())
             for modality in file.modalities(config):
-                source = RasterSource(file, number, modality, config)
-                self.sources.setdefault(modality.name, []).append(source)
-        self.sources = {name: self.sources[name] for name in config.names if name in self.sources}
-        self.num_images = sum(len(source) for one in self.sources.values() for source in one)
+                source = RasterInput(file, number, modality, config)
+                self.by_modality.setdefault(modality.name, []).append(source)
+        self.by_modality = {
+            name: self.by_modality[name] for name in config.names if name in self.by_modality
+        }
+        self.num_images = sum(
+            len(source) for sources in self.by_modality.values() for source in sources
+        )
         if choices.tokens:
             self._check_one_shape()
 
     def _add_store(
         self, store: SampleStore, number: int, config: ModelConfig, choices: Choices
     ) -> None:
-        there = store.attributes.modalities
-        wanted = choices.modalities or tuple(name for name in config.names if name in there)
-        if not wanted:
+        available = store.attributes.modalities
+        names = choices.modalities or tuple(name for name in config.names if name in available)
+        if not names:
             raise UsageError(
-                f"{redact(store.location)} has {', '.join(there)}, none of the model's modalities "
+                f"{redact(store.location)} has {', '.join(available)}, none of the model's modalities "
                 f"{', '.join(config.names)}. Take a store of the kind it was trained on."
             )
-        check_agreement(store, [config[name] for name in wanted])
+        check_agreement(store, [config[name] for name in names])
         digest = store.attributes.plan_digest
         self.facts.append({"name": redact(store.location), "plan_digest": digest})
-        for name in wanted:
-            source = StoreSource(store, number, config[name], choices.split)
+        for name in names:
+            source = StoreInput(store, number, config[name], choices.split)
             if not len(source):
                 raise StoreError(f"{source.name} has no samples in the split {choices.split!r}.")
-            self.sources.setdefault(name, []).append(source)
+            self.by_modality.setdefault(name, []).append(source)
 
     def _check_one_shape(self) -> None:
-        """Tokens are one array, so that all images have to have as many."""
-        for name, sources in self.sources.items():
+        """Refuse images of several sizes: tokens are one array, with as many for every image."""
+        for name, sources in self.by_modality.items():
             shapes = sorted({shape for source in sources for shape in source.shapes()})
             if len(shapes) > 1:
                 listed = ", ".join(f"{rows}x{cols}" for rows, cols in shapes)

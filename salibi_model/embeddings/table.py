@@ -1,4 +1,4 @@
-"""Embeddings as a GeoParquet table: one row per image, with its outline and its vector."""
+"""Writes embeddings as a GeoParquet table: one row per image, with its outline and its vector."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ import pyarrow as pa
 import zarr
 
 from salibi_data.store.geoparquet import BOX_CORNERS, geo_metadata, write_groups
-from salibi_model.embeddings.inputs import Source
+from salibi_model.embeddings.inputs import EmbeddingInput
 from salibi_model.embeddings.writer import ATTRIBUTES_KEY, INDEX, read_bounds
 
 _ROWS_PER_GROUP: Final = 4096
@@ -21,16 +21,16 @@ _HALF_TURN: Final = 180.0
 def write_table(
     path: Path,
     group: zarr.Group,
-    sources: Mapping[str, Sequence[Source]],
+    sources: Mapping[str, Sequence[EmbeddingInput]],
     attributes: Mapping[str, Any],
 ) -> None:
-    """Write the table of all modalities' rows, one row group after the other; it appears whole.
+    """Write the table of all modalities' rows atomically, one row group after the other.
 
     Args:
-        path: where to.
-        group: a group per modality, as :mod:`salibi_model.embeddings.writer` writes it.
-        sources: the inputs of each modality, by their number.
-        attributes: kept in the file's metadata as JSON, under the key of the Zarr attributes.
+        path: path of the table.
+        group: Zarr group with a group per modality, see :mod:`salibi_model.embeddings.writer`.
+        sources: inputs of each modality.
+        attributes: entries of the file's metadata, as JSON under the key of the Zarr attributes.
     """
     header = {
         "geo": _geo(group, sources),
@@ -43,9 +43,9 @@ def write_table(
 
 
 def _runs(
-    group: Any, modality: str, sources: Sequence[Source]
+    group: Any, modality: str, sources: Sequence[EmbeddingInput]
 ) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-    """Columns and outlines of a modality's rows, a row group at a time."""
+    """Yield columns and outlines of a modality's rows, a row group at a time."""
     by_number = {source.number: source for source in sources}
     for first in range(0, group["embedding"].shape[0], _ROWS_PER_GROUP):
         rows = slice(first, first + _ROWS_PER_GROUP)
@@ -55,10 +55,10 @@ def _runs(
         ids = np.empty(len(vectors), dtype=object)
         for number in np.unique(index["source"]).tolist():
             source = by_number[number]
-            mine = np.flatnonzero(index["source"] == number)
-            items = index["item"][mine].tolist()
-            outlines[mine] = source.outlines(items)
-            ids[mine] = [source.identity(item) for item in items]
+            positions = np.flatnonzero(index["source"] == number)
+            items = index["item"][positions].tolist()
+            outlines[positions] = source.outlines(items)
+            ids[positions] = [source.identity(item) for item in items]
         names = [by_number[number].name for number in index["source"].tolist()]
         yield _columns(modality, first, index, vectors, ids.tolist(), names), outlines
 
@@ -94,15 +94,15 @@ def _columns(
 
 
 def _geo(group: zarr.Group, modalities: Iterable[str]) -> str:
-    """Metadata of the column ``geometry``, from the bounds of all rows."""
+    """Return the metadata of the column ``geometry``, from the bounds of all rows."""
     bounds = np.concatenate([read_bounds(group, name) for name in modalities])
     known = bounds[~np.isnan(bounds[:, 0])]
     if not len(known):
         return geo_metadata([], None, covering="bbox")
     # An outline that spans all longitudes was cut at the antimeridian.
-    cut = ((known[:, 0] == -_HALF_TURN) & (known[:, 2] == _HALF_TURN)).any()
+    is_cut = ((known[:, 0] == -_HALF_TURN) & (known[:, 2] == _HALF_TURN)).any()
     return geo_metadata(
-        ["MultiPolygon", "Polygon"] if cut else ["Polygon"],
+        ["MultiPolygon", "Polygon"] if is_cut else ["Polygon"],
         [*known[:, :2].min(axis=0).tolist(), *known[:, 2:].max(axis=0).tolist()],
         covering="bbox",
     )

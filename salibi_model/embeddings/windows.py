@@ -1,4 +1,4 @@
-"""Windows of a raster as images of one modality: their values, their place, their GSD.
+"""Cuts a raster into windows, and converts their values for one modality of the model.
 
 Axis order is (bands, rows, columns); windows are (row, column, rows, columns).
 """
@@ -16,25 +16,25 @@ from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
 from salibi_model.data.pixel_size import pixel_m
 from salibi_model.embeddings.footprints import outlines
-from salibi_model.embeddings.inputs import NOWHERE, Source, View, observed_share
+from salibi_model.embeddings.inputs import NOWHERE, EmbeddingInput, InputImage, observed_share
 from salibi_model.embeddings.quantise import check_plausible, choose_units, to_stored
 from salibi_model.embeddings.rasters import RasterFile
 from salibi_model.models.compatibility import check_gsd
 from salibi_model.models.config import ModelConfig
 
 _PLAUSIBLE_WINDOWS: Final = 9
-"""Windows, spread over the raster, whose values are looked at before the work."""
+"""Number of windows, spread over the raster, whose values are checked before the first is encoded."""
 
 
-class RasterSource(Source):
-    """The windows of a raster as one modality sees them.
+class RasterInput(EmbeddingInput):
+    """The windows of a raster for one modality.
 
     Windows start at multiples of the stride; the last of a row or column is moved inwards, so that
-    it ends with the raster. Where the raster is smaller than a window, the window is as small, but
-    for what its edge lacks to a multiple of the model's patch, which is nodata.
+    it ends with the raster. If the raster is smaller than a window, the window is the raster,
+    padded with nodata to a multiple of the model's patch.
 
     Raises:
-        UsageError: bands, units, values or GSD are not what the model takes.
+        UsageError: bands, units, values or GSD do not fit the model.
         StoreError: a window cannot be read.
     """
 
@@ -47,13 +47,14 @@ class RasterSource(Source):
         try:
             dtype = file.dtypes[self._indexes[0] - 1]
             self._units = choose_units(modality, file.choices.units, dtype)
-            self._middle_m = self._place()
-            self._lay_windows()
+            self._centre_m = self._measure_centre()
+            self._set_windows()
             self._check()
         except UsageError as error:
             raise UsageError(f"{self.name}: {error}") from error
 
-    def _lay_windows(self) -> None:
+    def _set_windows(self) -> None:
+        """Compute the positions and sizes of the windows."""
         file, choices, patch_px = self._file, self._file.choices, self._config.patch_px
         modality = self._modality
         edge = choices.window_px or modality.size_px
@@ -62,102 +63,105 @@ class RasterSource(Source):
                 f"windows of {edge} px do not divide into the model's patches of {patch_px} px; "
                 f"give a multiple as --window-px, such as {math.ceil(edge / patch_px) * patch_px}."
             )
-        self._padded = tuple(min(edge, -(-size // patch_px) * patch_px) for size in file.shape)
-        inside = [min(size, edge) for size in file.shape]
+        self._padded_shape = tuple(
+            min(edge, -(-size // patch_px) * patch_px) for size in file.shape
+        )
+        window_shape = [min(size, edge) for size in file.shape]
         stride = choices.stride_px or edge
         self._rows, self._cols = (
-            _starts(size, one, stride) for size, one in zip(file.shape, inside, strict=True)
+            _starts(size, window_px, stride)
+            for size, window_px in zip(file.shape, window_shape, strict=True)
         )
-        self._inside = (inside[0], inside[1])
+        self._window_shape = (window_shape[0], window_shape[1])
 
     def __len__(self) -> int:
         return len(self._rows) * len(self._cols)
 
     def _check(self) -> None:
-        """Look at the GSD, and at the values of some windows, before the work."""
+        """Check the GSD, and the values of some windows, before the first is encoded."""
         file = self._file
-        if not self._placed and file.choices.gsd_m is None and file.choices.gsd_ratio is None:
+        if not self._has_place and file.choices.gsd_m is None and file.choices.gsd_ratio is None:
             raise UsageError(
                 "it has no coordinate reference system, so the metres per pixel are not known: "
                 "give --gsd-m (the outlines are left empty then), or georeference it (gdalwarp, "
                 "gdal_translate -a_srs)."
             )
-        middle_m = self._ground_m((0, 0, *file.shape))
-        self._ratio(middle_m)
+        gsd_m = self._ground_m((0, 0, *file.shape))
+        self._ratio(gsd_m)
         if file.choices.gsd_ratio is None:
             any_gsd = file.choices.any_gsd
-            check_gsd(self._config, self._modality.name, middle_m, any_gsd=any_gsd)
-        found = []
-        picked = np.linspace(0, len(self) - 1, min(len(self), _PLAUSIBLE_WINDOWS))
-        for item in np.unique(picked.astype(int)).tolist():
+            check_gsd(self._config, self._modality.name, gsd_m, any_gsd=any_gsd)
+        observed = []
+        items = np.linspace(0, len(self) - 1, min(len(self), _PLAUSIBLE_WINDOWS))
+        for item in np.unique(items.astype(int)).tolist():
             values, valid = file.read(self._window(item), self._indexes)
             physical = self._physical(values)
             to_stored(physical, self._modality, self._units, valid=valid)
-            found.append(physical[valid].astype(np.float32))
-        check_plausible(np.concatenate(found), self._modality, self._units)
+            observed.append(physical[valid].astype(np.float32))
+        check_plausible(np.concatenate(observed), self._modality, self._units)
 
-    def read(self, first: int, stop: int) -> list[View | None]:
-        """Read windows; see :meth:`Source.read`."""
-        return [self._view(item) for item in range(first, stop)]
+    def read(self, first: int, stop: int) -> list[InputImage | None]:
+        """Read windows; see :meth:`EmbeddingInput.read`."""
+        return [self._input_image(item) for item in range(first, stop)]
 
     def shapes(self) -> set[tuple[int, int]]:
-        """All windows have one shape."""
-        return {(self._padded[0], self._padded[1])}
+        """Return the one size of all windows."""
+        return {(self._padded_shape[0], self._padded_shape[1])}
 
     def outlines(self, items: Sequence[int]) -> list[Any]:
-        """Give the outlines of windows, as far as they lie within the raster."""
-        if not self._placed:
+        """Return the outlines of windows, without padding, in longitude and latitude."""
+        if not self._has_place:
             return [None] * len(items)
         windows = [self._window(item) for item in items]
         try:
-            return outlines(windows, self._file.transform, self._file.crs, pixel_m=self._middle_m)
+            return outlines(windows, self._file.transform, self._file.crs, pixel_m=self._centre_m)
         except UsageError as error:
             raise UsageError(f"{self.name}: {error}") from error
 
     def label(self, item: int) -> str:
-        """Give a window's first row and column."""
+        """Return a window's first row and column."""
         return "{},{}".format(*self._window(item))
 
     def _window(self, item: int) -> tuple[int, int, int, int]:
         row, col = divmod(item, len(self._cols))
-        return (self._rows[row], self._cols[col], *self._inside)
+        return (self._rows[row], self._cols[col], *self._window_shape)
 
-    def _place(self) -> float:
-        """Metres per pixel in the middle; NaN where there is no place and none is needed."""
+    def _measure_centre(self) -> float:
+        """Return metres per pixel at the centre; NaN without a georeference if none is needed."""
         choices = self._file.choices
-        needed = choices.gsd_m is None and choices.gsd_ratio is None
+        is_needed = choices.gsd_m is None and choices.gsd_ratio is None
         if self._file.crs is None:
             return math.nan
         try:
             return pixel_m(self._file.transform, self._file.crs, self._file.shape)
         except UsageError:
-            if needed:
+            if is_needed:
                 raise
             return math.nan
 
     @property
-    def _placed(self) -> bool:
-        return not math.isnan(self._middle_m)
+    def _has_place(self) -> bool:
+        return not math.isnan(self._centre_m)
 
     def _ground_m(self, window: tuple[int, int, int, int]) -> float:
-        """Metres per pixel of a window, NaN where not known."""
+        """Return metres per pixel of a window, NaN if unknown."""
         if self._file.choices.gsd_m is not None:
             return self._file.choices.gsd_m
-        if not self._placed:
+        if not self._has_place:
             return math.nan
         row, col, rows, cols = window
         corner = window_transform(Window(col, row, cols, rows), self._file.transform)
         return pixel_m(corner, self._file.crs, (rows, cols))
 
     def _ratio(self, gsd_m: float) -> float:
-        """What the model is told of the ground sample distance."""
+        """Return the GSD ratio that the model is given."""
         config, given = self._config, self._file.choices.gsd_ratio
         if given is not None:
             return given
         if config.base_gsd_m:
             return gsd_m / config.base_gsd_m
         if not config.gsd_scaling:
-            return self._modality.gsd_ratio  # such a model counts in patches, whatever it is told
+            return self._modality.gsd_ratio  # the model ignores it, and counts in patches
         raise UsageError(
             "this model does not know the metres per pixel that it was trained on (a converted one "
             "does not say): give --gsd-ratio, the size of a pixel over that of a pixel of the "
@@ -167,7 +171,7 @@ class RasterSource(Source):
     def _physical(
         self, values: Shaped[np.ndarray, "bands rows cols"]
     ) -> Shaped[np.ndarray, "bands rows cols"]:
-        """Apply scale and offset, of the options or else of the file."""
+        """Apply scale and offset: those of the options, or else of the file."""
         if self._units == "stored":
             return values
         choices, file = self._file.choices, self._file
@@ -182,25 +186,28 @@ class RasterSource(Source):
         ).astype(np.float32)
         return scaled
 
-    def _view(self, item: int) -> View | None:
-        """Read a window, padded to whole patches."""
+    def _input_image(self, item: int) -> InputImage | None:
+        """Read a window, and pad it to whole patches; ``None`` if nothing is observed."""
         window = self._window(item)
         values, valid = self._file.read(window, self._indexes)
         if not valid.any():
             return None
         nodata = self._modality.nodata
         try:
-            inside = to_stored(self._physical(values), self._modality, self._units, valid=valid)
+            stored = to_stored(self._physical(values), self._modality, self._units, valid=valid)
         except UsageError as error:
             raise UsageError(f"{self.name}, row {window[0]}, column {window[1]}: {error}") from None
-        lacking = [(0, whole - own) for whole, own in zip(self._padded, self._inside, strict=True)]
-        image = np.pad(inside, [(0, 0), *lacking], constant_values=nodata)
+        padding = [
+            (0, whole - own)
+            for whole, own in zip(self._padded_shape, self._window_shape, strict=True)
+        ]
+        image = np.pad(stored, [(0, 0), *padding], constant_values=nodata)
         observed = image != nodata
         if not observed.any():
             return None
         (outline,) = self.outlines([item])
         gsd_m = self._ground_m(window)
-        return View(
+        return InputImage(
             image=image,
             source=self.number,
             item=item,
@@ -213,7 +220,10 @@ class RasterSource(Source):
 
 
 def _starts(size: int, edge: int, stride: int) -> list[int]:
-    """Where windows start along an edge; the last one ends with it, unless gaps are wanted."""
+    """Return the starts of windows along an edge.
+
+    The last window ends with the edge, unless the stride leaves gaps between windows.
+    """
     starts = list(range(0, size - edge + 1, stride))
     if starts[-1] + edge < size and stride <= edge:
         starts.append(size - edge)

@@ -1,1 +1,1 @@
-"""Models to give away."""
+"""Exports models for other users and frameworks."""

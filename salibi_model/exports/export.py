@@ -1,4 +1,4 @@
-"""Export a model for others: weights, description and model card, without what is private."""
+"""Exports a model for others: weights, description and model card, without private paths."""
 
 import json
 import re
@@ -40,28 +40,33 @@ def export(
 
     Args:
         checkpoint: a run's or model's folder.
-        out: a new or empty folder, or an earlier export.
-        licence: of the weights, as in ``cc-by-4.0``; stated only where it is given.
-        results: folder of results, as ``salibi-model eval`` writes it; rows of this model go into the
-            card.
+        out: a new or empty folder, or that of an earlier export.
+        licence: licence of the weights, such as ``cc-by-4.0``; ``None``: not stated.
+        results: folder of results, as ``salibi-model eval`` writes it; the card lists the rows of
+            this model.
 
     Returns:
-        The folder.
+        Path of the folder ``out``.
 
     Raises:
         CheckpointError: there is no model, or it is damaged.
         UsageError: ``out`` holds something else; the licence is no name; or there are no results of
             this model.
+
+    Example:
+        >>> exported = export(run_path, folder / "model", licence="cc-by-4.0")
+        >>> sorted(path.name for path in exported.iterdir())
+        ['README.md', 'config.json', 'model.safetensors']
     """
     folder, target = model_folder(checkpoint), Path(out)
     _check_target(target, folder)
     if licence is not None and not re.fullmatch(r"[\w.+-]+", licence):
         raise UsageError(f"licence {licence!r} is no name of one; give it as cc-by-4.0 or other.")
-    # Loaded before anything is written: a damaged model is not passed on.
+    # Loaded before anything is written, so that a damaged model is not exported.
     model = load(checkpoint)
     scores = _scores_of(weights_digest(model), results) if results is not None else ()
     content = describe(checkpoint)
-    training = without_places(content["training"])
+    training = without_paths(content["training"])
     card = model_card(
         model.config,
         training,
@@ -73,7 +78,7 @@ def export(
     )
     target.mkdir(parents=True, exist_ok=True)
     remove_partials(target)
-    # The card first: by it a folder is known as an export that was not finished.
+    # The card first: it marks the folder as an export if this one is interrupted.
     _write(target / CARD_NAME, card)
     _write(target / CONFIG_NAME, json.dumps({**content, "training": training}, indent=2) + "\n")
     with write_atomically(target / WEIGHTS_NAME) as partial:
@@ -81,28 +86,29 @@ def export(
     return target
 
 
-def without_places(value: Any) -> Any:
-    """Cut paths and addresses, wherever they are in JSON values, to their last part."""
+def without_paths(value: Any) -> Any:
+    """Cut paths and addresses anywhere in JSON values to their last part."""
     if isinstance(value, Mapping):
-        return {key: without_places(part) for key, part in value.items()}
+        return {key: without_paths(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [without_places(part) for part in value]
+        return [without_paths(part) for part in value]
     if isinstance(value, str) and re.search(r"[/\\?@]", value):
         return name_only(value)
     return value
 
 
 def _check_target(target: Path, folder: Path) -> None:
+    """Refuse a folder that holds anything but an earlier export."""
     if target.exists() and not target.is_dir():
         raise UsageError(f"{target} is a file; name a folder.")
     if target.exists() and target.resolve() == folder.resolve():
         raise UsageError(f"{target} is the model itself; name another folder.")
-    ours = {CARD_NAME, CONFIG_NAME, WEIGHTS_NAME}
-    # Hidden files are no one's content: .git and .gitattributes of a clone of the Hub's.
-    there = {path.name for path in target.glob("*") if not path.name.startswith(".")}
-    if there and (there - ours or not _is_card(target / CARD_NAME)):
+    exported = {CARD_NAME, CONFIG_NAME, WEIGHTS_NAME}
+    # Hidden files may stay: a clone of a repository of the Hub has .git and .gitattributes.
+    existing = {path.name for path in target.glob("*") if not path.name.startswith(".")}
+    if existing and (existing - exported or not _is_card(target / CARD_NAME)):
         raise UsageError(
-            f"{target} holds something else than an export ({', '.join(sorted(there)[:3])}); name "
+            f"{target} holds something else than an export ({', '.join(sorted(existing)[:3])}); name "
             "another folder."
         )
 
@@ -115,15 +121,16 @@ def _is_card(file: Path) -> bool:
 
 
 def _scores_of(digest: str, results: str | Path) -> tuple[Score, ...]:
+    """Read the rows of results of the model with these weights."""
     if not (Path(results) / "results.json").is_file():
         raise UsageError(f"{results} has no results.json; give a folder of `salibi-model eval`.")
     rows = Results(results).scores
-    mine = tuple(row for row in rows if row.weights_digest == digest)
-    if not mine:
+    model_rows = tuple(row for row in rows if row.weights_digest == digest)
+    if not model_rows:
         raise UsageError(
             f"{results} has {len(rows)} rows, none of this model; evaluate it with --out {results}."
         )
-    return mine
+    return model_rows
 
 
 def _write(file: Path, text: str) -> None:

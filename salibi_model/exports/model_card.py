@@ -1,7 +1,7 @@
-"""The model card of an exported model: ``README.md`` in the layout of the Hugging Face Hub.
+"""Writes the model card of an exported model: ``README.md`` in the layout of the Hugging Face Hub.
 
-Source: the Hub's documentation, "Model Cards": YAML between two lines of dashes, then Markdown. A
-card after Mitchell et al. 2019 says what a model is for, what it was made of, and how well it does.
+Source: https://huggingface.co/docs/hub/model-cards (YAML between two lines of dashes, then
+Markdown); the sections follow Mitchell et al. 2019, "Model Cards for Model Reporting".
 """
 
 import json
@@ -14,13 +14,13 @@ from salibi_model.models.compatibility import GSD_FACTOR, trained_gsd_m
 from salibi_model.models.config import ModelConfig
 
 LIBRARY: Final = "salibi"
-"""``library_name`` of the front matter, by which an export is known."""
+"""``library_name`` of the front matter, which marks a folder as an export."""
 
 _LISTED: Final = (
     *("model", "size", "step", "steps", "batch_size", "mask_ratio", "lr", "weight_decay", "seed"),
     *("crop_px", "crop_share", "precision", "ema", "converted_from", "layout", "sha256"),
 )
-"""Fields of the training that a reader looks for; ``config.json`` has them all."""
+"""Fields of the training that the card lists; ``config.json`` has all."""
 
 _VALUES: Final = (
     "Values are taken as stored: whole numbers 1..255, and 0 where nothing was observed. "
@@ -47,12 +47,12 @@ def model_card(
     """Write a model card.
 
     Args:
-        config: the model's.
-        training: how it came to be, without anything that is nobody else's business.
-        name: of the exported folder.
-        sha256: of ``model.safetensors``.
-        software_version: that made the export.
-        licence: of the weights, as the Hub names it; ``None``: not stated.
+        config: configuration of the model.
+        training: settings of the training, without private paths.
+        name: name of the exported folder.
+        sha256: SHA-256 of ``model.safetensors``.
+        software_version: version of the software that exports.
+        licence: licence of the weights, as the Hub names it; ``None``: not stated.
         scores: rows of results of this model.
     """
     sections = [
@@ -72,7 +72,7 @@ def model_card(
 def _front_matter(config: ModelConfig, licence: str | None) -> str:
     sensors = sorted({modality.sensor for modality in config.modalities if modality.sensor})
     tags = [config.architecture, "remote-sensing", "satellite-imagery", "embeddings", *sensors]
-    # JSON's strings are YAML's.
+    # A JSON string is a YAML string.
     lines = [
         "---",
         f"library_name: {LIBRARY}",
@@ -86,13 +86,13 @@ def _front_matter(config: ModelConfig, licence: str | None) -> str:
 
 
 def _heading(config: ModelConfig, name: str) -> str:
-    seen = {_SENSORS.get(m.sensor, m.sensor): None for m in config.modalities}
+    sensors = {_SENSORS.get(m.sensor, m.sensor): None for m in config.modalities}
     size = config.size
     return (
         f"# {_plain(name)}\n\n"
-        f"Embeddings of {_joined(list(seen))} images. Architecture {config.architecture}: width "
+        f"Embeddings of {_joined(list(sensors))} images. Architecture {config.architecture}: width "
         f"{size.dim}, depth {size.depth}, {size.num_heads} heads, patches of {config.patch_px} px, "
-        f"an encoder for {', '.join(f'`{one}`' for one in config.names)}.\n"
+        f"an encoder for {', '.join(f'`{each}`' for each in config.names)}.\n"
     )
 
 
@@ -105,11 +105,11 @@ def _modalities(config: ModelConfig) -> str:
     ]
     for modality in config.modalities:
         metres = trained_gsd_m(config, modality.name)
-        place = (f"{modality.gsd_ratio:g}", "not known" if metres is None else f"{metres:.4g}")
+        gsd = (f"{modality.gsd_ratio:g}", "not known" if metres is None else f"{metres:.4g}")
         numbers = zip(modality.scale, modality.offset, modality.mean, modality.std, strict=True)
         for band, (scale, offset, mean, std) in zip(modality.bands, numbers, strict=True):
             figures = (f"{scale:.6g}", f"{offset:.6g}", f"{mean:.6g}", f"{std:.6g}")
-            cells = (f"`{modality.name}`", band, modality.units, *figures, *place)
+            cells = (f"`{modality.name}`", band, modality.units, *figures, *gsd)
             rows.append(f"| {' | '.join(map(_plain, cells))} |")
     return "\n".join(rows) + "\n"
 
@@ -163,26 +163,26 @@ def _training(training: Mapping[str, Any]) -> str:
         lines += ["| data | plan digest |", "|---|---|"]
         known = [*digests, *[""] * len(stores)] if isinstance(digests, list) else [""] * len(stores)
         lines += [
-            f"| {_plain(one)} | {_plain(digest) or 'not stated'} |"
-            for one, digest in zip(stores, known, strict=False)
+            f"| {_plain(store)} | {_plain(digest) or 'not stated'} |"
+            for store, digest in zip(stores, known, strict=False)
         ]
         lines.append("")
-    said = {key: training[key] for key in _LISTED if training.get(key) not in (None, "", [])}
-    lines += [f"- {key.replace('_', ' ')}: {_plain(value)}" for key, value in said.items()]
-    lines.append("\n`config.json` has all settings.\n" if said else "Nothing is stated.\n")
+    listed = {key: training[key] for key in _LISTED if training.get(key) not in (None, "", [])}
+    lines += [f"- {key.replace('_', ' ')}: {_plain(value)}" for key, value in listed.items()]
+    lines.append("\n`config.json` has all settings.\n" if listed else "Nothing is stated.\n")
     return "\n".join(lines)
 
 
 def _sources(config: ModelConfig) -> str:
-    said = {
+    sources = {
         (m.collection, m.licence, m.attribution): None
         for m in config.modalities
         if m.licence or m.attribution
     }
-    if not said:
+    if not sources:
         return ""
     rows = ["## Sources of the images\n", "| collection | licence | attribution |", "|---|---|---|"]
-    rows += [f"| {' | '.join(map(_plain, cells))} |" for cells in said]
+    rows += [f"| {' | '.join(map(_plain, cells))} |" for cells in sources]
     return "\n".join(rows) + "\n"
 
 
@@ -204,9 +204,9 @@ def _files(sha256: str, software_version: str, licence: str | None) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A value that ends no table cell and no line."""
-    listed = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    return " ".join(listed.split()).replace("|", "/")
+    """Format a value so that it ends no table cell and no line."""
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return " ".join(text.split()).replace("|", "/")
 
 
 def _joined(names: Sequence[str]) -> str:

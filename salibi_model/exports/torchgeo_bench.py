@@ -1,8 +1,8 @@
-"""A trained checkpoint as a model of torchgeo-bench (extra ``torchgeo-bench``, Python 3.12+).
+"""Adapts a checkpoint as a model of torchgeo-bench (extra ``torchgeo-bench``, Python 3.12+).
 
-That framework standardises images by their data set's statistics; they are then brought to those of
-the modality whose encoder sees them, as in the project's own evaluation. Nothing else imports this
-module.
+The framework standardises images by their data set's statistics; here they are rescaled to the
+values that the encoder was trained on, as in the project's own evaluation. Nothing else imports
+this module.
 """
 
 import math
@@ -26,19 +26,19 @@ from salibi_model.models.compatibility import check_gsd
 from salibi_model.models.config import ModelConfig
 
 _NORMALIZATION: Final = "bandspec_zscore"
-_THEIR_NAMES: Final = {
+_FRAMEWORK_NAMES: Final = {
     "nir08": "nir_narrow",
     "nir09": "watervapor",
     "swir16": "swir1",
     "swir22": "swir2",
 }
-"""The framework's names of bands, where they are not those that both know."""
+"""The framework's names of bands, where they differ."""
 
 
 class SalibiBench(BenchModel):  # type: ignore[misc]
     """The encoder of one of a checkpoint's modalities.
 
-    For segmentation, hook the layer ``tokens``: it gives the patch tokens on their grid.
+    For segmentation, hook the layer ``tokens``, which is called with the patch tokens on their grid.
     """
 
     def __init__(
@@ -52,16 +52,17 @@ class SalibiBench(BenchModel):  # type: ignore[misc]
         normalization: str = _NORMALIZATION,
         **_: object,
     ) -> None:
-        """Load the model and fit the data set's bands to it.
+        """Load the model, and choose the bands of the data set for it.
 
         Args:
-            bands: the data set's; the framework gives them.
+            bands: bands of the data set, given by the framework.
             checkpoint: a run's or model's folder.
-            modality: whose encoder sees the images; ``None``: the first whose bands are there.
-            gsd_m: metres per pixel of the images as they arrive, after the framework's resizing,
-                which does not say them. Needed where the model was trained with metres.
-            any_gsd: take images far from the ground sample distances of the training.
-            normalization: the framework's strategy; only ``bandspec_zscore``.
+            modality: modality whose encoder takes the images; ``None``: the first whose bands the
+                data set has.
+            gsd_m: metres per pixel of the images after the framework's resizing, which does not
+                state them. Needed if the model was trained with metres.
+            any_gsd: whether to accept images far from the ground sample distances of the training.
+            normalization: strategy of the framework; only ``bandspec_zscore``.
 
         Raises:
             UsageError: bands, units, GSD or normalization do not fit the model.
@@ -74,7 +75,7 @@ class SalibiBench(BenchModel):  # type: ignore[misc]
             )
         super().__init__(bands=list(bands), normalization=_NORMALIZATION)
         self.model = load(checkpoint)
-        self.modality, self._order = _fitting(self.model.config, modality, bands)
+        self.modality, self._order = _choose_modality(self.model.config, modality, bands)
         if gsd_m is not None:
             check_gsd(self.model.config, self.modality, gsd_m, any_gsd=any_gsd)
         elif self.model.config.base_gsd_m is not None:
@@ -88,7 +89,7 @@ class SalibiBench(BenchModel):  # type: ignore[misc]
     def _forward_patch_features(
         self, images: Float[Tensor, "batch bands rows cols"]
     ) -> Float[Tensor, "batch dim"]:
-        """Give the pooled embedding of standardised images, and show :attr:`tokens` their tokens."""
+        """Return the pooled embedding of standardised images, and call :attr:`tokens` with their tokens."""
         images = images[:, self._order]
         valid = images.isfinite()
         values = images.masked_fill(~valid, 0.0)
@@ -97,50 +98,50 @@ class SalibiBench(BenchModel):  # type: ignore[misc]
         shape = input_shape((height, width), patch_px=patch_px)
         if (height, width) != shape:
             values, valid = resample(values, valid, shape)
-        coarser = math.sqrt(height * width / math.prod(shape))
+        gsd_factor = math.sqrt(height * width / math.prod(shape))
         spec = self.model.config[self.modality]
         stored = to_training_values(self.model.config, spec, values, valid)
         if self._gsd_m is None:
-            ratio = spec.gsd_ratio * coarser
+            ratio = spec.gsd_ratio * gsd_factor
             tokens, vectors = self.model.encode(stored, self.modality, gsd_ratio=ratio)
         else:
-            metres = self._gsd_m * coarser
+            metres = self._gsd_m * gsd_factor
             tokens, vectors = self.model.encode(stored, self.modality, gsd_m=metres)
         rows, cols = (edge // patch_px for edge in shape)
         self.tokens(tokens.transpose(1, 2).reshape(len(images), -1, rows, cols))
         return vectors
 
 
-def _fitting(
+def _choose_modality(
     config: ModelConfig, modality: str | None, bands: Sequence[BandSpec]
 ) -> tuple[str, list[int]]:
-    """Give the modality that sees the images, and where its bands are among them.
+    """Return the modality whose encoder takes the images, and the positions of its bands.
 
     Raises:
-        UsageError: bands are lacking, or radar is not in dB.
+        UsageError: a band is missing, or radar is not in dB.
     """
-    there = [canonical_band_name(band.name) for band in bands]
-    wanted = config.modalities if modality is None else (config[modality],)
-    for spec in wanted:
-        names = [_their_name(band) for band in spec.bands]
-        if set(names) <= set(there):
-            order = [there.index(name) for name in names]
-            _check_decibels(spec, [bands[place] for place in order])
+    available = [canonical_band_name(band.name) for band in bands]
+    modalities = config.modalities if modality is None else (config[modality],)
+    for spec in modalities:
+        names = [_framework_name(band) for band in spec.bands]
+        if set(names) <= set(available):
+            order = [available.index(name) for name in names]
+            _check_decibels(spec, [bands[position] for position in order])
             return spec.name, order
-    listed = "; ".join(f"{spec.name} ({', '.join(spec.bands)})" for spec in wanted)
+    listed = "; ".join(f"{spec.name} ({', '.join(spec.bands)})" for spec in modalities)
     raise UsageError(
         f"the data set has the bands {', '.join(band.name for band in bands)}; expected all those of "
         f"{listed}. Take other bands or another modality."
     )
 
 
-def _their_name(band: str) -> str:
+def _framework_name(band: str) -> str:
     common = COMMON_NAMES.get(band.lower(), band.lower())
-    return str(canonical_band_name(_THEIR_NAMES.get(common, common)))
+    return str(canonical_band_name(_FRAMEWORK_NAMES.get(common, common)))
 
 
 def _check_decibels(spec: Modality, bands: Sequence[BandSpec]) -> None:
-    """Radar power is skewed where dB are not, and is never below zero, where dB are."""
+    """Refuse linear radar power for a modality in dB: it is never below 0, which dB are."""
     if spec.units.lower() == "db" and all(band.min >= 0 for band in bands):
         raise UsageError(
             f"modality {spec.name!r} was trained on dB; the data set's bands "

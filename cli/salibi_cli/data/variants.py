@@ -172,12 +172,12 @@ def _bytes(number: int | None) -> str | None:
 def _assumptions(conditions: BuildConditions) -> str:
     """What the figures rest on, in words."""
     from salibi_data.forecasts import regions as forecast
-    from salibi_data.plans import sampling as lots
+    from salibi_data.plans import sampling
 
     return (
         f"Candidates and the guard are counted; the rest is expected of {CATALOG}, which was not "
         f"asked. Assumed: {forecast.AVAILABLE_SHARE:.0%} of the tiles on land have all scenes, and "
-        f"{lots.SURVIVING_SHARE:.0%} of those pass the filters for clouds and missing pixels; one "
+        f"{sampling.SURVIVING_SHARE:.0%} of those pass the filters for clouds and missing pixels; one "
         f"scene of a sensor covers each tile; each of {conditions.workers} workers reads "
         f"{common.human_bytes(round(conditions.read_bytes_per_s))} a second. The margin is the "
         "samples that could then be made over those aimed at. `salibi-data forecast` tells money "

@@ -234,7 +234,7 @@ def draw_landscape(
 
 def _draw_features(canvas: Canvas, rng: np.random.Generator) -> SmoothField:
     """Draw everything on the canvas, lowest layer first. Return the terrain."""
-    from salibi_data.synthetic.ground import buildings, fields, nature
+    from salibi_data.synthetic.ground import buildings, fields, nature, town
 
     size = {"width_m": canvas.width_m, "height_m": canvas.height_m}
     hills = fractal_field(rng, octaves=_TERRAIN_OCTAVES, **size)
@@ -254,7 +254,7 @@ def _draw_features(canvas: Canvas, rng: np.random.Generator) -> SmoothField:
     nature.draw_ponds(canvas, rng, broadleaf)
     buildings.draw_farmsteads(canvas, rng, lines, broadleaf[:4] + conifer[:1])
     buildings.draw_roads(canvas, rng, lines, course)
-    buildings.draw_town(canvas, rng, broadleaf)
+    town.draw_town(canvas, rng, broadleaf)
     return canvas.terrain
 
 

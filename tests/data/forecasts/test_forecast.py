@@ -106,7 +106,7 @@ def test_the_continents_tiles_are_those_of_a_plain_count() -> None:
     assert lat.min() < south
     assert lat.max() > north
     on_land = shapely.contains_xy(land(), lon, lat)
-    usable = splits.guarded(variant, x[on_land], y[on_land]).sum()
+    usable = splits.outside_guard(variant, x[on_land], y[on_land]).sum()
     assert workload.num_read == pytest.approx(usable * AVAILABLE_SHARE, rel=0.01)
 
 

@@ -24,8 +24,7 @@ from salibi_data.catalog.providers import load_catalog
 from salibi_data.catalog.scenes import Scene
 from salibi_data.catalog.variants import load_variant
 from salibi_data.inspection.verify import verify
-from salibi_data.plans import sampling as lots
-from salibi_data.plans import splits
+from salibi_data.plans import sampling, splits
 from salibi_data.plans.draft import Draft
 from salibi_data.plans.picks import CellSelection
 from salibi_data.plans.plan import Plan
@@ -95,7 +94,9 @@ def tiles_of(store: Path) -> list[tuple[int, ...]]:
 
 
 def by_lot(tiles: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    return sorted(tiles, key=lambda tile: int(lots.lot(tile[0], [tile[1]], [tile[2]])[0]))
+    return sorted(
+        tiles, key=lambda tile: int(sampling.sampling_hash(tile[0], [tile[1]], [tile[2]])[0])
+    )
 
 
 def test_too_few_samples_are_a_store_and_a_warning(everything: Any) -> None:
@@ -113,7 +114,7 @@ def test_a_store_has_exactly_the_survivors_drawn_first(
     api: Api, everything: Any, tmp_path: Path, target: int
 ) -> None:
     made = plan(api.variant(f"t{target}", target), catalog=api.toml)
-    assert (made.num_wanted, made.num_samples) == (target, lots.num_planned(target))
+    assert (made.num_wanted, made.num_samples) == (target, sampling.num_planned(target))
     store = tmp_path / "x.zarr"
     report = build(store, plan=made)
     assert (report.num_samples, report.warnings) == (target, ())
@@ -161,7 +162,7 @@ def test_what_narrows_a_plan_leaves_no_target(api: Api, sample_toml: str, tmp_pa
     assert boxed.target_samples is None
     on_disk = plan(variant, catalog=sample_toml)
     assert on_disk.target_samples is None
-    assert on_disk.num_samples > lots.num_planned(12)
+    assert on_disk.num_samples > sampling.num_planned(12)
 
 
 def test_the_target_decides_the_digest(api: Api) -> None:
@@ -191,7 +192,7 @@ def drafted(target: int, available: np.ndarray, folder: Path) -> Plan:
     x, y = (column.ravel()[available.ravel()] for column in np.mgrid[:edge, :edge])
     ids = np.argsort(splits.tile_ids(15, x + left, y + top))
     tiles = Tiles(zoom=15, x=(x + left)[ids], y=(y + top)[ids])
-    usable = tiles.take(splits.guarded(variant, tiles.x, tiles.y))
+    usable = tiles.take(splits.outside_guard(variant, tiles.x, tiles.y))
     draft = Draft(folder / "draft", variant, load_catalog("planetary-computer"), target=target)
     draft.add(
         CellSelection(
@@ -236,19 +237,19 @@ def test_small_is_a_subset_of_full(seed: int, small: int, more: int) -> None:
 @given(target=st.integers(1, 10**6), ranks=st.lists(st.integers(0, 2 * 10**6), min_size=1))
 def test_rounds_follow_the_lots(target: int, ranks: list[int]) -> None:
     order = np.sort(np.array(ranks))
-    rounds = lots.rounds_of(order, target)
+    rounds = sampling.rounds_of(order, target)
     assert np.array_equal(rounds == 0, order < target)
     assert np.all(np.diff(rounds) >= 0)
-    assert lots.rounds_of(order, None).max() == 0
-    assert target < lots.num_read(target)
-    assert lots.num_read(target) * lots.SURVIVING_SHARE >= target
+    assert sampling.rounds_of(order, None).max() == 0
+    assert target < sampling.expected_reads(target)
+    assert sampling.expected_reads(target) * sampling.SURVIVING_SHARE >= target
 
 
 def test_a_lot_is_of_one_tile_alone() -> None:
     x, y = (column.ravel() for column in np.mgrid[7000:7300, 12000:12300])
-    drawn = lots.lot(15, x, y)
+    drawn = sampling.sampling_hash(15, x, y)
     assert len(np.unique(drawn)) == len(drawn)
-    assert np.array_equal(lots.lot(15, x[5:9], y[5:9]), drawn[5:9])
+    assert np.array_equal(sampling.sampling_hash(15, x[5:9], y[5:9]), drawn[5:9])
     # Even: each quarter of the range has its share, within four deviations.
     quarters = np.bincount((drawn >> np.uint64(62)).astype(int), minlength=4)
     assert np.abs(quarters - len(drawn) / 4).max() < 4 * (len(drawn) * 3 / 16) ** 0.5

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from salibi_data.catalog.scenes import Scene
 from salibi_data.catalog.variants import load_variant
 from salibi_data.plans.picks import CellSelection
-from salibi_data.plans.splits import SceneClusters, assign, guarded, leakage, num_leaking_neighbours
+from salibi_data.plans.splits import (
+    SceneClusters,
+    assign,
+    leakage,
+    num_leaking_neighbours,
+    outside_guard,
+)
 from salibi_data.store.schema import SPLITS
 from salibi_data.store.tiles import Tiles
 
@@ -28,7 +34,7 @@ def area(left: int, top: int, width: int, height: int) -> tuple[np.ndarray, np.n
 @given(st.integers(0, 2**17 - 33), st.integers(0, 2**17 - 33))
 def test_no_two_touching_tiles_are_in_different_splits(left: int, top: int) -> None:
     x, y = area(left, top, 32, 32)
-    keep = guarded(MICRO, x, y)
+    keep = outside_guard(MICRO, x, y)
     assert num_leaking_neighbours(x[keep], y[keep], assign(MICRO, x[keep], y[keep])) == 0
 
 
@@ -41,8 +47,8 @@ def test_the_guard_is_what_it_says_tile_by_tile(offset: int, seed: int) -> None:
     x[:6], y[:6] = [0, 0, last, last, 0, 5], [0, last, 0, last, 7, 0]
     around = [(dx, dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1)]
     codes = np.stack([assign(variant, x + dx, y + dy) for dx, dy in around])
-    assert np.array_equal(guarded(variant, x, y), (codes <= codes[4]).all(axis=0))
-    assert len(guarded(variant, x[:0], y[:0])) == 0
+    assert np.array_equal(outside_guard(variant, x, y), (codes <= codes[4]).all(axis=0))
+    assert len(outside_guard(variant, x[:0], y[:0])) == 0
 
 
 def test_without_the_guard_they_would_be() -> None:
@@ -71,7 +77,7 @@ def test_whole_blocks_share_a_split() -> None:
 
 def test_test_tiles_are_never_given_up() -> None:
     x, y = area(31000, 48000, 64, 64)
-    lost = assign(MICRO, x, y)[~guarded(MICRO, x, y)]
+    lost = assign(MICRO, x, y)[~outside_guard(MICRO, x, y)]
     assert SPLITS["test"] not in lost
     assert SPLITS["train"] in lost
 

@@ -25,10 +25,11 @@ demo: $(STAMP)
 	$(BIN)/salibi-data sample $(DATA)/labelled --labelled
 	$(BIN)/salibi-model compare $(DATA)/micro.zarr --size tiny --data $(DATA)/labelled --scales 1,2,4 -o $(RUN)
 
-# One thread per process: two processes of two threads each wait for each other on two cores. A file's tests
-# share a process, as they share what it takes longest to make.
+# One thread per process: two processes of two threads each wait for each other on two cores. Tests go to
+# whichever process is free; what takes long to make is made once for both (tests/support/once.py). Compiled
+# modules are kept, whatever the environment says: the tests start many processes.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations=15
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations=20
 
 ## Tests that take more than half a minute each: the documented demo, a larger kill drill
 test-slow: $(STAMP)

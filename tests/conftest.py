@@ -78,3 +78,15 @@ def micro_store(sample_toml: str, tmp_path_factory: pytest.TempPathFactory) -> P
         build(folder / "micro.zarr", variant="micro", catalog=sample_toml)
 
     return made_once(tmp_path_factory, "micro", make) / "micro.zarr"
+
+
+@pytest.fixture(scope="session")
+def few_store(sample_toml: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a quarter of the samples, out of every block; read only."""
+    from salibi_data.builds.build import build
+    from tests.support.data.samples import FEW
+
+    def make(folder: Path) -> None:
+        build(folder / "few.zarr", **FEW, catalog=sample_toml)
+
+    return made_once(tmp_path_factory, "few", make) / "few.zarr"

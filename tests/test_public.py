@@ -51,14 +51,14 @@ def test_errors_arguments_and_an_example_are_documented(package: Any, name: str)
 
 @pytest.fixture(scope="session")
 def example_names(
-    sample_toml: str, micro_store: Path, tmp_path_factory: pytest.TempPathFactory
+    sample_toml: str, few_store: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
     """Names that examples use: a provider, a store, and a folder to write to."""
     return {
         "salibi_data": salibi_data,
         "salibi_model": salibi_model,
         "catalog": sample_toml,
-        "store_path": micro_store,
+        "store_path": few_store,
         "folder": tmp_path_factory.mktemp("examples"),
     }
 

@@ -1,4 +1,4 @@
-"""What lies beside a published store: the dataset card, its figure, STAC and Croissant metadata."""
+"""Cards of a published store: dataset card, figure, STAC and Croissant metadata."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ CROISSANT_NAME: Final = "croissant.json"
 
 
 def cards_of(files: StoreFiles, release: Release, *, figure: bytes | None) -> dict[str, bytes]:
-    """The content of every card of a store, by its name beside the store.
+    """Make every card of a store, by its file name.
 
-    Equal stores have equal cards: nothing in them tells the time or the place of publishing.
+    Equal stores have equal cards: no card states the time or the address of publishing.
 
     Args:
-        files: of the store.
-        release: what it is published as.
+        files: files of the store.
+        release: release that the store is published as.
         figure: JPEG of some samples.
     """
     facts = release_facts(files, release, has_figure=figure is not None)

@@ -1,4 +1,4 @@
-"""A published dataset as Croissant metadata, by which data sets for learning are found and loaded.
+"""Describes a published dataset as Croissant metadata, which data set search engines read.
 
 Source: Croissant format specification 1.0, https://docs.mlcommons.org/croissant/docs/croissant-spec.html.
 """
@@ -50,11 +50,11 @@ _CONTEXT: Final = {
     "subField": "cr:subField",
     "transform": "cr:transform",
 }
-"""The format's own; its tools warn of any other."""
+"""Context of the specification; its tools warn of any other."""
 
 
 def croissant(facts: ReleaseFacts) -> dict[str, Any]:
-    """The JSON-LD document: the files that describe the samples, and the table's columns."""
+    """Make the JSON-LD document: the files that describe the samples, and the table's columns."""
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -109,7 +109,7 @@ def _field(column: str, data_type: str) -> dict[str, Any]:
 
 
 def _data_type(kind: Any) -> str | None:
-    """Croissant's name of a column's type; None for lists and outlines."""
+    """Croissant name of a column's type; None for lists and geometries."""
     import pyarrow.types as pt
 
     tests = (

@@ -1,4 +1,4 @@
-"""The dataset card: what a person reads before using a published dataset."""
+"""Makes the dataset card: the README.md of a published dataset."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _READING = """\
 ```python
-from salibi_model.data.store import SampleStore
+from salibi_model import SampleStore
 
 store = SampleStore("ADDRESS")  # of this dataset: the folder or bucket that holds latest.json
 store[0]["{first}"]  # (bands, rows, columns) uint8
@@ -23,7 +23,7 @@ sample."""
 
 
 def dataset_card(facts: ReleaseFacts, *, figure: str) -> str:
-    """The card in Markdown."""
+    """Make the card in Markdown."""
     first = next(iter(facts.attributes.modalities))
     sections = [
         f"# {facts.release.dataset}\n\n{facts.summary}",

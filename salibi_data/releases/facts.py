@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseFacts:
-    """What the cards tell of a store."""
+    """Facts about a store for its cards."""
 
     release: Release
     attributes: StoreAttributes
     info: Mapping[str, Any]
-    """As of :func:`salibi_data.inspection.info.info`."""
+    """Result of :func:`salibi_data.inspection.info.info`."""
     bounds_lonlat: tuple[float, float, float, float]
-    """(west, south, east, north) in degrees, around all samples."""
+    """Bounds (west, south, east, north) in degrees around all samples."""
     manifest: Mapping[str, ManifestEntry]
     columns: Any
     """Schema of the table of the samples (pyarrow)."""
@@ -38,18 +38,18 @@ class ReleaseFacts:
 
     @property
     def attributions(self) -> list[str]:
-        """Whom to name, each once."""
+        """Attributions of the modalities, each once."""
         return list(dict.fromkeys(m.attribution for m in self._modalities if m.attribution))
 
     @property
     def dates(self) -> tuple[str, str] | None:
         """First and last day of any sensor; None where none is known."""
-        days = sorted(day for known in self.info["acquired"].values() for day in known if day)
+        days = sorted(day for span in self.info["acquired"].values() for day in span if day)
         return (days[0], days[-1]) if days else None
 
     @property
     def summary(self) -> str:
-        """One sentence."""
+        """Summary of the dataset in one sentence."""
         names = ", ".join(self.attributes.modalities)
         return (
             f"{self.release.samples} samples of aligned satellite images ({names}) at base zoom "

@@ -1,7 +1,7 @@
-"""``latest.json``: which release of a dataset is the newest, and putting another in its place.
+"""Reads and replaces ``latest.json``, the pointer to the newest release of a dataset.
 
-It is the one object of a published dataset that ever changes. It is put on condition that it is
-what was read before: two who publish at once do not undo each other's work.
+The pointer is the only object of a published dataset that changes. It is replaced on the condition
+that it has not changed since it was read, so that two publishers cannot undo each other's work.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Latest:
-    """The pointer at a dataset's address, as it was read."""
+    """Pointer at a dataset's address, as it was read."""
 
     url: str
     release: Release | None
-    """None where nothing has been published."""
+    """Newest release; None where nothing has been published."""
     version: Any
-    """By which the storage tells whether it changed; None where there is none."""
+    """Entity tag or version of the object in the storage; None where there is no pointer."""
 
     @classmethod
     def read(cls, target: ObjectStore, url: str) -> Latest:
@@ -37,24 +37,24 @@ class Latest:
         Raises:
             StoreError: it is damaged, or of a newer schema.
         """
-        found = get_if_present(target, LATEST_NAME)
-        if found is None:
+        pointer = get_if_present(target, LATEST_NAME)
+        if pointer is None:
             return cls(url=url, release=None, version=None)
-        release = parse_release(bytes(found.bytes()), where=url)
-        version = {key: found.meta.get(key) for key in ("e_tag", "version")}
-        kept = {key: value for key, value in version.items() if value is not None}
-        return cls(url=url, release=release, version=kept)
+        release = parse_release(bytes(pointer.bytes()), where=url)
+        version = {key: pointer.meta.get(key) for key in ("e_tag", "version")}
+        known = {key: value for key, value in version.items() if value is not None}
+        return cls(url=url, release=release, version=known)
 
     def check(self, dataset: str, catalog: str, others: Sequence[str]) -> None:
-        """See whether a release of this dataset may be published here.
+        """Check that a release of a dataset may be published at the address.
 
         Args:
             dataset: name of the dataset.
-            catalog: where its images are from.
-            others: what else lies at the address.
+            catalog: catalog that its images are from.
+            others: names of other objects at the address.
 
         Raises:
-            StoreError: something else is here.
+            StoreError: something else is at the address.
         """
         elsewhere = f"publish to an address of its own, such as {self.url.rstrip('/')}/{dataset}"
         if self.release is None:
@@ -78,7 +78,7 @@ class Latest:
             )
 
     def replace_by(self, release: Release, target: ObjectStore) -> None:
-        """Make ``release`` the newest, if the pointer still is as it was read.
+        """Make ``release`` the newest release, if the pointer has not changed since it was read.
 
         Raises:
             StoreError: another release was published meanwhile.
@@ -103,7 +103,7 @@ class Latest:
                 obstore.put(target, LATEST_NAME, content, **{**put, "mode": "overwrite"})
         except (AlreadyExistsError, PreconditionError) as error:
             if Latest.read(target, self.url).release == release:
-                return  # by another who published the same
+                return  # another publisher of the same store was faster
             raise StoreError(
                 f"another release was published to {self.url} meanwhile; run the same command again "
                 "if this one is to be the newest."
@@ -111,9 +111,9 @@ class Latest:
 
 
 def others_at(target: ObjectStore) -> list[str]:
-    """What lies at an address besides releases."""
+    """Names of what lies at an address besides releases."""
     import obstore
 
-    found = obstore.list_with_delimiter(target)
-    names = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
+    listing = obstore.list_with_delimiter(target)
+    names = [*listing["common_prefixes"], *(entry["path"] for entry in listing["objects"])]
     return [name for name in names if name not in ("releases", LATEST_NAME)]

@@ -1,8 +1,8 @@
-"""Publishing a store: data first, the pointer last, so that readers see whole releases only.
+"""Publishes a store: data first, the pointer last, so that readers only see whole releases.
 
-A release lies in a folder named by the checksum of its manifest, where only a publisher of the
-very same store writes; ``latest.json`` at the dataset's address names the newest. Whenever
-publishing is killed, readers have the release before, and running it again sends what is missing.
+A release lies in a folder named by the checksum of its manifest, so that only a publisher of the same
+store writes there. ``latest.json`` at the dataset's address names the newest release. If publishing is
+killed, readers have the release before, and the next run sends what is missing.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
     from salibi_data.store.progress import Progress
 
 _LAST: Final = (GROUP_NAME, MANIFEST_NAME)
-"""Without these, whoever knows the folder of a release on its way cannot open it either."""
+"""Files sent last: without them a release that is not complete cannot be opened."""
 
-_GO_ON: Final = "What was sent is kept; run the same command again to go on."
+_CONTINUE: Final = "What was sent is kept; run the same command again to go on."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """What publishing did; after a dry run, what it would do."""
+    """Result of publishing; of a dry run, what publishing would do."""
 
     url: str
     release: Release
     before: Release | None
-    """What was the newest release."""
+    """Release that was the newest before; None for the first one."""
     files: int
     files_sent: int
-    """Those that were not there yet, or differed."""
+    """Number of files that were missing at the address, or differed."""
     bytes_sent: int
 
 
@@ -60,16 +60,16 @@ def publish(
     workers: int = 8,
     progress: Progress | None = None,
 ) -> Published:
-    """Make a store the newest release of the dataset at ``url``; run again, it goes on.
+    """Publish a store as the newest release of a dataset, or continue a publication that was stopped.
 
     Args:
         store: folder of a finished store.
         url: address of the dataset (s3://, gs://, az://, file://, or a path): nothing is there
             yet, or earlier releases of the same dataset.
-        name: of the dataset; default the store's variant.
+        name: name of the dataset; by default the store's variant.
         figure: JPEG of some samples, for the dataset card.
-        dry_run: whether to find out what there is to do, and write nothing.
-        workers: files to send at a time.
+        dry_run: whether to report what would be sent, and write nothing.
+        workers: number of files sent in parallel.
         progress: called with (files done, files in all).
 
     Raises:
@@ -98,7 +98,7 @@ def publish(
         *(Upload.of_bytes(card, f"{release.folder}/{file}") for file, card in cards.items()),
         Upload.of_bytes(files.read(MANIFEST_NAME), f"{release.store}/{MANIFEST_NAME}"),
     ]
-    with translate_errors(url, "published to", advice=_GO_ON):
+    with translate_errors(url, "published to", advice=_CONTINUE):
         to_send = missing(target, release.folder, uploads, workers=workers)
         if not dry_run:
             _send(to_send, len(uploads), target, release, workers, progress)

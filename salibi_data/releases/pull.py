@@ -1,7 +1,7 @@
-"""Pulling a store from where it was published: every file by its checksum, in its place at the end.
+"""Pulls a published store: fetches every file, checks its checksum, and moves the store to its place.
 
-Files are gathered in the folder beside the store in which it would be built. Each appears there
-whole, once its checksum was found right, so that pulling again fetches what is missing.
+Files are gathered in the workspace beside the store. A file appears there whole, after its checksum
+was checked, so that a pull that was stopped fetches only what is missing.
 """
 
 from __future__ import annotations
@@ -26,33 +26,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Pulled:
-    """What pulling did."""
+    """Result of a pull."""
 
     store: Path
     manifest_sha256: str
     num_samples: int
     files: int
     files_fetched: int
-    """Those that were not there yet."""
+    """Number of files that were missing."""
     bytes_fetched: int
 
 
 def pull(
     url: str | Path, store: str | Path, *, workers: int = 8, progress: Progress | None = None
 ) -> Pulled:
-    """Fetch the newest release of a dataset, or a store; run again, it goes on.
+    """Fetch the newest release of a dataset, or a store; continue a pull that was stopped.
 
     Args:
         url: address of a published dataset (s3://, gs://, az://, http(s)://, file://), or of a
             store itself.
-        store: path of the store to be; nothing is there yet, or the same store.
-        workers: files to fetch at a time.
+        store: path for the store; nothing may be there yet, or the same store.
+        workers: number of files fetched in parallel.
         progress: called with (files done, files in all).
 
     Raises:
-        StoreError: nothing is at ``url``, it cannot be reached, or differs from its checksums;
+        StoreError: nothing is at ``url``, it cannot be reached, is of a newer schema, or differs from its checksums;
             something else is at ``store``, or the disk has no room for it.
-        StoreError: it is of a newer schema.
         UsageError: a URL of a kind that is not read, or with a password in it.
 
     Example:
@@ -65,21 +64,21 @@ def pull(
     group, _ = files.open()
     content = files.manifest_content()
     manifest = parse_manifest(content, where=f"{MANIFEST_NAME} of {files.where}")
-    place, sha256 = Path(store), hashlib.sha256(content).hexdigest()
+    path, sha256 = Path(store), hashlib.sha256(content).hexdigest()
     fetched: list[str] = []
-    if not _is_there(place, content, manifest):
-        workspace = BuildWorkspace.of(place)
-        place.parent.mkdir(parents=True, exist_ok=True)
+    if not _is_pulled(path, content, manifest):
+        workspace = BuildWorkspace.of(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         _check_no_build(workspace)
         with workspace.lock():
             folder = workspace.folder / f"pull-{sha256[:16]}"
             fetched = _fetch(files, manifest, folder, workers, progress)
             with write_atomically(folder / MANIFEST_NAME) as partial:
                 partial.write_bytes(content)
-            replace_store(folder, place)
-            workspace.remove(place)
+            replace_store(folder, path)
+            workspace.remove(path)
     return Pulled(
-        store=place,
+        store=path,
         manifest_sha256=sha256,
         num_samples=int(group["tile"].shape[0]),
         files=len(manifest),
@@ -88,12 +87,16 @@ def pull(
     )
 
 
-def _is_there(store: Path, content: bytes, manifest: dict[str, ManifestEntry]) -> bool:
-    """Whether this very store is at a path; an error if something else is."""
+def _is_pulled(store: Path, content: bytes, manifest: dict[str, ManifestEntry]) -> bool:
+    """Whether the same store is at a path.
+
+    Raises:
+        StoreError: something else is at the path, or the store is damaged.
+    """
     if not store.exists() or (store.is_dir() and not any(store.iterdir())):
         return False
-    found = store / MANIFEST_NAME
-    if not found.is_file() or found.read_bytes() != content:
+    manifest_path = store / MANIFEST_NAME
+    if not manifest_path.is_file() or manifest_path.read_bytes() != content:
         raise StoreError(
             f"{store} exists and holds something else; nothing was changed. Choose another path, "
             "or remove it."
@@ -127,7 +130,7 @@ def _fetch(
     workers: int,
     progress: Progress | None,
 ) -> list[str]:
-    """Fetch the files that are not in a folder yet; their names."""
+    """Fetch the files that a folder lacks, and return their names."""
     remove_partials(folder)
     wanted = [name for name, entry in manifest.items() if not _has(folder, name, entry)]
     _check_room(folder, sum(manifest[name].bytes for name in wanted))
@@ -154,7 +157,7 @@ def _check_room(folder: Path, num_bytes: int) -> None:
 
 
 def fetch_file(files: StoreFiles, name: str, entry: ManifestEntry, path: Path) -> None:
-    """Fetch one file of a store; it appears whole and right, or not at all.
+    """Fetch one file of a store; it appears whole and checked, or not at all.
 
     Raises:
         StoreError: it cannot be read, or differs from its checksum.

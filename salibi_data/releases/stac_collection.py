@@ -1,4 +1,4 @@
-"""A published dataset as a STAC collection, for catalogs and maps.
+"""Describes a published dataset as a STAC collection, for catalogs and maps.
 
 Source: STAC 1.1 collection specification, https://github.com/radiantearth/stac-spec.
 """
@@ -18,7 +18,7 @@ PARQUET_TYPE = "application/vnd.apache.parquet"
 
 
 def stac_collection(facts: ReleaseFacts, *, card: str) -> dict[str, Any]:
-    """The collection, with the store and the table of its samples as assets."""
+    """Make the collection, with the store and the table of its samples as assets."""
     import pystac
 
     spatial = pystac.SpatialExtent([list(facts.bounds_lonlat)])
@@ -56,7 +56,7 @@ def stac_collection(facts: ReleaseFacts, *, card: str) -> dict[str, Any]:
 
 
 def _interval(facts: ReleaseFacts) -> list[datetime | None]:
-    """First moment of the first day, last of the last one; open where no day is known."""
+    """Interval from the start of the first day to the end of the last; open where no day is known."""
     if facts.dates is None:
         return [None, None]
     first, last = (datetime.fromisoformat(day) for day in facts.dates)

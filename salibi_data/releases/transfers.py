@@ -1,4 +1,4 @@
-"""Objects on their way to a bucket: which are there already, by checksum, and sending the others."""
+"""Sends files to a bucket: finds those that are there already by checksum, and sends the others."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 PARTS_AT_ONCE: Final = 4
-"""Blocks of one file on their way at a time; with 8 files at a time, 256 MB of memory."""
+"""Number of blocks of one file sent in parallel; with 8 files in parallel, 256 MB of memory."""
 
 _CHECKSUM: Final = "sha256"
-"""Name of the object's metadata that keeps its checksum, as ``x-amz-meta-sha256``."""
+"""Key of the checksum in an object's metadata, sent as ``x-amz-meta-sha256``."""
 
 _TYPES: Final = {
     ".json": "application/json",
@@ -32,7 +32,7 @@ _TYPES: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """One object to be: a file, or bytes made for it."""
+    """Object to be sent: a file, or bytes."""
 
     key: str
     entry: ManifestEntry
@@ -40,28 +40,28 @@ class Upload:
 
     @classmethod
     def of_bytes(cls, content: bytes, key: str) -> Upload:
-        """An object of these bytes."""
+        """Make an upload of bytes."""
         entry = ManifestEntry(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
         return cls(key=key, entry=entry, source=content)
 
     def is_there(self, target: ObjectStore) -> bool:
         """Whether an object of the right size has the right content.
 
-        Its metadata say so. A folder keeps none, and whoever copied objects by other means may have
-        lost them: then the content is read.
+        The checksum is in the object's metadata. Folders have no metadata, and copies made with
+        other tools may have lost them: then the content is read.
         """
         import obstore
 
-        kept = obstore.get(target, self.key, options={"head": True}).attributes.get(_CHECKSUM)
-        if kept is None:
+        checksum = obstore.get(target, self.key, options={"head": True}).attributes.get(_CHECKSUM)
+        if checksum is None:
             digest = hashlib.sha256()
             for block in read_blocks(target, self.key, self.entry.bytes):
                 digest.update(block)
-            kept = digest.hexdigest()
-        return kept == self.entry.sha256
+            checksum = digest.hexdigest()
+        return checksum == self.entry.sha256
 
     def send(self, target: ObjectStore) -> None:
-        """Put the object there, in blocks if it is large; it appears whole or not at all.
+        """Send the object, in blocks if it is large; it appears whole or not at all.
 
         Raises:
             StoreError: the file is not what the manifest says.
@@ -97,7 +97,7 @@ class Upload:
 
 
 def uploads_of(folder: Path, manifest: Mapping[str, ManifestEntry], prefix: str) -> list[Upload]:
-    """An upload per file of a store, to objects below ``prefix``."""
+    """Make an upload per file of a store, to objects below ``prefix``."""
     return [
         Upload(key=f"{prefix}/{name}", entry=entry, source=folder / name)
         for name, entry in manifest.items()
@@ -107,9 +107,9 @@ def uploads_of(folder: Path, manifest: Mapping[str, ManifestEntry], prefix: str)
 def missing(
     target: ObjectStore, prefix: str, uploads: Sequence[Upload], *, workers: int
 ) -> list[Upload]:
-    """Those whose objects are not there below ``prefix``, or have another content."""
+    """Uploads whose objects are missing below ``prefix``, or have another content."""
     sizes = list_sizes(target, prefix)
-    same_size = [one for one in uploads if sizes.get(one.key) == one.entry.bytes]
-    there = parallel_map(lambda one: one.is_there(target), same_size, workers=workers)
-    done = {one.key for one, whole in zip(same_size, there, strict=True) if whole}
-    return [one for one in uploads if one.key not in done]
+    same_size = [upload for upload in uploads if sizes.get(upload.key) == upload.entry.bytes]
+    present = parallel_map(lambda upload: upload.is_there(target), same_size, workers=workers)
+    done = {upload.key for upload, is_there in zip(same_size, present, strict=True) if is_there}
+    return [upload for upload in uploads if upload.key not in done]

@@ -6,7 +6,6 @@ convolutions with an upsampling by 2 between them, which use a token's neighbour
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -15,46 +14,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from salibi_data.store.errors import UsageError
 from salibi_data.store.progress import Progress
 from salibi_model.evals.datasets.labelled import Split
 from salibi_model.evals.features import FrozenEncoder
 from salibi_model.evals.metrics import UNLABELLED, pixel_counts
+from salibi_model.evals.options import SegmentOptions
 
-HEADS = ("linear", "conv")
 CACHE_BYTES = 4 << 30
 """Largest size of tokens and labels that are kept in memory."""
 _STATISTICS_IMAGES = 512
 """Training images whose tokens mean and deviation are measured on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentOptions:
-    """Options of the segmentation head and its training, by AdamW with a cosine schedule to zero.
-
-    Raises:
-        UsageError: a field is out of range.
-    """
-
-    head: str = "linear"
-    """Head: ``linear`` or ``conv``."""
-    epochs: int = 50
-    """Number of epochs; the head is measured after the last one."""
-    batch_size: int = 16
-    """Images per step."""
-    rate: float = 1e-3
-    """Learning rate at the start."""
-    weight_decay: float = 0.01
-    width: int = 128
-    """Channels between the convolutions of ``conv``."""
-    seed: int = 0
-    """Random seed of the head's weights and of the order of the images."""
-
-    def __post_init__(self) -> None:
-        if self.head not in HEADS:
-            raise UsageError(f"no head {self.head!r}; take {' or '.join(HEADS)}.")
-        if min(self.epochs, self.batch_size, self.width) < 1 or self.rate <= 0:
-            raise UsageError("epochs, batch size, width and rate are above 0.")
 
 
 class SegmentationHead(nn.Module):

@@ -1,4 +1,4 @@
-"""Memory of CPU training: keep what was freed, rather than give it back and fault it in again."""
+"""Memory of CPU training: keep freed memory in the process instead of returning it."""
 
 import ctypes
 import sys
@@ -8,14 +8,14 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc to serve large blocks from memory the process already has.
+    """Tell glibc to serve large blocks from memory that the process already has.
 
-    By default each tensor of more than 32 MB is mapped anew from the system and its pages are
-    faulted in one by one, in every step again; ``benchmarks/model/allocator.py`` measures what that
-    costs. The process keeps its peak memory until it ends.
+    By default each tensor of more than 32 MB is mapped anew from the system, and its pages are
+    faulted in one by one, in every step. ``benchmarks/model/allocator.py`` measures the cost. The
+    process keeps its peak memory until it ends.
 
     Returns:
-        Whether it was done; elsewhere than on Linux with glibc nothing happens.
+        True on Linux with glibc; elsewhere nothing is done.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,4 +1,4 @@
-"""The optimiser, its schedule, and the moving average of the weights."""
+"""Optimiser, learning-rate schedule, and moving average of the weights."""
 
 import math
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ def adamw(
     """Make AdamW that decays matrices only: not biases, norms, the mask token or temperature.
 
     Args:
-        model: what is trained.
-        weight_decay: of the matrices.
+        model: model to train.
+        weight_decay: decay of the matrices.
         lr_scales: factors on the learning rate, by the beginning of parameters' names, such as
-            ``decoder`` or ``encoders.sar``; the longest that fits counts.
+            ``decoder`` or ``encoders.sar``; the longest beginning counts.
 
     Source: Loshchilov & Hutter 2019; betas (0.9, 0.95) as in MAE (He et al. 2022).
 
     Raises:
-        UsageError: no parameter's name begins so.
+        UsageError: no parameter's name has one of these beginnings.
     """
     scales = dict(lr_scales or {})
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -53,24 +53,28 @@ def adamw(
 
 
 def restore(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Put an optimiser's state back; how it computes stays as it was made.
+    """Restore an optimiser's state, keeping its fused implementation.
 
-    Runs of before it was fused go on fused: the state is the same.
+    States of earlier versions, which did not fuse, hold the same values.
 
     Raises:
-        ValueError: the state is that of other parameters.
+        ValueError: the state belongs to other parameters.
     """
     fused = [{**group, "fused": True} for group in state["param_groups"]]
     optimizer.load_state_dict({**state, "param_groups": fused})
 
 
 def _part(name: str, scales: Mapping[str, float]) -> str:
-    fitting = [part for part in scales if f"{name}.".startswith(f"{part}.")]
-    return max(fitting, key=len, default="")
+    """Give the longest beginning of a parameter's name that has a scale; ``""``: none."""
+    matching = [part for part in scales if f"{name}.".startswith(f"{part}.")]
+    return max(matching, key=len, default="")
 
 
 def learning_rate(step: int, *, steps: int, warmup_steps: int, peak: float) -> float:
-    """Give the rate of a step (0, 1, ..): up linearly, then down a half cosine to zero."""
+    """Compute the rate of a step (0, 1, ..): linear warm-up, then a half cosine to zero.
+
+    Source: Loshchilov & Hutter 2017 (SGDR, arXiv 1608.03983), equation 5, without restarts.
+    """
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, steps - warmup_steps)
@@ -78,7 +82,7 @@ def learning_rate(step: int, *, steps: int, warmup_steps: int, peak: float) -> f
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the rate of all parameter groups, each times its own factor."""
+    """Set the rate of each parameter group, multiplied by the group's own factor."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("scale", 1.0)
 
@@ -86,8 +90,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 def moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
     """Start the exponential moving average of a model's weights; ``None`` for a decay of 0.
 
-    ``average = decay * average + (1 - decay) * weights`` after each step but the first, which it
-    starts from (Polyak & Juditsky 1992, with exponential weights).
+    The average is the weights after the first step, then ``decay * average + (1 - decay) *
+    weights`` after each step (Polyak & Juditsky 1992, with exponential weights).
     """
     if not decay:
         return None

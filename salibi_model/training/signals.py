@@ -1,4 +1,4 @@
-"""Signals by which schedulers ask a run to stop: noted, for it to end where nothing is lost."""
+"""Record the signals by which schedulers ask a run to stop, so that it ends between steps."""
 
 import os
 import signal
@@ -8,43 +8,45 @@ from types import FrameType
 from typing import Any, Final
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGUSR1)
-"""SIGTERM ends a job; Slurm announces the end of its time with SIGUSR1, as ``--signal`` asks."""
+"""SIGTERM ends a job; Slurm announces the end of a job's time with SIGUSR1 (``--signal``)."""
 
-_SAME_REQUEST_S: Final = 5.0
-"""SIGTERMs this close together are one: who ends a whole job reaches each process both by itself
-and through ``torchrun``, which hands the signal on."""
+_REPEAT_WINDOW_S: Final = 5.0
+"""SIGTERMs within this time count as one: a scheduler that ends a job reaches each process
+directly, and again through ``torchrun``, which passes the signal on."""
 
 
 class StopSignals:
-    """Notes SIGTERM and SIGUSR1 while it is open, instead of dying of them.
+    """Context that records SIGTERM and SIGUSR1 instead of ending the process.
 
-    Another SIGTERM, five seconds later or more, acts as it would outside: who sends it does not
-    want to wait. Signals can be noted in the main thread only
-    (https://docs.python.org/3/library/signal.html); in another, nothing is noted and nothing changes.
+    Another SIGTERM, five seconds later or more, ends the process as usual: its sender does not
+    want to wait. Python handles signals in the main thread only
+    (https://docs.python.org/3/library/signal.html); in another thread the context has no effect.
     """
 
     def __init__(self) -> None:
         self.requested: int | None = None
-        """Number of the first signal that came, ``None`` as long as none has."""
-        self._before: dict[int, Any] = {}
+        """Number of the first signal received; ``None`` before any."""
+        self._old_handlers: dict[int, Any] = {}
         self._first_term_s: float | None = None
         self._pid = 0
 
     def __enter__(self) -> "StopSignals":  # noqa: PYI034 - the tests' type checks know no Self
         self._pid = os.getpid()
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+            self._old_handlers = {
+                number: signal.signal(number, self._record) for number in STOP_SIGNALS
+            }
         return self
 
     def __exit__(self, *_: object) -> None:
-        while self._before:
-            number, handler = self._before.popitem()
-            # None: a handler that was not set from Python, and cannot be set from here.
+        while self._old_handlers:
+            number, handler = self._old_handlers.popitem()
+            # None is a handler that was not set from Python; Python cannot restore it.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
-    def _note(self, number: int, _frame: FrameType | None) -> None:
-        # A forked child has this handler, too, but nothing there asks what was noted. Slurm sends
-        # SIGUSR1 to all processes of a job: a child goes on until its parent ends it.
+    def _record(self, number: int, _frame: FrameType | None) -> None:
+        # A forked child inherits this handler, but never reads `requested`. Slurm sends SIGUSR1 to
+        # all processes of a job: a child ignores it, and continues until its parent ends it.
         is_child = os.getpid() != self._pid
         if number == signal.SIGTERM and (is_child or self._is_impatient()):
             self.__exit__()
@@ -53,8 +55,8 @@ class StopSignals:
             self.requested = number
 
     def _is_impatient(self) -> bool:
-        """Whether a SIGTERM that came now is more than the first one over again."""
+        """Tell whether a SIGTERM now is a second request, not a copy of the first."""
         now_s = time.monotonic()
         if self._first_term_s is None:
             self._first_term_s = now_s
-        return now_s - self._first_term_s >= _SAME_REQUEST_S
+        return now_s - self._first_term_s >= _REPEAT_WINDOW_S

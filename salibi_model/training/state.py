@@ -1,4 +1,4 @@
-"""All that a run is, at one step: kept, and put back as it was."""
+"""State of a run at one step: everything that is saved and restored."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,15 +23,15 @@ from salibi_model.training.resolution import describe_model
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """Weights, optimiser, average and position in the data, and how they came to be."""
+    """Weights, optimiser, average and position in the data of a run."""
 
     config: TrainingConfig
-    """Resolved."""
+    """Resolved configuration."""
     model: PretrainModel
     optimizer: torch.optim.Optimizer
     batches: DataLoader
     average: AveragedModel | None
-    """Moving average of the weights, where one is kept."""
+    """Moving average of the weights; ``None`` where the run has none."""
 
     @classmethod
     def start(
@@ -41,7 +41,7 @@ class RunState:
         batches: DataLoader,
         device: torch.device,
     ) -> "RunState":
-        """Set up a new run; everything random is drawn from its seed."""
+        """Set up a new run with weights drawn from its seed."""
         torch.manual_seed(config.seed)
         model = build_model(describe_model(config, stores)).to(device)
         model.use_attention(config.attention)
@@ -56,7 +56,7 @@ class RunState:
 
     @property
     def product(self) -> PretrainModel:
-        """The model that others will use: the average where there is one."""
+        """The model that the run produces: the average where there is one."""
         if self.average is None:
             return self.model
         return cast("PretrainModel", self.average.module)
@@ -67,29 +67,29 @@ class RunState:
         return all(bool(value.isfinite().all()) for value in self.model.state_dict().values())
 
     def check_finite(self, step: int) -> None:
-        """Refuse weights after ``step`` steps that are not numbers.
+        """Refuse weights that are not finite after ``step`` steps.
 
         Raises:
-            TrainingError: they are not.
+            TrainingError: a weight is not finite.
         """
         if not self.is_finite:
             raise TrainingError(
-                f"weights are not finite after step {step}; they were not kept. Lower --lr; "
+                f"weights are not finite after step {step}; they were not saved. Lower --lr; "
                 "--resume goes on from the last checkpoint."
             )
 
     def save(
         self, folder: RunFolder, step: int, *, position: Mapping[str, Any] | None = None
     ) -> Path:
-        """Keep everything after ``step`` steps, and the model for others to use.
+        """Write a checkpoint after ``step`` steps, and the model that it produces.
 
         Args:
-            folder: of the run.
+            folder: folder of the run.
             step: number of steps done.
-            position: in the data, where it is not that of ``batches`` now.
+            position: position in the data; by default that of ``batches`` now.
 
         Returns:
-            The checkpoint.
+            The checkpoint's file.
 
         Raises:
             TrainingError: weights are not finite; nothing was written.
@@ -114,25 +114,28 @@ class RunState:
         return path
 
     def renew_product(self, folder: RunFolder, step: int) -> None:
-        """Write the model for others to use, where it is not that of ``step``.
+        """Write the run's model where the file is not that of ``step``.
 
-        A run may have been killed between a checkpoint and its model.
+        A run may have been killed after it wrote a checkpoint and before it wrote its model.
         """
         try:
-            there = describe(folder.path)["training"].get("step")
+            saved_step = describe(folder.path)["training"].get("step")
         except CheckpointError:
-            there = None
-        if step and there != step:
+            saved_step = None
+        if step and saved_step != step:
             self._save_product(folder, step)
 
     def _save_product(self, folder: RunFolder, step: int) -> None:
         save_model(self.product, folder.model, training={**asdict(self.config), "step": step})
 
     def restore(self, state: Mapping[str, Any] | None) -> int:
-        """Put everything back as it was after a step; give that step, 0 without a state.
+        """Restore the state of a checkpoint.
+
+        Returns:
+            Its number of steps; 0 without a state.
 
         Raises:
-            CheckpointError: the state is of another model.
+            CheckpointError: the state belongs to another model.
         """
         if state is None:
             return 0

@@ -1,4 +1,4 @@
-"""Training: a linear loop over batches that can be killed at any moment and run again."""
+"""Train a model: a loop over batches that can be killed at any moment and resumed."""
 
 import math
 import time
@@ -25,7 +25,7 @@ from salibi_model.training import optim
 from salibi_model.training.allocator import keep_freed_memory
 from salibi_model.training.config import TrainingConfig
 from salibi_model.training.grad_cache import LossStep, MaskedBatch, add_gradients, mask_batch
-from salibi_model.training.monitoring.schedule import Watch, Watched, is_due
+from salibi_model.training.monitoring.schedule import MonitorResult, MonitorSchedule, is_due
 from salibi_model.training.resolution import crop, resolve
 from salibi_model.training.resume import check_same_run
 from salibi_model.training.signals import STOP_SIGNALS, StopSignals
@@ -39,19 +39,21 @@ class TrainingProgress(Protocol):
     """Receives the metrics of each training step."""
 
     def __call__(self, done: int, total: int, metrics: Mapping[str, float], /) -> None:
-        """Take note of a step: its number, the steps in all, and its row of ``metrics.csv``."""
+        """Receive the number of steps done and in all, and the step's row of ``metrics.csv``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """What a run came to."""
+    """Result of a training run."""
 
     out: Path
+    """Folder of the run."""
     steps: int
+    """Number of steps in all."""
     first_step: int
-    """The step it went on from; 0 for a new run."""
+    """Number of steps that were done before; 0 for a new run."""
     metrics: dict[str, float]
-    """The last step's row of ``metrics.csv``; empty where the run was complete already."""
+    """Last step's row of ``metrics.csv``; empty where the run was complete already."""
 
 
 def train(
@@ -62,29 +64,29 @@ def train(
     device: str = "auto",
     on_step: TrainingProgress | None = None,
 ) -> TrainingResult:
-    """Train a model on stores; a run that is there already goes on from its last checkpoint.
+    """Train a model on stores; a run in ``out`` continues from its last checkpoint.
+
+    Under ``torchrun`` each process takes its share of every batch. Batches, masks and rotations are
+    drawn per sample from the seed, so the number of processes does not change the result.
+
+    On SIGTERM and SIGUSR1, by which clusters announce the end of a job's time, the current step
+    ends and a checkpoint is written.
 
     Args:
-        config: how to train. It must agree with that of a run in ``out``; the number of steps
-            may differ, the schedule is then that of the new number.
-        out: the run's folder.
-        resume: insist that there is a run to go on with.
+        config: configuration. It must agree with that of a run in ``out``, except for options that
+            may change on resuming; a new number of steps changes the schedule.
+        out: folder of the run.
+        resume: whether to refuse a folder without a run.
         device: ``auto``, ``cpu``, ``cuda``, ...
         on_step: called with (done, total, the step's row of ``metrics.csv``) after each step.
-
-    Under ``torchrun`` each process takes its part of every batch. Batches, masks and turns are
-    drawn per sample from the seed, so that their number does not change what is learned.
-
-    SIGTERM and SIGUSR1, by which clusters announce that a job's time is over, let the step under
-    way end, and a checkpoint be written.
 
     Raises:
         UsageError: the stores, the configuration and the run in ``out`` do not fit together.
         StoreError: a store cannot be read.
         CheckpointError: there is nothing to resume, or it is damaged.
-        TrainingError: the loss is not finite, or all embeddings are alike. What was learned
-            before is kept as a checkpoint.
-        StoppedError: a signal asked for it; likewise.
+        TrainingError: the loss is not finite, or all embeddings are alike; the last finite step is
+            saved as a checkpoint.
+        StoppedError: a signal stopped the run; its last step is saved as a checkpoint.
     """
     chosen = distributed.choose_device(device)
     if chosen.type == "cpu":
@@ -92,7 +94,7 @@ def train(
     folder = RunFolder(out)
     if not out or (folder.path / "zarr.json").exists():
         raise UsageError(
-            f"{folder.path} is no folder for a run: it is a store, or no name. Give another --out."
+            f"{folder.path} cannot hold a run: it is a store, or empty. Give another --out."
         )
     with distributed.process_group(chosen):
         return _train(config, folder, resume=resume, device=chosen, on_step=on_step)
@@ -112,15 +114,15 @@ def _train(
     check_trackers(config.trackers)
     state = RunState.start(config, stores, _batches(config, stores, device), device)
     _check_shapes(state.model, config)
-    watch = Watch(stores, config, state.model.config, device)
+    schedule = MonitorSchedule(stores, config, state.model.config, device)
     is_writer = distributed.rank() == 0
     with _claimed(folder.path) if is_writer else nullcontext():
-        return _run(state, watch, folder, device=device, on_step=on_step)
+        return _run(state, schedule, folder, device=device, on_step=on_step)
 
 
 @contextmanager
 def _claimed(run: Path) -> Iterator[None]:
-    """Hold the folder of a run and clear what a killed process left there.
+    """Lock the folder of a run, and remove partial files of a killed process.
 
     Raises:
         UsageError: another process trains in it.
@@ -136,7 +138,7 @@ def _claimed(run: Path) -> Iterator[None]:
 
 def _run(
     state: RunState,
-    watch: Watch,
+    schedule: MonitorSchedule,
     folder: RunFolder,
     *,
     device: torch.device,
@@ -163,7 +165,7 @@ def _run(
             rate = learning_rate(config, step)
             optim.set_learning_rate(optimizer, rate)
             optimizer.zero_grad(set_to_none=True)
-            with _kept(state, folder, step, position):
+            with _saved_on_error(state, folder, step, position):
                 batch = mask_batch(
                     model,
                     next(reader),
@@ -171,8 +173,8 @@ def _run(
                     hide_share=config.hide_share,
                     device=device,
                 )
-                losses = _gradients(loss_step, batch, config, step + 1)
-                norm = _clip(model, config.clip_norm, step + 1)
+                losses = _compute_gradients(loss_step, batch, config, step + 1)
+                norm = _clip_gradients(model, config.clip_norm, step + 1)
             optimizer.step()
             if state.average is not None:
                 state.average.update_parameters(model)
@@ -191,21 +193,21 @@ def _run(
             due = is_due(step + 1, config.checkpoint_every, config.steps)
             if due:
                 state.check_finite(step + 1)
-            watched = Watched()
+            result = MonitorResult()
             try:
-                with _kept(state, folder, step + 1, batches.state_dict()):
-                    watched = watch(step + 1, state.product)
-            finally:  # a step that is kept has its row, too
-                metrics |= watched.metrics
-                _record(log, metrics, watched)
-            stop = _agreed(signals.requested, device)
-            if is_writer and (due or stop or watched.collapsed):
+                with _saved_on_error(state, folder, step + 1, batches.state_dict()):
+                    result = schedule(step + 1, state.product)
+            finally:  # a step that is saved has its row in metrics.csv, also after an error
+                metrics |= result.metrics
+                _write_metrics(log, metrics, result)
+            stop = _agree_on_signal(signals.requested, device)
+            if is_writer and (due or stop or result.collapsed):
                 state.save(folder, step + 1)
             if on_step is not None:
                 on_step(step + 1, config.steps, metrics)
-            if stop or watched.collapsed:
+            if stop or result.collapsed:
                 distributed.wait_for_all()
-            _check_goes_on(folder, watched, stop, step + 1, config.steps)
+            _check_continues(folder, result, stop, step + 1, config.steps)
     distributed.wait_for_all()
     return TrainingResult(
         out=folder.path, steps=config.steps, first_step=first_step, metrics=metrics
@@ -228,11 +230,12 @@ def _batches(config: TrainingConfig, stores: list[SampleStore], device: torch.de
 
 
 def _check_shapes(model: PretrainModel, config: TrainingConfig) -> None:
-    """Find out before anything is written whether images of the stores' sizes can be masked."""
+    """Refuse images of sizes that cannot be masked, before anything is written."""
     images = {}
-    for m in model.config.modalities:
-        edge = round(config.crop_px / m.gsd_ratio) or m.size_px
-        images[m.name] = torch.empty(1, len(m.bands), edge, edge, device="meta")
+    for modality in model.config.modalities:
+        edge = round(config.crop_px / modality.gsd_ratio) or modality.size_px
+        shape = (1, len(modality.bands), edge, edge)
+        images[modality.name] = torch.empty(shape, device="meta")
     for count in model.num_tokens(images).values():
         num_removed(count, config.mask_ratio)
 
@@ -240,10 +243,10 @@ def _check_shapes(model: PretrainModel, config: TrainingConfig) -> None:
 def _check_start(
     folder: RunFolder, config: TrainingConfig, first_step: int, device: torch.device
 ) -> None:
-    """Let processes agree on where they are; nobody writes before everybody has read.
+    """Check that all processes start at the same step; none writes before all have read.
 
     Raises:
-        UsageError: the run has more steps already than it is asked for.
+        UsageError: the run has more steps already than ``config.steps``.
         CheckpointError: processes read different checkpoints.
     """
     if first_step > config.steps:
@@ -264,7 +267,7 @@ def _check_start(
 def _metrics_log(
     folder: RunFolder, config: TrainingConfig, first_step: int
 ) -> Iterator[MetricsLog | None]:
-    """The run's log, in the process that writes it."""
+    """Open the run's log in the process that writes it; ``None`` in others."""
     if distributed.rank():
         yield None
         return
@@ -277,7 +280,7 @@ def _metrics_log(
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
-    """Give the rate of a step (0, 1, ..) of a resolved configuration."""
+    """Compute the rate of a step (0, 1, ..) of a resolved configuration."""
     return optim.learning_rate(
         step,
         steps=config.steps,
@@ -286,15 +289,15 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     )
 
 
-def _gradients(
+def _compute_gradients(
     loss_step: LossStep | DistributedDataParallel,
     batch: MaskedBatch,
     config: TrainingConfig,
     step: int,
 ) -> dict[str, float]:
-    """Fill in the weights' gradients; give the losses, averaged over processes.
+    """Compute the weights' gradients; give the losses, averaged over processes.
 
-    All processes stop alike where one of the losses is not finite.
+    As all processes see the same averages, all stop where one loss is not finite.
     """
     losses = add_gradients(
         loss_step,
@@ -309,9 +312,9 @@ def _gradients(
     return named
 
 
-def _clip(model: PretrainModel, bound: float, step: int) -> float:
-    """Bring the gradient's norm down to ``bound``; give what it was."""
-    norm = nn.utils.clip_grad_norm_(model.parameters(), bound).item()
+def _clip_gradients(model: PretrainModel, max_norm: float, step: int) -> float:
+    """Reduce the gradient's norm to ``max_norm`` at most; give the norm before."""
+    norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm).item()
     _check_finite("the gradient's norm", norm, step)
     return norm
 
@@ -319,56 +322,60 @@ def _clip(model: PretrainModel, bound: float, step: int) -> float:
 def _check_finite(name: str, value: float, step: int) -> None:
     if not math.isfinite(value):
         raise TrainingError(
-            f"{name} is {value} at step {step}; nothing of that step was kept. Lower --lr, or "
+            f"{name} is {value} at step {step}; nothing of that step was saved. Lower --lr, or "
             "look for damaged samples with `salibi-data verify`; --resume goes on from the last "
             "checkpoint."
         )
 
 
 @contextmanager
-def _kept(
+def _saved_on_error(
     state: RunState, folder: RunFolder, step: int, position: Mapping[str, Any]
 ) -> Iterator[None]:
-    """Where something fails, keep the last whole step: hours may lie since the last checkpoint."""
+    """Save the last complete step on an error: the last checkpoint may be hours old."""
     try:
         yield
-    except Exception as error:  # whatever it is, a bucket that is away or memory that is full
+    except Exception as error:  # of any kind: a bucket is unreachable, or memory is full
         if distributed.rank() == 0 and state.is_finite:
             state.save(folder, step, position=position)
         if isinstance(error, TrainingError):
-            # All processes have it, and a launcher ends all when the first one ends.
+            # All processes raise it, and a launcher kills all others when the first one ends.
             distributed.wait_for_all()
         raise
 
 
-def _agreed(requested: int | None, device: torch.device) -> int:
-    """Give the signal that asked any of the processes to stop; 0: none did."""
-    asked = torch.tensor([float(requested == number) for number in STOP_SIGNALS], device=device)
-    found = distributed.mean_over_ranks(asked).tolist()
-    return next((int(n) for n, share in zip(STOP_SIGNALS, found, strict=True) if share), 0)
+def _agree_on_signal(requested: int | None, device: torch.device) -> int:
+    """Give the signal that any of the processes received; 0 for none."""
+    received = torch.tensor([float(requested == number) for number in STOP_SIGNALS], device=device)
+    shares = distributed.mean_over_ranks(received).tolist()
+    return next((int(n) for n, share in zip(STOP_SIGNALS, shares, strict=True) if share), 0)
 
 
-def _record(log: MetricsLog | None, metrics: Mapping[str, float], watched: Watched) -> None:
-    """Write a step's row and pictures, in the process that does."""
+def _write_metrics(
+    log: MetricsLog | None, metrics: Mapping[str, float], result: MonitorResult
+) -> None:
+    """Write a step's row and images, in the process that has the log."""
     if log is not None:
         log.write(metrics)
-        for name, image in watched.images.items():
+        for name, image in result.images.items():
             log.write_image(name, int(metrics["step"]), image)
 
 
-def _check_goes_on(folder: RunFolder, watched: Watched, stop: int, step: int, steps: int) -> None:
-    """End a run that has collapsed, or was asked to stop; its state has been kept.
+def _check_continues(
+    folder: RunFolder, result: MonitorResult, stop: int, step: int, steps: int
+) -> None:
+    """End a run that has collapsed or received a signal; its state has been saved.
 
     Raises:
-        TrainingError: it has collapsed.
-        StoppedError: a signal asked for it.
+        TrainingError: the model has collapsed.
+        StoppedError: the signal ``stop`` was received.
     """
-    if watched.collapsed:
+    if result.collapsed:
         raise TrainingError(
-            f"embeddings of {', '.join(watched.collapsed)} are alike for all samples at step {step}: "
+            f"embeddings of {', '.join(result.collapsed)} are alike for all samples at step {step}: "
             f"the model has collapsed. The checkpoint of this step is in {folder.path}. Lower --lr, "
-            "raise the batch size or take both objectives; --no-stop-on-collapse goes on all the "
-            "same."
+            "raise the batch size or take both objectives; --no-stop-on-collapse continues "
+            "nevertheless."
         )
     if stop:
         raise StoppedError(

@@ -1,8 +1,8 @@
-"""PMTiles archives: which tiles one holds, and where in its file each of them lies.
+"""Reads the directories of PMTiles archives: the tiles they hold, and each tile's place in the file.
 
-Source: PMTiles version 3 specification. The header is read by the ``pmtiles`` package. Its
-directories are decoded here: a release has a million tiles, and that package takes numbers one by
-one, keeps an object per tile, assumes gzip, and believes whatever a damaged file says.
+Source: PMTiles version 3 specification. The ``pmtiles`` package reads the header. The directories are
+decoded here, because a release has a million tiles, and that package decodes numbers one by one,
+keeps an object per tile, assumes gzip, and does not check damaged files.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ if TYPE_CHECKING:
 
 HEADER_BYTES: Final = 127
 MAX_DEPTH: Final = 3
-"""Directories below the root: readers follow so many at most."""
+"""Limit on the levels of directories below the root."""
 MAX_DIRECTORY_BYTES: Final = 1 << 26
-"""Of one directory, or of the metadata, when unpacked; writers keep them far smaller."""
+"""Limit on the size of one unpacked directory, or of the metadata; writers stay far below."""
 MAX_TILES: Final = 20_000_000
-"""Of an archive, a hundred times the largest release: more are a map of the world, or damage."""
+"""Limit on the tiles of an archive: a hundred times those of the largest release."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Archive:
-    """One archive's directory. An entry stands for ``run_length`` tiles with one content."""
+    """Directory of one archive; each entry stands for ``run_length`` tiles of one content."""
 
     path: Path
     metadata: Mapping[str, Any]
     tile_id: NDArray[np.int64]
-    """First tile of each entry, (E,), ascending."""
+    """Id of the first tile of each entry, ascending; shape (entries,)."""
     run_length: NDArray[np.int64]
     offset: NDArray[np.int64]
-    """Of the content, from the start of the file; several entries may share one."""
+    """Offset of the content from the start of the file; several entries may share one."""
     length: NDArray[np.int64]
 
     def num_tiles(self, zoom: int) -> int:
-        """Tiles at a zoom."""
-        start, stop = self._at(zoom)
+        """Number of tiles at a zoom."""
+        start, stop = self._ranges(zoom)
         return int(np.maximum(stop - start, 0).sum())
 
     @property
@@ -63,7 +63,7 @@ class Archive:
         Raises:
             ReadError: there are more than :data:`MAX_TILES`.
         """
-        start, stop = self._at(zoom)
+        start, stop = self._ranges(zoom)
         count = np.maximum(stop - start, 0)
         if (total := int(count.sum())) > MAX_TILES:
             raise ReadError(
@@ -75,20 +75,20 @@ class Archive:
         return np.repeat(start - before, count) + np.arange(total)
 
     def find(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Offsets and lengths of tiles, in the shape of ``ids``; both -1 where it has no such tile."""
+        """Find the offsets and lengths of tiles, in the shape of ``ids``; both -1 for a missing tile."""
         entry = np.searchsorted(self.tile_id, ids, side="right") - 1
-        there = (entry >= 0) & (ids < self.tile_id[entry] + self.run_length[entry])
-        return np.where(there, self.offset[entry], -1), np.where(there, self.length[entry], -1)
+        present = (entry >= 0) & (ids < self.tile_id[entry] + self.run_length[entry])
+        return np.where(present, self.offset[entry], -1), np.where(present, self.length[entry], -1)
 
-    def _at(self, zoom: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """First id of each entry, and the one after its last, cut to those of a zoom."""
+    def _ranges(self, zoom: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """First id and end (exclusive) of each entry, clipped to the ids of a zoom."""
         lowest, beyond = first_tile_id(zoom), first_tile_id(zoom + 1)
         stop = self.tile_id + self.run_length
         return np.clip(self.tile_id, lowest, beyond), np.clip(stop, lowest, beyond)
 
 
 def open_archive(path: str | Path) -> Archive:
-    """Read the directory of an archive of images; its tiles are left where they are.
+    """Read the directory of an archive of images, without its tiles.
 
     Raises:
         UsageError: it is an address, or no file is there.
@@ -104,20 +104,20 @@ def open_archive(path: str | Path) -> Archive:
     if not path.is_file():
         raise UsageError(f"no archive at {path}; check the path.")
     with path.open("rb") as file:
-        source = _Source(path, file)
-        header = _header(source)
+        archive = _ArchiveFile(path, file)
+        header = _header(archive)
         try:
-            entries = _entries(source, header)
-            metadata = _metadata(source, header)
+            entries = _entries(archive, header)
+            metadata = _metadata(archive, header)
         except (ValueError, EOFError, OSError, zlib.error) as error:
             raise ReadError(f"{path} is damaged: {error}. Download it again.") from error
         offset = entries["offset"] + header["tile_data_offset"]
-        source.check_within("its last tile", int((offset + entries["length"]).max()))
+        archive.check_within("its last tile", int((offset + entries["length"]).max()))
         return Archive(path=path, metadata=metadata, **{**entries, "offset": offset})
 
 
-class _Source:
-    """An open archive."""
+class _ArchiveFile:
+    """File of an archive, opened for reading."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path = path
@@ -138,7 +138,7 @@ class _Source:
         return self._file.read(length)
 
     def unpack(self, what: str, offset: int, length: int, header: Mapping[str, Any]) -> bytes:
-        """Take bytes that may be packed by gzip."""
+        """Read bytes, and unpack them if the archive packs its directories by gzip."""
         from pmtiles.tile import Compression
 
         content = self.take(what, offset, length)
@@ -150,74 +150,74 @@ class _Source:
         return content
 
 
-def _header(source: _Source) -> Mapping[str, Any]:
+def _header(file: _ArchiveFile) -> Mapping[str, Any]:
     from pmtiles.tile import SpecVersionUnsupported, deserialize_header
 
-    content = source.take("the header", 0, min(HEADER_BYTES, source.size))
+    content = file.take("the header", 0, min(HEADER_BYTES, file.size))
     if len(content) < HEADER_BYTES or not content.startswith(b"PMTiles"):
-        raise ReadError(f"{source.path} is no PMTiles archive; give one.", kind="unusable")
+        raise ReadError(f"{file.path} is no PMTiles archive; give one.", kind="unusable")
     try:
         header = deserialize_header(content)
     except SpecVersionUnsupported as error:
         raise ReadError(
-            f"{source.path} is a PMTiles archive of version {content[7]}, not 3; convert it with "
+            f"{file.path} is a PMTiles archive of version {content[7]}, not 3; convert it with "
             "`pmtiles convert`.",
             kind="unusable",
         ) from error
     except ValueError as error:
         raise ReadError(
-            f"{source.path} is damaged, or newer than this software: {error}.", kind="unusable"
+            f"{file.path} is damaged, or newer than this software: {error}.", kind="unusable"
         ) from error
-    _check_kind(source.path, "tiles", header["tile_type"], ("UNKNOWN", "PNG", "JPEG", "WEBP"))
-    _check_kind(source.path, "tiles packed by", header["tile_compression"], ("UNKNOWN", "NONE"))
+    _check_kind(file.path, "tiles", header["tile_type"], ("UNKNOWN", "PNG", "JPEG", "WEBP"))
+    _check_kind(file.path, "tiles packed by", header["tile_compression"], ("UNKNOWN", "NONE"))
     _check_kind(
-        source.path, "directories packed by", header["internal_compression"], ("NONE", "GZIP")
+        file.path, "directories packed by", header["internal_compression"], ("NONE", "GZIP")
     )
-    source.check_within("what comes before its tiles", header["tile_data_offset"])
+    file.check_within("what comes before its tiles", header["tile_data_offset"])
     return header
 
 
-def _check_kind(path: Path, what: str, found: Any, known: tuple[str, ...]) -> None:
-    if found.name not in known:
+def _check_kind(path: Path, what: str, kind: Any, known: tuple[str, ...]) -> None:
+    if kind.name not in known:
         raise ReadError(
-            f"{path} has {what} {found.name}; read here are {', '.join(known)}. Give an archive of "
+            f"{path} has {what} {kind.name}; read here are {', '.join(known)}. Give an archive of "
             "images, as the datasets are released.",
             kind="unusable",
         )
 
 
-def _entries(source: _Source, header: Mapping[str, Any]) -> dict[str, NDArray[np.int64]]:
-    """All entries that stand for tiles, directory by directory, in order of their tiles."""
-    kept: list[NDArray[np.int64]] = []
-    waiting = [(header["root_offset"], header["root_length"], 0)]
+def _entries(file: _ArchiveFile, header: Mapping[str, Any]) -> dict[str, NDArray[np.int64]]:
+    """Read all entries that stand for tiles, in the order of the tiles' ids."""
+    tables: list[NDArray[np.int64]] = []
+    directories = [(header["root_offset"], header["root_length"], 0)]
     total = 0
-    while waiting:
-        offset, length, depth = waiting.pop()
-        entries = _directory(source.unpack("a directory", offset, length, header))
+    while directories:
+        offset, length, depth = directories.pop()
+        entries = _directory(file.unpack("a directory", offset, length, header))
         below = entries[1] == 0
         if below.any() and depth == MAX_DEPTH:
             raise ValueError(f"its directories lie more than {MAX_DEPTH} deep")
-        kept.append(entries[:, ~below])
-        waiting += [
+        tables.append(entries[:, ~below])
+        directories += [
             (header["leaf_directory_offset"] + int(start), int(size), depth + 1)
             for start, size in entries[2:, below].T
         ]
         total += entries.shape[1]
         if total > MAX_TILES:
             raise ValueError(f"its directories have more than {MAX_TILES} entries")
-    table = np.concatenate(kept, axis=1)
+    table = np.concatenate(tables, axis=1)
     if not table.size:
         raise ValueError("it has no tile")
     order = np.argsort(table[0], kind="stable")
     names = ("tile_id", "run_length", "offset", "length")
-    found = dict(zip(names, np.ascontiguousarray(table[:, order]), strict=True))
-    if np.any(found["tile_id"][1:] < (found["tile_id"] + found["run_length"])[:-1]):
+    columns = dict(zip(names, np.ascontiguousarray(table[:, order]), strict=True))
+    if np.any(columns["tile_id"][1:] < (columns["tile_id"] + columns["run_length"])[:-1]):
         raise ValueError("two entries are of the same tile")
-    return found
+    return columns
 
 
 def _directory(content: bytes) -> NDArray[np.int64]:
-    """Rows tile id, run length, offset, length; run length 0 is another directory's place.
+    """Decode a directory: rows tile id, run length, offset, length; run length 0 is a directory.
 
     Source: PMTiles version 3 specification, "Directories".
     """
@@ -227,7 +227,7 @@ def _directory(content: bytes) -> NDArray[np.int64]:
         raise ValueError(f"a directory of {count} entries has {len(numbers) - 1} numbers")
     steps, run_length, length, packed = numbers[1:].reshape(4, count)
     beyond = first_tile_id(MAX_ZOOM + 1)
-    # Each below 2^54, so that sums of two cannot wrap, and of many would be seen to fall.
+    # Below 2^54 a sum of two cannot overflow, and an overflow of many shows as a decrease.
     if max(steps.max(), run_length.max(), length.max(), packed.max()) >= beyond:
         raise ValueError("a directory has a number out of range")
     tile_id = np.cumsum(steps)
@@ -235,7 +235,7 @@ def _directory(content: bytes) -> NDArray[np.int64]:
         raise ValueError("a directory's tiles are out of order, or of no zoom")
     if packed[0] == 0 or length.min() == 0:
         raise ValueError("a directory has an entry without content")
-    # 0 means: right after the entry before; anything else is the offset plus 1.
+    # 0 stands for "right after the previous entry"; any other number is the offset plus 1.
     number = np.arange(count)
     given = np.maximum.accumulate(np.where(packed > 0, number, 0))
     before = np.cumsum(length) - length
@@ -246,7 +246,7 @@ def _directory(content: bytes) -> NDArray[np.int64]:
 
 
 def _numbers(content: bytes) -> NDArray[np.int64]:
-    """All numbers of a directory: little-endian groups of 7 bits, the high bit says "more"."""
+    """Decode the varints of a directory: little-endian groups of 7 bits, high bit set on all but the last."""
     data = np.frombuffer(content, np.uint8)
     ends = np.flatnonzero(data < 0x80)  # noqa: PLR2004
     if not len(ends) or ends[-1] != len(data) - 1:
@@ -259,16 +259,16 @@ def _numbers(content: bytes) -> NDArray[np.int64]:
     return np.add.reduceat((data & 0x7F).astype(np.int64) << shift, starts)
 
 
-def _metadata(source: _Source, header: Mapping[str, Any]) -> Mapping[str, Any]:
+def _metadata(file: _ArchiveFile, header: Mapping[str, Any]) -> Mapping[str, Any]:
     if header["metadata_length"] == 0:
         return {}
-    content = source.unpack(
+    content = file.unpack(
         "the metadata", header["metadata_offset"], header["metadata_length"], header
     )
     try:
-        found = json.loads(content)
+        metadata = json.loads(content)
     except RecursionError as error:
         raise ValueError("the metadata are nested too deep") from error
-    if not isinstance(found, dict):
+    if not isinstance(metadata, dict):
         raise ValueError("the metadata are no JSON object")  # noqa: TRY004
-    return found
+    return metadata

@@ -1,6 +1,7 @@
-"""A store's images as PMTiles archives in the layout of the authors' release.
+"""Exports a store's images as PMTiles archives in the layout of the authors' release.
 
-One archive after another, tile after tile in the order of their ids; each archive appears whole.
+Archives are written one after the other, their tiles in the order of their ids. Each archive appears
+whole or not at all.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from salibi_data.imports.pmtiles.directory import open_archive
 from salibi_data.imports.pmtiles.layout import (
     LAYOUTS,
     ZOOM_OFFSETS,
-    Layout,
+    ArchiveLayout,
     child_tiles,
     fits,
     metadata_of,
@@ -39,26 +40,26 @@ if TYPE_CHECKING:
     from salibi_data.store.schema import StoreAttributes
 
 Tile = tuple[int, bytes]
-"""PMTiles id and PNG."""
+"""PMTiles id of a tile, and the tile as PNG."""
 
 _E7: Final = 10**7
-"""The header keeps degrees in whole ten-millionths."""
+"""Units per degree in the header of an archive."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportReport:
-    """What an export did."""
+    """Result of an export."""
 
     archives: Mapping[str, Path]
-    """By name: sar, lores, hires."""
+    """Paths by name: sar, lores, hires."""
     num_samples: int
     left_out: tuple[str, ...]
-    """Modalities of the store that the layout has no place for."""
+    """Names of modalities that the layout has no place for."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """Consecutive samples of one modality, to be encoded by whoever is free."""
+class SampleRange:
+    """Consecutive samples of one modality, encoded by one worker."""
 
     store: Path
     modality: str
@@ -68,7 +69,7 @@ class Run:
     stop: int
 
     def encode(self) -> list[Tile]:
-        """All tiles of the samples, in the order of their ids."""
+        """Encode all tiles of the samples, in the order of their ids."""
         group, _ = open_store(self.store)
         zoom, x, y = group["tile"][self.start : self.stop].astype(np.int64).T
         images = group[self.modality][self.start : self.stop]
@@ -87,13 +88,13 @@ def export_pmtiles(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> ExportReport:
-    """Write a store's images as archives of PNG tiles; those that are there already are left alone.
+    """Write a store's images as archives of PNG tiles; archives that exist already are kept.
 
     Args:
         store: path of the Zarr group.
         directory: folder for ``sar_tiles.pmtile``, ``visual_tiles.pmtile`` and
             ``hires_visual_tiles.pmtile``; it is made.
-        workers: processes that encode; the bytes do not depend on their number.
+        workers: number of processes that encode; any number gives the same bytes.
         progress: called as images are written.
 
     Raises:
@@ -108,8 +109,8 @@ def export_pmtiles(
     check_main_module()
     group, attributes = open_store(store)
     tile = group["tile"][:].astype(np.int64)
-    held = {layout.name: _held(attributes, layout) for layout in LAYOUTS}
-    layouts = [layout for layout in LAYOUTS if held[layout.name]]
+    fitting = {layout.name: _fitting(attributes, layout) for layout in LAYOUTS}
+    layouts = [layout for layout in LAYOUTS if fitting[layout.name]]
     if not layouts:
         raise UsageError(
             f"{store} has no image that these archives have a place for: sar of vv and vh, or lores, "
@@ -118,24 +119,24 @@ def export_pmtiles(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     missing = [
-        layout for layout in layouts if not _is_there(directory / layout.file_name, attributes)
+        layout for layout in layouts if not _is_exported(directory / layout.file_name, attributes)
     ]
-    total = len(tile) * sum(len(held[layout.name]) for layout in missing)
+    total = len(tile) * sum(len(fitting[layout.name]) for layout in missing)
     done = 0
     with open_executor(workers, None) as executor:
         for layout in missing:
-            runs = _runs(Path(store), layout, held[layout.name], len(tile))
-            tasks = ((n, Run.encode, (run,)) for n, run in enumerate(runs))
+            ranges = _ranges(Path(store), layout, fitting[layout.name], len(tile))
+            tasks = ((n, SampleRange.encode, (one,)) for n, one in enumerate(ranges))
             encoded = _in_order(executor.run(tasks))
             with _writer(directory / layout.file_name) as writer:
-                for run, tiles in zip(runs, encoded, strict=True):
+                for samples, tiles in zip(ranges, encoded, strict=True):
                     for tile_id, content in tiles:
                         writer.write_tile(tile_id, content)
-                    done += run.stop - run.start
+                    done += samples.stop - samples.start
                     if progress is not None:
                         progress(done, total)
                 writer.finalize(_header(tile), metadata_of(layout, attributes))
-    used = {name for names in held.values() for name in names}
+    used = {name for names in fitting.values() for name in names}
     return ExportReport(
         archives={layout.name: directory / layout.file_name for layout in layouts},
         num_samples=len(tile),
@@ -143,26 +144,30 @@ def export_pmtiles(
     )
 
 
-def _held(attributes: StoreAttributes, layout: Layout) -> list[str]:
-    """Modalities of a store that an archive has a place for, in order of their zooms."""
-    there = attributes.modalities
+def _fitting(attributes: StoreAttributes, layout: ArchiveLayout) -> list[str]:
+    """Names of the modalities that fit an archive, in order of their zooms."""
+    modalities = attributes.modalities
     return [
         name
         for name in layout.modalities
-        if name in there and fits(layout, there[name], attributes.base_zoom)
+        if name in modalities and fits(layout, modalities[name], attributes.base_zoom)
     ]
 
 
-def _is_there(path: Path, attributes: StoreAttributes) -> bool:
-    """Whether the archive of this store is there; an error if something else is."""
+def _is_exported(path: Path, attributes: StoreAttributes) -> bool:
+    """Whether the archive of this store exists.
+
+    Raises:
+        StoreError: something else is at the path.
+    """
     if not path.exists():
         return False
     try:
-        said: Any = open_archive(path).metadata[ATTRIBUTES_KEY]
-        found = said["plan_digest"]
+        attributes_of_archive: Any = open_archive(path).metadata[ATTRIBUTES_KEY]
+        digest = attributes_of_archive["plan_digest"]
     except (SalibiError, KeyError, TypeError):
-        found = None
-    if found != attributes.plan_digest:
+        digest = None
+    if digest != attributes.plan_digest:
         raise StoreError(
             f"{path} exists and is not of this store; nothing was changed. Choose another folder, or "
             "remove it."
@@ -170,9 +175,11 @@ def _is_there(path: Path, attributes: StoreAttributes) -> bool:
     return True
 
 
-def _runs(store: Path, layout: Layout, names: Sequence[str], num_samples: int) -> list[Run]:
+def _ranges(
+    store: Path, layout: ArchiveLayout, names: Sequence[str], num_samples: int
+) -> list[SampleRange]:
     return [
-        Run(
+        SampleRange(
             store=store,
             modality=name,
             channels=layout.channels,
@@ -186,16 +193,16 @@ def _runs(store: Path, layout: Layout, names: Sequence[str], num_samples: int) -
 
 
 def _in_order(results: Iterable[tuple[int, list[Tile] | WorkerDied]]) -> Iterator[list[Tile]]:
-    """Results in the order of their numbers; those that came early wait."""
+    """Yield results in the order of their numbers."""
     waiting: dict[int, list[Tile]] = {}
     number = 0
-    for found, result in results:
+    for finished, result in results:
         if isinstance(result, WorkerDied):
             raise StoreError(
                 f"images could not be encoded: {result.reason}. Run the same command again, with "
                 "fewer --workers if memory is short."
             )
-        waiting[found] = result
+        waiting[finished] = result
         while number in waiting:
             yield waiting.pop(number)
             number += 1
@@ -203,19 +210,19 @@ def _in_order(results: Iterable[tuple[int, list[Tile] | WorkerDied]]) -> Iterato
 
 @contextmanager
 def _writer(path: Path) -> Iterator[Any]:
-    """A writer of the archive at ``path``, which appears whole when the block ends well."""
+    """Open a writer of an archive; the file appears when the block ends without an error."""
     from pmtiles.writer import Writer
 
     with write_atomically(path) as partial, partial.open("wb") as file:
         writer: Any = Writer(file)
-        # Its own is where small temporary files belong, and a release has gigabytes.
+        # The writer's own temporary file lies in /tmp, and a release has gigabytes.
         writer.tile_f.close()
         with TemporaryFile(dir=path.parent) as writer.tile_f:
             yield writer
 
 
 def _header(tile: NDArray[np.int64]) -> dict[str, Any]:
-    """What the writer does not know by itself: kind and place. The centre is a tile that exists."""
+    """Header fields that the writer does not set: type, bounds, and the centre of a tile in the middle."""
     from pmtiles.tile import Compression, TileType
 
     zoom = int(tile[0, 0])

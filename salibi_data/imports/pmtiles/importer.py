@@ -25,7 +25,12 @@ from salibi_data.catalog.providers import load_catalog
 from salibi_data.catalog.variants import EXAMPLE, Variant, example_variant, load_variant
 from salibi_data.imports.pmtiles.directory import Archive, open_archive
 from salibi_data.imports.pmtiles.layout import fits, own_modalities
-from salibi_data.imports.pmtiles.samples import Parts, base_zoom_of, complete_parts, layouts
+from salibi_data.imports.pmtiles.samples import (
+    ArchiveSamples,
+    base_zoom_of,
+    complete_samples,
+    given_layouts,
+)
 from salibi_data.plans.splits import assign_or_guard
 from salibi_data.store import __version__
 from salibi_data.store.errors import ReadError, SelectionError, UsageError
@@ -36,7 +41,7 @@ from salibi_data.store.tiles import ground_gsd_m
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from salibi_data.imports.pmtiles.layout import Layout
+    from salibi_data.imports.pmtiles.layout import ArchiveLayout
     from salibi_data.store.progress import Progress
 
 Splits = Literal["blocks", "none"]
@@ -51,18 +56,18 @@ _TERMS: Final = "earth-search"
 
 @dataclass(frozen=True, kw_only=True)
 class ImportReport:
-    """What an import did."""
+    """Result of an import."""
 
     store: Path
     base_zoom: int
     num_samples: int
     num_tiles: Mapping[str, int]
-    """Tiles at the base zoom by archive; those beyond the samples lack a part elsewhere."""
+    """Number of tiles at the base zoom by archive; some lack a part in another archive."""
     splits: Mapping[str, int]
     damaged: tuple[str, ...]
-    """Samples left out because a tile of theirs cannot be decoded, ``zoom/column/row``."""
+    """Names ``zoom/column/row`` of samples left out because a tile cannot be decoded."""
     was_complete: bool
-    """The store was there already; nothing was done."""
+    """Whether the store was finished already and nothing was done."""
 
 
 def import_pmtiles(
@@ -78,11 +83,11 @@ def import_pmtiles(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> ImportReport:
-    """Make a store of released archives, or go on with one that was stopped.
+    """Import released archives as a store, or continue an import that was stopped.
 
     Args:
         store: path of the Zarr group to make.
-        sar: archive of Sentinel-1 tiles; without it the store has no such modality.
+        sar: archive of Sentinel-1 tiles; without it the store has no ``sar``.
         lores: archive of Sentinel-2 tiles, likewise.
         hires: archive of NAIP tiles and their children, likewise.
         variant: name or TOML file of the variant that this is a release of: its name and its rule
@@ -118,34 +123,34 @@ def import_pmtiles(
         raise UsageError("no archive was given; name those of sar, lores and hires.")
     base_zoom = base_zoom_of(archives, zoom)
     rules = _variant(variant, base_zoom)
-    parts = complete_parts(archives, base_zoom)
-    damaged = _damaged(parts, workers) if skip_damaged else []
-    left_out = tuple(f"{base_zoom}/{parts.x[n]}/{parts.y[n]}" for n in damaged)
-    parts = parts.of(np.setdiff1d(np.arange(len(parts)), damaged))
-    if not len(parts):
+    samples = complete_samples(archives, base_zoom)
+    damaged = _damaged(samples, workers) if skip_damaged else []
+    left_out = tuple(f"{base_zoom}/{samples.x[n]}/{samples.y[n]}" for n in damaged)
+    samples = samples.take(np.setdiff1d(np.arange(len(samples)), damaged))
+    if not len(samples):
         raise SelectionError(
             "every sample has a tile that is damaged; download the archives again."
         )
-    split = _split(rules, parts, splits)
-    made = make_store(
+    split = _split(rules, samples, splits)
+    was_made = make_store(
         store,
-        _contents(archives, rules, parts, split, left_out),
+        _contents(archives, rules, samples, split, left_out),
         workers=workers,
         progress=progress,
     )
     return ImportReport(
         store=Path(store),
         base_zoom=base_zoom,
-        num_samples=len(parts),
+        num_samples=len(samples),
         num_tiles={name: archive.num_tiles(base_zoom) for name, archive in archives.items()},
         splits={name: int((split == code).sum()) for name, code in SPLITS.items()},
         damaged=left_out,
-        was_complete=not made,
+        was_complete=not was_made,
     )
 
 
 def _variant(name_or_path: str | None, base_zoom: int) -> Variant:
-    """The variant that says how the store is called and split."""
+    """Load the variant that gives the name and the rule for splits."""
     if name_or_path is None:
         return replace(example_variant(base_zoom), name="released")
     variant = load_variant(name_or_path)
@@ -162,36 +167,36 @@ def _variant(name_or_path: str | None, base_zoom: int) -> Variant:
     return variant
 
 
-def _damaged(parts: Parts, workers: int) -> list[int]:
-    """Samples that cannot be used, found by decoding every tile."""
-    num_shards = -(-len(parts) // SAMPLES_PER_SHARD)
-    tasks = ((n, Parts.damaged, (parts.shard(n),)) for n in range(num_shards))
-    found: list[int] = []
+def _damaged(samples: ArchiveSamples, workers: int) -> list[int]:
+    """Find samples with a damaged tile by decoding every tile."""
+    num_shards = -(-len(samples) // SAMPLES_PER_SHARD)
+    tasks = ((n, ArchiveSamples.damaged, (samples.shard(n),)) for n in range(num_shards))
+    damaged: list[int] = []
     with open_executor(workers, None) as executor:
         for number, result in executor.run(tasks):
             if isinstance(result, WorkerDied):
                 raise ReadError(f"tiles could not be checked: {result.reason}. Run it again.")
-            found += [number * SAMPLES_PER_SHARD + at for at in result]
-    return sorted(found)
+            damaged += [number * SAMPLES_PER_SHARD + row for row in result]
+    return sorted(damaged)
 
 
-def _split(rules: Variant, parts: Parts, splits: Splits) -> NDArray[np.uint8]:
-    """Split code of each sample: none is left out of a release for where it lies."""
+def _split(rules: Variant, samples: ArchiveSamples, splits: Splits) -> NDArray[np.uint8]:
+    """Split code of each sample; samples between blocks are kept in the split ``guard``."""
     if splits == "none":
-        return np.full(len(parts), SPLITS["train"], np.uint8)
-    return assign_or_guard(rules, parts.x, parts.y)
+        return np.full(len(samples), SPLITS["train"], np.uint8)
+    return assign_or_guard(rules, samples.x, samples.y)
 
 
 def _contents(
     archives: Mapping[str, Archive],
     rules: Variant,
-    parts: Parts,
+    samples: ArchiveSamples,
     split: NDArray[np.uint8],
     left_out: tuple[str, ...],
 ) -> StoreContents:
     modalities = {
         name: modality
-        for layout, archive in layouts(archives)
+        for layout, archive in given_layouts(archives)
         for name, modality in _modalities(layout, archive, rules).items()
     }
     attributes = StoreAttributes(
@@ -206,32 +211,32 @@ def _contents(
     )
     checksums = _checksums(archives)
     digest = _digest(checksums, attributes, split, left_out)
-    about = {
+    metadata = {
         "plan_digest": digest,
         "request": {"variant": rules.name, "catalog": CATALOG},
         "archives": checksums,
     }
-    num_samples, num_sensors = len(parts), len(attributes.sensors)
+    num_samples, num_sensors = len(samples), len(attributes.sensors)
     return StoreContents(
         attributes=replace(attributes, plan_digest=digest),
         index={
-            "tile": np.stack([np.full(num_samples, rules.base_zoom), parts.x, parts.y], axis=1),
-            "gsd_m": ground_gsd_m(rules.base_zoom, parts.y),
+            "tile": np.stack([np.full(num_samples, rules.base_zoom), samples.x, samples.y], axis=1),
+            "gsd_m": ground_gsd_m(rules.base_zoom, samples.y),
             "acquired": np.full((num_samples, num_sensors), UNKNOWN_TIME),
             "cloud_fraction": np.full(num_samples, np.nan),
             "split": split,
         },
-        shard=parts.shard,
-        write_samples=partial(write_unsourced, sensors=attributes.sensors, about=about),
+        shard=samples.shard,
+        write_samples=partial(write_unsourced, sensors=attributes.sensors, about=metadata),
         digest=digest[:24],
     )
 
 
-def _modalities(layout: Layout, archive: Archive, rules: Variant) -> dict[str, Modality]:
-    """What an archive's values mean: as it says itself if we wrote it, else as far as is known."""
+def _modalities(layout: ArchiveLayout, archive: Archive, rules: Variant) -> dict[str, Modality]:
+    """Describe an archive's modalities, from its own metadata if an export of ours wrote it."""
     own = own_modalities(archive)
     if own is None:
-        return {name: _released(name, layout, archive, rules) for name in layout.modalities}
+        return {name: _foreign_modality(name, layout, archive, rules) for name in layout.modalities}
     for name in layout.modalities:
         if name not in own or not fits(layout, own[name], rules.base_zoom):
             raise ReadError(
@@ -241,8 +246,10 @@ def _modalities(layout: Layout, archive: Archive, rules: Variant) -> dict[str, M
     return {name: own[name].with_statistics((), ()) for name in layout.modalities}
 
 
-def _released(name: str, layout: Layout, archive: Archive, rules: Variant) -> Modality:
-    """A modality of the release: the sensor's terms, the archive's credit, no physical units."""
+def _foreign_modality(
+    name: str, layout: ArchiveLayout, archive: Archive, rules: Variant
+) -> Modality:
+    """Describe a modality of a foreign archive: no physical units, the archive's attribution."""
     recipes = {recipe.name: recipe for recipe in load_variant(EXAMPLE).modalities}
     modality = rules.modality(recipes[name], load_catalog(_TERMS))
     credit = archive.metadata.get("attribution")
@@ -259,7 +266,7 @@ def _released(name: str, layout: Layout, archive: Archive, rules: Variant) -> Mo
 def _notes(
     archives: Mapping[str, Archive], split: NDArray[np.uint8], left_out: tuple[str, ...]
 ) -> Iterator[str]:
-    """What a reader should know of the store."""
+    """Yield notes for readers of the store."""
     foreign = [name for name, archive in archives.items() if own_modalities(archive) is None]
     yield "Imported from PMTiles archives: scenes, acquisition dates and clouds are unknown."
     if foreign:
@@ -286,10 +293,10 @@ def _notes(
 
 
 def _checksums(archives: Mapping[str, Archive]) -> dict[str, str]:
-    """SHA-256 of each archive's file, as ``sha256sum`` prints it; one thread for each."""
+    """SHA-256 of each archive's file, computed in parallel."""
     with ThreadPoolExecutor(len(archives)) as threads:
-        found = threads.map(file_sha256, [archive.path for archive in archives.values()])
-        return dict(zip(archives, found, strict=True))
+        checksums = threads.map(file_sha256, [archive.path for archive in archives.values()])
+        return dict(zip(archives, checksums, strict=True))
 
 
 def _digest(
@@ -298,7 +305,7 @@ def _digest(
     split: NDArray[np.uint8],
     left_out: tuple[str, ...],
 ) -> str:
-    """SHA-256 of all that decides the store's bytes."""
-    said = {k: v for k, v in attributes.to_dict().items() if k != "software_version"}
-    content = json.dumps([RULES_VERSION, checksums, said, left_out], sort_keys=True)
+    """SHA-256 of everything that decides the store's bytes."""
+    described = {k: v for k, v in attributes.to_dict().items() if k != "software_version"}
+    content = json.dumps([RULES_VERSION, checksums, described, left_out], sort_keys=True)
     return hashlib.sha256(content.encode() + split.tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""The layout of the authors' released archives: which archive holds which modality, and how.
+"""Layout of the authors' released archives: the modalities, bands and channels of each archive.
 
 Source: Kage & Andreadis 2024 (arXiv 2604.10347) and the archives that they publish.
 """
@@ -23,39 +23,39 @@ if TYPE_CHECKING:
 ZOOM_OFFSETS: Final[Mapping[str, int]] = MappingProxyType(
     {"sar": 0, "lores": 0, "hires": 0, "hires_4x": 1}
 )
-"""Zoom of each modality's tiles over the base zoom: how often a sample's tile is halved."""
+"""Zoom of each modality's tiles above the base zoom."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
-    """One archive of the three."""
+class ArchiveLayout:
+    """Layout of one of the three archives."""
 
     name: str
-    """What the command line calls it."""
+    """Name of the command's option for the archive."""
     file_name: str
     modalities: tuple[str, ...]
-    """In order of their zooms."""
+    """Names of the modalities, in order of their zooms."""
     bands: tuple[str, ...]
     channels: tuple[int, ...]
-    """Of red, green, blue: where each band is; the others are empty."""
+    """Channel of each band among red, green, blue; other channels are empty."""
 
 
 LAYOUTS: Final = (
-    Layout(
+    ArchiveLayout(
         name="sar",
         file_name="sar_tiles.pmtile",
         modalities=("sar",),
         bands=("vv", "vh"),
         channels=(1, 2),
     ),
-    Layout(
+    ArchiveLayout(
         name="lores",
         file_name="visual_tiles.pmtile",
         modalities=("lores",),
         bands=("red", "green", "blue"),
         channels=(0, 1, 2),
     ),
-    Layout(
+    ArchiveLayout(
         name="hires",
         file_name="hires_visual_tiles.pmtile",
         modalities=("hires", "hires_4x"),
@@ -65,7 +65,7 @@ LAYOUTS: Final = (
 )
 
 
-def fits(layout: Layout, modality: Modality, base_zoom: int) -> bool:
+def fits(layout: ArchiveLayout, modality: Modality, base_zoom: int) -> bool:
     """Whether a store's modality can be written in this layout."""
     return (
         modality.name in layout.modalities
@@ -78,10 +78,10 @@ def fits(layout: Layout, modality: Modality, base_zoom: int) -> bool:
 def child_tiles(
     zoom_offset: int, x: NDArray[np.int64], y: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Columns and rows of the tiles that a tile is cut into, as they lie in its image.
+    """Columns and rows of the tiles that a tile is cut into, in the order of its image.
 
     Args:
-        zoom_offset: zooms below the tiles.
+        zoom_offset: number of zooms between the tiles and their children.
         x: columns, (N,).
         y: rows, (N,).
 
@@ -95,24 +95,26 @@ def child_tiles(
     return np.broadcast_to(columns, shape), np.broadcast_to(rows, shape)
 
 
-def metadata_of(layout: Layout, attributes: StoreAttributes) -> dict[str, Any]:
-    """What an archive written from a store says: to map viewers, and to :func:`own_modalities`."""
-    held = {n: m for n, m in attributes.modalities.items() if fits(layout, m, attributes.base_zoom)}
+def metadata_of(layout: ArchiveLayout, attributes: StoreAttributes) -> dict[str, Any]:
+    """Metadata of an archive written from a store, for map viewers and :func:`own_modalities`."""
+    fitting = {
+        n: m for n, m in attributes.modalities.items() if fits(layout, m, attributes.base_zoom)
+    }
     return {
         "name": f"{attributes.variant} {layout.name}",
-        "description": f"{', '.join(held)} of the Salibi dataset {attributes.variant}",
-        "attribution": next(iter(held.values())).attribution,
+        "description": f"{', '.join(fitting)} of the Salibi dataset {attributes.variant}",
+        "attribution": next(iter(fitting.values())).attribution,
         "type": "overlay",
         "format": "png",
-        ATTRIBUTES_KEY: replace(attributes, modalities=held).to_dict(),
+        ATTRIBUTES_KEY: replace(attributes, modalities=fitting).to_dict(),
     }
 
 
 def own_modalities(archive: Archive) -> Mapping[str, Modality] | None:
-    """What an archive written by :func:`metadata_of` says its values mean; None of others.
+    """Modalities described in the metadata of an archive that was exported from a store, else None.
 
     Raises:
-        ReadError: it says so in a way that cannot be read.
+        ReadError: the description cannot be read.
     """
     if ATTRIBUTES_KEY not in archive.metadata:
         return None

@@ -1,6 +1,7 @@
-"""Which samples released archives hold, and where the tiles of each lie: the all-parts rule.
+"""Finds the samples that released archives hold, and the places of their tiles.
 
-A sample is a tile that every archive holds, and in high resolution its four children, too.
+A sample is a tile that every archive holds; the high-resolution archive must hold its four children as
+well.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from salibi_data.assembly.writer import SAMPLES_PER_SHARD
 from salibi_data.imports.pmtiles.layout import (
     LAYOUTS,
     ZOOM_OFFSETS,
-    Layout,
+    ArchiveLayout,
     child_tiles,
     own_modalities,
 )
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Part:
-    """Where the images of one modality lie in their archive."""
+class ArchivedImages:
+    """Images of one modality, as tiles of an archive."""
 
     modality: str
     archive: Path
@@ -43,18 +44,18 @@ class Part:
     """Columns of the samples at the base zoom, (N,)."""
     y: NDArray[np.int64]
     offset: NDArray[np.int64]
-    """In the archive, of the tiles as they lie in an image, (N, rows, columns)."""
+    """Offsets of the tiles in the archive's file, (N, rows, columns) of an image."""
     length: NDArray[np.int64]
     channels: tuple[int, ...]
     zero_is_nodata: bool
 
-    def of(self, samples: Any) -> Part:
-        """The same of some samples, by a slice, a mask or indices."""
+    def take(self, samples: Any) -> ArchivedImages:
+        """Take some samples, by a slice, a mask or indices."""
         fields = ("x", "y", "offset", "length")
         return replace(self, **{name: getattr(self, name)[samples] for name in fields})
 
     def read(self) -> NDArray[np.uint8]:
-        """The images, (N, bands, size, size).
+        """Read the images, (N, bands, size, size).
 
         Raises:
             ReadError: a tile cannot be decoded, or is not what this archive should hold.
@@ -88,10 +89,10 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Parts:
-    """All modalities of the same samples; as the source of a shard, of its samples alone."""
+class ArchiveSamples:
+    """Samples in all modalities; for a shard, the samples of the shard."""
 
-    parts: tuple[Part, ...]
+    images: tuple[ArchivedImages, ...]
 
     def __len__(self) -> int:
         return len(self.x)
@@ -99,106 +100,106 @@ class Parts:
     @property
     def x(self) -> NDArray[np.int64]:
         """Columns of the samples, (N,)."""
-        return self.parts[0].x
+        return self.images[0].x
 
     @property
     def y(self) -> NDArray[np.int64]:
         """Rows of the samples, (N,)."""
-        return self.parts[0].y
+        return self.images[0].y
 
-    def of(self, samples: Any) -> Parts:
-        """The same of some samples, by a slice, a mask or indices."""
-        return Parts(parts=tuple(part.of(samples) for part in self.parts))
+    def take(self, samples: Any) -> ArchiveSamples:
+        """Take some samples, by a slice, a mask or indices."""
+        return ArchiveSamples(images=tuple(images.take(samples) for images in self.images))
 
-    def shard(self, number: int) -> Parts:
-        """The samples of one shard."""
-        return self.of(slice(number * SAMPLES_PER_SHARD, (number + 1) * SAMPLES_PER_SHARD))
+    def shard(self, number: int) -> ArchiveSamples:
+        """Samples of one shard."""
+        return self.take(slice(number * SAMPLES_PER_SHARD, (number + 1) * SAMPLES_PER_SHARD))
 
     def read(self) -> dict[str, NDArray[np.uint8]]:
-        """Per modality (N, bands, size, size); raises as :meth:`Part.read`."""
-        return {part.modality: part.read() for part in self.parts}
+        """Read the images per modality; errors as in :meth:`ArchivedImages.read`."""
+        return {images.modality: images.read() for images in self.images}
 
     def damaged(self) -> list[int]:
-        """Samples of which a tile cannot be used, found by decoding every one."""
+        """Indices of samples with a tile that cannot be used, found by decoding every tile."""
         return [n for n in range(len(self)) if not self._is_readable(n)]
 
     def _is_readable(self, number: int) -> bool:
         try:
-            self.of(slice(number, number + 1)).read()
+            self.take(slice(number, number + 1)).read()
         except ReadError:
             return False
         return True
 
 
-def layouts(archives: Mapping[str, Archive]) -> Iterator[tuple[Layout, Archive]]:
-    """The archives given by name, in the order of a store's modalities."""
+def given_layouts(archives: Mapping[str, Archive]) -> Iterator[tuple[ArchiveLayout, Archive]]:
+    """Yield the archives that are given, in the order of a store's modalities."""
     return ((layout, archives[layout.name]) for layout in LAYOUTS if layout.name in archives)
 
 
 def base_zoom_of(archives: Mapping[str, Archive], wanted: int | None) -> int:
-    """The zoom at which every archive has tiles, and children where it should.
+    """Find the zoom at which every archive has tiles, and the high-resolution one children.
 
     Raises:
-        UsageError: there is none, or there are several and none was asked for.
+        UsageError: there is no such zoom, or there are several and none was given.
     """
     fitting = set.intersection(
         *(
             {zoom - ZOOM_OFFSETS[name] for zoom in archive.zooms}
-            for layout, archive in layouts(archives)
+            for layout, archive in given_layouts(archives)
             for name in layout.modalities
         )
     )
-    held = "; ".join(
+    zooms = "; ".join(
         f"{archive.path.name} has zoom {', '.join(str(zoom) for zoom in archive.zooms)}"
         for archive in archives.values()
     )
     if not fitting:
         raise UsageError(
             "the archives share no zoom z, with z + 1 in the high-resolution one for the four "
-            f"children ({held}); give the archives of one release."
+            f"children ({zooms}); give the archives of one release."
         )
     if wanted in fitting or (wanted is None and len(fitting) == 1):
         return fitting.pop() if wanted is None else wanted
     choices = " or ".join(str(zoom) for zoom in sorted(fitting))
-    raise UsageError(f"samples may be at zoom {choices} ({held}); say which with --zoom.")
+    raise UsageError(f"samples may be at zoom {choices} ({zooms}); say which with --zoom.")
 
 
-def complete_parts(archives: Mapping[str, Archive], base_zoom: int) -> Parts:
-    """Exactly the tiles of which every archive has every part, in the store's order.
+def complete_samples(archives: Mapping[str, Archive], base_zoom: int) -> ArchiveSamples:
+    """Find the tiles of which every archive has every part, in the store's order.
 
     Raises:
-        SelectionError: there is none.
+        SelectionError: there is no such tile.
     """
     fewest = min(archives.values(), key=lambda archive: archive.num_tiles(base_zoom))
     x, y = tiles_of(base_zoom, fewest.ids(base_zoom))
-    parts = tuple(
-        _part(layout, archive, name, base_zoom, x, y)
-        for layout, archive in layouts(archives)
+    images = tuple(
+        _find_images(layout, archive, name, base_zoom, x, y)
+        for layout, archive in given_layouts(archives)
         for name in layout.modalities
     )
-    complete = np.logical_and.reduce([(part.offset >= 0).all(axis=(1, 2)) for part in parts])
+    complete = np.logical_and.reduce([(one.offset >= 0).all(axis=(1, 2)) for one in images])
     if not complete.any():
-        counts = ", ".join(f"{(part.offset >= 0).sum()} of {part.modality}" for part in parts)
+        counts = ", ".join(f"{(one.offset >= 0).sum()} of {one.modality}" for one in images)
         raise SelectionError(
             f"none of the {len(x)} tiles at zoom {base_zoom} has all parts (there are {counts}); give "
             "the archives of one release."
         )
-    return Parts(parts=parts).of(complete)
+    return ArchiveSamples(images=images).take(complete)
 
 
-def _part(
-    layout: Layout,
+def _find_images(
+    layout: ArchiveLayout,
     archive: Archive,
     name: str,
     base_zoom: int,
     x: NDArray[np.int64],
     y: NDArray[np.int64],
-) -> Part:
+) -> ArchivedImages:
     zoom_offset = ZOOM_OFFSETS[name]
     columns, rows = child_tiles(zoom_offset, x, y)
     ids = tile_ids(base_zoom + zoom_offset, columns.ravel(), rows.ravel())
     offset, length = archive.find(ids.reshape(columns.shape))
-    return Part(
+    return ArchivedImages(
         modality=name,
         archive=archive.path,
         base_zoom=base_zoom,

@@ -1,7 +1,7 @@
-"""One tile of an archive and the values a store keeps: decoded and encoded, alpha and zero.
+"""Decodes and encodes tiles of archives, and converts their values from and to those of a store.
 
-A store keeps 0 for "no observation" and 1..255 for what was observed; a tile says the same by its
-alpha, and uses 0 as a value, too. :func:`stored_values` is the rule between them
+A store keeps 0 for "no observation" and 1..255 for observed values. A tile marks missing pixels by its
+alpha, and uses 0 as a value as well. :func:`stored_values` is the rule between them
 (``docs/decisions/0015-released-archives.md``).
 """
 
@@ -32,11 +32,11 @@ _DAMAGE: Final = (
     *(OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError),
     *(struct.error, zlib.error),
 )
-"""What Pillow's readers raise of files that are not what they should be."""
+"""Exceptions of Pillow's readers on damaged files."""
 
 
 def decode(content: bytes) -> NDArray[np.uint8]:
-    """Pixels of an encoded tile, (256, 256, 4): red, green, blue, alpha; alpha 255 where it has none.
+    """Decode a tile to (256, 256, 4): red, green, blue, alpha; alpha is 255 where it has none.
 
     Raises:
         ReadError: no PNG, JPEG or WebP image, damaged, another size than a tile's, or in a mode
@@ -50,7 +50,7 @@ def decode(content: bytes) -> NDArray[np.uint8]:
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 size, mode = image.size, image.mode
                 if size == (TILE_PX, TILE_PX):
-                    # Decoding looks at no checksum of a PNG's pixels: a changed bit would pass.
+                    # Decoding a PNG ignores its checksums, so a changed bit would pass.
                     image.verify()
         if size == (TILE_PX, TILE_PX) and mode in MODES:
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
@@ -66,18 +66,18 @@ def decode(content: bytes) -> NDArray[np.uint8]:
 def stored_values(
     rgba: NDArray[np.uint8], channels: Sequence[int], *, zero_is_nodata: bool
 ) -> NDArray[np.uint8]:
-    """Values a store keeps of a tile.
+    """Convert a tile's pixels to the values of a store.
 
-    Alpha 0 is nodata. Where a tile was observed, 0 is a value like others, which a store cannot keep:
-    it becomes 1. A tile that holds nothing but 0 is a download that failed, and nodata.
+    Alpha 0 becomes nodata. An observed 0 becomes 1, as a store keeps 0 for nodata. A tile of nothing
+    but 0 is a failed download, and becomes nodata.
 
     Args:
         rgba: (256, 256, 4), as :func:`decode` gives it.
-        channels: of the bands, in the store's order.
-        zero_is_nodata: the tile was written from a store: 0 means nodata there as here.
+        channels: channels of the bands, in the store's order.
+        zero_is_nodata: whether the tile was written from a store, where 0 means nodata.
 
     Returns:
-        (bands, 256, 256), 0 where not observed.
+        uint8 (bands, 256, 256), 0 where not observed.
     """
     values = np.ascontiguousarray(rgba[..., list(channels)].transpose(2, 0, 1))
     observed = rgba[..., 3] > 0
@@ -89,11 +89,11 @@ def stored_values(
 
 
 def encode(values: NDArray[np.uint8], channels: Sequence[int]) -> bytes:
-    """A PNG of RGBA from values of a store; alpha is 0 where no band was observed.
+    """Encode values of a store as an RGBA PNG; alpha is 0 where no band was observed.
 
     Args:
         values: (bands, 256, 256), 0 where not observed.
-        channels: of the bands; the other colours are empty.
+        channels: channels of the bands; other channels are empty.
     """
     from PIL import Image
 

@@ -1,16 +1,16 @@
-"""Collapse: when embeddings no longer tell samples apart. Pure functions."""
+"""Spread of embeddings; a model has collapsed where all samples embed alike. Pure functions."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-SMALLEST_STD = 1e-3
+MIN_FEATURE_STD = 1e-3
 """Feature deviation below which embeddings count as one and the same."""
 
 
 def feature_std(embeddings: Float[Tensor, "samples dim"]) -> float:
-    """Give how far embeddings spread: 1 for directions drawn evenly, 0 where all are alike.
+    """Compute how far embeddings spread: 1 for uniform directions, 0 where all are alike.
 
     The deviation over samples of each channel of the unit vectors, averaged over channels, times
     the square root of their number. Source: SimSiam (Chen & He 2021), section 4.1.
@@ -20,7 +20,9 @@ def feature_std(embeddings: Float[Tensor, "samples dim"]) -> float:
 
 
 def effective_rank(embeddings: Float[Tensor, "samples dim"]) -> float:
-    """Give how many directions embeddings use: from 1 to the smaller of samples - 1 and channels.
+    """Compute the effective rank: the number of directions that embeddings use.
+
+    It is from 1 to the smaller of samples - 1 and channels.
 
     The exponential of the entropy of the singular values' shares, of the centred unit vectors; 0
     where all are alike. Source: Roy & Vetterli 2007 (EUSIPCO), definition of effective rank; as a

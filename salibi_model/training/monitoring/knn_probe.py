@@ -1,4 +1,4 @@
-"""A small look at labelled images while a model trains: nearest neighbours in its features."""
+"""Accuracy on labelled images during training, by nearest neighbours in a model's features."""
 
 import functools
 from typing import TYPE_CHECKING
@@ -11,7 +11,8 @@ from salibi_model import distributed
 from salibi_model.evals.datasets.inputs import modalities_for
 from salibi_model.evals.datasets.open import open_labelled
 from salibi_model.evals.features import FrozenModel, extract_features
-from salibi_model.evals.knn import KnnOptions, knn_predict
+from salibi_model.evals.knn import knn_predict
+from salibi_model.evals.options import KnnOptions
 from salibi_model.models.base import PretrainModel
 from salibi_model.models.config import ModelConfig
 from salibi_model.training.config import TrainingConfig
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class Probe:
     """Classifies the validation images of a data set by their nearest training images.
 
-    The test images are left for evaluation.
+    It leaves the test images for evaluation.
     """
 
     def __init__(
@@ -59,27 +60,28 @@ class Probe:
 
         The first process measures; the others wait.
         """
-        found: dict[str, float] = {}
+        accuracies: dict[str, float] = {}
         if distributed.rank() == 0:
             was_training = model.training
             model.eval()
             try:
                 for name in self._encoders:
                     frozen = FrozenModel(model, self._data, name, statistics=self._statistics)
-                    found[f"probe_{name}"] = self._accuracy(frozen)
+                    accuracies[f"probe_{name}"] = self._accuracy(frozen)
             finally:
                 model.train(was_training)
         distributed.wait_for_all()
-        return found
+        return accuracies
 
     def _accuracy(self, frozen: FrozenModel) -> float:
-        known, asked = extract_features(frozen, "train"), extract_features(frozen, "validation")
+        train = extract_features(frozen, "train")
+        validation = extract_features(frozen, "validation")
         predicted = knn_predict(
-            known.vectors,
-            known.labels,
-            asked.vectors,
+            train.vectors,
+            train.labels,
+            validation.vectors,
             KnnOptions(),
             num_classes=len(self._data.classes),
             device=self._device,
         )
-        return float(np.mean(predicted == asked.labels))
+        return float(np.mean(predicted == validation.labels))

@@ -1,4 +1,4 @@
-"""What is watched while a model trains: held-out losses, retrieval, and signs of collapse."""
+"""Measurements on held-out samples during training: losses, retrieval, and signs of collapse."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -19,40 +19,40 @@ from salibi_model.models.base import PretrainModel
 from salibi_model.models.scale_alibi import ScaleAlibi
 from salibi_model.training.config import TrainingConfig
 from salibi_model.training.grad_cache import autocast, batch_losses, mask_batch
-from salibi_model.training.monitoring.collapse import SMALLEST_STD, effective_rank, feature_std
+from salibi_model.training.monitoring.collapse import MIN_FEATURE_STD, effective_rank, feature_std
 
-FEWEST = 4
-"""Samples without which spread says nothing."""
+MIN_SAMPLES = 4
+"""Fewest samples whose spread is measured."""
 
 
 class Validator:
-    """Measures a model on samples of the validation split, the same ones with the same masks.
+    """Measures a model on samples of the validation split, always the same with the same masks.
 
-    Processes share the samples, and each gets the same figures.
+    Processes divide the samples among them, and all get the same figures.
     """
 
     def __init__(
         self, stores: Sequence[SampleStore], config: TrainingConfig, device: torch.device
     ) -> None:
-        """Choose the samples: a random ``config.validation_samples`` of the split, or all.
+        """Choose ``config.validation_samples`` random samples of the split, or all.
 
-        They come in whole batches, of the training batch's size where there are as many; the
-        loss of a smaller batch has fewer negatives, and is lower.
+        They form whole batches, of the training batch's size where there are enough: the
+        contrastive loss of a smaller batch has fewer negatives, and is lower.
         """
         world_size = distributed.world_size()
-        there = sum(len(store.split_indices("validation")) for store in stores)
-        wanted = min(there, config.validation_samples)
-        batch_size = min(config.batch_size, wanted) // world_size * world_size
-        self.num_batches = wanted // batch_size if batch_size else 0
+        available = sum(len(store.split_indices("validation")) for store in stores)
+        count = min(available, config.validation_samples)
+        batch_size = min(config.batch_size, count) // world_size * world_size
+        self.num_batches = count // batch_size if batch_size else 0
         self._config, self._device = config, device
         self._stores = tuple(stores)
         self.num_samples = self.num_batches * batch_size
-        """Samples that are looked at, of all processes together."""
+        """Number of samples of all processes together."""
         if self.num_batches:
             self._batches = self._same_batches(batch_size)
 
     def __call__(self, model: PretrainModel) -> dict[str, float]:
-        """Give losses, recall, and collapse meters; nothing where there is nothing to see.
+        """Measure losses, recall, and the spread of embeddings; give nothing without samples.
 
         Returns:
             ``val_loss`` and its parts; ``val_recall1_sar_lores``, the share of SAR images whose
@@ -85,18 +85,20 @@ class Validator:
                 losses.append(batch_losses(model, masked, bf16=self._config.precision == "bf16"))
                 for name, vectors in self._embed(model, batch).items():
                     embeddings[name].append(distributed.gather_rows(vectors))
-        together = {name: torch.cat(parts) for name, parts in embeddings.items()}
-        seen = {name: vectors[_known(vectors)] for name, vectors in together.items()}
-        seen = {name: vectors for name, vectors in seen.items() if len(vectors) >= FEWEST}
+        all_vectors = {name: torch.cat(parts) for name, parts in embeddings.items()}
+        observed = {name: vectors[_is_known(vectors)] for name, vectors in all_vectors.items()}
+        observed = {
+            name: vectors for name, vectors in observed.items() if len(vectors) >= MIN_SAMPLES
+        }
         return {
             **_mean_losses(losses),
-            **_recalls(model, together),
-            **{f"feature_std_{name}": feature_std(v) for name, v in seen.items()},
-            **{f"effective_rank_{name}": effective_rank(v) for name, v in seen.items()},
+            **_recalls(model, all_vectors),
+            **{f"feature_std_{name}": feature_std(v) for name, v in observed.items()},
+            **{f"effective_rank_{name}": effective_rank(v) for name, v in observed.items()},
         }
 
     def _same_batches(self, batch_size: int) -> DataLoader:
-        """Batches of which those of the first epoch are taken each time."""
+        """Set up batches of the split; each validation starts again with their first epoch."""
         return DataLoader(
             self._stores,
             modalities=self._config.modalities,
@@ -111,11 +113,14 @@ class Validator:
         )
 
     def _embed(self, model: PretrainModel, batch: Batch) -> dict[str, Tensor]:
-        """Encode whole images, in as many parts as a step has; unobserved ones are NaN."""
+        """Embed whole images (B, D) per modality, in as many parts as a step has.
+
+        Samples without an observation are NaN.
+        """
         scale: float | Tensor = 1.0 if batch.gsd_scale is None else batch.gsd_scale
         if isinstance(scale, Tensor) and bool((scale == scale[0]).all()):
-            scale = float(scale[0])  # one place of each patch, and one bias, for all
-        found = {}
+            scale = float(scale[0])  # all images share the patches' positions, and one bias
+        embeddings = {}
         for name in model.config.names:
             ratio = model.config[name].gsd_ratio * scale
             parts = []
@@ -126,28 +131,28 @@ class Validator:
                     _, embedding = model.encode(images, name, each)
                 observed = (images != model.config[name].nodata).flatten(1).any(dim=1)
                 parts.append(embedding.float().masked_fill(~observed[:, None], torch.nan))
-            found[name] = torch.cat(parts)
-        return found
+            embeddings[name] = torch.cat(parts)
+        return embeddings
 
 
-def collapsed(metrics: Mapping[str, float]) -> list[str]:
-    """Give the modalities whose embeddings are all alike, from a :class:`Validator`'s figures."""
+def collapsed_modalities(metrics: Mapping[str, float]) -> list[str]:
+    """List the modalities whose embeddings are all alike, by a :class:`Validator`'s figures."""
     prefix = "feature_std_"
     return [
         name.removeprefix(prefix)
         for name, value in metrics.items()
-        if name.startswith(prefix) and value < SMALLEST_STD
+        if name.startswith(prefix) and value < MIN_FEATURE_STD
     ]
 
 
-def sample_images(
+def draw_samples(
     model: PretrainModel, store: SampleStore, *, mask_ratio: float, num_samples: int = 2
 ) -> UInt8[np.ndarray, "rows columns 3"] | None:
-    """Draw held-out samples: as they are, as the encoder sees them, predicted, and put together.
+    """Draw held-out samples: original, masked, predicted, and composite images.
 
     Returns:
-        Rows of four images, a row for each modality of each sample; ``None`` where the model
-        predicts no images, or the store has no samples to show.
+        An RGB image with a row of four images for each modality of each sample; ``None`` where
+        the model predicts no images, or the store has no validation samples.
     """
     predicts = isinstance(model, ScaleAlibi) and model.has_decoder
     if model.config.mistakes or not predicts or not len(store.split_indices("validation")):
@@ -179,17 +184,17 @@ def _mean_losses(losses: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
 
 
 def _recalls(model: PretrainModel, embeddings: Mapping[str, Tensor]) -> dict[str, float]:
-    """Share of samples found at once, from each modality in each other."""
+    """Compute recall at 1 from each modality to each other."""
     vectors = {name: model.project(v, name).cpu() for name, v in embeddings.items()}
-    found = {}
+    recalls = {}
     for query, gallery in permutations(vectors, 2):
-        both = _known(vectors[query]) & _known(vectors[gallery])
+        both = _is_known(vectors[query]) & _is_known(vectors[gallery])
         if both.any():
             first = ranks(vectors[query][both], vectors[gallery][both]) == 0
-            found[f"val_recall1_{query}_{gallery}"] = float(first.mean())
-    return found
+            recalls[f"val_recall1_{query}_{gallery}"] = float(first.mean())
+    return recalls
 
 
-def _known(vectors: Tensor) -> Tensor:
-    """Which samples have an embedding."""
+def _is_known(vectors: Tensor) -> Tensor:
+    """Find the samples that have an embedding (not NaN)."""
     return vectors.isfinite().all(dim=1)

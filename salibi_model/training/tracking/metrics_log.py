@@ -1,4 +1,4 @@
-"""The record of a run: ``metrics.csv``, images, and copies at TensorBoard and other trackers."""
+"""Record a run: ``metrics.csv``, images, and copies at TensorBoard and other trackers."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -19,9 +19,9 @@ _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class MetricsLog:
-    """Appends one row per step. On resuming, rows of steps that are done again are dropped.
+    """Appends one row per step. On resuming, rows of steps that are repeated are dropped.
 
-    The same goes to TensorBoard where that is installed, and to the trackers asked for.
+    TensorBoard, where it is installed, and the chosen trackers receive the same values.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class MetricsLog:
         """Open the log of a run.
 
         Args:
-            folder: of the run.
-            first_step: the next step; steps count from 1.
-            trackers: some of :data:`~salibi_model.training.config.TRACKERS`.
-            config: what trackers are told of how the run was set up; URLs lose their queries.
-            run_name: what trackers call the run; by default as its folder.
+            folder: folder of the run.
+            first_step: number of the next step; steps count from 1.
+            trackers: names from :data:`~salibi_model.training.config.TRACKERS`.
+            config: configuration that trackers receive; queries of URLs are removed.
+            run_name: name of the run at trackers; by default that of its folder.
 
         Raises:
-            UsageError: a tracker cannot be used; nothing was changed then.
+            UsageError: a tracker cannot be used; nothing was changed.
         """
         name = run_name or folder.path.resolve().name
         tracked = TrackedRun(folder=folder, name=name, config=public(config))
@@ -56,7 +56,10 @@ class MetricsLog:
         self._events = _summary_writer(folder.events, first_step)
 
     def write(self, row: Mapping[str, float]) -> None:
-        """Write a step's values; one that a step lacks, as a hidden modality's, is left empty."""
+        """Write a step's values by column; columns that a step lacks stay empty.
+
+        A step of which a modality is hidden, for example, lacks that modality's losses.
+        """
         if new := [name for name in row if name not in self._columns]:
             self._widen(new)
         values = {name: f"{value:.9g}" for name, value in row.items()}
@@ -69,13 +72,13 @@ class MetricsLog:
             tracker.log(row)
 
     def write_image(self, name: str, step: int, image: UInt8[np.ndarray, "rows cols 3"]) -> None:
-        """Write an RGB image that shows the state after a step, as ``samples/NAME-STEP.png``."""
+        """Write an RGB image of the state after a step, as ``samples/NAME-STEP.png``."""
         from PIL import Image
 
         self._samples.mkdir(exist_ok=True)
         path = self._samples / f"{name}-{step:08d}.png"
         with write_atomically(path) as partial:
-            # Looked at once if at all: harder compression would cost more than the validation step.
+            # Fast compression: images are rarely opened, and level 9 takes longer than validating.
             Image.fromarray(image).save(partial, format="PNG", compress_level=1)
         if self._events is not None:
             self._events.file_writer.add_summary(_picture(name, image.shape, path), step)
@@ -83,7 +86,7 @@ class MetricsLog:
             tracker.log_image(name, step, path)
 
     def _widen(self, new: Sequence[str]) -> None:
-        """Give the file more columns; rows that are there already are empty in them."""
+        """Add columns to the file, empty in the rows before."""
         self._file.close()
         with self._path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -95,7 +98,7 @@ class MetricsLog:
         self._file = self._path.open("a", newline="", encoding="utf-8")
 
     def close(self) -> None:
-        """Close the files, and wait up to a minute for each tracker to take what is left."""
+        """Close the files, and wait up to a minute for each tracker to receive the remaining values."""
         self._file.close()
         if self._events is not None:
             self._events.close()
@@ -104,7 +107,7 @@ class MetricsLog:
 
 
 def _picture(name: str, shape: tuple[int, ...], path: Path) -> Any:
-    """A picture as TensorBoard keeps it: the file's own bytes, not encoded again."""
+    """Make a TensorBoard summary with the bytes of an image file, without encoding it again."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     rows, columns, colours = shape
@@ -137,7 +140,7 @@ def _drop_rows_from(path: Path, step: int) -> None:
         raise CheckpointError(
             f"{path} is damaged: it is no text. Move it away to go on without its rows."
         ) from error
-    # A row that a killed run cut short has no line end: its step is done again as well.
+    # A row that a killed run cut short has no line end: its step is repeated as well.
     whole = [row for row in rows if row.endswith("\n") and float(row.split(",", 1)[0]) < step]
     with write_atomically(path) as partial:
         partial.write_text("".join([header, *whole]), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A run's copy at an MLflow server."""
+"""Send a run's metrics to an MLflow server."""
 
 import logging
 import os
@@ -17,15 +17,15 @@ from salibi_model.training.tracking.run import PROJECT, TrackedRun, Tracker
 
 _LOG = logging.getLogger(__name__)
 _CLOSE_S: Final = 30
-"""How long the end of a run waits for what the server has not taken."""
+"""Longest wait at the end of a run for values that the server has not taken."""
 _FIRST_PAUSE_S: Final = 1.0
 _MAX_PAUSE_S: Final = 60.0
-"""First and longest pause between tries."""
+"""First and longest pause between attempts."""
 _MAX_WAITING: Final = 20_000
-"""Steps and images kept for a server that takes none; later ones are in ``metrics.csv`` only."""
+"""Steps and images held for a server that takes none; later ones are in ``metrics.csv`` only."""
 _MAX_METRICS: Final = 1000
 _MAX_PARAMS: Final = 100
-"""What MLflow takes at once.
+"""Limits of one request to MLflow.
 
 https://mlflow.org/docs/latest/api_reference/rest-api.html#request-limits
 """
@@ -41,13 +41,13 @@ class _Row:
 
 
 class MlflowTracker(Tracker):
-    """Tells MLflow from a thread of its own: a server that does not answer holds up no step.
+    """Sends values from a thread of its own: a server that does not answer delays no step.
 
-    What it did not take is sent again, with growing pauses, until the run ends.
+    Values that the server did not take are sent again, with growing pauses, until the run ends.
     """
 
     def __init__(self, run: TrackedRun) -> None:
-        """Start telling; the run begins, or goes on, as soon as the server answers.
+        """Start the thread; the run begins, or resumes, as soon as the server answers.
 
         Raises:
             UsageError: the tracking URI cannot be used.
@@ -77,7 +77,7 @@ class MlflowTracker(Tracker):
         self._put(_Row(values=dict(row), logged_ms=time.time_ns() // 1_000_000))
 
     def log_image(self, name: str, step: int, path: Path) -> None:  # noqa: ARG002 - a tracker's
-        """Queue an image file, whose name holds what it shows and the step."""
+        """Queue an image file; its name holds ``name`` and the step."""
         self._put(path)
 
     def _put(self, item: _Row | Path) -> None:
@@ -88,7 +88,7 @@ class MlflowTracker(Tracker):
         return self._queue.qsize() + len(self._rows) + len(self._images)
 
     def close(self) -> None:
-        """Wait until all is sent, for half a minute at most."""
+        """Wait until everything is sent, for half a minute at most."""
         num_waiting = self._num_waiting()
         self._closing.set()
         self._queue.put(None)  # for the thread to look up
@@ -101,7 +101,7 @@ class MlflowTracker(Tracker):
             )
 
     def _deliver(self) -> None:
-        """Send what is queued until the run has ended and all is sent."""
+        """Send queued values until the run has ended and everything is sent."""
         pause_s = _FIRST_PAUSE_S
         while not self._given_up.is_set():
             self._collect()
@@ -121,13 +121,13 @@ class MlflowTracker(Tracker):
                 pause_s = min(2 * pause_s, _MAX_PAUSE_S)
 
     def _pause(self, pause_s: float) -> None:
-        """Leave the server alone; the end of the run cuts the pause short."""
+        """Wait before the next attempt; the end of the run shortens the pause."""
         if not self._closing.wait(pause_s):
             return
         self._given_up.wait(_FIRST_PAUSE_S)
 
     def _collect(self) -> None:
-        """Take all that is queued; wait for something where nothing is left to send."""
+        """Take everything from the queue; wait for an item where nothing is left to send."""
         waits = not (self._rows or self._images or self._closing.is_set())
         while waits or not self._queue.empty():
             item = self._queue.get()
@@ -138,7 +138,7 @@ class MlflowTracker(Tracker):
                 self._images.append(item)
 
     def _send(self) -> None:
-        """Send what was collected, and forget what was taken."""
+        """Send collected values, and drop those that the server took."""
         if not self._run_id:
             self._begin()
         while self._rows:
@@ -153,7 +153,7 @@ class MlflowTracker(Tracker):
             del self._images[0]
 
     def _metrics(self, row: _Row) -> list[Any]:
-        """A step's values as MLflow has them; none where it has the step already."""
+        """Convert a step's values to MLflow's; none where the server has the step already."""
         step = int(row.values["step"])
         if step <= self._last_step:
             return []
@@ -163,7 +163,7 @@ class MlflowTracker(Tracker):
         ]
 
     def _begin(self) -> None:
-        """Find the run at the server, or make it."""
+        """Find the run at the server, or create it."""
         run_id = self._tracked.identifier("mlflow")
         if run_id:
             self._client.update_run(run_id, status="RUNNING")
@@ -178,10 +178,10 @@ class MlflowTracker(Tracker):
         self._run_id = run_id
 
     def _experiment(self) -> str:
-        """Identifier of the experiment that runs go to."""
+        """Find the identifier of the experiment for runs, or create one."""
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
-        found = self._client.get_experiment_by_name(name)
-        return str(found.experiment_id if found else self._client.create_experiment(name))
+        experiment = self._client.get_experiment_by_name(name)
+        return str(experiment.experiment_id if experiment else self._client.create_experiment(name))
 
     def _log_config(self, run_id: str) -> None:
         params = [

@@ -1,4 +1,4 @@
-"""What a tracker is told of a run, and what every tracker does."""
+"""Interface of trackers, and the description of a run that they receive."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,24 +15,24 @@ PROJECT: Final = "salibi"
 
 
 class Tracker(ABC):
-    """One run at one tracker. No method raises for what happens at the other end."""
+    """One run at one tracker. No method raises for failures of the tracker's server."""
 
     @abstractmethod
     def log(self, row: Mapping[str, float]) -> None:
-        """Send the values of a step; ``row["step"]`` says which."""
+        """Send the values of step ``row["step"]``."""
 
     @abstractmethod
     def log_image(self, name: str, step: int, path: Path) -> None:
-        """Send an image file that shows the state after a step."""
+        """Send an image file of the state after a step."""
 
     @abstractmethod
     def close(self) -> None:
-        """Send what is left, within a minute, and end the run there."""
+        """Send the remaining values, within a minute, and end the run at the tracker."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackedRun:
-    """A run, as a tracker is told of it."""
+    """Description of a run for trackers."""
 
     folder: RunFolder
     name: str
@@ -40,12 +40,12 @@ class TrackedRun:
     """Without secrets: see :func:`public`."""
 
     def identifier(self, tracker: str) -> str:
-        """Give the run's identifier at a tracker, empty where it has none yet."""
+        """Read the run's identifier at a tracker; empty where it has none yet."""
         file = self._file(tracker)
         return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
 
     def keep_identifier(self, tracker: str, identifier: str) -> None:
-        """Keep it for the day the run goes on."""
+        """Write the run's identifier at a tracker, for when the run resumes."""
         self._file(tracker).parent.mkdir(parents=True, exist_ok=True)
         with write_atomically(self._file(tracker)) as partial:
             partial.write_text(f"{identifier}\n", encoding="utf-8")

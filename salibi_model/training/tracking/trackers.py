@@ -1,11 +1,11 @@
-"""Copies of a run's record at experiment trackers: Weights & Biases, MLflow.
+"""Send a run's metrics to experiment trackers: Weights & Biases, MLflow.
 
-``metrics.csv`` is the record. A tracker is a copy for people to look at: once training has begun,
-nothing that happens to it stops the run or changes what is learned. Neither package is imported
-unless it is asked for.
+``metrics.csv`` is the record, and a tracker holds a copy for people to look at: once training has
+begun, no failure of a tracker stops the run or changes its result. The packages are imported only
+for runs that use them.
 
-When a run goes on, so does its copy; the identifiers are kept in ``trackers/`` in the run's
-folder. Training repeats steps exactly: those that are done again are not sent twice.
+When a run resumes, its copy continues; the identifiers are in ``trackers/`` in the run's folder.
+Training repeats steps exactly, so repeated steps are not sent again.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from salibi_model.training.tracking.run import TrackedRun, Tracker
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Find out before anything is written whether these trackers can be used.
+    """Check, before anything is written, that these trackers can be used.
 
     Raises:
         UsageError: there is no such tracker, its package is not installed, or MLflow has not been

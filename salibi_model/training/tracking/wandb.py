@@ -1,4 +1,4 @@
-"""A run's copy at Weights & Biases."""
+"""Send a run's metrics to Weights & Biases."""
 
 import logging
 import os
@@ -14,33 +14,33 @@ from salibi_model.training.tracking.run import PROJECT, TrackedRun, Tracker
 
 _LOG = logging.getLogger(__name__)
 _TIMEOUT_S: Final = 60
-"""How long W&B may take to answer at the start, and to send what is left at the end."""
-_TELL_NO_MORE: Final[Mapping[str, Any]] = {
+"""Longest time for W&B to answer at the start, and to send the remaining values at the end."""
+_PRIVATE_SETTINGS: Final[Mapping[str, Any]] = {
     "console": "off",
     "disable_git": True,
     "save_code": False,
     "x_disable_meta": True,
     "x_save_requirements": False,
 }
-"""The command line, the console and the checkout may hold more than a tracker is to be told."""
+"""Settings against sending command line, console and checkout, which may hold secrets."""
 
 
 class WandbTracker(Tracker):
-    """Hands values to W&B's own process, which sends them when it can.
+    """Passes values to W&B's own process, which sends them when it can.
 
-    Values are logged under the run's own step. W&B takes no step below the last it has, which
-    leaves out those that are done again after a restart.
+    Values are logged under the run's own step. W&B ignores steps below the last one that it has:
+    those that are repeated after a restart.
     https://docs.wandb.ai/guides/track/log/
     """
 
     def __init__(self, run: TrackedRun) -> None:
-        """Begin the run, or go on with it; where W&B cannot be reached, keep it on disk.
+        """Begin or resume the run; where W&B cannot be reached, write it to disk.
 
         Raises:
             UsageError: nobody is logged in.
         """
         self._wandb = wandb = import_module("wandb")
-        self._lost = False
+        self._failed = False
         identifier = run.identifier("wandb") or secrets.token_hex(8)
         options = {
             "id": identifier,
@@ -51,7 +51,7 @@ class WandbTracker(Tracker):
             "resume": "allow",
             "allow_val_change": True,
             "settings": wandb.Settings(
-                init_timeout=_TIMEOUT_S, finish_timeout=_TIMEOUT_S, **_TELL_NO_MORE
+                init_timeout=_TIMEOUT_S, finish_timeout=_TIMEOUT_S, **_PRIVATE_SETTINGS
             ),
         }
         try:
@@ -72,30 +72,30 @@ class WandbTracker(Tracker):
         run.keep_identifier("wandb", identifier)
 
     def log(self, row: Mapping[str, float]) -> None:
-        """Hand over the values of a step."""
-        self._hand_over(dict(row), int(row["step"]))
+        """Pass on the values of a step."""
+        self._pass_on(dict(row), int(row["step"]))
 
     def log_image(self, name: str, step: int, path: Path) -> None:
-        """Hand over an image, of which W&B keeps a copy."""
-        self._hand_over({name: self._wandb.Image(str(path))}, step)
+        """Pass on an image, of which W&B makes a copy."""
+        self._pass_on({name: self._wandb.Image(str(path))}, step)
 
-    def _hand_over(self, values: dict[str, Any], step: int) -> None:
-        if self._lost:
+    def _pass_on(self, values: dict[str, Any], step: int) -> None:
+        if self._failed:
             return
         try:
             self._run.log(values, step=step)
         except Exception as error:  # noqa: BLE001 - a copy of the record is no reason to stop
-            self._lose(error)
+            self._give_up(error)
 
     def close(self) -> None:
-        """Wait until all is sent, for a minute at most; `wandb sync` sends what is left."""
-        if self._lost:
+        """Wait until everything is sent, for a minute at most; `wandb sync` sends the rest later."""
+        if self._failed:
             return
         try:
             self._run.finish()
         except Exception as error:  # noqa: BLE001 - as above
-            self._lose(error)
+            self._give_up(error)
 
-    def _lose(self, error: Exception) -> None:
-        self._lost = True
+    def _give_up(self, error: Exception) -> None:
+        self._failed = True
         _LOG.warning("W&B has failed (%s); training goes on without it.", redacted_line(error))

@@ -9,7 +9,8 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
 from salibi_data.store.errors import UsageError
-from salibi_model.evals.linear_probe import LinearOptions, choose_linear, fit_linear
+from salibi_model.evals.linear_probe import choose_linear, fit_linear
+from salibi_model.evals.options import LinearOptions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -18,7 +18,7 @@ import os, signal, sys, time
 from salibi_model.training import signals as stopping
 from salibi_model.training.signals import StopSignals
 
-stopping._SAME_REQUEST_S = 0.5
+stopping._REPEAT_WINDOW_S = 0.5
 
 def later():
     time.sleep(0.6)

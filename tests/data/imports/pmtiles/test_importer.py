@@ -17,7 +17,7 @@ from pmtiles.tile import TileType, zxy_to_tileid
 
 from salibi_data.imports.pmtiles.directory import open_archive
 from salibi_data.imports.pmtiles.importer import ImportReport, import_pmtiles
-from salibi_data.imports.pmtiles.samples import complete_parts
+from salibi_data.imports.pmtiles.samples import complete_samples
 from salibi_data.inspection.info import info
 from salibi_data.inspection.verify import verify
 from salibi_data.store.errors import SelectionError, UsageError
@@ -206,9 +206,9 @@ def test_samples_are_the_tiles_with_all_parts(
     archives = {name: open_archive(path) for name, path in paths.items()}
     if not whole:
         with pytest.raises(SelectionError, match="has all parts"):
-            complete_parts(archives, ZOOM)
+            complete_samples(archives, ZOOM)
         return
-    found = complete_parts(archives, ZOOM)
+    found = complete_samples(archives, ZOOM)
     order = sorted(whole, key=lambda tile: zxy_to_tileid(ZOOM, *tile))
     assert list(zip(found.x.tolist(), found.y.tolist(), strict=True)) == order
 

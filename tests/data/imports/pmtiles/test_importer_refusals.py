@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from salibi_data.imports.pmtiles.directory import open_archive
 from salibi_data.imports.pmtiles.importer import ImportReport, import_pmtiles
-from salibi_data.imports.pmtiles.samples import complete_parts
+from salibi_data.imports.pmtiles.samples import complete_samples
 from salibi_data.inspection.verify import verify
 from salibi_data.store.errors import ReadError, SalibiError, UsageError
 from tests.support.data.imported import attributes_of, damaged
@@ -92,7 +92,7 @@ def test_damage_anywhere_is_told(tmp_path_factory: pytest.TempPathFactory, data:
     content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(content)
     try:
-        complete_parts({"lores": open_archive(path)}, ZOOM).read()
+        complete_samples({"lores": open_archive(path)}, ZOOM).read()
     except SalibiError as error:
         message = str(error)
     else:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from salibi_model.training.monitoring.collapse import SMALLEST_STD, effective_rank, feature_std
+from salibi_model.training.monitoring.collapse import MIN_FEATURE_STD, effective_rank, feature_std
 
 
 def test_equal_embeddings_have_neither_spread_nor_rank():
     alike = torch.ones(16, 8) * torch.linspace(1, 3, 16)[:, None]  # the length says nothing
-    assert feature_std(alike) < SMALLEST_STD
+    assert feature_std(alike) < MIN_FEATURE_STD
     assert effective_rank(alike) == 0.0
 
 

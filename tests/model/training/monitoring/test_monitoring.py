@@ -19,8 +19,8 @@ from salibi_model.models import config as model_config
 from salibi_model.models.registry import build_model
 from salibi_model.training.config import TrainingConfig
 from salibi_model.training.monitoring.collapse import effective_rank, feature_std
-from salibi_model.training.monitoring.schedule import UnwatchedWarning
-from salibi_model.training.monitoring.validation import Validator, sample_images
+from salibi_model.training.monitoring.schedule import CollapseUnseenWarning
+from salibi_model.training.monitoring.validation import Validator, draw_samples
 from salibi_model.training.optim import moving_average
 from salibi_model.training.resolution import describe_model, resolve
 from salibi_model.training.tracking.metrics_log import read_metrics
@@ -122,11 +122,11 @@ def test_a_run_says_once_that_it_cannot_see_a_collapse(tmp_path, validation, bat
     store = write_store(tmp_path / "s.zarr", num_samples=count, validation=validation)
     settings = config(store, steps=2, validate_every=1, batch_size=batch_size)
     with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always", UnwatchedWarning)
+        warnings.simplefilter("always", CollapseUnseenWarning)
         train(settings, out=tmp_path / "run")
     told = [str(one.message) for one in said]
     assert len(told) == (seen is not None)
-    assert all(f"sees {seen} of {validation} samples" in words for words in told)
+    assert all(f"takes {seen} of {validation} samples" in words for words in told)
     watched = ["feature_std_sar" in row for row in rows(tmp_path / "run")]
     assert watched == [seen is None] * 2
     for changes in ({"stop_on_collapse": False}, {"validation_samples": 0}):
@@ -173,7 +173,7 @@ def test_models_that_predict_no_images_have_no_pictures(small_store, tmp_path, p
     train(config(small_store, steps=1, objectives=("contrastive",)), out=tmp_path)
     assert not (tmp_path / "samples").exists()
     model = load(tmp_path)
-    assert sample_images(model, SampleStore(small_store), mask_ratio=0.75) is None
+    assert draw_samples(model, SampleStore(small_store), mask_ratio=0.75) is None
 
 
 def test_the_average_is_that_of_a_plain_loop():

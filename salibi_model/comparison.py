@@ -20,8 +20,9 @@ from salibi_model.data.store import SampleStore
 from salibi_model.distributed import read_launch
 from salibi_model.evals.datasets.inputs import UnfitError
 from salibi_model.evals.datasets.labelled import LabelledImages
-from salibi_model.evals.evaluate import InputOptions, check_task, evaluate
+from salibi_model.evals.evaluate import check_task, evaluate
 from salibi_model.evals.metrics import Score
+from salibi_model.evals.options import InputOptions
 from salibi_model.evals.probes import ProbeOptions
 from salibi_model.evals.results import Results
 from salibi_model.models.registry import build_model
@@ -113,7 +114,7 @@ def compare(
     data: Sequence[LabelledImages],
     methods: Sequence[ProbeOptions],
     out: str | Path,
-    scales: Sequence[float] = (1.0,),
+    scales: Sequence[float] = InputOptions.scales,
     device: str = "auto",
     on_step: Callable[[str, int, int, Mapping[str, float]], None] | None = None,
     on_progress: StageProgress = lambda _done, _total, _note: None,
@@ -151,7 +152,7 @@ def compare(
         >>> import numpy as np
         >>> from PIL import Image
         >>> from salibi_model.evals.datasets.open import open_labelled
-        >>> from salibi_model.evals.knn import KnnOptions
+        >>> from salibi_model.evals.options import KnnOptions
         >>> rng = np.random.default_rng(0)
         >>> for name, colour in (("forest", (40, 80, 30)), ("water", (20, 50, 120))):
         ...     (folder / "images" / name).mkdir(parents=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import SPLITS
-from salibi_data.store.validation import RecordError, check_record, option
+from salibi_data.store.validation import check_options, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,4 @@ class SelectionOptions:
     """Names of arrays; they keep the store's order."""
 
     def __post_init__(self) -> None:
-        try:
-            check_record(self)
-        except RecordError as error:
-            raise UsageError(f"{error}.") from error
+        check_options(self)

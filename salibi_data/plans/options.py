@@ -9,8 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from salibi_data.store.errors import UsageError
-from salibi_data.store.validation import RecordError, check_record, option
+from salibi_data.store.validation import check_options, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +49,7 @@ class Scope:
     allow_grd: bool = option(False, help="Take Sentinel-1 GRD where a catalog has no RTC.")
 
     def __post_init__(self) -> None:
-        try:
-            check_record(self)
-        except RecordError as error:
-            raise UsageError(f"{error}.") from error
+        check_options(self)
 
     @property
     def is_narrowed(self) -> bool:

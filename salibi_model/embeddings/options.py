@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from salibi_data.store.errors import UsageError
-from salibi_data.store.validation import RecordError, check_record, option
+from salibi_data.store.validation import check_options, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +70,7 @@ class Choices:
     tokens: bool = option(False, help="Keep the tokens of every patch, too.")
 
     def __post_init__(self) -> None:
-        try:
-            check_record(self)
-        except RecordError as error:
-            raise UsageError(f"{error}.") from error
+        check_options(self)
         if self.gsd_m is not None and self.gsd_ratio is not None:
             raise UsageError("give gsd_m or gsd_ratio, not both.")
 

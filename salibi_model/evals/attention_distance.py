@@ -21,6 +21,7 @@ from salibi_data.store.progress import Progress
 from salibi_model.checkpoints.load import load
 from salibi_model.data.modalities import check_agreement
 from salibi_model.data.store import SampleStore
+from salibi_model.evals.options import AttentionOptions
 from salibi_model.models.scale_alibi import ScaleAlibi
 from salibi_model.nn.alibi import patch_centres, scale_alibi_bias, slopes
 from salibi_model.nn.layers import Attention, JointBlock
@@ -232,8 +233,8 @@ def attention_distance(
     checkpoint: str | Path | ScaleAlibi,
     store: str | Path | SampleStore,
     *,
-    split: str = "validation",
-    num_samples: int = 4,
+    split: str = AttentionOptions.split,
+    num_samples: int = AttentionOptions.num_samples,
     device: str | torch.device = "cpu",
     on_sample: Progress = lambda _done, _total: None,
 ) -> AttentionReport:

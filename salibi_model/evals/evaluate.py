@@ -18,11 +18,15 @@ from salibi_model.checkpoints.load import load
 from salibi_model.evals.datasets.inputs import UnfitError, bands_for, modalities_for
 from salibi_model.evals.datasets.labelled import LabelledImages
 from salibi_model.evals.features import FrozenEncoder, FrozenModel, MeanColour, untrained_model
-from salibi_model.evals.knn import KnnOptions
 from salibi_model.evals.metrics import Score, bootstrap_interval, metric_value, score_key
+from salibi_model.evals.options import (
+    EvalOptions,
+    InputOptions,
+    KnnOptions,
+    SegmentOptions,
+)
 from salibi_model.evals.probes import ProbeOptions, method_name, probe_outcomes
 from salibi_model.evals.results import Results
-from salibi_model.evals.segmentation import SegmentOptions
 from salibi_model.models.base import PretrainModel
 from salibi_model.models.compatibility import gsd_mismatch
 
@@ -38,30 +42,6 @@ class UnusualImagesWarning(UserWarning):
     """Images differ from those a model was trained for: far GSDs, or smaller than a patch."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class InputOptions:
-    """Sizes to which images are resized, and the encoders that they are given to.
-
-    Raises:
-        UsageError: there is no scale.
-    """
-
-    modality: str | None = None
-    """Modality whose encoder takes the images; ``None``: each one whose bands the data has."""
-    scales: tuple[float, ...] = (1.0,)
-    """Factors on the ground sample distance: 2 doubles it and halves the edge."""
-    image_px: int | None = None
-    """Longer edge to which images are resized before that; ``None``: their own."""
-    floors: bool = False
-    """Whether to evaluate the baselines too: mean colours, and random weights."""
-    seed: int = 0
-    """Random seed of the random weights."""
-
-    def __post_init__(self) -> None:
-        if not self.scales:
-            raise UsageError("give one scale or more, such as 1,2,4.")
-
-
 def evaluate(
     checkpoint: str | Path | PretrainModel,
     data: Sequence[LabelledImages],
@@ -72,7 +52,7 @@ def evaluate(
     results: Results | None = None,
     recorded: Mapping[str, Any] | None = None,
     device: str | torch.device = "cpu",
-    batch_size: int = 32,
+    batch_size: int = EvalOptions.batch_size,
     on_progress: StageProgress = lambda _done, _total, _note: None,
     on_skip: Callable[[str], None] = lambda _reason: None,
 ) -> list[Score]:

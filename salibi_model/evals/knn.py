@@ -4,44 +4,17 @@ Source: weights by temperature as in Wu et al. 2018 (arXiv 1805.01978), section 
 (Caron et al. 2021, arXiv 2104.14294).
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from salibi_data.store.errors import UsageError
+from salibi_model.evals.options import KnnOptions
 
-DISTANCES = ("cosine", "l2")
 _CHUNK_DISTANCES = 1 << 24
 """Distances held at a time (128 MiB)."""
 _VOTE_TOLERANCE = 1e-9
 """Relative difference below which two sums of votes are equal."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class KnnOptions:
-    """Options of the classification by nearest neighbours.
-
-    Raises:
-        UsageError: a field is out of range.
-    """
-
-    k: int = 20
-    """Number of neighbours that vote; all training samples if there are fewer."""
-    distance: str = "cosine"
-    """Distance of two vectors: ``cosine`` (1 - cosine of the angle) or ``l2``."""
-    temperature: float | None = None
-    """Scale T of the weight exp(-d / T) of a neighbour at distance d; ``None``: equal weights."""
-
-    def __post_init__(self) -> None:
-        if self.k < 1:
-            raise UsageError(f"k is {self.k}; take one neighbour or more.")
-        if self.distance not in DISTANCES:
-            raise UsageError(f"no distance {self.distance!r}; take {' or '.join(DISTANCES)}.")
-        if self.temperature is not None and not 0 < self.temperature < float("inf"):
-            raise UsageError(f"temperature is {self.temperature}; take a number above 0.")
 
 
 def knn_predict(
@@ -103,6 +76,7 @@ def _distances(
     inner = queries @ base.T
     if distance == "cosine":
         return 1 - inner
+    # Expanded square: the difference of all pairs would take dim times the memory.
     squares = queries.square().sum(dim=1)[:, None] + base.square().sum(dim=1)
     return (squares - 2 * inner).clamp(min=0).sqrt()
 

@@ -18,33 +18,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from salibi_data.store.errors import UsageError
 from salibi_data.store.progress import Progress
 from salibi_model.evals.metrics import label_counts, metric_value
+from salibi_model.evals.options import LinearOptions
 
-REGULARISATIONS = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
-"""Values of ``c`` tried on the validation split, from the strongest regularisation."""
 _MAX_STEPS = 1000
 _GRADIENT_TOLERANCE, _CHANGE_TOLERANCE = 1e-6, 1e-11
 """Gradient and change of the loss per sample below which the minimisation stops."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LinearOptions:
-    """Options of the linear probe.
-
-    Raises:
-        UsageError: there is no regularisation, or one is not above 0.
-    """
-
-    regularisations: tuple[float, ...] = REGULARISATIONS
-    """Values of ``c`` to try."""
-
-    def __post_init__(self) -> None:
-        if not self.regularisations or not all(0 < c < float("inf") for c in self.regularisations):
-            raise UsageError(
-                f"regularisations are {self.regularisations}; give one number above 0 or more."
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

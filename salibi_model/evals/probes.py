@@ -8,10 +8,11 @@ import torch
 
 from salibi_data.store.progress import StageProgress
 from salibi_model.evals.features import Features, FrozenEncoder, FrozenModel, extract_features
-from salibi_model.evals.knn import KnnOptions, knn_predict
-from salibi_model.evals.linear_probe import LinearOptions, choose_linear
+from salibi_model.evals.knn import knn_predict
+from salibi_model.evals.linear_probe import choose_linear
 from salibi_model.evals.metrics import Outcomes, label_counts
-from salibi_model.evals.segmentation import LabelledTokens, SegmentOptions, count_pixels, fit_head
+from salibi_model.evals.options import KnnOptions, LinearOptions, SegmentOptions
+from salibi_model.evals.segmentation import LabelledTokens, count_pixels, fit_head
 
 if TYPE_CHECKING:
     from salibi_model.evals.datasets.labelled import Split

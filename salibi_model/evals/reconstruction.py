@@ -16,6 +16,7 @@ from salibi_data.store.schema import Modality
 from salibi_model.checkpoints.load import load
 from salibi_model.data.modalities import check_agreement
 from salibi_model.data.store import SampleStore
+from salibi_model.evals.options import ReconstructionOptions
 from salibi_model.models.base import PretrainModel
 from salibi_model.models.scale_alibi import ScaleAlibi
 from salibi_model.nn.losses import patch_statistics
@@ -88,14 +89,14 @@ def reconstruct(
     checkpoint: str | Path | PretrainModel,
     store: str | Path | SampleStore,
     *,
-    split: str = "validation",
-    num_samples: int = 4,
-    max_samples: int = 256,
-    mask_ratio: float = 0.75,
-    hide: Sequence[str] = (),
-    seed: int = 0,
+    split: str = ReconstructionOptions.split,
+    num_samples: int = ReconstructionOptions.num_samples,
+    max_samples: int = ReconstructionOptions.max_samples,
+    mask_ratio: float = ReconstructionOptions.mask_ratio,
+    hide: Sequence[str] = ReconstructionOptions.hide,
+    seed: int = ReconstructionOptions.seed,
     device: str | torch.device = "cpu",
-    batch_size: int = 8,
+    batch_size: int = ReconstructionOptions.batch_size,
     on_sample: Progress | None = None,
 ) -> ReconstructionReport:
     """Mask patches of a split's samples, or hide whole modalities, and predict what is hidden.
@@ -157,6 +158,7 @@ def reconstruct(
     device = next(model.parameters()).device
     for first in range(0, len(chosen), batch_size):
         part = chosen[first : first + batch_size]
+        # By seed and sample: the masks do not depend on the batch size.
         seeds = [seed * 1_000_003 + int(index) for index in part]
         images = {name: torch.from_numpy(samples.read(name, part)).to(device) for name in available}
         predictions = _predict(model, images, mask_ratio, hide, seeds)
@@ -248,6 +250,7 @@ def _predict(
             )
         if model.config.normalise_patches:
             mean, variance = patch_statistics(values, valid)
+            # The inverse of the normalisation of the targets.
             guess, flat = guess * variance.sqrt() + mean, mean.expand_as(guess)
         whole = _images(model, name, grid, (values, guess, flat), (valid, hidden))
         result[name] = _Predicted(**whole)

@@ -19,6 +19,7 @@ from salibi_model.data.modalities import check_agreement
 from salibi_model.data.store import SampleStore
 from salibi_model.evals.features import weights_digest
 from salibi_model.evals.metrics import Recall, Score, check_finite, ranks, recalls
+from salibi_model.evals.options import RetrievalOptions
 from salibi_model.evals.results import Results
 from salibi_model.models.base import PretrainModel
 
@@ -67,12 +68,12 @@ def retrieval(
     checkpoint: str | Path | PretrainModel,
     store: str | Path | SampleStore,
     *,
-    against: str | Path | SampleStore | None = None,
-    split: str = "validation",
-    scales: bool = False,
+    against: str | Path | SampleStore | None = RetrievalOptions.against,
+    split: str = RetrievalOptions.split,
+    scales: bool = RetrievalOptions.scales,
     device: str | torch.device = "cpu",
-    batch_size: int = 16,
-    seed: int = 0,
+    batch_size: int = RetrievalOptions.batch_size,
+    seed: int = RetrievalOptions.seed,
     on_sample: Progress | None = None,
 ) -> RetrievalReport:
     """Find each image's own sample among the images of every other modality.
@@ -133,6 +134,7 @@ def retrieval(
     gallery_vectors = gallery.embed(others, batch_size, advance) if gallery else vectors
     rng = np.random.default_rng(seed)
     gsds_m = queries.gsds_m(indices)
+    # Between two stores a modality may be its own gallery; within one, an image would find itself.
     pairs = product(vectors, gallery_vectors) if gallery else permutations(vectors, 2)
     directions = []
     for query, other in pairs:

@@ -6,7 +6,6 @@ convolutions with an upsampling by 2 between them, which use a token's neighbour
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -15,46 +14,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from salibi_data.store.errors import UsageError
 from salibi_data.store.progress import Progress
 from salibi_model.evals.datasets.labelled import Split
 from salibi_model.evals.features import FrozenEncoder
 from salibi_model.evals.metrics import UNLABELLED, pixel_counts
+from salibi_model.evals.options import SegmentOptions
 
-HEADS = ("linear", "conv")
 CACHE_BYTES = 4 << 30
 """Largest size of tokens and labels that are kept in memory."""
 _STATISTICS_IMAGES = 512
 """Training images whose tokens mean and deviation are measured on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentOptions:
-    """Options of the segmentation head and its training, by AdamW with a cosine schedule to zero.
-
-    Raises:
-        UsageError: a field is out of range.
-    """
-
-    head: str = "linear"
-    """Head: ``linear`` or ``conv``."""
-    epochs: int = 50
-    """Number of epochs; the head is measured after the last one."""
-    batch_size: int = 16
-    """Images per step."""
-    rate: float = 1e-3
-    """Learning rate at the start."""
-    weight_decay: float = 0.01
-    width: int = 128
-    """Channels between the convolutions of ``conv``."""
-    seed: int = 0
-    """Random seed of the head's weights and of the order of the images."""
-
-    def __post_init__(self) -> None:
-        if self.head not in HEADS:
-            raise UsageError(f"no head {self.head!r}; take {' or '.join(HEADS)}.")
-        if min(self.epochs, self.batch_size, self.width) < 1 or self.rate <= 0:
-            raise UsageError("epochs, batch size, width and rate are above 0.")
 
 
 class SegmentationHead(nn.Module):
@@ -189,6 +158,7 @@ def fit_head(
         on_step: called with the numbers of steps (done, total).
     """
     mean, std = _token_statistics(train, options.batch_size)
+    # The head's seed must not change the caller's random numbers.
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(options.seed)
         head = SegmentationHead(mean, std, num_classes=num_classes, options=options).to(device)
@@ -245,6 +215,7 @@ def _token_statistics(train: LabelledTokens, batch_size: int) -> tuple[Tensor, T
     chosen = np.unique(np.linspace(0, len(train) - 1, _STATISTICS_IMAGES).round().astype(np.int64))
     count, total, squares = 0, torch.zeros(()), torch.zeros(())
     for first in range(0, len(chosen), batch_size):
+        # Double precision: sums of squares over many tokens lose the deviation in single.
         tokens = train.take(chosen[first : first + batch_size])[0].double().transpose(0, 1)
         values = tokens.flatten(1)
         count += values.shape[1]

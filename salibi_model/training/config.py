@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from salibi_data.store.errors import UsageError
-from salibi_data.store.validation import RecordError, check_record, option, read_record
+from salibi_data.store.validation import RecordError, check_options, option, read_record
 from salibi_model.models.config import FINE_TARGETS, FUSIONS, OBJECTIVES, SIZES, TRI_ENCODER
 from salibi_model.nn.backends import BACKENDS
 from salibi_model.training.option_syntax import read_factor, read_mistakes
@@ -50,6 +50,10 @@ class TrainingConfig:
 
     Raises:
         UsageError: an option is of another type, out of its range, or does not fit another one.
+
+    Example:
+        >>> salibi_model.TrainingConfig(stores=("data/full.zarr",), size="base", steps=1000)
+        TrainingConfig(stores=('data/full.zarr',), size='base', steps=1000)
     """
 
     stores: tuple[str, ...] = option(
@@ -281,10 +285,7 @@ class TrainingConfig:
     )
 
     def __post_init__(self) -> None:
-        try:
-            check_record(self)
-        except RecordError as error:
-            raise UsageError(f"{error}.") from error
+        check_options(self)
         if self.steps and self.epochs:
             raise UsageError("give --steps or --epochs, not both.")
         self._check_stores()
@@ -292,6 +293,14 @@ class TrainingConfig:
         for text in self.lr_scales:
             read_factor(text)
         self._check_mode()
+
+    def __repr__(self) -> str:
+        changed = [
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in fields(self)
+            if getattr(self, field.name) != field.default
+        ]
+        return f"TrainingConfig({', '.join(changed)})"
 
     def _check_stores(self) -> None:
         if not self.stores:

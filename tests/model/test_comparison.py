@@ -15,9 +15,8 @@ from salibi_data.store.errors import UsageError
 from salibi_model.comparison import COMPARED_MODELS, compare, shared_budget
 from salibi_model.data.loader import DataLoader
 from salibi_model.data.store import SampleStore
-from salibi_model.evals.knn import KnnOptions
+from salibi_model.evals.options import KnnOptions, SegmentOptions
 from salibi_model.evals.results import Results
-from salibi_model.evals.segmentation import SegmentOptions
 from salibi_model.models import config as model_config
 from salibi_model.nn.masking import random_masks
 from salibi_model.training.config import TrainingConfig

@@ -13,6 +13,8 @@ from salibi_cli.model import embed as embedding
 from salibi_cli.model import evaluate as evaluating
 from salibi_cli.model import train as training
 from salibi_cli.model.attention import attention_figure
+from salibi_cli.options import with_options
+from salibi_model.evals.options import ReconstructionOptions
 
 if TYPE_CHECKING:
     from salibi_model.evals.reconstruction import ReconstructionReport
@@ -32,19 +34,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 
 
 @application.command()
+@with_options
 def reconstruct(
     checkpoint: Checkpoint,
     store: Annotated[str, typer.Argument(help="A store: folder or URL.", show_default=False)],
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="The figure.")] = Path("grid.png"),
-    num_samples: Annotated[int, typer.Option("-n", min=1, help="Samples to show.")] = 4,
-    max_samples: Annotated[int, typer.Option(min=1, help="Samples to measure errors on.")] = 256,
-    split: Annotated[str, typer.Option(help="train, validation, test.")] = "validation",
-    mask_ratio: Annotated[float, typer.Option(help="Share of patches removed.")] = 0.75,
-    hide: Annotated[
-        str | None, typer.Option(help="Modalities to remove whole: lores,hires_4x")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the masks.")] = 0,
+    options: ReconstructionOptions,
     as_json: Json = False,
     device: common.Device = "auto",
 ) -> None:
@@ -63,12 +59,7 @@ def reconstruct(
         report = predict(
             checkpoint,
             store,
-            split=split,
-            num_samples=num_samples,
-            max_samples=max_samples,
-            mask_ratio=mask_ratio,
-            hide=common.listed(hide) or (),
-            seed=seed,
+            **vars(options),
             device=str(choose_device(device)),
             on_sample=advance,
         )

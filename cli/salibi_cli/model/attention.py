@@ -8,8 +8,11 @@ from typing import Annotated
 import typer
 
 from salibi_cli import common
+from salibi_cli.options import with_options
+from salibi_model.evals.options import AttentionOptions
 
 
+@with_options
 def attention_figure(
     checkpoint: Annotated[
         Path, typer.Argument(help="A run's folder, or its model/ folder.", show_default=False)
@@ -19,12 +22,11 @@ def attention_figure(
     out: Annotated[Path, typer.Option("--out", "-o", help="The figure: .png, .svg, .pdf.")] = Path(
         "attention.png"
     ),
-    num_samples: Annotated[int, typer.Option("-n", min=1, help="Samples to measure.")] = 4,
-    split: Annotated[str, typer.Option(help="train, validation, test.")] = "validation",
+    options: AttentionOptions,
     as_json: Annotated[
         bool, typer.Option("--json", help="Also print JSON: reach in metres per head and block.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: common.Device = "auto",
 ) -> None:
     """Draw how far each head looks: bias and measured attention over ground metres.
 
@@ -39,8 +41,7 @@ def attention_figure(
         report = attention_distance(
             checkpoint,
             store,
-            split=split,
-            num_samples=num_samples,
+            **vars(options),
             device=str(choose_device(device)),
             on_sample=advance,
         )

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from salibi_cli import common, options
+from salibi_cli.model.evaluate import Data
 from salibi_cli.model.train import layered
+from salibi_model.evals.options import EvalOptions, KnnOptions, LinearOptions, SegmentOptions
 from salibi_model.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -24,15 +26,7 @@ def compare(
         list[str], typer.Argument(help="Stores to train on: folders or URLs.", show_default=False)
     ],
     *,
-    data: Annotated[
-        list[str],
-        typer.Option(
-            "--data",
-            help="A GEO-Bench task, a folder of tasks, or one with a folder of images per class; "
-            "again for more.",
-            show_default=False,
-        ),
-    ],
+    data: Data,
     models: Annotated[
         str,
         typer.Option(
@@ -43,11 +37,8 @@ def compare(
     methods: Annotated[
         str, typer.Option(help="knn, linear, segment, segment-conv: those that fit the data.")
     ] = "knn",
-    k: Annotated[int, typer.Option("-k", help="Neighbours that vote.")] = 20,
-    distance: Annotated[str, typer.Option(help="cosine or l2, of neighbours.")] = "cosine",
-    scales: Annotated[
-        str, typer.Option(help="Also show images so many times coarser: accuracy over GSD.")
-    ] = "1",
+    knn: Annotated[KnnOptions, options.Fields(only=("k", "distance"))],
+    inputs: Annotated[EvalOptions, options.Fields(only=("scales", "gsd_m", "partition"))],
     given: Annotated[
         dict[str, Any],
         options.Fields(kind=TrainingConfig, only=("size", "steps", "epochs", "batch_size", "seed")),
@@ -55,12 +46,6 @@ def compare(
     config: Annotated[
         Path | None, typer.Option(help="TOML file with options of `train`, for all models.")
     ] = None,
-    gsd_m: Annotated[
-        float | None, typer.Option("--gsd-m", min=0.001, help="Metres per pixel, of plain images.")
-    ] = None,
-    partition: Annotated[
-        str, typer.Option(help="GEO-Bench partition, such as 0.10x_train.")
-    ] = "default",
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder of runs and results; what is there is kept.")
     ] = Path("comparison"),
@@ -76,8 +61,8 @@ def compare(
     from salibi_model.distributed import choose_device
     from salibi_model.evals.datasets.open import open_data
 
-    chosen = _methods(methods, k=k, distance=distance)
-    labelled = open_data(data, gsd_m=gsd_m, partition=partition)
+    chosen = _methods(methods, knn)
+    labelled = open_data(data, gsd_m=inputs.gsd_m, partition=inputs.partition)
     with common.progress("comparing", unit="steps and images") as advance:
 
         def on_step(name: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
@@ -89,7 +74,7 @@ def compare(
             data=labelled,
             methods=chosen,
             out=out,
-            scales=common.numbers("--scales", scales) or (1.0,),
+            scales=inputs.scales,
             device=str(choose_device(device)),
             on_step=on_step,
             on_progress=advance,
@@ -104,13 +89,10 @@ def compare(
     typer.echo(f"wrote {out}/results.md, results.json, results.png")
 
 
-def _methods(text: str, *, k: int, distance: str) -> list[ProbeOptions]:
-    from salibi_model.evals.knn import KnnOptions
-    from salibi_model.evals.linear_probe import LinearOptions
-    from salibi_model.evals.segmentation import SegmentOptions
+def _methods(text: str, knn: KnnOptions) -> list[ProbeOptions]:
 
     known: dict[str, ProbeOptions] = {
-        "knn": KnnOptions(k=k, distance=distance),
+        "knn": knn,
         "linear": LinearOptions(),
         "segment": SegmentOptions(head="linear"),
         "segment-conv": SegmentOptions(head="conv"),
@@ -129,14 +111,14 @@ def _print_table(comparison: Comparison) -> None:
     columns: dict[tuple[str, ...], str] = {}
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for row in comparison.scores:
-        where = (row.dataset, row.method, row.metric, f"{row.gsd_m:g}")
-        columns[where] = f"{row.dataset} {row.metric} %, {row.method}, {row.gsd_m:.3g} m"
-        cells.setdefault((row.model, row.encoder), {})[columns[where]] = percent(row)
-    names = [columns[where] for where in sorted(columns, key=lambda w: (*w[:3], float(w[3])))]
+        column = (row.dataset, row.method, row.metric, f"{row.gsd_m:g}")
+        columns[column] = f"{row.dataset} {row.metric} %, {row.method}, {row.gsd_m:.3g} m"
+        cells.setdefault((row.model, row.encoder), {})[columns[column]] = percent(row)
+    names = [columns[column] for column in sorted(columns, key=lambda c: (*c[:3], float(c[3])))]
     common.print_table(
         [
-            {"model": model, "encoder": encoder, **{name: found.get(name, "-") for name in names}}
-            for (model, encoder), found in cells.items()
+            {"model": model, "encoder": encoder, **{name: row.get(name, "-") for name in names}}
+            for (model, encoder), row in cells.items()
         ]
     )
     for task in sorted({row.dataset for row in comparison.scores} & set(PUBLISHED)):
@@ -145,16 +127,20 @@ def _print_table(comparison: Comparison) -> None:
 
 
 def _print_differences(differences: tuple[Difference, ...]) -> None:
-    """Say of each difference whether it is larger than its interval."""
-    for one in differences:
-        values = f"{100 * one.value:+.1f} points ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
-        if one.is_clear:
-            better, worse = (one.reference, one.other)[:: 1 if one.value > 0 else -1]
+    """Print each difference, and whether it is larger than its interval."""
+    for difference in differences:
+        values = f"{100 * difference.value:+.1f} points ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
+        if difference.is_clear:
+            better, worse = (difference.reference, difference.other)[
+                :: 1 if difference.value > 0 else -1
+            ]
             verdict = f"{better} is better than {worse}"
         else:
-            verdict = f"no difference to tell between {one.reference} and {one.other}"
-        typer.echo(f"{one.dataset}, {one.method} {one.metric}: {verdict}: {values}")
-    clear = sum(one.is_clear for one in differences)
+            verdict = f"no difference to tell between {difference.reference} and {difference.other}"
+        typer.echo(
+            f"{difference.dataset}, {difference.method} {difference.metric}: {verdict}: {values}"
+        )
+    clear = sum(difference.is_clear for difference in differences)
     typer.echo(
         f"{clear} of {len(differences)} differences are larger than their intervals (bootstrap 95 % "
         "over the same test images; another seed of training is not in them)."

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from salibi_cli import common
+from salibi_cli.options import with_options
+from salibi_model.evals.options import RetrievalOptions
+from salibi_model.training.config import DEFAULT_STORE
 
 if TYPE_CHECKING:
     from salibi_model.evals.retrieval import RetrievalReport
@@ -21,19 +24,12 @@ Name = Annotated[
 ]
 
 
+@with_options
 def eval_retrieval(
     checkpoint: Checkpoint,
     *,
-    data: Annotated[str, typer.Option(help="A store: folder or URL.")] = "data/micro.zarr",
-    against: Annotated[
-        str | None,
-        typer.Option(help="Look up among the same tiles of this store, as of another year."),
-    ] = None,
-    split: Annotated[str, typer.Option(help="train, validation, test.")] = "validation",
-    scales: Annotated[
-        bool,
-        typer.Option("--scales", help="Also between scales: the store's other arrays of a sensor."),
-    ] = False,
+    data: Annotated[str, typer.Option(help="A store: folder or URL.")] = DEFAULT_STORE,
+    options: RetrievalOptions,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of results to add rows to.")
     ] = None,
@@ -57,9 +53,7 @@ def eval_retrieval(
         report = retrieval(
             checkpoint,
             data,
-            against=against,
-            split=split,
-            scales=scales,
+            **vars(options),
             device=str(choose_device(device)),
             on_sample=advance,
         )

@@ -26,6 +26,7 @@ from salibi_model.evals.datasets.geobench_tasks import (
 )
 from salibi_model.evals.datasets.labelled import SPLITS, Indices, LabelledImages, Split
 from salibi_model.evals.datasets.safe_pickle import Inert, unpickle_inert
+from salibi_model.evals.options import EvalOptions
 
 _SPECS_NAME: Final = "task_specs.pkl"
 _STATS_NAME: Final = "band_stats.json"
@@ -63,7 +64,7 @@ class GeoBenchTask(LabelledImages):
     on the grid of its photograph. Classes named "no data" are classes of the benchmark, and stay.
     """
 
-    def __init__(self, folder: str | Path, *, partition: str = "default") -> None:
+    def __init__(self, folder: str | Path, *, partition: str = EvalOptions.partition) -> None:
         """Open a task.
 
         Args:
@@ -232,6 +233,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _class_names(spec: GeoBenchSpec, specs: Inert) -> tuple[str, ...]:
     """Return the names in the description if their number is right; else the known ones."""
+    # Segmentation has no class names in the description; the converter's are used.
     label_type = specs.attribute("label_type")
     if isinstance(label_type, Inert):
         # The benchmark's two label classes spell it differently.

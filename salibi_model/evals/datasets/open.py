@@ -6,13 +6,14 @@ from pathlib import Path
 from salibi_data.store.errors import UsageError
 from salibi_data.store.redaction import redact
 from salibi_model.evals.datasets.labelled import LabelledImages
+from salibi_model.evals.options import EvalOptions
 
 
 def open_labelled(
     path: str | Path,
     *,
     gsd_m: float | None = None,
-    partition: str = "default",
+    partition: str = EvalOptions.partition,
     seed: int = 0,
     bands: tuple[str, ...] | None = None,
 ) -> LabelledImages:
@@ -71,7 +72,7 @@ def open_labelled(
         raise UsageError(
             f"{folder} holds {len(tasks)} GEO-Bench tasks; give one of them, such as {tasks[0]}."
         )
-    if partition != "default":
+    if partition != EvalOptions.partition:
         raise UsageError(
             f"partition {partition!r} was asked for, but {folder} is no GEO-Bench task, and only "
             "those have partitions; leave it away."
@@ -83,7 +84,7 @@ def open_all(
     path: str | Path,
     *,
     gsd_m: float | None = None,
-    partition: str = "default",
+    partition: str = EvalOptions.partition,
     seed: int = 0,
     bands: tuple[str, ...] | None = None,
 ) -> list[LabelledImages]:
@@ -110,7 +111,7 @@ def open_all(
 
 
 def open_data(
-    paths: Sequence[str], *, gsd_m: float | None = None, partition: str = "default"
+    paths: Sequence[str], *, gsd_m: float | None = None, partition: str = EvalOptions.partition
 ) -> list[LabelledImages]:
     """Open the labelled data sets of several folders, and refuse Salibi stores.
 

@@ -11,7 +11,8 @@ from salibi_model import distributed
 from salibi_model.evals.datasets.inputs import modalities_for
 from salibi_model.evals.datasets.open import open_labelled
 from salibi_model.evals.features import FrozenModel, extract_features
-from salibi_model.evals.knn import KnnOptions, knn_predict
+from salibi_model.evals.knn import knn_predict
+from salibi_model.evals.options import KnnOptions
 from salibi_model.models.base import PretrainModel
 from salibi_model.models.config import ModelConfig
 from salibi_model.training.config import TrainingConfig

@@ -109,8 +109,8 @@ def test_mistakes_are_one_line(checkpoint, tasks, small_store, tmp_path, monkeyp
         (("knn", "--data", tmp_path / "absent"), 2, "absent"),
         (("linear", "--data", "s3://bucket/data.zarr"), 2, "eval retrieval"),
         (("segment", "--data", eurosat), 2, "is a classification task"),
-        (("segment", "--data", eurosat, "--head", "unet"), 2, "take linear or conv"),
-        (("knn", "--data", eurosat, "-k", 0), 2, "k is 0"),
+        (("segment", "--data", eurosat, "--head", "unet"), 2, "expected one of linear, conv"),
+        (("knn", "--data", eurosat, "-k", 0), 2, "-k"),
         (("knn", "--data", eurosat, "--modality", "nir"), 2, "no modality 'nir'"),
         (("knn", "--data", eurosat, "--modality", "sar"), 2, "lacks vv, vh"),
         (

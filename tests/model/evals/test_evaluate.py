@@ -16,12 +16,10 @@ from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.checkpoints.files import save_model
 from salibi_model.evals.datasets.geobench import GeoBenchTask
 from salibi_model.evals.datasets.inputs import UnfitError
-from salibi_model.evals.evaluate import InputOptions, UnusualImagesWarning, evaluate
+from salibi_model.evals.evaluate import UnusualImagesWarning, evaluate
 from salibi_model.evals.features import FrozenModel, extract_features
-from salibi_model.evals.knn import KnnOptions
-from salibi_model.evals.linear_probe import LinearOptions
+from salibi_model.evals.options import InputOptions, KnnOptions, LinearOptions, SegmentOptions
 from salibi_model.evals.results import Results
-from salibi_model.evals.segmentation import SegmentOptions
 from tests.support.model.labelled.geobench_files import write_task
 from tests.support.model.labelled.labelled_arrays import LabelledArrays, coloured, painted
 from tests.support.model.labelled.tasks import fails

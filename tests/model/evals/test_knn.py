@@ -8,7 +8,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from salibi_data.store.errors import UsageError
 from salibi_model.evals import knn
-from salibi_model.evals.knn import KnnOptions, knn_predict
+from salibi_model.evals.knn import knn_predict
+from salibi_model.evals.options import KnnOptions
 
 
 def clouds(seed=0, *, num_classes=4, count=300, dim=6):
@@ -109,7 +110,7 @@ def test_no_more_neighbours_than_there_are():
     ("options", "said"),
     [
         ({"k": 0}, "k is 0"),
-        ({"distance": "l1"}, "no distance 'l1'; take cosine or l2"),
+        ({"distance": "l1"}, "distance is 'l1'; expected one of cosine, l2"),
         ({"temperature": 0.0}, "temperature is 0.0"),
         ({"temperature": float("nan")}, "temperature is nan"),
     ],

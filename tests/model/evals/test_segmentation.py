@@ -10,9 +10,9 @@ from sklearn.metrics import jaccard_score
 from salibi_data.store.errors import UsageError
 from salibi_model.evals.features import FrozenModel, MeanColour
 from salibi_model.evals.metrics import metric_value
+from salibi_model.evals.options import SegmentOptions
 from salibi_model.evals.segmentation import (
     LabelledTokens,
-    SegmentOptions,
     count_pixels,
     fit_head,
     segmentation_loss,
@@ -112,7 +112,10 @@ def test_unlabelled_pixels_cost_nothing():
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [({"head": "unet"}, "no head 'unet'; take linear or conv"), ({"epochs": 0}, "above 0")],
+    [
+        ({"head": "unet"}, "head is 'unet'; expected one of linear, conv"),
+        ({"epochs": 0}, "epochs is 0; expected a whole number of 1 or more"),
+    ],
 )
 def test_options_out_of_range_are_refused(given, said):
     with pytest.raises(UsageError, match=said):

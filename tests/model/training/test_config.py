@@ -121,3 +121,8 @@ def test_defaults_are_resolved_from_the_store(small_store):
 def test_default_rates_are_those_of_a_transformer():
     for defaults in DEFAULTS.values():
         assert 1e-5 < defaults.lr <= 1e-3
+
+
+def test_only_what_differs_from_the_defaults_is_shown():
+    assert repr(TrainingConfig()) == "TrainingConfig()"
+    assert repr(TrainingConfig(size="base", lr=0.5)) == "TrainingConfig(size='base', lr=0.5)"

@@ -1,66 +1,29 @@
-"""Typed records: frozen dataclasses from the tables of TOML and JSON files, checked key by key.
-
-A table fits a dataclass if it has every required key and no unknown one, if each value has the
-annotated type, and if it lies in the range or among the choices of the field's metadata. Types are
-exact: ``true`` is no whole number, ``"3"`` and ``3.7`` are none, infinity is no finite number. Lists
-become tuples; numbers stay as they were written.
-
-Fields are described by their metadata, which :func:`option` sets:
-
-=================  ==============================================================================
-``key``            name in the table, where it differs from the field's
-``minimum``        least value
-``maximum``        greatest value
-``above``          bound that a value must exceed
-``below``          bound that a value must not reach
-``choices``        names that a text is one of: a collection, which may change at run time
-``help``, ``unit``  what a person reads of it
-=================  ==============================================================================
-
-Ranges and choices hold for the entries of a list, too. A field's default is always allowed.
-
-The tables are read by cattrs, which is imported when the first one is read.
-"""
+"""Readers of tables as dataclasses, made by cattrs from annotations and the fields' metadata."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import MISSING, Field, field, fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
 from math import inf
 from pathlib import Path
-from reprlib import Repr
-from types import NoneType, UnionType
+from types import NoneType
 from typing import (
     TYPE_CHECKING,
     Any,
     Final,
     Literal,
-    TypeVar,
-    Union,
     get_args,
     get_origin,
     get_type_hints,
 )
 
+from salibi_data.store.validation.wording import UNIONS, choice_words, range_words, shown, words
+
 if TYPE_CHECKING:
     from cattrs import Converter
-
-Record = TypeVar("Record")
-Value = TypeVar("Value")
-
-_WORDS: Final[Mapping[Any, tuple[str, str]]] = {
-    str: ("text", "texts"),
-    int: ("a whole number", "whole numbers"),
-    float: ("a finite number", "finite numbers"),
-    bool: ("true or false", "true or false"),
-    Path: ("a path", "paths"),
-}
-"""One value of a type in words, and several."""
-
-_UNIONS: Final = (Union, UnionType)
 
 _Reader = Callable[[Any, Any], Any]
 """Takes a value and its annotation; gives the value as the dataclass has it."""
@@ -69,9 +32,6 @@ _Factory = Callable[[Any, "Converter"], _Reader]
 
 _BARE_KEY: Final = re.compile(r"[\w-]{1,64}")
 """A key that stands in a path without quotes."""
-
-_repr = Repr()
-_repr.maxstring = _repr.maxother = 60
 
 
 class RecordError(ValueError):
@@ -86,72 +46,15 @@ class _MisfitError(Exception):
         self.suffix = suffix
 
 
-def option(default: Value, *, help: str = "", **metadata: Any) -> Value:  # noqa: A002 - typer's word
-    """Declare a dataclass field with a default, and describe it.
-
-    Args:
-        default: the field's default.
-        help: one or two sentences for ``--help`` and the documentation.
-        metadata: the other keys of this module's table, and whatever else its readers agree on.
-    """
-    described: Any = field(default=default, metadata={"help": help, **metadata})
-    return described  # type: ignore[no-any-return]
-
-
-def read_record(kind: type[Record], table: Any, *, as_floats: bool = False) -> Record:
-    """Make a dataclass from a table whose keys are its fields.
-
-    Args:
-        kind: the dataclass; its annotations may hold others.
-        table: content as ``tomllib`` or ``json`` gives it.
-        as_floats: convert whole numbers that are given for floats; else they stay whole, and JSON
-            written from the record has the same digits.
-
-    Raises:
-        RecordError: a key is unknown or missing, a value has another type or is out of its range,
-            or the dataclass refuses the values together.
-    """
-    try:
-        return _converter(as_floats).structure(table, kind)
-    except Exception as error:
-        raise _explained(error, "") from error
-
-
-def check_record(record: Any) -> None:
-    """Check the fields of a dataclass made in Python as :func:`read_record` does.
-
-    Raises:
-        RecordError: a value has another type than its field, or is out of its range.
-    """
-    kind: Any = type(record)
-    for name, check in _checks(kind).items():
-        try:
-            check(getattr(record, name), None)
-        except Exception as error:
-            raise _explained(error, name) from error
-
-
-def expectation(kind: Any, name: str) -> str:
-    """What a field takes, in the words of the errors."""
-    hint, (each,) = _hints(kind)[name], [each for each in fields(kind) if each.name == name]
-    limits = _range_words(each.metadata)
-    if (choices := each.metadata.get("choices")) is not None:
-        return _choice_words(choices).replace("one of", "some of" if get_args(hint) else "one of")
-    return f"{_words(hint)} {limits}".strip()
-
-
-def shown(value: Any) -> str:
-    """A value of any kind in a few words of one line; safe for what a hostile file holds."""
-    return "null" if value is None else _repr.repr(value)
+@cache
+def field_checks(kind: Any) -> dict[str, _Reader]:
+    """Checks of a dataclass's fields, by name; each takes a value and raises."""
+    return _field_readers(kind, converter_for(as_floats=False))
 
 
 @cache
-def _checks(kind: Any) -> dict[str, _Reader]:
-    return _field_readers(kind, _converter(as_floats=False))
-
-
-@cache
-def _converter(as_floats: bool) -> Converter:
+def converter_for(as_floats: bool) -> Converter:
+    """The converter that keeps whole numbers given for floats, or that converts them."""
     from cattrs import Converter
 
     converter = Converter(forbid_extra_keys=True)
@@ -163,7 +66,7 @@ def _converter(as_floats: bool) -> Converter:
         (lambda hint: get_origin(hint) is tuple, _list_reader),
         (lambda hint: get_origin(hint) is Mapping, _mapping_reader),
         (lambda hint: isinstance(hint, type) and is_dataclass(hint), _table_reader),
-        (lambda hint: get_origin(hint) in _UNIONS, _union_reader),
+        (lambda hint: get_origin(hint) in UNIONS, _union_reader),
         (lambda hint: get_origin(hint) is Literal, lambda _hint, _converter: _one_of),
     )
     for fits, factory in factories:
@@ -181,7 +84,7 @@ def _list_reader(hint: Any, converter: Converter) -> _Reader:
 
     def read(value: Any, hint: Any) -> Any:
         if len(value) != len(kinds):
-            raise _MisfitError(value, _words(hint))
+            raise _MisfitError(value, words(hint))
         return of_fixed_length(value, hint)
 
     return _require(list | tuple, read)
@@ -221,7 +124,7 @@ def _union_reader(hint: Any, converter: Converter) -> _Reader:
                 return converter.structure(value, kind)
             except (_MisfitError, BaseValidationError):
                 continue
-        raise _MisfitError(value, _words(hint))
+        raise _MisfitError(value, words(hint))
 
     return read
 
@@ -229,13 +132,13 @@ def _union_reader(hint: Any, converter: Converter) -> _Reader:
 def _exact(value: Any, kind: Any) -> Any:
     # By its exact type: True is an int to Python, not to who writes a file.
     if type(value) is not kind:
-        raise _MisfitError(value, _words(kind))
+        raise _MisfitError(value, words(kind))
     return value
 
 
 def _path(value: Any, kind: Any) -> Any:
     if not isinstance(value, Path):
-        raise _MisfitError(value, _words(kind))
+        raise _MisfitError(value, words(kind))
     return value
 
 
@@ -243,7 +146,7 @@ def _finite(value: Any, kind: Any) -> Any:
     # NumPy's float64 is a float, too.
     fits = type(value) is int or isinstance(value, float)
     if not fits or not abs(value) <= sys.float_info.max:
-        raise _MisfitError(value, _words(kind))
+        raise _MisfitError(value, words(kind))
     return value
 
 
@@ -253,7 +156,7 @@ def _to_float(value: Any, kind: Any) -> float:
 
 def _one_of(value: Any, hint: Any) -> Any:
     if not isinstance(value, str) or value not in get_args(hint):
-        raise _MisfitError(value, _words(hint))
+        raise _MisfitError(value, words(hint))
     return value
 
 
@@ -262,20 +165,21 @@ def _require(kind: Any, read: _Reader) -> _Reader:
 
     def checked(value: Any, hint: Any) -> Any:
         if not isinstance(value, kind):
-            raise _MisfitError(value, _words(hint))
+            raise _MisfitError(value, words(hint))
         return read(value, hint)
 
     return checked
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
+def hints_of(kind: type) -> dict[str, Any]:
+    """Annotations of a dataclass, as types."""
     return get_type_hints(kind)
 
 
 def _field_readers(kind: Any, converter: Converter) -> dict[str, _Reader]:
     """Readers of a dataclass's fields, which check type, range and choices."""
-    hints = _hints(kind)
+    hints = hints_of(kind)
     return {each.name: _field_reader(each, hints[each.name], converter) for each in fields(kind)}
 
 
@@ -293,7 +197,7 @@ def _check_limits(value: Any, hint: Any, limits: Mapping[str, Any], suffix: str)
     """Refuse a number out of its range and a text that is no choice; in lists, each entry."""
     hint = (
         next((kind for kind in get_args(hint) if kind is not NoneType), hint)
-        if (get_origin(hint) in _UNIONS)
+        if (get_origin(hint) in UNIONS)
         else hint
     )
     if isinstance(value, tuple):
@@ -303,16 +207,16 @@ def _check_limits(value: Any, hint: Any, limits: Mapping[str, Any], suffix: str)
             _check_limits(entry, kind, limits, f"{suffix}[{index}]")
     elif isinstance(value, str) and (choices := limits.get("choices")) is not None:
         if value not in choices:
-            raise _MisfitError(value, _choice_words(choices), suffix)
+            raise _MisfitError(value, choice_words(choices), suffix)
     elif type(value) in (int, float) and not (
         limits.get("minimum", -inf) <= value <= limits.get("maximum", inf)
         and limits.get("above", -inf) < value < limits.get("below", inf)
     ):
-        raise _MisfitError(value, f"{_words(hint)} {_range_words(limits)}", suffix)
+        raise _MisfitError(value, f"{words(hint)} {range_words(limits)}", suffix)
 
 
-def _explained(error: Exception, path: str) -> Exception:
-    """The error of a value, of those that cattrs found, with the path to its key."""
+def located(error: Exception, path: str) -> Exception:
+    """The first error of those that cattrs collected, with the path to its key."""
     from cattrs.errors import (
         BaseValidationError,
         ForbiddenExtraKeysError,
@@ -337,7 +241,7 @@ def _explained(error: Exception, path: str) -> Exception:
         each = next(each for each in fields(kind) if each.name == note.name)
         path = _join(path, each.metadata.get("key", each.name))
         if isinstance(error, KeyError):
-            return RecordError(f"{path} is missing; expected {_words(_hints(kind)[each.name])}")
+            return RecordError(f"{path} is missing; expected {words(hints_of(kind)[each.name])}")
     if isinstance(error, _MisfitError):
         return RecordError(f"{path or 'it'}{error.suffix} is {error}")
     if isinstance(error, RecordError):
@@ -353,40 +257,3 @@ def _join(path: str, key: Any) -> str:
     if not isinstance(key, str) or not _BARE_KEY.fullmatch(key):
         return f"{path}[{shown(key)}]"
     return f"{path}.{key}" if path else key
-
-
-def _words(hint: Any, *, several: bool = False) -> str:
-    """What an annotation asks for, in words."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is tuple and arguments[-1] is Ellipsis:
-        each = _words(arguments[0], several=True)
-        return f"a list, each {each}" if each.startswith("one of") else f"a list of {each}"
-    if origin is tuple:
-        return f"[{', '.join(_words(argument) for argument in arguments)}]"
-    if origin is Literal:
-        return _choice_words(arguments)
-    if origin in _UNIONS:
-        return " or ".join(_words(kind) for kind in arguments if kind is not NoneType)
-    return _WORDS.get(hint, ("a table", "tables"))[several]
-
-
-def _choice_words(choices: Collection[Any]) -> str:
-    names = [str(name) for name in choices if name != ""]
-    return repr(names[0]) if len(names) == 1 else f"one of {', '.join(names)}"
-
-
-def _range_words(limits: Mapping[str, Any]) -> str:
-    bounds = {
-        name: str(limits[name]) if isinstance(limits[name], int) else f"{limits[name]:g}"
-        for name in ("minimum", "above", "maximum", "below")
-        if name in limits
-    }
-    if bounds.keys() == {"minimum", "maximum"}:
-        return f"from {bounds['minimum']} to {bounds['maximum']}"
-    words = {
-        "minimum": "of {} or more",
-        "above": "above {}",
-        "maximum": "{} at most",
-        "below": "below {}",
-    }
-    return ", ".join(words[name].format(bound) for name, bound in bounds.items())

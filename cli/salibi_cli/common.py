@@ -1,4 +1,4 @@
-"""What both commands share: one-line errors, exit codes, progress, JSON."""
+"""Parts of both commands: errors in one line, exit codes, progress, JSON."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def run(application: typer.Typer) -> None:
         except (KeyboardInterrupt, typer.Abort):
             exit_code = _INTERRUPTED
         except OSError as error:
-            in_the_way = _file_where_a_folder_should_be(error)
-            if in_the_way is not None:
-                fail(f"{in_the_way} is a file where a folder should be; name another place.", 2)
+            blocking_file = _file_where_a_folder_should_be(error)
+            if blocking_file is not None:
+                fail(f"{blocking_file} is a file where a folder should be; name another place.", 2)
             fail(_os_error_line(error), 1)
         except SalibiError as error:
             fail(str(error), error.exit_code)
@@ -85,9 +85,9 @@ def run(application: typer.Typer) -> None:
 
 
 class _Stops:
-    """Has SIGTERM, by which schedulers end a job, take the road of Ctrl-C: what is open is closed.
+    """Handles SIGTERM, by which schedulers end a job, as Ctrl-C: open files are closed.
 
-    Once: a second one does not cut short what the first has begun to put away.
+    Only the first one: a second SIGTERM does not interrupt the clean-up.
     """
 
     def __enter__(self) -> Self:
@@ -115,7 +115,7 @@ def _file_where_a_folder_should_be(error: OSError) -> Path | None:
     if not isinstance(error, FileExistsError | NotADirectoryError) or not error.filename:
         return None
     path = Path(os.fsdecode(error.filename))
-    return next((one for one in (path, *path.parents) if one.is_file()), None)
+    return next((part for part in (path, *path.parents) if part.is_file()), None)
 
 
 def _os_error_line(error: OSError) -> str:
@@ -136,7 +136,7 @@ def print_json(content: Any) -> None:
 
 
 def _nothing(done: int, total: int, note: str = "") -> None:
-    """Progress where nobody looks."""
+    """Ignore progress where there is no terminal."""
 
 
 @contextmanager

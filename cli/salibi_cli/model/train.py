@@ -1,4 +1,4 @@
-"""``salibi-model train``: its options, and what it says at the end."""
+"""The command ``salibi-model train``."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def train(
 def _settings(
     folder: Path, changes: dict[str, Any], *, config: Path | None, resume: bool
 ) -> TrainingConfig:
-    """Defaults, then the file or the run in the folder, then what was given."""
+    """Apply what was given to the run in the folder, or to the file and the defaults."""
     if resume:
         from salibi_model.training.resume import resumed_config
 
@@ -76,7 +76,10 @@ def _settings(
 
 
 def layered(file: Path | None, changes: Mapping[str, Any]) -> TrainingConfig:
-    """Defaults, then the file, then what was given; steps and epochs replace each other."""
+    """Apply what was given to the file's options, and these to the defaults.
+
+    Steps or epochs that are given replace both of the file.
+    """
     settings = TrainingConfig.from_toml(file) if file else TrainingConfig()
     if "steps" in changes or "epochs" in changes:
         settings = dataclasses.replace(settings, steps=0, epochs=0)

@@ -1,4 +1,4 @@
-"""``salibi-model compare``: models trained and measured alike, in one table and in words."""
+"""``salibi-model compare``: train and measure models alike, and print their differences."""
 
 from __future__ import annotations
 
@@ -47,12 +47,13 @@ def compare(
         Path | None, typer.Option(help="TOML file with options of `train`, for all models.")
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder of runs and results; what is there is kept.")
+        Path,
+        typer.Option("--out", "-o", help="Folder of runs and results; existing ones are reused."),
     ] = Path("comparison"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     device: common.Device = "auto",
 ) -> None:
-    """Train models on one budget and one order of samples, measure them alike, and compare.
+    """Train models with one budget and one order of samples, measure them alike, and compare.
 
     Example: `salibi-model compare data/micro.zarr --data ~/geobench --scales 1,2,4 -o comparison`
     """
@@ -90,7 +91,6 @@ def compare(
 
 
 def _methods(text: str, knn: KnnOptions) -> list[ProbeOptions]:
-
     known: dict[str, ProbeOptions] = {
         "knn": knn,
         "linear": LinearOptions(),
@@ -111,14 +111,18 @@ def _print_table(comparison: Comparison) -> None:
     columns: dict[tuple[str, ...], str] = {}
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for row in comparison.scores:
-        where = (row.dataset, row.method, row.metric, f"{row.gsd_m:g}")
-        columns[where] = f"{row.dataset} {row.metric} %, {row.method}, {row.gsd_m:.3g} m"
-        cells.setdefault((row.model, row.encoder), {})[columns[where]] = percent(row)
-    names = [columns[where] for where in sorted(columns, key=lambda w: (*w[:3], float(w[3])))]
+        column = (row.dataset, row.method, row.metric, f"{row.gsd_m:g}")
+        columns[column] = f"{row.dataset} {row.metric} %, {row.method}, {row.gsd_m:.3g} m"
+        cells.setdefault((row.model, row.encoder), {})[columns[column]] = percent(row)
+    names = [columns[column] for column in sorted(columns, key=lambda w: (*w[:3], float(w[3])))]
     common.print_table(
         [
-            {"model": model, "encoder": encoder, **{name: found.get(name, "-") for name in names}}
-            for (model, encoder), found in cells.items()
+            {
+                "model": model,
+                "encoder": encoder,
+                **{name: cells_by_column.get(name, "-") for name in names},
+            }
+            for (model, encoder), cells_by_column in cells.items()
         ]
     )
     for task in sorted({row.dataset for row in comparison.scores} & set(PUBLISHED)):
@@ -127,16 +131,20 @@ def _print_table(comparison: Comparison) -> None:
 
 
 def _print_differences(differences: tuple[Difference, ...]) -> None:
-    """Say of each difference whether it is larger than its interval."""
-    for one in differences:
-        values = f"{100 * one.value:+.1f} points ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
-        if one.is_clear:
-            better, worse = (one.reference, one.other)[:: 1 if one.value > 0 else -1]
+    """Print each difference, and whether it is larger than its interval."""
+    for difference in differences:
+        values = f"{100 * difference.value:+.1f} points ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
+        if difference.is_clear:
+            better, worse = (difference.reference, difference.other)[
+                :: 1 if difference.value > 0 else -1
+            ]
             verdict = f"{better} is better than {worse}"
         else:
-            verdict = f"no difference to tell between {one.reference} and {one.other}"
-        typer.echo(f"{one.dataset}, {one.method} {one.metric}: {verdict}: {values}")
-    clear = sum(one.is_clear for one in differences)
+            verdict = f"no clear difference between {difference.reference} and {difference.other}"
+        typer.echo(
+            f"{difference.dataset}, {difference.method} {difference.metric}: {verdict}: {values}"
+        )
+    clear = sum(difference.is_clear for difference in differences)
     typer.echo(
         f"{clear} of {len(differences)} differences are larger than their intervals (bootstrap 95 % "
         "over the same test images; another seed of training is not in them)."

@@ -1,4 +1,4 @@
-"""``salibi-model train``: its options, and what it says at the end."""
+"""``salibi-model train``: read the options, train, print the result."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from salibi_model.training.trainer import TrainingResult
 
 _MUCH_WAITING = 0.1
+"""Share of a step spent waiting for data above which the progress bar shows it."""
 
 
 @options.with_options
@@ -34,14 +35,15 @@ def train(
         Path | None, typer.Option(help="The run's folder.  [default: runs/SIZE]")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, as it was set up.")
+        bool, typer.Option("--resume", help="Continue the run in --out with its own options.")
     ] = False,
     config: Annotated[
-        Path | None, typer.Option(help="TOML file with these options; those given here win.")
+        Path | None,
+        typer.Option(help="TOML file with these options; options on the command line override it."),
     ] = None,
     device: common.Device = "auto",
 ) -> None:
-    """Train on stores; run it again and it goes on where it was.
+    """Train on stores; run it again after a stop to continue.
 
     Example: `salibi-model train data/micro.zarr --size tiny --out runs/demo`
 
@@ -67,7 +69,7 @@ def train(
 def _settings(
     folder: Path, changes: dict[str, Any], *, config: Path | None, resume: bool
 ) -> TrainingConfig:
-    """Defaults, then the file or the run in the folder, then what was given."""
+    """Layer the defaults, the file or the run in the folder, and the options given."""
     if resume:
         from salibi_model.training.resume import resumed_config
 
@@ -76,7 +78,7 @@ def _settings(
 
 
 def layered(file: Path | None, changes: Mapping[str, Any]) -> TrainingConfig:
-    """Defaults, then the file, then what was given; steps and epochs replace each other."""
+    """Layer the defaults, the file and the options given; steps and epochs replace each other."""
     settings = TrainingConfig.from_toml(file) if file else TrainingConfig()
     if "steps" in changes or "epochs" in changes:
         settings = dataclasses.replace(settings, steps=0, epochs=0)
@@ -84,12 +86,12 @@ def layered(file: Path | None, changes: Mapping[str, Any]) -> TrainingConfig:
 
 
 def _progress_note(metrics: Mapping[str, float]) -> str:
-    """Losses, speed and waiting, beside the progress bar."""
+    """Note beside the progress bar: losses, speed, share of time spent waiting for data."""
     totals = [name for name in ("contrastive", "reconstruction") if name in metrics]
-    shown = ", ".join(f"{name} {metrics[name]:.3f}" for name in totals)
+    losses = ", ".join(f"{name} {metrics[name]:.3f}" for name in totals)
     waiting = metrics["data_wait_share"]
     return (
-        f": {shown}, {metrics['images_per_second']:.0f} images/s"
+        f": {losses}, {metrics['images_per_second']:.0f} images/s"
         f"{f', {waiting:.0%} waiting for data' if waiting > _MUCH_WAITING else ''}"
     )
 

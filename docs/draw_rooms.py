@@ -124,7 +124,7 @@ def layout(rows: dict[str, int]) -> dict[str, Box]:
 def purpose(room: str, modules: dict[str, Path]) -> str:
     """First line of the room's docstring."""
     text = ast.get_docstring(ast.parse(modules[room].read_text())) or ""
-    return text.splitlines()[0] if text else ""
+    return text.splitlines()[0].replace("``", "") if text else ""
 
 
 def drawn_box(box: Box, modules: dict[str, Path]) -> list[str]:

@@ -6,6 +6,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 from tests.support.once import made_once
@@ -13,6 +14,10 @@ from tests.support.once import made_once
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+# No test is late because the machine has other work.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 # Every annotation of the model half, shapes included, is checked on every call in the tests.
 install_import_hook("salibi_model", "beartype.beartype")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections import defaultdict
 
@@ -104,6 +105,17 @@ def test_no_folder_holds_too_many_modules() -> None:
 def test_no_module_has_a_name_that_says_nothing() -> None:
     vague = [name for name in MODULES if name.split(".")[-1] in ("utils", "helpers", "misc")]
     assert not vague
+
+
+def test_the_picture_of_the_rooms_is_of_this_tree() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "docs.draw_rooms", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_tests_are_in_the_rooms_of_what_they_test() -> None:

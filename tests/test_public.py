@@ -9,9 +9,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
 import salibi_data
 import salibi_model
+from tests.support.model.weights.reference_weights import croma_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,8 +23,14 @@ PUBLIC = [
     for package in (salibi_data, salibi_model)
     for name in dir(package)
 ]
+PAIRS = [
+    (package, name)
+    for package in (salibi_data, salibi_model)
+    for name in dir(package)
+    if name not in ("__version__", "errors")
+]
 DOCUMENTED = [
-    parameter for parameter in PUBLIC if parameter.values[1] not in ("__version__", "errors")
+    pytest.param(package, name, id=f"{package.__name__}.{name}") for package, name in PAIRS
 ]
 
 
@@ -50,25 +58,52 @@ def test_errors_arguments_and_an_example_are_documented(package: Any, name: str)
 
 
 @pytest.fixture(scope="session")
-def example_names(
-    sample_toml: str, few_store: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
-    """Names that examples use: a provider, a store, and a folder to write to."""
-    return {
-        "salibi_data": salibi_data,
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder that examples write to."""
+    return tmp_path_factory.mktemp("examples")
+
+
+@pytest.fixture(scope="session")
+def run_path(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run of a small model, trained for two steps."""
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    config = salibi_model.TrainingConfig(
+        stores=(str(small_store),), steps=2, batch_size=2, validation_samples=0
+    )
+    return salibi_model.train(config, out=out, device="cpu").out
+
+
+@pytest.fixture(scope="session")
+def weights_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """File of weights in the layout that CROMA's authors publish."""
+    path = tmp_path_factory.mktemp("weights") / "CROMA_base.pt"
+    torch.save(croma_weights(), path)
+    return path
+
+
+@pytest.mark.parametrize("name", [name for package, name in PAIRS if package is salibi_data])
+def test_an_example_of_the_data_half_runs(
+    name: str, sample_toml: str, micro_store: Path, folder: Path
+) -> None:
+    names = {"catalog": sample_toml, "store_path": micro_store, "folder": folder}
+    run_example(getattr(salibi_data, name), name, {"salibi_data": salibi_data, **names})
+
+
+@pytest.mark.parametrize("name", [name for package, name in PAIRS if package is salibi_model])
+def test_an_example_of_the_model_half_runs(
+    name: str, small_store: Path, run_path: Path, weights_path: Path, folder: Path, one_thread: None
+) -> None:
+    documented = getattr(salibi_model, name)
+    names = {
+        **vars(sys.modules[documented.__module__]),
         "salibi_model": salibi_model,
-        "catalog": sample_toml,
-        "store_path": few_store,
-        "folder": tmp_path_factory.mktemp("examples"),
+        "torch": torch,
+        "store_path": small_store,
+        "run_path": run_path,
+        "weights_path": weights_path,
+        "folder": folder,
     }
-
-
-@pytest.mark.parametrize(
-    ("package", "name"),
-    [parameter for parameter in DOCUMENTED if parameter.values[0] is salibi_data],
-)
-def test_its_example_runs(package: Any, name: str, example_names: dict[str, Any]) -> None:
-    run_example(getattr(package, name), name, example_names)
+    run_example(documented, name, names)
 
 
 def run_example(documented: object, name: str, names: dict[str, Any]) -> None:

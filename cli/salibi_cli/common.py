@@ -115,7 +115,7 @@ def _file_where_a_folder_should_be(error: OSError) -> Path | None:
     if not isinstance(error, FileExistsError | NotADirectoryError) or not error.filename:
         return None
     path = Path(os.fsdecode(error.filename))
-    return next((candidate for candidate in (path, *path.parents) if candidate.is_file()), None)
+    return next((part for part in (path, *path.parents) if part.is_file()), None)
 
 
 def _os_error_line(error: OSError) -> str:

@@ -111,12 +111,13 @@ def markdown_table(kind: Any) -> str:
     ]
     for each in fields(kind):
         option = _option(each, kind, given_only=True)
+        unit = each.metadata.get("unit")
         name = option.flags[0] if each.metadata.get("command", True) else f"{each.name} = ..."
         cells = (
             f"`{each.name} ...`" if each.metadata.get("argument") else f"`{name}`",
             each.metadata["help"],
             option.default_text,
-            expectation(kind, each.name),
+            expectation(kind, each.name) + (f" ({unit})" if unit else ""),
             "yes" if each.metadata.get("resume") else "",
         )
         rows.append(f"| {' | '.join(cells)} |")

@@ -13,6 +13,7 @@ import numpy as np
 
 from salibi_data.assembly.shards import make_store
 from salibi_data.assembly.writer import SAMPLES_PER_SHARD
+from salibi_data.builds.options import BuildOptions
 from salibi_data.catalog.variants import example_variant, variant_from_dict
 from salibi_data.derived.derived_store import DerivedStore, check_output_path, select_images
 from salibi_data.derived.merge_rules import merge_attributes
@@ -69,7 +70,7 @@ def merge(
     *,
     keep: Keep = "first",
     resplit: bool = False,
-    workers: int = 1,
+    workers: int = BuildOptions.workers,
     progress: Progress | None = None,
 ) -> MergeReport:
     """Make a store of the samples of all stores, each tile once, or continue an interrupted run.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from salibi_data.assembly.shards import make_store
+from salibi_data.builds.options import BuildOptions
 from salibi_data.derived.derived_store import DerivedStore, check_output_path
 from salibi_data.derived.selection import Selection
 from salibi_data.derived.source_store import CONNECTIONS, SourceStore
@@ -40,7 +41,7 @@ def subset(
     output: str | Path,
     selection: Selection | None = None,
     *,
-    workers: int = 1,
+    workers: int = BuildOptions.workers,
     connections: int = CONNECTIONS,
     progress: Progress | None = None,
 ) -> SubsetReport:

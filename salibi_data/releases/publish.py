@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from salibi_data.releases.options import TransferOptions
 from salibi_data.releases.pointer import Latest, others_at
 from salibi_data.releases.transfers import Upload, missing, uploads_of
 from salibi_data.store.errors import UsageError
@@ -57,7 +58,7 @@ def publish(
     name: str | None = None,
     figure: bytes | None = None,
     dry_run: bool = False,
-    workers: int = 8,
+    workers: int = TransferOptions.workers,
     progress: Progress | None = None,
 ) -> Published:
     """Publish a store as the newest release of a dataset, or continue a publication that was stopped.

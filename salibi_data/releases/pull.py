@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from salibi_data.assembly.workspace import BuildWorkspace
 from salibi_data.assembly.writer import replace_store
+from salibi_data.releases.options import TransferOptions
 from salibi_data.store.errors import StoreError
 from salibi_data.store.filesystem import remove_partials, write_atomically
 from salibi_data.store.open import ManifestEntry, StoreFiles, parse_manifest
@@ -38,7 +39,11 @@ class Pulled:
 
 
 def pull(
-    url: str | Path, store: str | Path, *, workers: int = 8, progress: Progress | None = None
+    url: str | Path,
+    store: str | Path,
+    *,
+    workers: int = TransferOptions.workers,
+    progress: Progress | None = None,
 ) -> Pulled:
     """Fetch the newest release of a dataset, or a store; continue a pull that was stopped.
 

@@ -62,6 +62,11 @@ def convert(file: str | Path, out: str | Path, *, num_heads: int | None = None) 
             parameters of either model; or ``out`` holds a training run, or a model of another
             file.
         UsageError: ``num_heads`` does not fit the file's width.
+
+    Example:
+        >>> converted = salibi_model.convert(weights_path, folder / "croma", num_heads=4)
+        >>> salibi_model.load(converted)
+        ScaleAlibi(sar 2 x ... px, lores 12 x ... px; patch 8 px, ...)
     """
     file, out = Path(file), Path(out)
     if RunFolder(out).exists():

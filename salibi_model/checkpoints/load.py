@@ -36,7 +36,10 @@ def load(
             far from this ground sample distance.
 
     Example:
-        >>> tokens, embedding = salibi_model.load("runs/tiny").encode(images, "sar")
+        >>> model = salibi_model.load(run_path)
+        >>> tokens, embedding = model.encode(torch.zeros(1, 2, 256, 256), "sar")
+        >>> tokens.shape[:2], embedding.shape[0]
+        (torch.Size([1, 256]), 1)
     """
     model = load_model(path, device=device)
     check_expected(model.config, {} if expect is None else expect)

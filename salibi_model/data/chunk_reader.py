@@ -65,6 +65,7 @@ class ChunkReader:
                     index_location=location,
                 )
             ] if location.value == "end":
+                # An index at the start of a shard is allowed by the specification, but Salibi writes none.
                 kinds = tuple(type(codec) for codec in chunk_codecs)
             case _:
                 return None
@@ -106,6 +107,7 @@ class ChunkReader:
                 yield self._decode(self._read_chunk(key, offset, length))
             return
         begin = entries[0][0]
+        # One range for samples that lie side by side: one request instead of one per sample.
         run = self.storage.read_range(key, begin, sum(entries[-1]))
         for offset, length in entries:
             yield self._decode(run[offset - begin :][:length])

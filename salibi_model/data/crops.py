@@ -47,7 +47,9 @@ class Window:
             Stored values, ``size_px / gsd_ratio`` pixels along an edge.
         """
         ratio = modality.gsd_ratio
+        # Whole numbers already, by `Crop.check`; rounding takes off the error of the division.
         row, col, edge = (round(n / ratio) for n in (self.row, self.col, self.edge))
+        # A copy: samples are read-only, and torch warns of tensors on read-only memory.
         square = image[:, row : row + edge, col : col + edge].copy()
         size = round(self.size_px / ratio)
         resized = resample_stored(torch.from_numpy(square)[None], modality, (size, size))

@@ -186,6 +186,7 @@ class DataLoader:
 
     def _batches(self, pool: Executor) -> Generator[Batch]:
         """Yield finished batches in order, and keep the next ones in preparation."""
+        # Two samples per thread, so that none is idle while a batch is finished.
         num_ahead = max(MIN_AHEAD, -(-2 * self._workers // self._local_size))
         pending = deque[tuple[Batch, list[Future[None]]]]()
         positions = self._positions()
@@ -253,6 +254,7 @@ class DataLoader:
         seed, modalities = batch.seeds[position], self._dataset.modalities
         window = self._crop.window(seed, modalities) if self._crop else None
         for modality in modalities:
+            # Shares the tensor's memory: the sample is copied once, to its position.
             out = batch.images[modality.name].numpy()[position]
             image = self._dataset.image(row, modality.name)
             if image is None:

@@ -149,6 +149,7 @@ def _pool(name: str, stores: Sequence[SampleStore], shares: np.ndarray) -> Modal
                 f"{where} and {stores[numbers[0]].location} disagree on {name!r}: {differences}. "
                 "Train on them apart."
             )
+    # Zooms of the result are those of the first store, whichever store the modality comes from.
     first = _at_zoom(modalities[0], stores[numbers[0]], stores[0])
     if len(modalities) == 1:
         return first

@@ -104,6 +104,7 @@ def read_ahead(
         try:
             for source, start, stop in _runs(sources, first):
                 pending.append(pool.submit(source.read, start, stop))
+                # Two runs per thread bound the memory, and keep all threads at work.
                 if len(pending) > 2 * workers:
                     yield from pending.popleft().result()
             while pending:

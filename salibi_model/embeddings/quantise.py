@@ -83,6 +83,7 @@ def to_stored(
     observed = np.ones(values.shape, np.bool_) if valid is None else valid
     if units == STORED:
         return _as_stored(values, observed, modality)
+    # 8-bit pixels as they are, without a round trip through floats; 0 is nodata, so black is 1.
     if values.dtype == np.uint8 and has_identity_scale(modality):
         return np.where(observed, np.maximum(values, 1), modality.nodata).astype(np.uint8)
     physical = values.astype(np.float64)
@@ -109,6 +110,7 @@ def check_plausible(values: Float32[np.ndarray, " values"], modality: Modality, 
     finite = values[np.isfinite(values)]
     if not len(finite):
         return
+    # Percentiles, not extremes: a few broken pixels must not decide.
     low, median, high = (float(value) for value in np.percentile(finite, (1, 50, 99)))
     start = f"the values, from {low:.4g} to {high:.4g}, are hardly"
     if units == _DB and low >= 0:

@@ -51,6 +51,7 @@ class OpenRaster(threading.local):
         if self._location != location:
             if self._dataset is not None:
                 self._dataset.close()
+            # Forgotten first: if opening fails, the closed data set must not be used again.
             self._location = ""
             self._dataset = rasterio.open(location)
             self._location = location
@@ -82,6 +83,7 @@ class RasterFile:
             ) from error
         except UsageError as error:
             raise UsageError(f"{self.name}: {error}") from error
+        # Complex numbers, as in single-look SAR, have no order and no mean that a model could use.
         if any(np.dtype(dtype).kind not in "uif" for dtype in self.dtypes):
             raise UsageError(f"{self.name} holds {self.dtypes[0]}; expected real numbers.")
 

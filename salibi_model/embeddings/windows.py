@@ -150,6 +150,7 @@ class RasterInput(EmbeddingInput):
         if not self._has_place:
             return math.nan
         row, col, rows, cols = window
+        # At the window's own centre: in degrees or Mercator, the ground size changes with latitude.
         corner = window_transform(Window(col, row, cols, rows), self._file.transform)
         return pixel_m(corner, self._file.crs, (rows, cols))
 

@@ -79,6 +79,7 @@ class EmbeddingFolder:
     def __init__(self, out: Path, identity: Mapping[str, Any]) -> None:
         self.out = out
         self.building = out.with_name(f"{out.name}.building")
+        # As JSON reads it back: tuples become lists, and both sides compare equal.
         self._identity = json.loads(json.dumps(identity))
         self._state = self.building / "progress.json"
         self._progress: dict[str, ModalityProgress] = {}
@@ -227,6 +228,7 @@ class ModalityWriter:
             group.create_array(
                 "tokens",
                 shape=(self._capacity, *tokens.shape[1:]),
+                # One chunk per image, so that the tokens of one can be read alone.
                 chunks=(1, *tokens.shape[1:]),
                 shards=(rows, *tokens.shape[1:]),
                 dtype="float32",

@@ -102,6 +102,7 @@ class FrozenEncoder(ABC):
             image_px=image_px,
             where=self.data.name,
         )
+        # Of areas: rows and columns may be rounded to patches by different factors.
         self._gsd_factor = math.sqrt(math.prod(self._read_shape) / math.prod(self.shape))
         self.gsd_m = self.data.gsd_m * self._gsd_factor
 
@@ -256,12 +257,14 @@ def extract_features(
         parts.append(frozen.encode(images)[1].cpu().numpy())
         if on_image is not None:
             on_image(len(images))
+    # An empty split has no width; one column keeps the array two-dimensional.
     vectors = np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
     return Features(vectors=vectors, labels=frozen.data.labels(indices))
 
 
 def untrained_model(model: PretrainModel, *, seed: int = 0) -> PretrainModel:
     """Return a model of the same configuration with new random weights, as a baseline."""
+    # The caller's random numbers must not change.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         random_model = build_model(model.config)
@@ -271,8 +274,10 @@ def untrained_model(model: PretrainModel, *, seed: int = 0) -> PretrainModel:
 def weights_digest(model: PretrainModel) -> str:
     """Return the SHA-256 of a model's configuration and weights."""
     digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
+    # Sorted, so that the order of definition does not change the digest.
     for name, values in sorted(model.state_dict().items()):
         digest.update(name.encode())
+        # As bytes: numpy has no bfloat16.
         digest.update(values.detach().cpu().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 

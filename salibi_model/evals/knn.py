@@ -76,6 +76,7 @@ def _distances(
     inner = queries @ base.T
     if distance == "cosine":
         return 1 - inner
+    # Expanded square: the difference of all pairs would take dim times the memory.
     squares = queries.square().sum(dim=1)[:, None] + base.square().sum(dim=1)
     return (squares - 2 * inner).clamp(min=0).sqrt()
 

@@ -106,6 +106,7 @@ class Recall:
 def score_key(**identity: Any) -> str:
     """Return the key of a row from its fields :data:`IDENTITY`, before its value is known."""
     text = json.dumps({name: identity[name] for name in IDENTITY}, sort_keys=True)
+    # 80 bits: short enough for a file name, and no two rows of a folder collide.
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
@@ -155,6 +156,7 @@ def ranks(
     """
     check_finite("embeddings of the queries", queries)
     check_finite("embeddings of the gallery", gallery)
+    # Vectors are normalised by the model's projection: a product is the cosine.
     similarity = queries @ gallery.T
     own = similarity.diagonal()[:, None]
     return ((similarity >= own).sum(dim=1) - 1).numpy()

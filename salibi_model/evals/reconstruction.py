@@ -158,6 +158,7 @@ def reconstruct(
     device = next(model.parameters()).device
     for first in range(0, len(chosen), batch_size):
         part = chosen[first : first + batch_size]
+        # By seed and sample: the masks do not depend on the batch size.
         seeds = [seed * 1_000_003 + int(index) for index in part]
         images = {name: torch.from_numpy(samples.read(name, part)).to(device) for name in available}
         predictions = _predict(model, images, mask_ratio, hide, seeds)
@@ -249,6 +250,7 @@ def _predict(
             )
         if model.config.normalise_patches:
             mean, variance = patch_statistics(values, valid)
+            # The inverse of the normalisation of the targets.
             guess, flat = guess * variance.sqrt() + mean, mean.expand_as(guess)
         whole = _images(model, name, grid, (values, guess, flat), (valid, hidden))
         result[name] = _Predicted(**whole)

@@ -134,6 +134,7 @@ def retrieval(
     gallery_vectors = gallery.embed(others, batch_size, advance) if gallery else vectors
     rng = np.random.default_rng(seed)
     gsds_m = queries.gsds_m(indices)
+    # Between two stores a modality may be its own gallery; within one, an image would find itself.
     pairs = product(vectors, gallery_vectors) if gallery else permutations(vectors, 2)
     directions = []
     for query, other in pairs:

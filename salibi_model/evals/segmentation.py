@@ -158,6 +158,7 @@ def fit_head(
         on_step: called with the numbers of steps (done, total).
     """
     mean, std = _token_statistics(train, options.batch_size)
+    # The head's seed must not change the caller's random numbers.
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(options.seed)
         head = SegmentationHead(mean, std, num_classes=num_classes, options=options).to(device)
@@ -214,6 +215,7 @@ def _token_statistics(train: LabelledTokens, batch_size: int) -> tuple[Tensor, T
     chosen = np.unique(np.linspace(0, len(train) - 1, _STATISTICS_IMAGES).round().astype(np.int64))
     count, total, squares = 0, torch.zeros(()), torch.zeros(())
     for first in range(0, len(chosen), batch_size):
+        # Double precision: sums of squares over many tokens lose the deviation in single.
         tokens = train.take(chosen[first : first + batch_size])[0].double().transpose(0, 1)
         values = tokens.flatten(1)
         count += values.shape[1]

@@ -45,6 +45,17 @@ class PretrainModel(nn.Module, ABC):
         super().__init__()
         self.config = config
 
+    def __repr__(self) -> str:
+        modalities = ", ".join(
+            f"{modality.name} {len(modality.bands)} x {modality.size_px} px"
+            for modality in self.config.modalities
+        )
+        size = self.config.size
+        return (
+            f"{type(self).__name__}({modalities}; patch {self.config.patch_px} px, dim {size.dim}, "
+            f"depth {size.depth}; {sum(p.numel() for p in self.parameters()):,} parameters)"
+        )
+
     @abstractmethod
     def forward(
         self,

@@ -72,6 +72,14 @@ class ModelConfig:
 
     Raises:
         UsageError: the fields do not fit together.
+
+    Example:
+        >>> modalities = salibi_model.SampleStore(store_path).attributes.modalities
+        >>> config = salibi_model.ModelConfig(
+        ...     size=SIZES["tiny"], modalities=(modalities["sar"], modalities["lores"])
+        ... )
+        >>> config.patch_px, config.objectives
+        (16, ('contrastive', 'reconstruction'))
     """
 
     size: Size

@@ -72,7 +72,7 @@ class ScaleAlibi(ContrastiveEncoders):
                 may lack modalities: they have no part in the loss.
             masks: kept and removed patches per modality of the batch. A modality without kept
                 patches is not seen by any encoder, and is reconstructed from the others.
-            gsd_scale: factor on the GSD ratios per sample, as for :meth:`PretrainModel.forward`.
+            gsd_scale: factor on the GSD ratios per sample, as for :meth:`~salibi_model.models.base.PretrainModel.forward`.
 
         Returns:
             ``loss`` (the sum to minimise), ``contrastive``, ``reconstruction``, and their parts

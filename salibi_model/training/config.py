@@ -50,6 +50,10 @@ class TrainingConfig:
 
     Raises:
         UsageError: an option is of another type, out of its range, or does not fit another one.
+
+    Example:
+        >>> salibi_model.TrainingConfig(stores=("data/full.zarr",), size="base", steps=1000)
+        TrainingConfig(stores=('data/full.zarr',), size='base', steps=1000)
     """
 
     stores: tuple[str, ...] = option(

@@ -10,7 +10,7 @@ from salibi_model.training.config import TrainingConfig
 
 
 def resumed_config(out: str | Path, **changes: Any) -> TrainingConfig:
-    """Read the configuration of the run in ``out``, with ``changes``.
+    """Read the configuration of the run in ``out``, and apply ``changes`` to it.
 
     Raises:
         CheckpointError: there is no run.
@@ -22,7 +22,7 @@ def resumed_config(out: str | Path, **changes: Any) -> TrainingConfig:
 
 
 def check_same_run(config: TrainingConfig, folder: RunFolder, *, resume: bool) -> None:
-    """Refuse to go on with a run that was set up in another way.
+    """Refuse to resume a run whose configuration differs in what is learned.
 
     Raises:
         CheckpointError: there is no run to ``resume``.

@@ -87,6 +87,14 @@ def train(
         TrainingError: the loss is not finite, or all embeddings are alike; the last finite step is
             saved as a checkpoint.
         StoppedError: a signal stopped the run; its last step is saved as a checkpoint.
+
+    Example:
+        >>> config = salibi_model.TrainingConfig(
+        ...     stores=(str(store_path),), modalities=("sar", "lores"), crop_px=64, steps=2, batch_size=4
+        ... )
+        >>> result = salibi_model.train(config, out=folder / "trained", device="cpu")
+        >>> result.steps, sorted(path.name for path in result.out.iterdir())[:3]
+        (2, ['checkpoints', 'config.toml', 'last'])
     """
     chosen = distributed.choose_device(device)
     if chosen.type == "cpu":

@@ -10,6 +10,7 @@ import typer
 
 from salibi_cli import common
 from salibi_cli.options import Fields, with_options
+from salibi_data.builds.options import BuildOptions
 from salibi_data.derived.options import SelectionOptions
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def subset(
     *,
     output: Output,
     options: Annotated[SelectionOptions, HELP_ORDER],
-    workers: Workers = 1,
+    workers: Workers = BuildOptions.workers,
     as_json: Json = False,
 ) -> None:
     """Make a store from the samples of another that match, and from some of its modalities.
@@ -89,7 +90,7 @@ def merge(
     resplit: Annotated[
         bool, typer.Option("--resplit", help="Split all samples anew, by blocks.")
     ] = False,
-    workers: Workers = 1,
+    workers: Workers = BuildOptions.workers,
     as_json: Json = False,
 ) -> None:
     """Make a store from the samples of several stores, each tile once.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from salibi_cli import common
+from salibi_data.forecasts.costs import BuildConditions
 from salibi_data.plans.options import PlanOptions
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from salibi_data.catalog.providers import Catalog
     from salibi_data.catalog.variants import Variant
-    from salibi_data.forecasts.costs import BuildConditions, Workload
+    from salibi_data.forecasts.costs import Workload
 
 CONTINENT: Final = {"full": "continental U.S., zoom 15", "micro": "continental U.S., zoom 17"}
 """Variants that are also forecast for all land of the 48 states."""
@@ -29,19 +30,25 @@ def forecast(
     catalog: Annotated[
         str, typer.Option(help="Catalog whose file sizes and prices are used.")
     ] = PlanOptions.catalog,
-    workers: Annotated[int, typer.Option(min=1, help="Processes of one core each.")] = 8,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes of one core each.")
+    ] = BuildConditions.workers,
     latency_ms: Annotated[
         float, typer.Option(help="Time to the first byte of an answer, in ms.")
-    ] = 50.0,
+    ] = 1e3 * BuildConditions.latency_s,
     read_mb_per_s: Annotated[
         float, typer.Option(help="Reading speed of each worker, in MB/s.")
-    ] = 8.0,
+    ] = BuildConditions.read_bytes_per_s / 1e6,
     parallel: Annotated[
         int | None,
         typer.Option(min=1, help="Requests in flight by all workers; as SALIBI_HTTP_PARALLEL."),
     ] = None,
-    usd_per_worker_hour: Annotated[float, typer.Option(help="Price of a core.")] = 0.05,
-    usd_per_gb_month: Annotated[float, typer.Option(help="Price of keeping the store.")] = 0.023,
+    usd_per_worker_hour: Annotated[
+        float, typer.Option(help="Price of a core.")
+    ] = BuildConditions.usd_per_worker_hour,
+    usd_per_gb_month: Annotated[
+        float, typer.Option(help="Price of keeping the store.")
+    ] = BuildConditions.usd_per_gb_month,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Forecast hours, requests, bytes and money for variants and the whole continental U.S.
@@ -52,7 +59,6 @@ def forecast(
     """
     from salibi_data.catalog.providers import load_catalog
     from salibi_data.catalog.variants import load_variant
-    from salibi_data.forecasts.costs import BuildConditions
     from salibi_data.sources.rate_limits import HttpSettings
 
     conditions = BuildConditions(

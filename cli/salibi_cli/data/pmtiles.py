@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from salibi_cli import common
+from salibi_data.builds.options import BuildOptions
 
 Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -52,7 +53,7 @@ def import_pmtiles(
         bool,
         typer.Option("--skip-damaged", help="Leave out samples with a tile that is damaged."),
     ] = False,
-    workers: Workers = 1,
+    workers: Workers = BuildOptions.workers,
     as_json: Json = False,
 ) -> None:
     """Make a store from the authors' released archives, with every tile that all of them have.
@@ -104,7 +105,7 @@ def export_pmtiles(
     store: Annotated[Path, typer.Argument(help="Path of the store.")],
     directory: Annotated[Path, typer.Argument(help="Folder to write the archives to.")],
     *,
-    workers: Workers = 1,
+    workers: Workers = BuildOptions.workers,
     as_json: Json = False,
 ) -> None:
     """Write a store's images as PMTiles archives in the layout of the authors' release.

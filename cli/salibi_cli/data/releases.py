@@ -12,19 +12,20 @@ from salibi_cli import common
 from salibi_cli.data.derive import HELP_ORDER, show_subset
 from salibi_cli.options import with_options
 from salibi_data.derived.options import SelectionOptions
+from salibi_data.releases.options import TransferOptions
 
 if TYPE_CHECKING:
     from salibi_data.derived.selection import Selection
     from salibi_data.releases.publish import Published
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Workers = Annotated[int, typer.Option(min=1, help="Files transferred at a time.")]
 
 _NUM_SHOWN: Final = 4
 _EDGE_PX: Final = 256
 """Edge of a panel in the dataset card's figure, in pixels."""
 
 
+@with_options
 def publish(
     store: Annotated[Path, typer.Argument(help="Path of the store.")],
     url: Annotated[
@@ -38,7 +39,7 @@ def publish(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would be sent; write nothing.")
     ] = False,
-    workers: Workers = 8,
+    transfer: TransferOptions,
     as_json: Json = False,
 ) -> None:
     """Make a store the newest release of the dataset at a URL.
@@ -59,7 +60,7 @@ def publish(
             name=name,
             figure=figure,
             dry_run=dry_run,
-            workers=workers,
+            workers=transfer.workers,
             progress=advance,
         )
     if as_json:
@@ -82,7 +83,7 @@ def pull(
     directory: Annotated[Path, typer.Argument(help="Path of the new store.")],
     *,
     options: Annotated[SelectionOptions, HELP_ORDER],
-    workers: Workers = 8,
+    transfer: TransferOptions,
     as_json: Json = False,
 ) -> None:
     """Fetch the newest release of a dataset, or a part of it.
@@ -97,9 +98,9 @@ def pull(
 
     wanted = Selection(**vars(options))
     if wanted == Selection():
-        _pull_whole(url, directory, workers, as_json=as_json)
+        _pull_whole(url, directory, transfer.workers, as_json=as_json)
     else:
-        _pull_part(url, directory, wanted, workers, as_json=as_json)
+        _pull_part(url, directory, wanted, transfer.workers, as_json=as_json)
 
 
 def _pull_whole(url: str, directory: Path, workers: int, *, as_json: bool) -> None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from salibi_cli import common
+from salibi_data.forecasts.costs import BuildConditions
 from salibi_data.plans.options import PlanOptions
 
 if TYPE_CHECKING:
     from salibi_data.catalog.variants import Variant
-    from salibi_data.forecasts.costs import BuildConditions
     from salibi_data.forecasts.regions import Forecast
 
 CATALOG: Final = PlanOptions.catalog
@@ -33,7 +33,7 @@ def variants(
     *,
     workers: Annotated[
         int, typer.Option(min=1, help="Number of processes that the estimate of hours assumes.")
-    ] = 8,
+    ] = BuildConditions.workers,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List what each variant holds and what building it takes; no catalog is queried.
@@ -44,7 +44,6 @@ def variants(
     """
     from salibi_data.catalog.providers import load_catalog
     from salibi_data.catalog.variants import load_variant, variant_names
-    from salibi_data.forecasts.costs import BuildConditions
     from salibi_data.forecasts.regions import forecast
 
     names = variant_names() if name is None else [name]

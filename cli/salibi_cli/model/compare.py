@@ -114,15 +114,11 @@ def _print_table(comparison: Comparison) -> None:
         column = (row.dataset, row.method, row.metric, f"{row.gsd_m:g}")
         columns[column] = f"{row.dataset} {row.metric} %, {row.method}, {row.gsd_m:.3g} m"
         cells.setdefault((row.model, row.encoder), {})[columns[column]] = percent(row)
-    names = [columns[column] for column in sorted(columns, key=lambda w: (*w[:3], float(w[3])))]
+    names = [columns[column] for column in sorted(columns, key=lambda c: (*c[:3], float(c[3])))]
     common.print_table(
         [
-            {
-                "model": model,
-                "encoder": encoder,
-                **{name: cells_by_column.get(name, "-") for name in names},
-            }
-            for (model, encoder), cells_by_column in cells.items()
+            {"model": model, "encoder": encoder, **{name: row.get(name, "-") for name in names}}
+            for (model, encoder), row in cells.items()
         ]
     )
     for task in sorted({row.dataset for row in comparison.scores} & set(PUBLISHED)):

@@ -1,4 +1,4 @@
-"""``salibi-model train``: read the options, train, print the result."""
+"""The command ``salibi-model train``."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def train(
 def _settings(
     folder: Path, changes: dict[str, Any], *, config: Path | None, resume: bool
 ) -> TrainingConfig:
-    """Layer the defaults, the file or the run in the folder, and the options given."""
+    """Apply what was given to the run in the folder, or to the file and the defaults."""
     if resume:
         from salibi_model.training.resume import resumed_config
 
@@ -78,7 +78,10 @@ def _settings(
 
 
 def layered(file: Path | None, changes: Mapping[str, Any]) -> TrainingConfig:
-    """Layer the defaults, the file and the options given; steps and epochs replace each other."""
+    """Apply what was given to the file's options, and these to the defaults.
+
+    Steps or epochs that are given replace both of the file.
+    """
     settings = TrainingConfig.from_toml(file) if file else TrainingConfig()
     if "steps" in changes or "epochs" in changes:
         settings = dataclasses.replace(settings, steps=0, epochs=0)

@@ -17,6 +17,7 @@ import numpy as np
 
 from salibi_data.assembly.executor import WorkerDied, check_main_module, open_executor
 from salibi_data.assembly.writer import SAMPLES_PER_SHARD
+from salibi_data.builds.options import BuildOptions
 from salibi_data.imports.pmtiles.directory import open_archive
 from salibi_data.imports.pmtiles.layout import (
     LAYOUTS,
@@ -85,7 +86,7 @@ def export_pmtiles(
     store: str | Path,
     directory: str | Path,
     *,
-    workers: int = 1,
+    workers: int = BuildOptions.workers,
     progress: Progress | None = None,
 ) -> ExportReport:
     """Write a store's images as archives of PNG tiles; archives that exist already are kept.

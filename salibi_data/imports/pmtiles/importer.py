@@ -20,6 +20,7 @@ import numpy as np
 from salibi_data.assembly.executor import WorkerDied, check_main_module, open_executor
 from salibi_data.assembly.shards import StoreContents, make_store
 from salibi_data.assembly.writer import SAMPLES_PER_SHARD
+from salibi_data.builds.options import BuildOptions
 from salibi_data.builds.samples_table import write_unsourced
 from salibi_data.catalog.providers import load_catalog
 from salibi_data.catalog.variants import EXAMPLE, Variant, example_variant, load_variant
@@ -80,7 +81,7 @@ def import_pmtiles(
     zoom: int | None = None,
     splits: Splits = "blocks",
     skip_damaged: bool = False,
-    workers: int = 1,
+    workers: int = BuildOptions.workers,
     progress: Progress | None = None,
 ) -> ImportReport:
     """Import released archives as a store, or continue an import that was stopped.

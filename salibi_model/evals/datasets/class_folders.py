@@ -270,6 +270,7 @@ def _random_split(
                 f"{root / name} holds {len(paths)} of the {_MIN_IMAGES} images that training, "
                 "validation and test need at least; add some, or remove the class."
             )
+        # By class and name, not by the path: a copy in another folder has the same split.
         order = sorted(paths, key=lambda path: _sha256(f"{seed}/{path.parent.name}/{path.name}"))
         _, validation, test = (max(1, round(share * len(paths))) for share in SPLIT_SHARES)
         by_split["test"][name] = sorted(order[:test])

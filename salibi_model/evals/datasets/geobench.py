@@ -233,6 +233,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _class_names(spec: GeoBenchSpec, specs: Inert) -> tuple[str, ...]:
     """Return the names in the description if their number is right; else the known ones."""
+    # Segmentation has no class names in the description; the converter's are used.
     label_type = specs.attribute("label_type")
     if isinstance(label_type, Inert):
         # The benchmark's two label classes spell it differently.

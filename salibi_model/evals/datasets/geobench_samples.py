@@ -152,9 +152,11 @@ def _plane(
             f"{path}: {source.name!r} holds {dataset.shape[-1]} bands; need {source.plane + 1}. "
             f"{DOWNLOAD_AGAIN}"
         )
+    # NeonTree's canopy height has a last axis of length 1.
     where = (..., source.plane or 0) if dataset.ndim == _NUM_AXES_WITH_PLANES else ()
     values = np.asarray(dataset[where], dtype=np.float32)
     if source.to_decibel:
+        # Zero power is no measurement: it has no logarithm.
         values = 10 * np.log10(np.where(values > 0, values, np.float32(np.nan)))
     values = np.where(np.isfinite(values), values, np.float32(np.nan))
     factor = grid[0] // values.shape[0]

@@ -103,6 +103,7 @@ def input_shape(
             f"images of {where} have {min(edges):.0f} px at scale {scale:g}, less than a patch of "
             f"{patch_px} px; take a smaller scale."
         )
+    # Halves go up; `round` would take them to the even number of patches.
     rows, cols = (max(1, math.floor(edge / patch_px + 0.5)) * patch_px for edge in edges)
     return rows, cols
 
@@ -144,6 +145,7 @@ def to_training_values(
     if modality.units == RAW_UNITS:
         values = values.clamp(torch.zeros_like(mean), 2 * mean)
     nodata = float(modality.nodata)
+    # A measured value must not be taken for nodata.
     values = torch.where(values == nodata, nodata + _OFF_NODATA, values)
     return values.masked_fill(~valid, nodata)
 

@@ -7,59 +7,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from salibi_data.derived.selection import Selection
-from salibi_data.derived.subset import subset
 from salibi_data.inspection.verify import verify
 from salibi_data.releases.publish import publish
 from salibi_data.store.errors import StoreError, UsageError, VerificationError
 from salibi_data.store.open import StoreFiles
 from salibi_data.store.schema import Release
-from salibi_data.store.storage import BLOCK_BYTES, open_storage
+from salibi_data.store.storage import open_storage
 from tests.support.data import samples
+from tests.support.data.published_stores import BUCKET, assert_one_line, objects
 from tests.support.model.weights.published import another, damaged
-from tests.support.services.buckets import S3, signed_s3_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-from tests.support.data.published_stores import BUCKET, assert_one_line, objects
-
-pytest.importorskip("moto.server", reason="moto's server is not installed")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with signed_s3_server(BUCKET) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def some_store(micro_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A part of the micro store with all modalities; one of its files is sent in parts."""
-    store = tmp_path_factory.mktemp("some") / "some.zarr"
-    subset(micro_store, store, Selection(limit=30))
-    assert any(path.stat().st_size > BLOCK_BYTES for path in store.rglob("0"))
-    return store
-
-
-@pytest.fixture
-def s3(server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
-    server.environment(monkeypatch)
-    return server
-
-
-@pytest.fixture(params=["s3", "file"])
-def url(request: pytest.FixtureRequest, s3: S3, tmp_path: Path) -> str:
-    """An address where nothing is yet."""
-    if request.param == "file":
-        return f"file://{tmp_path}/published"
-    return f"s3://{BUCKET}/{request.node.name}"
-
-
-@pytest.fixture
-def newer(some_store: Path, tmp_path: Path) -> Path:
-    return another(some_store, tmp_path / "newer.zarr", software_version="9")
+    from tests.support.services.buckets import S3
 
 
 def test_what_was_published_verifies_and_is_byte_for_byte_the_store(

@@ -23,8 +23,7 @@ from tests.support.data.samples import command, environment, run, tree
 if TYPE_CHECKING:
     from salibi_model.evals.datasets.labelled import LabelledImages
 
-SMALL = {"num_train": 6, "num_validation": 2, "num_test": 4}
-"""Of each class; four of each are drawn on one piece of ground, so that there are three pieces."""
+SMALL = {"num_train": 8, "num_validation": 2, "num_test": 8}
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +34,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder, **SMALL, progress=lambda done, total: steps.append((done, total))
     )
     assert summary.is_new
-    assert sorted(steps) == [(k, 3) for k in range(1, 4)]
+    assert sorted(steps) == [(k, 5) for k in range(1, 6)]
     return folder
 
 
@@ -48,7 +47,7 @@ def test_it_opens_as_labelled_images(sample: Path, data: LabelledImages) -> None
     assert data.classes == tuple(CLASSES)
     assert data.bands == ("red", "green", "blue")
     assert data.gsd_m == pytest.approx(0.6, rel=1e-3)
-    for split, num in (("train", 6), ("validation", 2), ("test", 4)):
+    for split, num in (("train", 8), ("validation", 2), ("test", 8)):
         labels = data.labels(data.split_indices(split))
         assert np.bincount(labels).tolist() == [num] * len(CLASSES)
     assert data.read([0], data.bands).shape == (1, 3, 128, 128)
@@ -66,7 +65,7 @@ def test_description_states_classes_resolution_and_licence(sample: Path) -> None
 def test_the_label_covers_most_of_the_ground(sample: Path) -> None:
     """Against the landscape itself, at the pixels of the image."""
     frame = make_frame()
-    number, extent = 2, labelled._EXTENT_M
+    number, extent = 4, labelled._EXTENT_M
     land = draw_landscape(seed=1_000_000 + number, width_m=extent, height_m=extent)
     materials = np.array([surface.material for surface in land.surfaces])
     paths = sorted(sample.glob(f"*/*/*_{number}_*.tif"))
@@ -109,7 +108,7 @@ def test_it_is_found_again_and_nothing_else_is_overwritten(sample: Path, tmp_pat
     before = tree(sample)
     summary = labelled.write_labelled_sample(sample, **SMALL)
     assert not summary.is_new
-    assert summary.num_images["test"] == dict.fromkeys(CLASSES, 4)
+    assert summary.num_images["test"] == dict.fromkeys(CLASSES, 8)
     with pytest.raises(UsageError, match="holds something else"):
         labelled.write_labelled_sample(sample, **SMALL, seed=1)
     assert tree(sample) == before

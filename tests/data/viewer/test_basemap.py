@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
-import zarr
 from pmtiles.reader import MmapSource, Reader
 
 from salibi_data.store.errors import UsageError
@@ -15,33 +13,13 @@ from salibi_data.viewer.basemap import open_basemap
 from salibi_data.viewer.export import export
 from salibi_data.viewer.samples import ViewedSamples
 from salibi_data.viewer.site import Site
-from tests.support.data.many_samples import write_many
 from tests.support.data.real_catalogs import REAL, needs_real
-from tests.support.services.viewed import COUNT, serving
+from tests.support.services.viewed import serving
 
 RASTER = REAL / "pmtiles" / "stamen_toner_raster_z3.pmtiles"
 
 
 VECTOR = REAL / "pmtiles" / "test_fixture_1.pmtiles"
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_many(tmp_path_factory.mktemp("view") / "many.zarr", num_samples=COUNT)
-    with_hole = zarr.open_group(path, mode="r+")["lores"]
-    with_hole[0, :, :64, :64] = 0
-    return path
-
-
-@pytest.fixture(scope="module")
-def site(store: Path) -> Site:
-    return Site(ViewedSamples(store), as_rgb)
-
-
-@pytest.fixture(scope="module")
-def ask(site):
-    with serving(site) as asking:
-        yield asking
 
 
 @needs_real

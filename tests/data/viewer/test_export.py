@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,27 +16,7 @@ from salibi_data.viewer.export import STAMP, estimate_image_bytes, export
 from salibi_data.viewer.samples import SAMPLES_PER_FILE, ViewedSamples, spread_rows
 from salibi_data.viewer.site import Site
 from tests.support.data import samples as commands
-from tests.support.data.many_samples import write_many
 from tests.support.services.viewed import COUNT, serving
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_many(tmp_path_factory.mktemp("view") / "many.zarr", num_samples=COUNT)
-    with_hole = zarr.open_group(path, mode="r+")["lores"]
-    with_hole[0, :, :64, :64] = 0
-    return path
-
-
-@pytest.fixture(scope="module")
-def site(store: Path) -> Site:
-    return Site(ViewedSamples(store), as_rgb)
-
-
-@pytest.fixture(scope="module")
-def ask(site):
-    with serving(site) as asking:
-        yield asking
 
 
 @given(count=st.integers(1, 2000), limit=st.none() | st.integers(1, 2500))

@@ -7,10 +7,8 @@ import signal
 import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
-import zarr
 
 from salibi_data.store.render_rgb import as_rgb
 from salibi_data.viewer.basemap import open_basemap
@@ -18,27 +16,8 @@ from salibi_data.viewer.samples import ViewedSamples
 from salibi_data.viewer.site import PAGE, Site
 from tests.support.command_line import assert_one_line
 from tests.support.data import samples as commands
-from tests.support.data.many_samples import ZOOM, write_many
-from tests.support.services.viewed import COUNT, serving, tile_path
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_many(tmp_path_factory.mktemp("view") / "many.zarr", num_samples=COUNT)
-    with_hole = zarr.open_group(path, mode="r+")["lores"]
-    with_hole[0, :, :64, :64] = 0
-    return path
-
-
-@pytest.fixture(scope="module")
-def site(store: Path) -> Site:
-    return Site(ViewedSamples(store), as_rgb)
-
-
-@pytest.fixture(scope="module")
-def ask(site):
-    with serving(site) as asking:
-        yield asking
+from tests.support.data.many_samples import ZOOM
+from tests.support.services.viewed import COUNT, tile_path
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,29 +18,8 @@ from salibi_data.store.errors import StoreError
 from salibi_data.store.render_rgb import as_rgb
 from salibi_data.store.schema import ATTRIBUTES_KEY, SAMPLES_NAME, StoreAttributes
 from salibi_data.viewer.samples import SAMPLES_PER_FILE, ViewedSamples
-from salibi_data.viewer.site import Site
 from salibi_data.viewer.tiles import MAX_LEVELS
-from tests.support.data.many_samples import write_many
-from tests.support.services.viewed import COUNT, serving, tile_path
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_many(tmp_path_factory.mktemp("view") / "many.zarr", num_samples=COUNT)
-    with_hole = zarr.open_group(path, mode="r+")["lores"]
-    with_hole[0, :, :64, :64] = 0
-    return path
-
-
-@pytest.fixture(scope="module")
-def site(store: Path) -> Site:
-    return Site(ViewedSamples(store), as_rgb)
-
-
-@pytest.fixture(scope="module")
-def ask(site):
-    with serving(site) as asking:
-        yield asking
+from tests.support.services.viewed import COUNT, tile_path
 
 
 def pixels(body):

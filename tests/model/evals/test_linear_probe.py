@@ -102,7 +102,15 @@ def test_without_validation_the_middle_is_taken():
     assert choose_linear((vectors, labels), nothing, options, num_classes=3).c == 1.0
 
 
-@pytest.mark.parametrize("given", [(), (0.0,), (1.0, -1.0), (float("inf"),)])
-def test_regularisations_out_of_range_are_refused(given):
-    with pytest.raises(UsageError, match="one number above 0 or more"):
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((), "are empty; give one number above 0 or more"),
+        ((0.0,), r"regularisations\[0\] is 0.0; expected a finite number above 0"),
+        ((1.0, -1.0), r"regularisations\[1\] is -1.0; expected a finite number above 0"),
+        ((float("inf"),), r"regularisations\[0\] is inf; expected a finite number"),
+    ],
+)
+def test_regularisations_out_of_range_are_refused(given, message):
+    with pytest.raises(UsageError, match=message):
         LinearOptions(regularisations=given)

@@ -24,5 +24,5 @@ def _few_pictures(request, monkeypatch):
     """Draw no pictures: they take three times as long as the validation beside them."""
     if "pictures" not in request.fixturenames:
         monkeypatch.setattr(
-            "salibi_model.training.monitoring.schedule.sample_images", lambda *_, **__: None
+            "salibi_model.training.monitoring.schedule.draw_samples", lambda *_, **__: None
         )

@@ -40,21 +40,6 @@ from tests.support.data.released_archives import (
 CHILDREN = [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
-@pytest.fixture(scope="module")
-def released(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Archives of 9 landscapes at the corner of four blocks; not to be written to."""
-    return release(square(3, left=LEFT + 7, top=TOP + 2)).write(tmp_path_factory.mktemp("released"))
-
-
-@pytest.fixture(scope="module")
-def imported(
-    released: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, ImportReport]:
-    """The store of it; not to be written to."""
-    store = tmp_path_factory.mktemp("imported") / "x.zarr"
-    return store, import_pmtiles(store, **released)
-
-
 def decoded(path: Path, zoom: int, x: int, y: int) -> np.ndarray:
     """What pmtiles and Pillow say: (256, 256, 4)."""
     with path.open("rb") as file:

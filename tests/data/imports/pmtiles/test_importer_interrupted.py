@@ -19,26 +19,10 @@ from tests.support.data.released_archives import (
     TOP,
     ZOOM,
     flat_release,
-    release,
     square,
     write_archive,
 )
 from tests.support.data.samples import command, environment, tree
-
-
-@pytest.fixture(scope="module")
-def released(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Archives of 9 landscapes at the corner of four blocks; not to be written to."""
-    return release(square(3, left=LEFT + 7, top=TOP + 2)).write(tmp_path_factory.mktemp("released"))
-
-
-@pytest.fixture(scope="module")
-def imported(
-    released: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, ImportReport]:
-    """The store of it; not to be written to."""
-    store = tmp_path_factory.mktemp("imported") / "x.zarr"
-    return store, import_pmtiles(store, **released)
 
 
 def test_the_same_archives_give_the_same_bytes(

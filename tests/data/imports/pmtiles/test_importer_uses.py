@@ -6,39 +6,24 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pytest
 
 from salibi_cli.data import app as data
-from salibi_data.imports.pmtiles.importer import ImportReport, import_pmtiles
 from salibi_data.imports.pmtiles.layout import LAYOUTS
 from salibi_data.inspection.verify import verify
 from tests.support.data.imported import said
 from tests.support.data.released_archives import (
-    LEFT,
-    TOP,
     ZOOM,
-    release,
-    square,
 )
 from tests.support.data.samples import tree
 from tests.support.paths import ROOT
 
+if TYPE_CHECKING:
+    import pytest
 
-@pytest.fixture(scope="module")
-def released(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Archives of 9 landscapes at the corner of four blocks; not to be written to."""
-    return release(square(3, left=LEFT + 7, top=TOP + 2)).write(tmp_path_factory.mktemp("released"))
-
-
-@pytest.fixture(scope="module")
-def imported(
-    released: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, ImportReport]:
-    """The store of it; not to be written to."""
-    store = tmp_path_factory.mktemp("imported") / "x.zarr"
-    return store, import_pmtiles(store, **released)
+    from salibi_data.imports.pmtiles.importer import ImportReport
 
 
 def test_the_pages_commands_work(

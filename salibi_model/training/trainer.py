@@ -170,7 +170,9 @@ def _run(
     ):
         for step in range(first_step, config.steps):
             started, position = time.perf_counter(), batches.state_dict()
-            rate = learning_rate(config, step)
+            rate = optim.learning_rate(
+                step, steps=config.steps, warmup_steps=config.warmup_steps, peak=config.lr
+            )
             optim.set_learning_rate(optimizer, rate)
             optimizer.zero_grad(set_to_none=True)
             with _saved_on_error(state, folder, step, position):
@@ -285,16 +287,6 @@ def _metrics_log(
         )
     ) as log:
         yield log
-
-
-def learning_rate(config: TrainingConfig, step: int) -> float:
-    """Compute the rate of a step (0, 1, ..) of a resolved configuration."""
-    return optim.learning_rate(
-        step,
-        steps=config.steps,
-        warmup_steps=config.warmup_steps,
-        peak=config.lr,
-    )
 
 
 def _compute_gradients(

@@ -122,16 +122,16 @@ def _outlays(forecasts: dict[str, Forecast]) -> str:
     body = []
     for name, work in jobs.items():
         for number, (workers, parallel) in enumerate(CREWS):
-            variant_forecast = build_cost(work, BuildConditions(workers=workers, parallel=parallel))
+            cost = build_cost(work, BuildConditions(workers=workers, parallel=parallel))
             what = [name, f"{work.num_samples:,}", f"{work.source_requests:,}"]
             sizes = [f"{size / 1e12:,.2f}" for size in (work.source_bytes, work.store_bytes)]
             crew = [
                 f"{workers}",
                 f"{parallel}",
-                f"{variant_forecast.hours:,.1f}",
-                variant_forecast.limited_by,
+                f"{cost.hours:,.1f}",
+                cost.limited_by,
             ]
-            money = [f"{found.usd:,.0f}", f"{found.store_usd_per_month:,.0f}"]
+            money = [f"{cost.usd:,.0f}", f"{cost.store_usd_per_month:,.0f}"]
             body.append([*([*what, *sizes] if number == 0 else [""] * 5), *crew, *money])
     head = [
         "dataset",

@@ -1,4 +1,4 @@
-"""What the reports say of the machine they were made on."""
+"""Describe the machine on which a report was made."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from importlib.metadata import version
 
 
 def describe(*packages: str) -> str:
-    """Processor, cores, Python and the versions of ``packages``, in one line."""
+    """Give processor, cores, Python and the versions of ``packages``, in one line."""
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"

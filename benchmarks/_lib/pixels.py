@@ -1,4 +1,4 @@
-"""Pixels as stores have them: real ones that went through a build, and the sample catalog's."""
+"""Pixels as stores hold them: from builds of real scenes and of the sample catalog."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import numpy as np
 
 
 def stored_pixels(folder: Path, *, most: int, real: bool = True) -> dict[str, list[np.ndarray]]:
-    """Build small stores; give up to ``most`` images (C, H, W) of each modality, by what they are.
+    """Build small stores; give up to ``most`` images (C, H, W) of each modality, by a label.
 
-    Real ones, if asked for, only where ``SALIBI_REAL`` is: NAIP of Virginia, Sentinel-1 and
-    Sentinel-2 of Punjab.
+    With ``real``, and where ``SALIBI_REAL`` exists, also real ones: NAIP of Virginia, Sentinel-1
+    and Sentinel-2 of Punjab.
     """
     from salibi_data.synthetic import write_sample_catalog
     from tests.support.data import real_catalogs
     from tests.support.data.samples import catalog_toml
 
-    found = {}
+    images_by_kind = {}
     if real and real_catalogs.REAL.is_dir():
         for name, make in (("punjab", real_catalogs.punjab), ("virginia", real_catalogs.virginia)):
             local = make(folder / name)
             for array, images in _built(folder / name, local.variant, local.catalog, most).items():
-                found[f"real {array}"] = images
+                images_by_kind[f"real {array}"] = images
     write_sample_catalog(folder / "catalog", columns=1, rows=1)
     toml = catalog_toml(folder / "catalog", folder / "bench.toml")
     for array, images in _built(folder, "micro", toml, most).items():
-        found[f"sample catalog {array}"] = images
-    return found
+        images_by_kind[f"sample catalog {array}"] = images
+    return images_by_kind
 
 
 def _built(folder: Path, variant: str, catalog: str, most: int) -> dict[str, list[np.ndarray]]:

@@ -1,4 +1,4 @@
-"""Arrays laid out as a store's: chunks of one sample, in shards."""
+"""Write arrays in a store's layout: chunks of one sample, in shards."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 def sharded_array(
     path: Path, samples: np.ndarray, *, num_samples: int, shard: int, name: str = "hires_4x"
 ) -> Any:
-    """Write ``samples`` (N, C, H, W) uint8 again and again until there are ``num_samples``.
+    """Write ``samples`` (N, C, H, W) uint8 repeatedly until the array holds ``num_samples``.
 
-    The array is made anew in the group at ``path``, which is made if need be.
+    An array of that name in the group at ``path`` is replaced; a missing group is created.
     """
     shape = samples.shape[1:]
     array = zarr.open_group(path, mode="a").create_array(

@@ -1,7 +1,7 @@
-"""What the benchmarks have in common: their arguments, timing by turns, and reports.
+"""Shared parts of the benchmarks: arguments, timing in turns, and reports.
 
-A benchmark compares ways to do one thing. The ways take turns (A B A B), so that whatever else the
-machine does meets all of them alike; medians and their ratios are what counts.
+A benchmark compares ways to do one thing. The ways take turns (A B A B), so that other load on the
+machine affects all of them alike. Results are medians and their ratios.
 """
 
 from __future__ import annotations
@@ -23,45 +23,47 @@ T = TypeVar("T")
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """Give the arguments of every benchmark; its docstring is the ``description``."""
-    made = argparse.ArgumentParser(
+    """Create the argument parser of a benchmark; its docstring is the ``description``."""
+    arguments = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    size = made.add_mutually_exclusive_group()
+    size = arguments.add_mutually_exclusive_group()
     size.add_argument("--quick", action="store_true", help="under a minute; what `make bench` runs")
     size.add_argument(
-        "--smallest", action="store_true", help="seconds; shows that it runs, figures mean nothing"
+        "--smallest",
+        action="store_true",
+        help="seconds; checks that it runs, the figures mean nothing",
     )
-    made.add_argument("--report", type=Path, metavar="FILE", help="write a report in Markdown")
-    return made
+    arguments.add_argument("--report", type=Path, metavar="FILE", help="write a report in Markdown")
+    return arguments
 
 
 def by_form(arguments: argparse.Namespace, *, full: T, quick: T, smallest: T) -> T:
-    """Pick what belongs to the form that was asked for."""
+    """Pick the value for the chosen form: full, quick or smallest."""
     if arguments.smallest:
         return smallest
     return quick if arguments.quick else full
 
 
 def paired(ways: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Time ways by turns; give the seconds of each. One round before warms up, and does not count."""
-    found: dict[str, list[float]] = {name: [] for name in ways}
+    """Time the ways in turns; give the seconds of each. A first round warms up and does not count."""
+    seconds_by_way: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(-1, rounds):
         for name, way in ways.items():
             started = time.perf_counter()
             way()
             if turn >= 0:
-                found[name].append(time.perf_counter() - started)
-    return found
+                seconds_by_way[name].append(time.perf_counter() - started)
+    return seconds_by_way
 
 
-def medians(found: Mapping[str, Sequence[float]]) -> dict[str, float]:
+def medians(seconds_by_way: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Give the median of each way."""
-    return {name: statistics.median(values) for name, values in found.items()}
+    return {name: statistics.median(values) for name, values in seconds_by_way.items()}
 
 
 def in_own_process(module: str, *arguments: str) -> dict[str, Any]:
-    """Run a benchmark's script anew, as for its peak memory; give the JSON that it prints last."""
+    """Run a benchmark in its own process, for its peak memory; give the JSON of its last line."""
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -69,13 +71,13 @@ def in_own_process(module: str, *arguments: str) -> dict[str, Any]:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lay figures out as a Markdown table: the first column is text, the others numbers."""
+    """Format figures as a Markdown table: the first column is text, the others are numbers."""
     rule = ["---", *("---:" for _ in head[1:])]
     return ["", *(f"| {' | '.join(row)} |" for row in (head, rule, *rows)), ""]
 
 
 def report(path: Path | None, title: str, lines: Sequence[str]) -> None:
-    """Print the lines of a report; write them to ``path``, too, where there is one."""
+    """Print the lines of a report, and write them to ``path`` if it is given."""
     print("\n".join(lines))
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

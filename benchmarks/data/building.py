@@ -1,8 +1,8 @@
 """Processor seconds to build a sample at zoom 15 and at zoom 17, from files on this disk.
 
-What `salibi-data variants` reckons with beside the network: decoding, warping, compressing. One
-worker, the offline sample catalog, all four modalities; seconds of this process and its threads, so
-that other work on the machine adds little.
+`salibi-data variants` adds this time to that of the network: decoding, warping, compressing. One
+worker, the offline sample catalog, all four modalities. Seconds are processor time of this process
+and its threads, so that other work on the machine adds little.
 
 Run: python -m benchmarks.data.building [--quick | --smallest] [--report FILE]
 """
@@ -25,17 +25,17 @@ AREAS = {"full": (6, 4), "quick": (4, 3), "smallest": (3, 2)}
 
 
 def measured(folder: Path, variant: str, catalog: str) -> str:
-    """Build a variant's store; tell seconds per planned sample, and how far its bytes shrink."""
-    made = plan(variant, catalog=catalog)
+    """Build a variant's store; give seconds per planned sample, and its compression."""
+    new_plan = plan(variant, catalog=catalog)
     store = folder / f"{variant}.zarr"
     started_s = time.process_time()
-    built = build(store, plan=made)
+    built = build(store, plan=new_plan)
     seconds = time.process_time() - started_s
     files = json.loads((store / "manifest.json").read_text())["files"].values()
     packed = sum(file["bytes"] for file in files) / built.num_samples
     return (
-        f"zoom {made.variant.base_zoom}: {seconds / made.num_samples:.2f} s per sample of "
-        f"{made.num_samples}, {packed / made.variant.bytes_per_sample:.2f} of its bytes after "
+        f"zoom {new_plan.variant.base_zoom}: {seconds / new_plan.num_samples:.2f} s per sample of "
+        f"{new_plan.num_samples}, {packed / new_plan.variant.bytes_per_sample:.2f} of its bytes after "
         "compression"
     )
 

@@ -1,10 +1,10 @@
-"""Which codec, and how long a shard: bytes, and how fast they are made and read.
+"""Codecs for stored samples: size, and speed of encoding and decoding.
 
-Claim: of the codecs that every reader of Zarr v3 knows, Zstandard at level 3 is the one to store
-samples with (`docs/decisions/0017-codec-and-shards.md`). Chunks of one sample, from real NAIP,
+Claim: among the codecs that every reader of Zarr v3 supports, Zstandard at level 3 suits samples
+best (`docs/decisions/0017-codec-and-shards.md`). Chunks of one sample, from real NAIP,
 Sentinel-1 and Sentinel-2 pixels that went through a build, and from the sample catalog. All codecs
-take turns; medians of MB of pixels per second on one core. The limit is a copy in memory. PNG and
-WebP, which Zarr has no codec for, show what a codec made for images would give.
+take turns; figures are medians of MB of pixels per second on one core. The limit is a copy in
+memory. PNG and WebP, for which Zarr has no codec, show what a codec for images would reach.
 
 Run: python -m benchmarks.data.codecs [--quick | --smallest] [--report FILE]
 """
@@ -29,19 +29,19 @@ from benchmarks._lib.pixels import stored_pixels
 
 
 class Codec(NamedTuple):
-    """How an image (C, H, W) becomes bytes, and back."""
+    """Encoder of an image (C, H, W) to bytes, and its decoder."""
 
     encode: Callable[[np.ndarray], bytes]
     decode: Callable[[bytes], object]
 
 
 def of_numcodecs(codec: Zstd | Blosc) -> Codec:
-    """One of the library that Zarr has its codecs from."""
+    """Wrap a codec of numcodecs, the library behind Zarr's codecs."""
     return Codec(lambda image: bytes(codec.encode(image)), codec.decode)
 
 
 def of_pillow(kind: str, **options: object) -> Codec:
-    """An image file; two bands are stored as three."""
+    """Wrap an image format of Pillow; two bands are stored as three."""
 
     def encode(image: np.ndarray) -> bytes:
         content = io.BytesIO()
@@ -68,7 +68,7 @@ CODECS = {
     "PNG 6": of_pillow("PNG", compress_level=6),
     "WebP lossless": of_pillow("WEBP", lossless=True, method=2),
 }
-"""Bytes of one-byte values have nothing to shuffle but their bits."""
+"""Codecs by label. Byte shuffling is left out: values have one byte."""
 
 STORED = "zstd 3"
 
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def measured(images: list[np.ndarray], rounds: int) -> list[str]:
-    """The table of one kind of pixels."""
+    """Measure all codecs on one kind of pixels; give the table."""
     packed = {name: [codec.encode(i) for i in images] for name, codec in CODECS.items()}
     for name, codec in CODECS.items():
         for image, content in zip(images, packed[name], strict=True):
@@ -118,11 +118,11 @@ def measured(images: list[np.ndarray], rounds: int) -> list[str]:
 
 
 def all_of(way: Callable[..., object], values: list[object]) -> None:
-    """Do it with each."""
+    """Call ``way`` with each value."""
     for value in values:
         way(value)
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")  # of builds without some sensors: nothing to do with codecs
+    warnings.simplefilter("ignore")  # warnings of builds that lack a sensor
     main()

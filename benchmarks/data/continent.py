@@ -1,13 +1,13 @@
-"""Hours and money of builds up to a continent's, and whether such a prediction can be trusted.
+"""Predict hours and money of builds up to a continent, and check the prediction on small builds.
 
-Claim: what a build takes follows from the files that are opened, the megabytes that are read,
-the pixels that are warped and the samples that are made, by unit costs from one small build, within 20 %. Calibrated on some
-samples far apart at zoom 17 and a few at zoom 15; predicted and then measured: a dense area at
-zoom 17, several times as large; zoom 16, which the calibration has not seen, from a server that
-waits before each answer. Then `salibi-data forecast`, for several numbers of workers.
+Claim: the duration of a build follows, within 20 %, from the files opened, the megabytes read, the
+pixels warped and the samples made, with unit costs from one small build. Calibrated on some samples
+far apart at zoom 17 and a few at zoom 15. Predicted and then measured: a dense area at zoom 17,
+several times as large; and zoom 16, which the calibration does not contain, from a server that
+waits before each answer. Then the figures of `salibi-data forecast` for several numbers of workers.
 
-One worker builds: a second one would share this machine's cores with the server. The sources are
-the offline sample's COGs, served by HTTP in a process of its own.
+One worker builds, because a second one would share this machine's cores with the server. The
+sources are the offline sample's COGs, served over HTTP by another process.
 
 Run: python -m benchmarks.data.continent [--quick | --smallest] [--report FILE]
 """
@@ -53,11 +53,11 @@ if TYPE_CHECKING:
 LATENCY_S = 0.03
 NO_LIMIT = 1e12
 CREWS = ((8, 16), (64, 16), (64, 256), (512, 2048))
-"""Workers, and requests that all of them may have in flight: 16 unless a user raises it."""
+"""Workers, and requests in flight by all of them together: 16 unless a user raises it."""
 
 
 def serve_forever(folder: Path, latency_s: float, ready: Connection) -> None:
-    """Serve the folder until this process is ended."""
+    """Serve the folder until the other end of ``ready`` sends something."""
     from tests.support.services.servers import RangeServer, serve
 
     with serve(RangeServer(folder, latency_s=latency_s)) as server:
@@ -67,7 +67,7 @@ def serve_forever(folder: Path, latency_s: float, ready: Connection) -> None:
 
 @contextmanager
 def served(folder: Path, latency_s: float) -> Iterator[Catalog]:
-    """The sample catalog in a folder, with rasters that come from a server."""
+    """Give the sample catalog of a folder, whose rasters come from a server with this latency."""
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     arguments = (folder, latency_s, theirs)
@@ -79,11 +79,11 @@ def served(folder: Path, latency_s: float) -> Iterator[Catalog]:
     server.join()
 
 
-def work_of(made: Plan, choices: Sequence[SceneChoice], *, num_samples: int = 0) -> Workload:
-    """What making some of a plan's samples takes, by the scenes that the plan has chosen."""
+def work_of(store_plan: Plan, choices: Sequence[SceneChoice], *, num_samples: int = 0) -> Workload:
+    """Count the work of making some of a plan's samples from the scenes that the plan chose."""
     sets: dict[str, list[Any]] = {}
     codes: dict[str, Any] = {}
-    for name in made.variant.sensors:
+    for name in store_plan.variant.sensors:
         numbers: dict[tuple[str, ...], int] = {}
         sets[name], codes[name] = [], []
         for choice in choices:
@@ -93,10 +93,10 @@ def work_of(made: Plan, choices: Sequence[SceneChoice], *, num_samples: int = 0)
                 sets[name].append(choice.scenes[name])
             codes[name].append(numbers[ids])
     x, y = np.array([choice.tile[:2] for choice in choices]).T
-    tally = Tally(made.variant, made.catalog)
+    tally = Tally(store_plan.variant, store_plan.catalog)
     tally.add(
         CellSelection(
-            tiles=Tiles(zoom=made.variant.base_zoom, x=x, y=y),
+            tiles=Tiles(zoom=store_plan.variant.base_zoom, x=x, y=y),
             sets=sets,
             code={name: np.array(code) for name, code in codes.items()},
             cloud_fraction=np.full(len(choices), np.nan, np.float32),
@@ -114,63 +114,66 @@ def work_of(made: Plan, choices: Sequence[SceneChoice], *, num_samples: int = 0)
     )
 
 
-def timed_build(made: Plan, store: Path) -> tuple[float, list[float], int]:
-    """Build; give its seconds, those of each block in the plan's order, and the samples kept."""
-    begun_s = time.perf_counter()
-    report = build(store, plan=made)
-    whole_s = time.perf_counter() - begun_s
+def timed_build(store_plan: Plan, store: Path) -> tuple[float, list[float], int]:
+    """Build; give the total seconds, those of each block in the plan's order, and the samples stored."""
+    started_s = time.perf_counter()
+    report = build(store, plan=store_plan)
+    total_s = time.perf_counter() - started_s
     log = RunLog.path_of(store).read_text().splitlines()
     blocks = [entry for entry in map(json.loads, log) if entry["event"] == "block"]
-    return whole_s, [entry["seconds"] for entry in blocks], report.num_samples
+    return total_s, [entry["seconds"] for entry in blocks], report.num_samples
 
 
 def calibrated(near: Sequence[Plan], far: Sequence[Plan], folder: Path) -> UnitCosts:
-    """Unit costs that fit the seconds of every block of the near plans best; none is negative.
+    """Fit non-negative unit costs to the seconds of every block of the near plans.
 
-    The same samples from the server that waits tell how often an answer is waited for.
+    The same samples from the slow server give the number of round trips per file.
     """
-    work, taken, beside_s, kept = [], [], 0.0, 0
-    for number, made in enumerate(near):
-        whole_s, blocks_s, num_samples = timed_build(made, folder / f"near-{number}.zarr")
+    work, block_seconds, outside_blocks_s, num_stored = [], [], 0.0, 0
+    for number, store_plan in enumerate(near):
+        total_s, blocks_s, num_samples = timed_build(store_plan, folder / f"near-{number}.zarr")
         runs = groupby(
-            made.choices(),
+            store_plan.choices(),
             key=lambda c: (c.tile.x >> BLOCK_ZOOM_OFFSET, c.tile.y >> BLOCK_ZOOM_OFFSET),
         )
-        work += [work_of(made, list(run)) for _, run in runs]
-        taken += blocks_s
-        beside_s, kept = beside_s + whole_s - sum(blocks_s), kept + num_samples
+        work += [work_of(store_plan, list(run)) for _, run in runs]
+        block_seconds += blocks_s
+        outside_blocks_s, num_stored = (
+            outside_blocks_s + total_s - sum(blocks_s),
+            num_stored + num_samples,
+        )
     far_s = 0.0
-    for number, made in enumerate(far):
-        far_s += sum(timed_build(made, folder / f"far-{number}.zarr")[1])
+    for number, store_plan in enumerate(far):
+        far_s += sum(timed_build(store_plan, folder / f"far-{number}.zarr")[1])
     waits_s = LATENCY_S * sum(w.num_files for w in work)
     units = np.array(
         [[w.num_files, w.source_bytes / 1e6, w.num_warped_px / 1e6, w.num_read] for w in work],
         float,
     )
     # The longer a block takes, the more its seconds scatter.
-    weight = 1 / np.sqrt(np.array(taken))
-    fitted, _ = nnls(units * weight[:, None], np.array(taken) * weight)
-    file_s, mb_s, mpx_s, sample_s = fitted.tolist()
+    weight = 1 / np.sqrt(np.array(block_seconds))
+    unit_seconds, _ = nnls(units * weight[:, None], np.array(block_seconds) * weight)
+    file_s, mb_s, mpx_s, sample_s = unit_seconds.tolist()
     return UnitCosts(
-        round_trips_per_file=max(0.0, far_s - sum(taken)) / waits_s,
+        round_trips_per_file=max(0.0, far_s - sum(block_seconds)) / waits_s,
         s_per_file=file_s,
         s_per_mb=mb_s,
         s_per_warped_mpx=mpx_s,
         s_per_sample=sample_s,
-        s_per_stored_sample=beside_s / kept,
+        s_per_stored_sample=outside_blocks_s / num_stored,
     )
 
 
 def main() -> None:
-    """Calibrate, predict, measure; then reckon up to the continent."""
+    """Calibrate, predict, measure; then predict up to the continent."""
     arguments = side_by_side.parser(__doc__).parse_args()
     columns, rows = side_by_side.by_form(arguments, full=(5, 3), quick=(3, 2), smallest=(2, 1))
     scattered = side_by_side.by_form(arguments, full=48, quick=24, smallest=6)
     begin = BuildConditions(workers=1, latency_s=0.0, read_bytes_per_s=NO_LIMIT)
     far = replace(begin, latency_s=LATENCY_S)
-    # No guard between splits: in so small an area it would leave next to nothing.
-    whole = {"regions": (), "target_samples": None, "test_share": 0.0, "validation_share": 0.0}
-    micro = replace(load_variant("micro"), **whole)
+    # No guard between splits: in an area this small it would remove nearly all samples.
+    no_target = {"regions": (), "target_samples": None, "test_share": 0.0, "validation_share": 0.0}
+    micro = replace(load_variant("micro"), **no_target)
     at = {zoom: replace(micro, name=f"zoom-{zoom}", base_zoom=zoom) for zoom in (15, 16, 17)}
     checked = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -178,26 +181,26 @@ def main() -> None:
         write_sample_catalog(source, columns=columns, rows=rows)
         with served(source, 0.0) as near_by, served(source, LATENCY_S) as far_off:
             small, waiting = (
-                [plan(at[17], catalog=place, limit=scattered), plan(at[15], catalog=place)]
-                for place in (near_by, far_off)
+                [plan(at[17], catalog=catalog, limit=scattered), plan(at[15], catalog=catalog)]
+                for catalog in (near_by, far_off)
             )
             timed_build(plan(at[17], catalog=near_by, limit=1), folder / "first.zarr")  # warms up
             costs = calibrated(small, waiting, folder)
-            for what, made, conditions in (
+            for what, store_plan, conditions in (
                 ("zoom 17, dense", plan(at[17], catalog=near_by), begin),
                 (f"zoom 16, {LATENCY_S * 1e3:g} ms away", plan(at[16], catalog=far_off), far),
             ):
-                whole_s, _, num_samples = timed_build(made, folder / f"{len(checked)}.zarr")
-                work = work_of(made, list(made.choices()), num_samples=num_samples)
+                total_s, _, num_samples = timed_build(store_plan, folder / f"{len(checked)}.zarr")
+                work = work_of(store_plan, list(store_plan.choices()), num_samples=num_samples)
                 predicted_s = build_cost(work, conditions, costs).hours * 3600
-                checked.append((what, work, predicted_s, whole_s))
+                checked.append((what, work, predicted_s, total_s))
     side_by_side.report(
         arguments.report,
         "Toward a continent",
         [
             "",
             describe("zarr", "rasterio", "numpy"),
-            *unit_lines(costs, sum(made.num_samples for made in small)),
+            *unit_lines(costs, sum(store_plan.num_samples for store_plan in small)),
             *prediction_lines(checked),
             *continent_lines(),
         ],
@@ -205,10 +208,10 @@ def main() -> None:
 
 
 def unit_lines(costs: UnitCosts, num_samples: int) -> list[str]:
-    """What was measured, beside what the software reckons with."""
-    kept = UnitCosts()
+    """Format the measured unit costs beside those that the software assumes."""
+    assumed = UnitCosts()
     rows = [
-        [word, f"{getattr(costs, name) * 1e3:.1f}", f"{getattr(kept, name) * 1e3:.1f}"]
+        [word, f"{getattr(costs, name) * 1e3:.1f}", f"{getattr(assumed, name) * 1e3:.1f}"]
         for name, word in {
             "s_per_file": "a file opened",
             "s_per_mb": "a megabyte read",
@@ -217,7 +220,7 @@ def unit_lines(costs: UnitCosts, num_samples: int) -> list[str]:
             "s_per_stored_sample": "a sample put into its shard",
         }.items()
     ]
-    trips = f"{costs.round_trips_per_file:.1f} ({kept.round_trips_per_file:.1f})"
+    trips = f"{costs.round_trips_per_file:.1f} ({assumed.round_trips_per_file:.1f})"
     return [
         "",
         f"Answers waited for, per file opened, and in salibi_data/forecasts/costs.py: {trips}.",
@@ -227,24 +230,24 @@ def unit_lines(costs: UnitCosts, num_samples: int) -> list[str]:
 
 
 def prediction_lines(checked: Sequence[tuple[str, Workload, float, float]]) -> list[str]:
-    """Predicted and measured seconds of the builds that were not calibrated on."""
+    """Format predicted and measured seconds of the builds outside the calibration."""
     rows = [
         [
             what,
             f"{work.num_read}",
             f"{work.source_bytes / 1e6 / work.num_read:.1f}",
             f"{predicted_s:.1f}",
-            f"{whole_s:.1f}",
-            f"{predicted_s / whole_s - 1:+.0%}",
+            f"{total_s:.1f}",
+            f"{predicted_s / total_s - 1:+.0%}",
         ]
-        for what, work, predicted_s, whole_s in checked
+        for what, work, predicted_s, total_s in checked
     ]
     head = ["build", "samples", "MB read per sample", "predicted, s", "measured, s", "off by"]
     return ["Predicted, then measured; the target is within 20 %:", *side_by_side.table(head, rows)]
 
 
 def continent_lines() -> list[str]:
-    """Hours and dollars by the number of workers."""
+    """Format hours and dollars by the number of workers."""
     catalog = load_catalog("planetary-computer")
     jobs = {name: regional(load_variant(name), catalog) for name in ("small", "full", "micro")}
     for name in ("full", "micro"):
@@ -254,17 +257,17 @@ def continent_lines() -> list[str]:
     rows = []
     for what, work in jobs.items():
         for workers, parallel in CREWS:
-            found = build_cost(work, BuildConditions(workers=workers, parallel=parallel))
+            cost = build_cost(work, BuildConditions(workers=workers, parallel=parallel))
             rows.append(
                 [
                     what,
                     f"{workers}",
                     f"{parallel}",
-                    f"{found.hours:,.1f}",
-                    found.limited_by,
+                    f"{cost.hours:,.1f}",
+                    cost.limited_by,
                     f"{work.source_requests:,}",
                     f"{work.source_bytes / 1e12:,.2f}",
-                    f"{found.usd:,.0f}",
+                    f"{cost.usd:,.0f}",
                 ]
             )
     head = ["", "workers", "in flight", "hours", "limited by", "requests", "TB read", "US dollars"]
@@ -275,7 +278,7 @@ def continent_lines() -> list[str]:
 
 
 def regional(variant: Variant, catalog: Catalog) -> Workload:
-    """What a variant's own regions take."""
+    """Predict the work of a variant's own regions."""
     expected = forecast(variant, catalog)
     if expected is None:
         raise SystemExit(f"{variant.name} has no regions")

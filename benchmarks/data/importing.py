@@ -1,8 +1,8 @@
-"""Importing released archives: samples per second, peak memory at two sizes, a million tiles' directory.
+"""Import released archives: samples per second, peak memory at two sizes, a large directory.
 
-Writes archives in the layout of the authors' release, of noisy images, and imports them: a quarter
-of the samples and all of them, each in a process of its own, then exports what was imported. The
-last line is the directory of an archive of many small tiles, read by us and by the pmtiles package.
+Writes archives of noisy images in the layout of the authors' release and imports them: a quarter of
+the samples and all of them, each in a process of its own; then exports the imported store. The last
+line is the directory of an archive of many small tiles, read by Salibi and by the pmtiles package.
 
 Run: python -m benchmarks.data.importing [--quick | --smallest] [--report FILE] [--workers 1]
 """
@@ -29,9 +29,9 @@ from benchmarks._lib.machine import describe
 from benchmarks._lib.side_by_side import by_form, in_own_process, parser, report
 
 FIRST = zxy_to_tileid(15, 8192, 12288)
-"""First tile of a block at every level: the samples are those that follow on the Hilbert curve."""
+"""First tile of a block at every level; the samples follow it on the Hilbert curve."""
 TEXTURE = 6
-"""Deviation of the noise in pixel values: tiles of about 100 kB, as photographs have."""
+"""Standard deviation of the noise in pixel values: tiles take about 100 kB, like photographs."""
 SIZES = {
     "full": {"samples": 1024, "tiles": 1_000_000},
     "quick": {"samples": 128, "tiles": 100_000},
@@ -40,7 +40,7 @@ SIZES = {
 
 
 def write_archive(path: Path, tiles: Iterable[tuple[int, bytes]]) -> None:
-    """Write an archive of tiles (id, content)."""
+    """Write an archive of tiles, given as (id, content)."""
     with path.open("wb") as file:
         writer = Writer(file)
         for tile_id, content in tiles:
@@ -49,9 +49,10 @@ def write_archive(path: Path, tiles: Iterable[tuple[int, bytes]]) -> None:
 
 
 def write_release(folder: Path, num_samples: int) -> dict[str, str]:
-    """The three archives; what ``import_pmtiles`` takes. 16 images, each time with other last bytes.
+    """Write the three archives from 16 images; give their paths as arguments of ``import_pmtiles``.
 
-    What follows a PNG's end is nobody's, but makes the tiles differ: equal ones would be kept once.
+    Each tile has its id appended. PNG decoders ignore bytes after the end of the image, and without
+    them the PMTiles writer would store equal tiles only once.
     """
     rng = np.random.default_rng(0)
     images = {name: [picture(rng, name) for _ in range(16)] for name in ("sar", "lores", "hires")}
@@ -67,7 +68,7 @@ def write_release(folder: Path, num_samples: int) -> dict[str, str]:
 
 
 def picture(rng: np.random.Generator, name: str) -> bytes:
-    """A tile of noise around one colour."""
+    """Draw a tile of noise around one colour; give its PNG."""
     noise = rng.normal(120, TEXTURE, (256, 256, 4)).clip(1, 255).astype(np.uint8)
     noise[..., 3] = 255
     if name == "sar":
@@ -78,13 +79,13 @@ def picture(rng: np.random.Generator, name: str) -> bytes:
 
 
 def children_of(tile_id: int) -> list[int]:
-    """Ids of the four tiles that a tile is cut into."""
+    """Give the ids of a tile's four children."""
     zoom, x, y = tileid_to_zxy(tile_id)
     return [zxy_to_tileid(zoom + 1, 2 * x + i, 2 * y + j) for i in (0, 1) for j in (0, 1)]
 
 
 def step(folder: Path, do: str, arguments: dict[str, Any]) -> None:
-    """In a process of its own: import, export or read a directory, and print what it took."""
+    """Import, export or read a directory in this process; print seconds and peak memory."""
     import salibi_data
     from salibi_data.imports.pmtiles.directory import open_archive
 
@@ -96,21 +97,21 @@ def step(folder: Path, do: str, arguments: dict[str, Any]) -> None:
         "ours": lambda: len(open_archive(folder / "tiles").ids(15)),
         "package": lambda: read_by_package(folder / "tiles"),
     }
-    begun_s = time.perf_counter()
+    started_s = time.perf_counter()
     todo[do]()
-    seconds = time.perf_counter() - begun_s
+    seconds = time.perf_counter() - started_s
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({"seconds": seconds, "peak_bytes": peak}))
 
 
 def read_by_package(path: Path) -> int:
-    """Number of tiles, by the package."""
+    """Count the tiles with the pmtiles package."""
     with path.open("rb") as file:
         return sum(1 for _ in all_tiles(MmapSource(file)))
 
 
 def measured(folder: Path, do: str, **arguments: Any) -> dict[str, float]:
-    """What :func:`step` prints."""
+    """Run :func:`step` in a process of its own; give what it prints."""
     return in_own_process(
         "benchmarks.data.importing", "--step", str(folder), do, json.dumps(arguments)
     )
@@ -123,8 +124,8 @@ def measure(sizes: dict[str, int], workers: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             paths = write_release(Path(folder), num_samples)
             size = sum(Path(path).stat().st_size for path in paths.values())
-            took = measured(Path(folder), "import", **paths, workers=workers)
-            figures[name] = {"samples": num_samples, "archive_bytes": size, **took}
+            outcome = measured(Path(folder), "import", **paths, workers=workers)
+            figures[name] = {"samples": num_samples, "archive_bytes": size, **outcome}
             if name == "all":
                 figures["export"] = measured(Path(folder), "export", workers=workers)
     with tempfile.TemporaryDirectory() as folder:
@@ -137,34 +138,34 @@ def measure(sizes: dict[str, int], workers: int) -> dict[str, Any]:
 
 
 def sentences(figures: dict[str, Any]) -> list[str]:
-    """The figures as sentences."""
+    """Format the figures as sentences."""
     lines = [describe("pmtiles", "pillow", "zarr")]
     for name in ("quarter", "all"):
-        took = figures[name]
+        outcome = figures[name]
         lines.append(
-            f"import of {took['samples']:,} samples ({took['archive_bytes'] / 1e6:.0f} MB of "
-            f"archives), {figures['workers']} workers: {took['samples'] / took['seconds']:.1f} "
-            f"samples/s, peak {took['peak_bytes'] / 1e6:.0f} MB"
+            f"import of {outcome['samples']:,} samples ({outcome['archive_bytes'] / 1e6:.0f} MB of "
+            f"archives), {figures['workers']} workers: {outcome['samples'] / outcome['seconds']:.1f} "
+            f"samples/s, peak {outcome['peak_bytes'] / 1e6:.0f} MB"
         )
-    took = figures["export"]
+    outcome = figures["export"]
     lines.append(
-        f"export of {figures['samples']:,} samples: {figures['samples'] / took['seconds']:.1f} "
-        f"samples/s, peak {took['peak_bytes'] / 1e6:.0f} MB"
+        f"export of {figures['samples']:,} samples: {figures['samples'] / outcome['seconds']:.1f} "
+        f"samples/s, peak {outcome['peak_bytes'] / 1e6:.0f} MB"
     )
     lines += [
-        f"directory of {figures['tiles']:,} tiles, {who}: {took['seconds']:.2f} s, "
-        f"peak {took['peak_bytes'] / 1e6:.0f} MB"
-        for who, took in figures["directory"].items()
+        f"directory of {figures['tiles']:,} tiles, {who}: {outcome['seconds']:.2f} s, "
+        f"peak {outcome['peak_bytes'] / 1e6:.0f} MB"
+        for who, outcome in figures["directory"].items()
     ]
     return lines
 
 
 def main() -> None:
     """Write archives, import a quarter and all of them, export, read a large directory."""
-    made = parser(__doc__)
-    made.add_argument("--workers", type=int, default=1)
-    made.add_argument("--step", nargs=3, help=argparse.SUPPRESS)
-    arguments = made.parse_args()
+    argument_parser = parser(__doc__)
+    argument_parser.add_argument("--workers", type=int, default=1)
+    argument_parser.add_argument("--step", nargs=3, help=argparse.SUPPRESS)
+    arguments = argument_parser.parse_args()
     if arguments.step:
         folder, do, options = arguments.step
         step(Path(folder), do, json.loads(options))

@@ -1,4 +1,4 @@
-"""Large COGs for the benchmarks, of real pixels where there are any: a crop, mirrored over and over."""
+"""Write large COGs for the benchmarks: a crop of real pixels where available, mirrored repeatedly."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
 REAL = Path(os.environ.get("SALIBI_REAL", Path(__file__).parents[3] / "shared" / "real"))
 CRS = "EPSG:32617"
 CORNER_LONLAT = (-79.0, 38.0)
-"""Two degrees off the zone's meridian: grids differ by more than a degree."""
+"""Corner two degrees from the zone's meridian, where UTM and Web Mercator differ by over a degree."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Photograph:
-    """Some COGs of one scene, and the blocks of tiles to make of it."""
+    """COGs of one scene, and the blocks of tiles to make from it."""
 
     files: tuple[Path, ...]
-    """One with all bands, or one for each."""
+    """One file with all bands, or a file for each band."""
     product: Product
     zoom: int
     blocks: tuple[tuple[TileXYZ, ...], ...]
 
     @property
     def grids(self) -> list[PixelGrid]:
-        """One for each block."""
+        """Pixel grid of each block."""
         return [PixelGrid.around(tiles) for tiles in self.blocks]
 
     @property
     def layer(self) -> Layer:
-        """What is made of it."""
+        """Layer that is made from the scene."""
         product = self.product
         return Layer(
             name="picture",
@@ -60,11 +60,11 @@ class Photograph:
 
     @property
     def bands(self) -> tuple[Band, ...]:
-        """Where the red, the green and the blue pixels are."""
+        """Bands of red, green and blue."""
         return tuple(self.product.bands.values())
 
     def catalog(self) -> Catalog:
-        """A catalog of this scene's sensor alone."""
+        """Catalog with this scene's sensor only."""
         sensor = Sensor(
             name="camera",
             collection="camera",
@@ -75,9 +75,9 @@ class Photograph:
         return Catalog(name="files", title="Files", kind="static", sensors={"camera": sensor})
 
     def scene(self, hrefs: Sequence[str] = ()) -> Scene:
-        """The item; its files are where ``hrefs`` say, or on disk."""
-        places = hrefs or [str(path) for path in self.files]
-        assets = {path.stem: place for path, place in zip(self.files, places, strict=True)}
+        """Scene with its files at ``hrefs``, or on disk."""
+        locations = hrefs or [str(path) for path in self.files]
+        assets = {path.stem: href for path, href in zip(self.files, locations, strict=True)}
         return Scene(
             id="scene",
             sensor="camera",
@@ -91,14 +91,14 @@ class Photograph:
 def aerial(
     folder: Path, *, zoom: int, blocks: int, across: int = 4, edge_px: int = 5120
 ) -> Photograph:
-    """8 bit, four bands in one file, 0.6 m: as NAIP is.
+    """Write a scene like NAIP: 8 bit, four bands in one file, 0.6 m.
 
     Args:
-        folder: where the file is, or will be.
-        zoom: of the tiles.
-        blocks: at most so many.
-        across: tiles along the edge of one.
-        edge_px: of the file.
+        folder: folder of the file; an existing file is used again.
+        zoom: zoom level of the tiles.
+        blocks: maximum number of blocks.
+        across: tiles along the edge of a block.
+        edge_px: edge of the file in pixels.
     """
     path = folder / "aerial.tif"
     if not path.exists():
@@ -110,7 +110,7 @@ def aerial(
 
 
 def optical(folder: Path, *, zoom: int, blocks: int, across: int = 4) -> Photograph:
-    """16 bit, a file for each of three bands, 10 m: as Sentinel-2 is."""
+    """Write a scene like Sentinel-2: 16 bit, a file for each of three bands, 10 m."""
     names = ("B04", "B03", "B02")
     paths = tuple(folder / f"{name}.tif" for name in names)
     if not paths[0].exists():
@@ -135,16 +135,16 @@ def _sentinel() -> NDArray[np.uint16]:
     folder = REAL / "s1_s2_punjab" / "s2_l2a"
     if not folder.exists():
         return np.random.default_rng(0).integers(300, 3000, (3, 264, 264)).astype(np.uint16)
-    place = next(folder.iterdir())
+    scene_folder = next(folder.iterdir())
     images = []
     for name in ("B4", "B3", "B2"):
-        with rasterio.open(place / f"{name}.tif") as dataset:
+        with rasterio.open(scene_folder / f"{name}.tif") as dataset:
             images.append(dataset.read(1))
     return np.array(images)
 
 
 def _mirrored(image: NDArray, size_px: int) -> NDArray:
-    """The image beside its mirror images until it has that size."""
+    """Pad the image with its mirror images to ``size_px``."""
     rows, columns = image.shape[1:]
     return np.pad(image, ((0, 0), (0, size_px - rows), (0, size_px - columns)), mode="symmetric")
 
@@ -171,16 +171,16 @@ def _write(path: Path, image: NDArray, gsd_m: float) -> None:
 
 
 def _blocks(zoom: int, edge_m: float, num: int, across: int) -> tuple[tuple[TileXYZ, ...], ...]:
-    """Blocks of so many tiles inside a square of that edge below the corner, at most ``num``."""
+    """Give at most ``num`` blocks of ``across`` x ``across`` tiles inside a square below the corner."""
     xs, ys = transform("OGC:CRS84", CRS, [CORNER_LONLAT[0]], [CORNER_LONLAT[1]])
-    slack = 0.04 * edge_m  # the grids are turned
+    slack = 0.04 * edge_m  # UTM and Web Mercator grids are rotated against each other
     lon, lat = transform(
         CRS,
         "OGC:CRS84",
         [xs[0] + slack, xs[0] + edge_m - slack],
         [ys[0] - slack, ys[0] - edge_m + slack],
     )
-    first, last = (mercantile.tile(*place, zoom) for place in zip(lon, lat, strict=True))
+    first, last = (mercantile.tile(*lonlat, zoom) for lonlat in zip(lon, lat, strict=True))
     columns = range(first.x + 1, last.x - across + 1, across)
     rows = range(first.y + 1, last.y - across + 1, across)
     corners = [(x, y) for y in rows for x in columns][:num]
@@ -192,5 +192,5 @@ def _blocks(zoom: int, edge_m: float, num: int, across: int) -> tuple[tuple[Tile
 
 
 def num_tiles(blocks: Sequence[Sequence[TileXYZ]]) -> int:
-    """Number of tiles in all the blocks."""
+    """Count the tiles of all blocks."""
     return sum(len(tiles) for tiles in blocks)

@@ -1,4 +1,4 @@
-"""Planning a million tiles at zoom 17 against a catalog on disk: seconds, and memory at two sizes.
+"""Plan a million tiles at zoom 17 from a catalog on disk: seconds, and memory at two sizes.
 
 Writes a static STAC catalog of items without rasters: NAIP quads of two years that overlap their
 neighbours, Sentinel-2 granules every few days, Sentinel-1 passes. Prints the time and the peak
@@ -32,7 +32,7 @@ START = datetime(2021, 6, 1, 17, tzinfo=UTC)
 
 
 def area(tiles: int) -> tuple[float, float, float, float]:
-    """A square of about so many tiles (west, south, east, north)."""
+    """Give the bounds of a square of about ``tiles`` tiles (west, south, east, north)."""
     edge = math.isqrt(tiles)
     first = mercantile.tile(WEST, NORTH, ZOOM)
     last = mercantile.bounds(first.x + edge - 1, first.y + edge - 1, ZOOM)
@@ -41,14 +41,14 @@ def area(tiles: int) -> tuple[float, float, float, float]:
 
 
 def write_catalog(folder: Path, bounds: tuple[float, float, float, float]) -> int:
-    """Write ``catalog.json`` and its items; returns how many there are."""
+    """Write ``catalog.json`` and its items; give their number."""
     items = [*naip(bounds), *sentinel_2(bounds), *sentinel_1(bounds)]
     write_items(folder, items)
     return len(items)
 
 
 def write_items(folder: Path, items: list[dict[str, Any]]) -> None:
-    """Write a static catalog of these items, and ``bench.toml``, which describes it."""
+    """Write a static catalog of the items, and ``bench.toml``, which describes it."""
     links = []
     for item in items:
         path = folder / item["collection"] / f"{item['id']}.json"
@@ -63,7 +63,7 @@ def write_items(folder: Path, items: list[dict[str, Any]]) -> None:
 
 
 def item(collection: str, name: str, when: datetime, box: Any, **properties: Any) -> dict[str, Any]:
-    """A STAC item with the assets that the catalog's description names."""
+    """Make a STAC item with the assets that the catalog's description names."""
     west, south, east, north = box
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     keys = {"naip": ["image"], "sentinel-1-rtc": ["vv", "vh"], "sentinel-2-l2a": ["visual", "SCL"]}
@@ -81,11 +81,11 @@ def item(collection: str, name: str, when: datetime, box: Any, **properties: Any
 
 
 def naip(bounds: tuple[float, float, float, float]) -> list[dict[str, Any]]:
-    """Quarter quads of 2021 everywhere and of 2019 everywhere."""
+    """Make NAIP quarter quads of 2019 and 2021 that cover the bounds."""
     west, south, east, north = bounds
     columns = math.ceil((east - west) / QUAD_DEG)
     rows = math.ceil((north - south) / QUAD_DEG)
-    found = []
+    items = []
     for year in (2019, 2021):
         for column in range(columns):
             for row in range(rows):
@@ -99,21 +99,21 @@ def naip(bounds: tuple[float, float, float, float]) -> list[dict[str, Any]]:
                 # A year's flights take weeks, so neighbours have different dates.
                 when = START.replace(year=year) + timedelta(days=(column // 8) * 3)
                 name = f"n{year}-{column}-{row}"
-                found.append(item("naip", name, when, box, **{"naip:year": str(year), "gsd": 0.6}))
-    return found
+                items.append(item("naip", name, when, box, **{"naip:year": str(year), "gsd": 0.6}))
+    return items
 
 
 def sentinel_2(bounds: tuple[float, float, float, float]) -> list[dict[str, Any]]:
-    """Granules of a degree with a tenth in common, every five days of two summers."""
+    """Make granules of one degree that overlap by a tenth, every five days of two summers."""
     west, south, east, north = bounds
-    found = []
+    items = []
     for day in range(-60, 100, 5):
         for year in (2019, 2021):
             when = START.replace(year=year) + timedelta(days=day)
             for column in range(math.ceil((east - west) / 0.9)):
                 for row in range(math.ceil((north - south) / 0.9)):
                     left, top = west + column * 0.9 - 0.05, north - row * 0.9 + 0.05
-                    found.append(
+                    items.append(
                         item(
                             "sentinel-2-l2a",
                             f"s2-{year}-{day}-{column}-{row}",
@@ -128,18 +128,18 @@ def sentinel_2(bounds: tuple[float, float, float, float]) -> list[dict[str, Any]
                             },
                         )
                     )
-    return found
+    return items
 
 
 def sentinel_1(bounds: tuple[float, float, float, float]) -> list[dict[str, Any]]:
-    """A pass over everything every six days of two summers, in frames of 1.5 degrees."""
+    """Make passes over the whole area every six days of two summers, in frames of 1.5 degrees."""
     west, south, east, north = bounds
-    found = []
+    items = []
     for orbit, day in enumerate(range(-70, 110, 6)):
         for year in (2019, 2021):
             for row in range(math.ceil((north - south) / 1.4)):
                 top = north - row * 1.4 + 0.05
-                found.append(
+                items.append(
                     item(
                         "sentinel-1-rtc",
                         f"s1-{year}-{orbit}-{row}",
@@ -153,35 +153,35 @@ def sentinel_1(bounds: tuple[float, float, float, float]) -> list[dict[str, Any]
                         },
                     )
                 )
-    return found
+    return items
 
 
 def plan_all(folder: Path, bounds: str) -> None:
-    """In a process of its own: plan, and print what it took."""
+    """Plan in this process; print samples, seconds and peak memory."""
     from salibi_data import plan
 
-    begun_s = time.perf_counter()
+    started_s = time.perf_counter()
     edges = tuple(float(part) for part in bounds.split(","))
-    made = plan(
+    area_plan = plan(
         "micro",
         catalog=str(folder / "bench.toml"),
         output=folder / "plan.parquet",
         bounds_lonlat=edges,
     )
-    seconds = time.perf_counter() - begun_s
+    seconds = time.perf_counter() - started_s
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    lost = sum(made.lost.values())
-    figures = {"samples": made.num_samples, "tiles": made.num_samples + lost}
+    lost = sum(area_plan.lost.values())
+    figures = {"samples": area_plan.num_samples, "tiles": area_plan.num_samples + lost}
     print(json.dumps({**figures, "seconds": seconds, "peak_bytes": peak}))
 
 
 def main() -> None:
     """Write the catalog, plan a quarter and all of it, print both."""
-    made = parser(__doc__)
-    made.add_argument("--tiles", type=int)
-    made.add_argument("--json", action="store_true")
-    made.add_argument("--plan", nargs=2, help=argparse.SUPPRESS)
-    arguments = made.parse_args()
+    argument_parser = parser(__doc__)
+    argument_parser.add_argument("--tiles", type=int)
+    argument_parser.add_argument("--json", action="store_true")
+    argument_parser.add_argument("--plan", nargs=2, help=argparse.SUPPRESS)
+    arguments = argument_parser.parse_args()
     if arguments.plan:
         plan_all(Path(arguments.plan[0]), arguments.plan[1])
         return
@@ -199,10 +199,10 @@ def main() -> None:
         return
     print(machine.describe("shapely", "pystac", "pyarrow"))
     for name in ("quarter", "all"):
-        found = figures[name]
+        run = figures[name]
         print(
-            f"{name}: {found['tiles']:,} tiles, {found['samples']:,} samples, "
-            f"{found['seconds']:.1f} s, peak {found['peak_bytes'] / 1e6:.0f} MB"
+            f"{name}: {run['tiles']:,} tiles, {run['samples']:,} samples, "
+            f"{run['seconds']:.1f} s, peak {run['peak_bytes'] / 1e6:.0f} MB"
         )
 
 

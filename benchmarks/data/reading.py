@@ -1,8 +1,8 @@
-"""Reading scattered samples of a sharded array: by slices, and by an index array.
+"""Read scattered samples of a sharded array by slices and by an index array.
 
 Claim: `SampleStore.read` takes slices because an index array makes zarr decode whole shards to pick
-samples from them. A B A B on one generated array; medians and their ratio, and a plain copy of the same
-bytes in memory as the limit.
+samples from them. The ways take turns on one generated array; figures are medians and their ratio.
+The limit is a plain copy of the same bytes in memory.
 
 Run: python -m benchmarks.data.reading [--quick]
 """
@@ -24,7 +24,7 @@ SHARD, SHAPE = 32, (3, 512, 512)
 
 
 def by_slices(array: Any, wanted: np.ndarray) -> np.ndarray:
-    """As `SampleStore.read` does."""
+    """Read runs of consecutive samples by slices, like `SampleStore.read`."""
     out = np.empty((len(wanted), *SHAPE), np.uint8)
     breaks = np.flatnonzero(np.diff(wanted) != 1) + 1
     for start, stop in pairwise([0, *breaks.tolist(), len(wanted)]):
@@ -33,7 +33,7 @@ def by_slices(array: Any, wanted: np.ndarray) -> np.ndarray:
 
 
 def by_index_array(array: Any, wanted: np.ndarray) -> np.ndarray:
-    """As numpy users would."""
+    """Read all samples by one index array, like NumPy."""
     return np.asarray(array.oindex[wanted])
 
 

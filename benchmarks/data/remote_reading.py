@@ -1,10 +1,10 @@
-"""Windows of a COG over HTTP: through our range reader, and by GDAL's own /vsicurl.
+"""Read windows of a COG over HTTP with Salibi's range reader and with GDAL's /vsicurl.
 
-Claim: that every request can be retried, counted, bounded and signed anew costs no time. A B A B
-on one local server, in a process of its own, that waits 30 ms before it answers; 4 bands of 8-bit
-noise on a slope, 512 px tiles, deflate. Every round has an address of its own, so that GDAL's cache,
-which is by address, holds nothing of it. GDAL has the settings its documentation recommends for
-COGs, and beside them the larger block cache that lets it fetch a whole window at once.
+Claim: retrying, counting, limiting and signing every request costs no time. The ways take turns on
+one local server, in a process of its own, that waits 30 ms before it answers. The file has 4 bands
+of 8-bit noise on a slope, 512 px tiles, deflate. Every round has its own address, because GDAL's
+cache is keyed by address. GDAL has the settings that its documentation recommends for COGs, once
+also with the larger block cache that lets it fetch a whole window at once.
 
 Run: python -m benchmarks.data.remote_reading [--quick]
 """
@@ -42,7 +42,7 @@ WITH_BLOCKS = {**RECOMMENDED, "GDAL_MAX_RAW_BLOCK_CACHE_SIZE": str(256 * 2**20)}
 
 
 def serve_forever(folder: Path, ready: Connection) -> None:
-    """Serve the folder until this process is ended."""
+    """Serve the folder until the other end of ``ready`` sends something."""
     from tests.support.services.servers import RangeServer, serve
 
     with serve(RangeServer(folder, latency_s=LATENCY_S)) as server:
@@ -51,32 +51,32 @@ def serve_forever(folder: Path, ready: Connection) -> None:
 
 
 def write(path: Path, file_px: int) -> None:
-    """A COG that compresses to about half, as an aerial photograph does."""
+    """Write a COG that compresses to about half, like an aerial photograph."""
     rng = np.random.default_rng(0)
     slope = np.linspace(0, 230, file_px, dtype=np.float32)
     profile = {"driver": "COG", "dtype": "uint8", "count": 4, "width": file_px, "height": file_px}
-    place = {"crs": "EPSG:32610", "transform": from_origin(5e5, 4e6, 0.6, 0.6)}
-    how = {"blocksize": TILE_PX, "compress": "deflate"}
-    with rasterio.open(path, "w", **profile, **place, **how) as dataset:
+    georeference = {"crs": "EPSG:32610", "transform": from_origin(5e5, 4e6, 0.6, 0.6)}
+    layout = {"blocksize": TILE_PX, "compress": "deflate"}
+    with rasterio.open(path, "w", **profile, **georeference, **layout) as dataset:
         for band in range(1, 5):
             noise = rng.integers(0, 16, (file_px, file_px), dtype=np.uint8)
             dataset.write(noise + slope.astype(np.uint8), band)
 
 
 def window(turn: int, file_px: int) -> Window:
-    """Another place in every round, across tiles."""
+    """Give a window that crosses tiles, a different one in every round."""
     offset = 200 + 137 * turn
     return Window(offset, file_px - WINDOW_PX - offset, WINDOW_PX, WINDOW_PX)
 
 
 def by_us(url: str, turn: int) -> np.ndarray:
-    """As :func:`salibi_data.sources.read.read_asset` does."""
+    """Read like :func:`salibi_data.sources.read.read_asset`."""
     with open_raster(url) as dataset:
         return dataset.read(window=window(turn, dataset.width))
 
 
 def by_gdal(url: str, turn: int, options: dict[str, str]) -> np.ndarray:
-    """As rasterio does on its own."""
+    """Read with rasterio and GDAL's own HTTP client."""
     with rasterio.Env(**options), rasterio.open(url) as dataset:
         return dataset.read(window=window(turn, dataset.width))
 
@@ -91,7 +91,7 @@ def main() -> None:
         "vsicurl": lambda url, turn: by_gdal(url, turn, RECOMMENDED),
         "vsicurl, larger block cache": lambda url, turn: by_gdal(url, turn, WITH_BLOCKS),
     }
-    found: dict[str, list[float]] = {name: [] for name in ways}
+    seconds_by_way: dict[str, list[float]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder) / "a.tif", file_px)
         context = get_context("spawn")
@@ -104,12 +104,12 @@ def main() -> None:
             for number, (name, way) in enumerate(ways.items()):
                 start = time.perf_counter()
                 images.append(way(f"{base}?{turn}-{number}", max(0, turn)))
-                found[name].append(time.perf_counter() - start)
+                seconds_by_way[name].append(time.perf_counter() - start)
             if not all(np.array_equal(image, images[0]) for image in images):
-                raise AssertionError("the ways read other pixels")
+                raise AssertionError("the ways read different pixels")
         ours.send("done")
         server.join()
-    medians = {name: statistics.median(times[1:]) for name, times in found.items()}
+    medians = {name: statistics.median(times[1:]) for name, times in seconds_by_way.items()}
     print(", ".join(f"{name} {median:.3f} s" for name, median in medians.items()))
     for name in list(ways)[1:]:
         print(f"ratio ours / {name} {medians['ours'] / medians[name]:.2f}")

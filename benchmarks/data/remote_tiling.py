@@ -1,11 +1,10 @@
-"""Requests and time per tile from COGs behind HTTP, with so many requests allowed at a time.
+"""Requests and time per tile from COGs over HTTP, with a limited number of requests at a time.
 
-Claim: reading a block of tiles at once asks for less than the ways of rio-tiler (tile by tile, in a
-pool of threads) and of odc-stac (one area in chunks, by dask's threads), and so is faster where
+Claim: reading a block of tiles at once makes fewer requests than rio-tiler (tile by tile, in a pool
+of threads) and odc-stac (one area in chunks, by dask's threads), and is therefore faster where
 answers take time. One server in a process of its own waits 50 ms before it answers; Sentinel-2 in
-three files to zoom 15, NAIP in one to zoom 18. Both peers have the settings that their
-documentation recommends for COGs. Every round has an address of its own, so that nothing of it is
-in a cache.
+three files to zoom 15, NAIP in one file to zoom 18. Both peers have the settings that their
+documentation recommends for COGs. Every round has its own address, so that no cache holds it.
 
 Run: python -m benchmarks.data.remote_tiling [--quick | --smallest] [--report FILE]
 """
@@ -57,11 +56,11 @@ RECOMMENDED = {
     "VSI_CACHE": "TRUE",
     "VSI_CACHE_SIZE": "5000000",
 }
-"""https://cogeotiff.github.io/rio-tiler/advanced/tms and TiTiler's performance tuning."""
+"""GDAL settings for COGs (https://cogeotiff.github.io/rio-tiler/advanced/tms, TiTiler's tuning)."""
 
 
 def serve_forever(folder: Path, pipe: Connection) -> None:
-    """Serve the folder, telling how many requests there were, until there is nobody to tell."""
+    """Serve the folder; answer each true value on the pipe with the number of requests so far."""
     from tests.support.services.servers import RangeServer, serve
 
     with serve(RangeServer(folder, latency_s=LATENCY_S)) as server:
@@ -72,19 +71,19 @@ def serve_forever(folder: Path, pipe: Connection) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is to be read, and how many requests may be under way."""
+    """Scene to read, and the number of requests allowed at a time."""
 
     photograph: Photograph
     base: str
     concurrency: int
 
     def urls(self, turn: int) -> list[str]:
-        """The files' addresses in one round."""
+        """Addresses of the files in one round."""
         return [f"{self.base}/{path.name}?{turn}" for path in self.photograph.files]
 
 
 def by_us(task: Task, turn: int) -> None:
-    """Blocks in as many threads, each as a build's worker reads it."""
+    """Read blocks in ``task.concurrency`` threads, each like a worker of a build."""
     photograph = task.photograph
     catalog, scene = photograph.catalog(), photograph.scene(task.urls(turn))
 
@@ -97,7 +96,7 @@ def by_us(task: Task, turn: int) -> None:
 
 
 def by_rio_tiler(task: Task, turn: int) -> None:
-    """Tiles in as many threads."""
+    """Read tiles in ``task.concurrency`` threads."""
     urls = task.urls(turn)
     indexes = (1, 2, 3) if len(urls) == 1 else (1,)
 
@@ -112,7 +111,7 @@ def by_rio_tiler(task: Task, turn: int) -> None:
 
 
 def by_odc_stac(task: Task, turn: int) -> None:
-    """The area as one array, a chunk for every block, by as many of dask's threads."""
+    """Read the area as one array, a chunk per block, in ``task.concurrency`` threads of dask."""
     photograph = task.photograph
     area = PixelGrid.around([tile for tiles in photograph.blocks for tile in tiles])
     single = len(photograph.files) > 1
@@ -144,7 +143,7 @@ WAYS: dict[str, Callable[[Task, int], None]] = {
 
 @contextmanager
 def server(folder: Path) -> Iterator[tuple[str, Callable[[], int]]]:
-    """Address of a server in its own process, and how to ask how many requests it has had."""
+    """Start a server in its own process; give its address and a function that counts its requests."""
     ours, theirs = (context := get_context("spawn")).Pipe()
     process = context.Process(target=serve_forever, args=(folder, theirs), daemon=True)
     process.start()
@@ -162,20 +161,23 @@ def server(folder: Path) -> Iterator[tuple[str, Callable[[], int]]]:
 
 
 def measure(task: Task, rounds: int, requests: Callable[[], int]) -> dict[str, tuple[float, float]]:
-    """Requests and tiles per second of each way: requests per tile, tiles per second."""
+    """Measure each way: requests per tile, tiles per second."""
     os.environ["SALIBI_HTTP_PARALLEL"] = str(task.concurrency)
     tiles = num_tiles(task.photograph.blocks)
     seconds: dict[str, list[float]] = {name: [] for name in WAYS}
-    asked = dict.fromkeys(WAYS, 0)
+    num_requests = dict.fromkeys(WAYS, 0)
     for turn in range(-1, rounds):  # the first warms up: imports, connections
         for name, way in WAYS.items():
             before, started = requests(), time.perf_counter()
             way(task, next(_turns))
             took = time.perf_counter() - started
-            asked[name] = requests() - before
+            num_requests[name] = requests() - before
             if turn >= 0:
                 seconds[name].append(took)
-    return {name: (asked[name] / tiles, tiles / statistics.median(seconds[name])) for name in WAYS}
+    return {
+        name: (num_requests[name] / tiles, tiles / statistics.median(seconds[name]))
+        for name in WAYS
+    }
 
 
 _turns: Final = count()
@@ -199,8 +201,8 @@ def main() -> None:
             for name, photograph in photographs.items():
                 for concurrency in concurrencies:
                     task = Task(photograph=photograph, base=base, concurrency=concurrency)
-                    found = measure(task, rounds, requests)
-                    rows.append([name, str(concurrency), *_figures(found)])
+                    figures = measure(task, rounds, requests)
+                    rows.append([name, str(concurrency), *_figures(figures)])
     head = ["task", "at a time", *(f"requests per tile, {name}" for name in WAYS)]
     head += [f"tiles per second, {name}" for name in WAYS]
     head += ["ours / rio-tiler", "ours / odc-stac"]
@@ -212,10 +214,10 @@ def main() -> None:
     report(arguments.report, "Tiling from a server", lines)
 
 
-def _figures(found: dict[str, tuple[float, float]]) -> list[str]:
-    rate = {name: per_s for name, (_, per_s) in found.items()}
+def _figures(figures: dict[str, tuple[float, float]]) -> list[str]:
+    rate = {name: per_s for name, (_, per_s) in figures.items()}
     return [
-        *(f"{asked:.2f}" for asked, _ in found.values()),
+        *(f"{num_requests:.2f}" for num_requests, _ in figures.values()),
         *(f"{per_s:,.1f}" for per_s in rate.values()),
         *(f"{rate['ours'] / rate[peer]:.1f}" for peer in ("rio-tiler", "odc-stac")),
     ]

@@ -1,16 +1,16 @@
-"""Cost against size: planning, building, loading and attention; measured exponents, and a plot.
+"""Measure how cost grows with size, for planning, building, loading and attention.
 
-Claim: none grows faster than its size but attention's arithmetic, which is quadratic. Every size is
-measured in a process of its own, seconds and peak memory. The exponent is the slope of a straight
-line through the points of the upper decade, on logarithmic axes; slopes between neighbours are
-printed, too. What is measured, so that it fits a small machine:
+Claim: the cost of all but attention grows linearly at most; that of attention is quadratic. Seconds
+and peak memory of every size are measured in a process of its own. The exponent is the slope of a
+straight line through the points of the upper decade, on logarithmic axes; slopes between neighbours
+are printed, too. The tasks fit a small machine:
 
-- planning: a static catalog as `planning.py` writes it, as large as the area; zoom 17.
+- planning: a static catalog written by `planning.py` that covers the area; zoom 17.
 - building: one modality of one drawn scene, zoom 17, from disk, one worker, to the finished store.
-- loading: a store is opened and all its training samples go by once, shuffled, in batches of 64;
-  one modality, cache off. Shards are links to one, so the disk's speed does not count.
+- loading: opening a store and reading all its training samples once, shuffled, in batches of 64;
+  one modality, cache off. Shards are links to one file, so that the disk's speed does not count.
 - attention: forward and backward with the bias from ground distance, 6 heads of 64, float32, one
-  thread; making the bias counts.
+  thread; computing the bias is included.
 
 Run: python -m benchmarks.data.scaling [--quick | --smallest] [--report FILE] [--plot FILE]
 """
@@ -56,7 +56,7 @@ SIZES = {
     },
 }
 LIMIT = {"planning": 1.1, "building": 1.1, "loading": 1.1, "attention": 2.1}
-"""Greatest exponent allowed; what is above 1 or 2 is for the noise of the clock."""
+"""Greatest exponent allowed; the excess over 1 or 2 allows for noise of the clock."""
 
 NOTES = """Small sizes are start-up: imports, and dates and passes that a catalog has however small an
 area is. Peaks include what is drawn to be measured, as the scene of building. Planning stops at a
@@ -82,7 +82,7 @@ units = "display"
 
 
 def measure_planning(size: int, folder: Path) -> float:
-    """Seconds to plan so many tiles."""
+    """Give the seconds to plan ``size`` tiles."""
     from salibi_data import plan
 
     planning.write_catalog(folder, planning.area(size))
@@ -97,21 +97,23 @@ def measure_planning(size: int, folder: Path) -> float:
 
 
 def measure_building(size: int, folder: Path) -> float:
-    """Seconds to build so many samples, all that a plan of them needs being there."""
+    """Give the seconds to build ``size`` samples from an existing plan and scene."""
     from salibi_data import build, plan
 
     bounds = planning.area(math.ceil(size * SPARE) + 16)
     write_scene(folder, bounds)
     variant = folder / "light.toml"
     variant.write_text(VARIANT)
-    made = plan(str(variant), catalog=str(folder / "bench.toml"), bounds_lonlat=bounds, limit=size)
-    if made.num_samples != size:
-        raise SystemExit(f"the plan has {made.num_samples} samples; {size} were asked for")
-    return seconds(lambda: build(folder / "light.zarr", plan=made))
+    scene_plan = plan(
+        str(variant), catalog=str(folder / "bench.toml"), bounds_lonlat=bounds, limit=size
+    )
+    if scene_plan.num_samples != size:
+        raise SystemExit(f"the plan has {scene_plan.num_samples} samples; {size} were requested")
+    return seconds(lambda: build(folder / "light.zarr", plan=scene_plan))
 
 
 def write_scene(folder: Path, bounds: tuple[float, float, float, float]) -> None:
-    """A Sentinel-2 scene over the bounds: smooth hills with some noise, and no cloud."""
+    """Write a Sentinel-2 scene over the bounds: smooth hills with some noise, no cloud."""
     import rasterio
     from rasterio.transform import from_origin
     from rasterio.warp import transform_bounds
@@ -141,7 +143,7 @@ def write_scene(folder: Path, bounds: tuple[float, float, float, float]) -> None
 
 
 def measure_loading(size: int, folder: Path) -> float:
-    """Seconds to open a store of so many samples and to see the training split once."""
+    """Give the seconds to open a store of ``size`` samples and read its training split once."""
     from salibi_model.data.loader import DataLoader
     from salibi_model.data.store import SampleStore
     from tests.support.data.many_samples import write_many
@@ -158,7 +160,7 @@ def measure_loading(size: int, folder: Path) -> float:
 
 
 def measure_attention(size: int, folder: Path) -> float:
-    """Seconds of one forward and backward pass over so many tokens: the median of some."""
+    """Give the median seconds of a forward and backward pass over ``size`` tokens."""
     import torch
 
     from salibi_model.nn.alibi import patch_centres
@@ -168,11 +170,11 @@ def measure_attention(size: int, folder: Path) -> float:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     rows = 2 ** (int(math.log2(size)) // 2)
-    places = patch_centres((rows, size // rows), 1.0)[None]
+    centres = patch_centres((rows, size // rows), 1.0)[None]
     inputs = [torch.randn(1, 6, size, 64, requires_grad=True) for _ in "qkv"]
 
     def step() -> None:
-        bias = GroundBias(query_xy=places, key_xy=places, num_heads=6)
+        bias = GroundBias(query_xy=centres, key_xy=centres, num_heads=6)
         attend(*inputs, bias).sum().backward()
 
     step()
@@ -188,14 +190,14 @@ MEASURES: dict[str, Callable[[int, Path], float]] = {
 
 
 def seconds(way: Callable[[], object]) -> float:
-    """Wall seconds of one call."""
+    """Give the wall seconds of one call."""
     started = time.perf_counter()
     way()
     return time.perf_counter() - started
 
 
 def measured(kind: str, size: int) -> dict[str, Any]:
-    """In a process of its own: seconds, and bytes at the peak."""
+    """Measure one size in this process: seconds, and peak memory in bytes."""
     with tempfile.TemporaryDirectory(prefix="growth-") as folder:
         taken_s = MEASURES[kind](size, Path(folder))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -203,22 +205,22 @@ def measured(kind: str, size: int) -> dict[str, Any]:
 
 
 def exponent(points: list[dict[str, Any]]) -> float:
-    """Slope over the upper decade, of logarithms."""
+    """Fit the slope of log seconds over log size in the upper decade."""
     upper = [p for p in points if p["size"] * 10 >= points[-1]["size"]]
-    size, taken = (np.log([p[key] for p in upper]) for key in ("size", "seconds"))
-    return float(np.polyfit(size, taken, 1)[0])
+    size, seconds_taken = (np.log([p[key] for p in upper]) for key in ("size", "seconds"))
+    return float(np.polyfit(size, seconds_taken, 1)[0])
 
 
 def slopes(points: list[dict[str, Any]]) -> list[float]:
-    """Slope between each point and the next."""
+    """Give the slope between each point and the next, on logarithmic axes."""
     return [
         math.log(b["seconds"] / a["seconds"]) / math.log(b["size"] / a["size"])
         for a, b in pairwise(points)
     ]
 
 
-def lines(found: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """The report: every point, and the exponents beside what is allowed."""
+def lines(points_by_kind: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Format the report: every point, and the exponents beside their limits."""
     rows = [
         [
             kind,
@@ -226,7 +228,7 @@ def lines(found: dict[str, list[dict[str, Any]]]) -> list[str]:
             f"{p['seconds']:.3g}",
             f"{p['peak_bytes'] / 1e6:,.0f}",
         ]
-        for kind, points in found.items()
+        for kind, points in points_by_kind.items()
         for p in points
     ]
     exponents = [
@@ -237,7 +239,7 @@ def lines(found: dict[str, list[dict[str, Any]]]) -> list[str]:
             f"{LIMIT[kind]:.1f}",
             "yes" if exponent(points) <= LIMIT[kind] else "NO",
         ]
-        for kind, points in found.items()
+        for kind, points in points_by_kind.items()
     ]
     return [
         "",
@@ -248,17 +250,23 @@ def lines(found: dict[str, list[dict[str, Any]]]) -> list[str]:
     ]
 
 
-def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Seconds against size, on logarithmic axes, with lines of slope 1 and 2 to compare."""
+def draw(points_by_kind: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """Draw seconds against size on logarithmic axes, beside a line of the claimed slope."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3.4), layout="constrained")
-    for axes, (kind, points) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
-        size, taken = (np.array([p[key] for p in points], float) for key in ("size", "seconds"))
+    for axes, (kind, points) in zip(
+        figure.subplots(1, len(points_by_kind)), points_by_kind.items(), strict=True
+    ):
+        size, seconds_taken = (
+            np.array([p[key] for p in points], float) for key in ("size", "seconds")
+        )
         slope = 2 if kind == "attention" else 1
-        guide = taken[-1] * (size / size[-1]) ** slope
+        guide = seconds_taken[-1] * (size / size[-1]) ** slope
         axes.loglog(size, guide, "--", color="grey", linewidth=1, label=f"slope {slope}")
-        axes.loglog(size, taken, "o-", color="#1e6091", label=f"{exponent(points):.2f} measured")
+        axes.loglog(
+            size, seconds_taken, "o-", color="#1e6091", label=f"{exponent(points):.2f} measured"
+        )
         axes.set(title=kind, xlabel=KINDS[kind])
         axes.set_xticks(size, [f"{int(tick):,}" for tick in size], fontsize=8)
         axes.minorticks_off()
@@ -270,12 +278,12 @@ def draw(found: dict[str, list[dict[str, Any]]], path: Path) -> None:
 
 
 def main() -> None:
-    """Measure what is not measured yet, print exponents, draw."""
+    """Measure the missing sizes, print exponents, draw."""
     parser = side_by_side.parser(__doc__)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the points")
     parser.add_argument("--only", choices=KINDS, help="measure no other kind")
     parser.add_argument(
-        "--figures", type=Path, help="JSON: points are kept in it, those there not measured again"
+        "--figures", type=Path, help="JSON file of the points; those in it are not measured again"
     )
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -284,23 +292,25 @@ def main() -> None:
         print(json.dumps(measured(kind, int(size))))
         return
     sizes = side_by_side.by_form(arguments, **SIZES)
-    kept = arguments.figures
-    found: dict[str, Any] = json.loads(kept.read_text()) if kept and kept.exists() else {}
+    figures_file = arguments.figures
+    points_by_kind: dict[str, Any] = (
+        json.loads(figures_file.read_text()) if figures_file and figures_file.exists() else {}
+    )
     for kind in KINDS:
-        if kind in found or arguments.only not in (None, kind):
+        if kind in points_by_kind or arguments.only not in (None, kind):
             continue
-        found[kind] = [
+        points_by_kind[kind] = [
             measured(kind, size)
             if arguments.smallest  # starting eight processes would take longer than all the rest
             else side_by_side.in_own_process(__spec__.name, "--measure", kind, str(size))
             for size in sizes[kind]
         ]
-        if kept:
-            kept.write_text(json.dumps(found))
-    found = {kind: found[kind] for kind in KINDS if kind in found}
-    side_by_side.report(arguments.report, "Growth", lines(found))
+        if figures_file:
+            figures_file.write_text(json.dumps(points_by_kind))
+    points_by_kind = {kind: points_by_kind[kind] for kind in KINDS if kind in points_by_kind}
+    side_by_side.report(arguments.report, "Growth", lines(points_by_kind))
     if arguments.plot:
-        draw(found, arguments.plot)
+        draw(points_by_kind, arguments.plot)
 
 
 if __name__ == "__main__":

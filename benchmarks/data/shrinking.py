@@ -1,8 +1,8 @@
-"""How far shrunk pixels are from a plain average of the source: ours, and GDAL's averages.
+"""Compare shrunk pixels of Salibi and of GDAL with a plain average of the source.
 
-Claim: sums between a pixel's own edges are nearer to the plain average than GDAL's upright boxes, be they
-one a pixel or 2 x 2, on a source that is turned against Web Mercator. The oracle samples every pixel
-60 x 60 times.
+Claim: on a source that is rotated against Web Mercator, sums within a pixel's own edges are nearer to
+the plain average than GDAL's axis-aligned boxes, both one box per pixel and 2 x 2. The oracle samples
+every pixel 60 x 60 times.
 
 Run: python -m benchmarks.data.shrinking [--quick]
 """
@@ -31,7 +31,7 @@ DEGREES_OFF = 2.8  # of the zone's central meridian; grids differ by 2 degrees a
 
 
 def plain_average(source: SceneRaster, grid: PixelGrid, samples: int) -> NDArray[np.float64]:
-    """Mean of the source under each pixel, by ``samples`` x ``samples`` nearest ones."""
+    """Average the source under each pixel over ``samples`` x ``samples`` nearest values."""
     rows, columns = grid.shape
     west, _, _, north = grid.bounds_3857
     step = grid.pixel_m / samples
@@ -44,7 +44,7 @@ def plain_average(source: SceneRaster, grid: PixelGrid, samples: int) -> NDArray
 
 
 def turned_source(tile: TileXYZ, *, feature_px: int) -> SceneRaster:
-    """Black and white squares at 0.6 m in UTM 15N, over a tile far from the meridian."""
+    """Make black and white squares at 0.6 m in UTM 15N, over a tile far from the meridian."""
     west, south, east, north = PixelGrid.around([tile]).bounds_3857
     xs, ys = transform(
         "EPSG:3857", "EPSG:32615", [west, east, west, east], [north, north, south, south]
@@ -74,11 +74,11 @@ def main() -> None:
         for tile_px in (64, 128):
             grid = PixelGrid.around([tile], tile_px=tile_px)
             oracle = plain_average(source, grid, samples)
-            found = [warp.warp(source, grid)[0]]
+            shrunk_images = [warp.warp(source, grid)[0]]
             for supersampling in (2, 1):
                 with patch.object(resample_gdal, "SUPERSAMPLING", supersampling):
-                    found.insert(0, resample_gdal.warp(source, grid, categorical=False)[0])
-            errors = [np.abs(pixels - oracle) for pixels in found]
+                    shrunk_images.insert(0, resample_gdal.warp(source, grid, categorical=False)[0])
+            errors = [np.abs(pixels - oracle) for pixels in shrunk_images]
             figures = [f"{figure:.2f}" for e in errors for figure in (e.max(), e.mean())]
             factor = resample_gdal.shrink_factor(source, grid)
             rows.append([f"{feature_px} px", f"{factor:.2f}", *figures])

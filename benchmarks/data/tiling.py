@@ -1,15 +1,15 @@
 """Tiles per second from a local COG to compressed pixels, on one core.
 
-Claim: a block of tiles that is read once and looked up by SIMD is many times faster than the
-originals' way, which asks rio-tiler for one tile after the other and stores PNG; and faster than
-GDAL's warp of the same block, which was our way before. Three tasks: Sentinel-2 at 10 m enlarged
+Claim: reading a block of tiles once and resampling it with SIMD is many times faster than the
+original way, which asks rio-tiler for one tile after the other and stores PNG; and faster than
+GDAL's warp of the same block, which Salibi used before. Three tasks: Sentinel-2 at 10 m enlarged
 to zoom 15, NAIP at 0.6 m enlarged to zoom 18, and shrunk to zoom 16. Pixels are a real crop beside
 its mirror images, as COGs with deflate and averaged overviews. The limit is decoding (rasterio's
 read of the same windows and nothing else) and compressing (Zstandard of the same tiles).
 
-rio-tiler keeps its files open, resamples bilinearly as we do, and has GDAL's block cache; tiles
-come in the same order. Shrinking, it reads overviews and samples them, where we average every
-source pixel.
+rio-tiler keeps its files open, resamples bilinearly like Salibi, and has GDAL's block cache; tiles
+come in the same order. When it shrinks, it samples overviews, where Salibi averages every source
+pixel.
 
 Run: python -m benchmarks.data.tiling [--quick | --smallest] [--report FILE]
 """
@@ -50,11 +50,11 @@ if TYPE_CHECKING:
 
 RANGES = {"display": (0.0, 254.0), "reflectance": (0.0, 0.3)}
 NO_CACHE = {"GDAL_CACHEMAX": 64}
-"""Megabytes. No way is fed from what another has decoded: every round begins anew."""
+"""Size of GDAL's cache in megabytes; a new environment per call gives no way another's blocks."""
 
 
 def recipe_of(photograph: Photograph) -> ModalityRecipe:
-    """How the pixels are stored."""
+    """Recipe of the stored modality."""
     units = photograph.product.units
     return ModalityRecipe(
         name="picture",
@@ -67,21 +67,21 @@ def recipe_of(photograph: Photograph) -> ModalityRecipe:
 
 
 def by_us(photograph: Photograph) -> list[NDArray[np.uint8]]:
-    """Block by block, as a build does: read, warp, quantise, compress."""
+    """Read, warp, quantise and compress block by block, like a build."""
     catalog, scene, recipe = photograph.catalog(), photograph.scene(), recipe_of(photograph)
-    codec, made = Zstd(level=ZSTD_LEVEL), []
+    codec, stored_tiles = Zstd(level=ZSTD_LEVEL), []
     for tiles in photograph.blocks:
         layer, grid = photograph.layer, PixelGrid.around(tiles)
         pixels = warp_layer(layer, grid, tiles, sources_of(catalog, scene, [(layer, grid)]))
         for tile in tiles:
             stored = radiometry.quantise(pixels[(slice(None), *grid.window(tile))], recipe)
             codec.encode(stored)
-            made.append(stored)
-    return made
+            stored_tiles.append(stored)
+    return stored_tiles
 
 
 def by_gdal(photograph: Photograph) -> list[NDArray[np.uint8]]:
-    """The same, warped by GDAL."""
+    """Do the same with GDAL's warp."""
 
     def warp_by_gdal(source: SceneRaster, grid: PixelGrid, **_: Any) -> NDArray[np.float32]:
         return resample_gdal.warp(source, grid, categorical=False)
@@ -91,11 +91,11 @@ def by_gdal(photograph: Photograph) -> list[NDArray[np.uint8]]:
 
 
 def by_rio_tiler(photograph: Photograph) -> list[bytes]:
-    """Tile by tile, as PNG."""
+    """Read tile by tile with rio-tiler, and encode as PNG."""
     low, high = RANGES[photograph.product.units]
     scale = photograph.product.scale
     readers = [Reader(str(path)) for path in photograph.files]
-    made = []
+    encoded_tiles = []
     for tile in (tile for tiles in photograph.blocks for tile in tiles):
         indexes = (1, 2, 3) if len(readers) == 1 else (1,)
         parts = [
@@ -105,32 +105,34 @@ def by_rio_tiler(photograph: Photograph) -> list[bytes]:
         if len(parts) > 1:
             image = ImageData(np.ma.concatenate([part.array for part in parts]))
             image.rescale(in_range=((low / scale, high / scale),))
-        made.append(image.render(img_format="PNG"))
+        encoded_tiles.append(image.render(img_format="PNG"))
     for reader in readers:
         reader.close()
-    return made
+    return encoded_tiles
 
 
 def decoded(photograph: Photograph) -> None:
-    """Only what must be read of the files."""
+    """Only read and decode the windows of the blocks."""
     for path in photograph.files:
         indexes = [1, 2, 3] if len(photograph.files) == 1 else [1]
         with rasterio.open(path) as dataset:
-            place = read_placement(dataset, photograph.product, where=path.name)
+            placement = read_placement(dataset, photograph.product, where=path.name)
             for grid in photograph.grids:
-                window = place.window(grid.bounds_3857, width=dataset.width, height=dataset.height)
+                window = placement.window(
+                    grid.bounds_3857, width=dataset.width, height=dataset.height
+                )
                 dataset.read(indexes, window=window)
 
 
 def compressed(stored: list[NDArray[np.uint8]]) -> None:
-    """Only what must be compressed."""
+    """Only compress the stored tiles."""
     codec = Zstd(level=ZSTD_LEVEL)
     for tile in stored:
         codec.encode(tile)
 
 
 def afresh(way: Callable[[Photograph], Any], photograph: Photograph) -> Callable[[], Any]:
-    """Call a way with an empty cache of blocks."""
+    """Wrap a way so that each call starts with an empty block cache."""
 
     def call() -> Any:
         with rasterio.Env(**NO_CACHE):
@@ -140,7 +142,7 @@ def afresh(way: Callable[[Photograph], Any], photograph: Photograph) -> Callable
 
 
 def measure(name: str, photograph: Photograph, rounds: int, target: float) -> list[str]:
-    """One row of the table."""
+    """Measure one task; give its row of the table."""
     ways = {"rio": by_rio_tiler, "gdal": by_gdal, "ours": by_us, "decode": decoded}
     calls = {key: afresh(way, photograph) for key, way in ways.items()}
     ours = by_us(photograph)
@@ -148,7 +150,7 @@ def measure(name: str, photograph: Photograph, rounds: int, target: float) -> li
     seconds = medians(paired(calls, rounds))
     tiles = num_tiles(photograph.blocks)
     per_s = {key: tiles / took for key, took in seconds.items()}
-    apart = np.abs(np.array(ours, int) - np.array(by_gdal(photograph), int)).max()
+    largest_difference = np.abs(np.array(ours, int) - np.array(by_gdal(photograph), int)).max()
     return [
         name,
         *(f"{per_s[key]:,.0f}" for key in ("rio", "gdal", "ours")),
@@ -158,12 +160,12 @@ def measure(name: str, photograph: Photograph, rounds: int, target: float) -> li
         f"{per_s['decode']:,.0f}",
         f"{per_s['compress']:,.0f}",
         f"{(seconds['decode'] + seconds['compress']) / seconds['ours']:.2f}",
-        f"{apart}",
+        f"{largest_difference}",
     ]
 
 
 def profiled(photograph: Photograph, most: int = 7) -> list[str]:
-    """The functions that our way spends most time in themselves, and their share of it in percent."""
+    """List the functions with most own time in Salibi's way, and their share in percent."""
     profile = cProfile.Profile()
     profile.runcall(afresh(by_us, photograph))
     own_s: Counter[str] = Counter()
@@ -174,7 +176,7 @@ def profiled(photograph: Photograph, most: int = 7) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    """A function's name as a reader knows it."""
+    """Strip the profiler's decoration from a function's name."""
     return name.strip("{}<>").removeprefix("built-in method ").removeprefix("method ")
 
 

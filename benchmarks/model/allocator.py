@@ -1,7 +1,8 @@
-"""What keeping freed memory saves in a training step of size tiny on the CPU.
+"""Time saved by keeping freed memory in a training step of size tiny on the CPU.
 
-Claim: `salibi_model.training.allocator.keep_freed_memory` saves time, because large tensors are not mapped and
-faulted in anew in every step. Both ways run in processes of their own, A B A B; medians and their ratio.
+Claim: `salibi_model.training.allocator.keep_freed_memory` saves time, because the system does not map and
+fault in the pages of large tensors in every step. Both ways run in processes of their own and take turns;
+figures are medians and their ratio.
 
 Run: python -m benchmarks.model.allocator [--quick]
 """
@@ -18,7 +19,7 @@ from benchmarks._lib.side_by_side import by_form, in_own_process, medians, parse
 
 
 def one_way(*, keep: bool, batch_size: int, steps: int) -> float:
-    """Median seconds of a forward and backward pass."""
+    """Give the median seconds of a forward and backward pass."""
     import torch
 
     from salibi_data.store.schema import Modality
@@ -73,27 +74,27 @@ def main() -> None:
         arguments, full=(16, 7, 3), quick=(16, 5, 1), smallest=(1, 1, 1)
     )
     if arguments.way:
-        seconds = one_way(keep=arguments.way == "kept", batch_size=batch_size, steps=steps)
-        print(json.dumps({"seconds": seconds}))
+        step_seconds = one_way(keep=arguments.way == "kept", batch_size=batch_size, steps=steps)
+        print(json.dumps({"seconds": step_seconds}))
         return
     form = by_form(arguments, full=[], quick=["--quick"], smallest=["--smallest"])
-    found: dict[str, list[float]] = {"given back": [], "kept": []}
+    seconds_by_way: dict[str, list[float]] = {"given back": [], "kept": []}
     for _ in range(rounds):
-        for way, seconds in found.items():
-            seconds.append(in_own_process(__spec__.name, "--way", way, *form)["seconds"])
-    median = medians(found)
+        for way, step_seconds in seconds_by_way.items():
+            step_seconds.append(in_own_process(__spec__.name, "--way", way, *form)["seconds"])
+    median = medians(seconds_by_way)
     rows = [
         [f"memory {way}", f"{median[way]:.3f}", f"{median['given back'] / median[way]:.2f}"]
-        for way in found
+        for way in seconds_by_way
     ]
     lines = [describe("torch"), *table(["way", "seconds a step", "times as fast"], rows)]
     report(arguments.report, "Keeping freed memory", lines)
 
 
 def _arguments() -> argparse.Namespace:
-    made = parser(__doc__)
-    made.add_argument("--way", help=argparse.SUPPRESS)
-    return made.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--way", help=argparse.SUPPRESS)
+    return arguments.parse_args()
 
 
 if __name__ == "__main__":

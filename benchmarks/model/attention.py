@@ -1,9 +1,10 @@
-"""Attention with a ground bias: ours, PyTorch's, and dense as the original has it.
+"""Compare attention with a ground bias: Salibi's, PyTorch's SDPA, and dense like the original.
 
-Claim: on a GPU FlexAttention makes no (B, H, N, N) tensor, and is faster than dense attention at 1,024 and 4,096
-tokens. On a CPU it has no backward pass in PyTorch; ours is there PyTorch's SDPA in float32, and batched products of
-one sample at a time in bf16, each the faster one. The bias is a tensor there, but logits and weights are not kept. Forward and backward, size base's 16 heads of width 48; the bias is made in
-each turn. Memory is the peak of tensors beyond queries, keys and values.
+Claim: on a GPU, FlexAttention creates no (B, H, N, N) tensor and is faster than dense attention at 1,024 and 4,096
+tokens. On a CPU, PyTorch's FlexAttention has no backward pass; Salibi uses SDPA in float32 and batched products of
+one sample at a time in bf16, the faster of the two in each case. There the bias is a tensor, but logits and weights
+are not kept. Forward and backward pass, 16 heads of width 48 as in size base; each turn computes the bias. Memory is
+the peak of tensors beyond queries, keys and values.
 
 Run: python -m benchmarks.model.attention [--quick] [--device cuda] [--report benchmarks/reports/attention.md]
 """
@@ -30,20 +31,20 @@ HEADS, WIDTH = 16, 48
 
 
 def dense(query: Tensor, key: Tensor, value: Tensor, bias: GroundBias) -> Tensor:
-    """Einsums and a softmax, every step of it a tensor."""
+    """Attend by einsums and a softmax; every step stores a tensor."""
     logits = torch.einsum("bhqd,bhkd->bhqk", query, key) * WIDTH**-0.5
     weights = (logits + bias.dense.to(query.dtype)).softmax(dim=-1)
     return torch.einsum("bhqk,bhkd->bhqd", weights, value)
 
 
 def sdpa(query: Tensor, key: Tensor, value: Tensor, bias: GroundBias) -> Tensor:
-    """PyTorch's kernel, given the bias as a tensor."""
+    """Attend with PyTorch's kernel and the bias as a tensor."""
     added = bias.dense_bf16 if query.dtype == torch.bfloat16 else bias.dense
     return F.scaled_dot_product_attention(query, key, value, attn_mask=added)
 
 
 def work_of(edge: int, way: str, device: torch.device) -> Callable[[], float]:
-    """Forward and backward of ``edge`` x ``edge`` patches, to the end."""
+    """Give the forward and backward pass over ``edge`` x ``edge`` patches; it waits for the device."""
     dtype = torch.float32 if way.endswith("float32") else torch.bfloat16
     tensors = [
         torch.randn(1, HEADS, edge**2, WIDTH, device=device, dtype=dtype, requires_grad=True)
@@ -63,9 +64,9 @@ def work_of(edge: int, way: str, device: torch.device) -> Callable[[], float]:
 
 def main() -> None:
     """Print milliseconds and megabytes."""
-    made = parser(__doc__)
-    made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    arguments = made.parse_args()
+    argument_parser = parser(__doc__)
+    argument_parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = argument_parser.parse_args()
     device = torch.device(arguments.device)
     edges, rounds = by_form(arguments, full=((32, 64), 5), quick=((32,), 3), smallest=((8,), 1))
     names = [f"{way}, {kind}" for way in ("dense", "SDPA", "ours") for kind in ("float32", "bf16")]

@@ -1,8 +1,8 @@
-"""What building the bias from the kept patches' coordinates saves, against gathering it from a full table.
+"""Time and memory saved by computing the bias from coordinates instead of gathering it from a table.
 
 Claim: for masked images `salibi_model.nn.alibi.scale_alibi_bias` takes less time and memory than repeating the full
-(heads, N, N) table for each sample and gathering the kept pairs, which is how published code does it. Both ways give
-the same numbers (checked here). Side by side in one process, A B A B; medians and their ratio.
+(heads, N, N) table for each sample and gathering the kept pairs, like published code. Both ways give the same
+numbers (checked here). They take turns in one process; figures are medians and their ratio.
 
 Run: python -m benchmarks.model.bias [--quick]
 """
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HEADS, BATCH, EDGE, KEPT = 16, 8, 32, 256
-"""Size base, the high-resolution image's 1024 patches, three quarters of them masked."""
+"""Heads of size base, and the high-resolution image's 1024 patches, three quarters of them masked."""
 
 
-def from_coordinates(kept: Tensor) -> Tensor:
-    """The kept patches' centres, and their distances."""
-    xy = patch_centres((EDGE, EDGE), 0.5)[kept]
+def from_coordinates(kept_patches: Tensor) -> Tensor:
+    """Compute the bias from the centres of the kept patches."""
+    xy = patch_centres((EDGE, EDGE), 0.5)[kept_patches]
     return scale_alibi_bias(xy, xy, HEADS)
 
 
-def from_table(everything: Tensor, kept: Tensor) -> Tensor:
-    """The whole table for each sample, then the kept pairs of it."""
-    pairs = (kept[:, :, None] * EDGE**2 + kept[:, None, :]).flatten(1)
-    repeated = everything.repeat(BATCH, 1, 1, 1).flatten(2)
+def from_table(full_bias: Tensor, kept_patches: Tensor) -> Tensor:
+    """Repeat the full table for each sample, then gather the kept pairs."""
+    pairs = (kept_patches[:, :, None] * EDGE**2 + kept_patches[:, None, :]).flatten(1)
+    repeated = full_bias.repeat(BATCH, 1, 1, 1).flatten(2)
     picked = repeated.gather(2, pairs[:, None].expand(-1, HEADS, -1))
     return picked.unflatten(2, (KEPT, KEPT))
 
@@ -44,12 +44,12 @@ def main() -> None:
     """Print the medians and their ratio."""
     arguments = parser(__doc__).parse_args()
     rounds = by_form(arguments, full=15, quick=7, smallest=1)
-    kept = torch.stack([torch.randperm(EDGE**2)[:KEPT] for _ in range(BATCH)])
+    kept_patches = torch.stack([torch.randperm(EDGE**2)[:KEPT] for _ in range(BATCH)])
     xy = patch_centres((EDGE, EDGE), 0.5)[None]
-    everything = scale_alibi_bias(xy, xy, HEADS)
+    full_bias = scale_alibi_bias(xy, xy, HEADS)
     ways: dict[str, Callable[[], Tensor]] = {
-        "coordinates": lambda: from_coordinates(kept),
-        "table": lambda: from_table(everything, kept),
+        "coordinates": lambda: from_coordinates(kept_patches),
+        "table": lambda: from_table(full_bias, kept_patches),
     }
     torch.testing.assert_close(ways["coordinates"](), ways["table"]())
     median = medians(paired(ways, rounds))

@@ -1,8 +1,8 @@
-"""The share of a training step that is spent waiting for data, at size base.
+"""Measure the share of a training step spent waiting for data, at size base.
 
-Claim: it is below 2 %. The trainer's own meter (`data_wait_share` of metrics.csv) in a run on a store of drawn
-landscapes; the first step, which waits for the first batch, does not count. Beside it, the time that reading a
-batch takes on its own.
+Claim: it is below 2 %. The figure is the trainer's own (`data_wait_share` of metrics.csv) in a run on a store of
+synthetic landscapes, without the first step, which waits for the first batch. Beside it stands the time of reading
+a batch alone.
 
 Run: python -m benchmarks.model.loader_wait [--quick] [--device cuda]
 """
@@ -29,9 +29,9 @@ def main() -> None:
     """Print the shares."""
     from tests.support.model.stores import write_store
 
-    made = parser(__doc__)
-    made.add_argument("--device", default="auto")
-    arguments = made.parse_args()
+    argument_parser = parser(__doc__)
+    argument_parser.add_argument("--device", default="auto")
+    arguments = argument_parser.parse_args()
     size, batch_size, steps = by_form(
         arguments, full=("base", 8, 7), quick=("base", 4, 4), smallest=("tiny", 2, 3)
     )

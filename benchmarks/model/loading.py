@@ -1,19 +1,19 @@
-"""Samples per second into torch batches, in random order: the original's way, ours, and a memmap.
+"""Load samples into torch batches in random order: the original's way, Salibi's, and a memmap.
 
 Claim: a Salibi store feeds batches 20 times as fast as the original's archives, and half as fast as a
-memmap of the same pixels, which is the limit. The same samples lie as PNG tiles in three PMTiles
+memmap of the same pixels, which is the limit. The same samples are stored as PNG tiles in three PMTiles
 archives, as a store, and as plain arrays. A sample is SAR, low and high resolution and its four
-children, all uint8, whole and unturned, in batches of 16:
+children, all uint8, whole and not augmented, in batches of 16:
 
 - the original's way: for each sample seven lookups of the `pmtiles` package and seven PNGs decoded by
-  Pillow, the children put together, one by one; alone, and in two processes of torch's `DataLoader`;
-- ours: `SampleStore.batches` with 1 and 2 threads, read anew each time (as of a store larger than
-  memory) and kept in memory (as of a split up to `cache_bytes`, 2 GiB by default);
+  Pillow, and the children joined; in one process, and in two processes of torch's `DataLoader`;
+- ours: `DataLoader` with 1 and 2 threads, read again each time (as for a store larger than memory) and
+  kept in memory (as for a split up to `cache_bytes`, 2 GiB by default);
 - memmap: rows of arrays copied into a batch by one thread.
 
-Ways take turns (A B A B). Cold: the files' pages are given back before each turn, as far as the system
-does that for an ordinary user. S3: a moto server on this machine, 16 threads. Turned: with the flips and
-quarter turns of training, which the memmap gets, too.
+The ways take turns (A B A B). Cold: the system is asked to drop the files' pages before each turn, as far
+as it does so for an ordinary user. S3: a moto server on this machine, 16 threads. Turned: with the flips
+and quarter turns of training, for the memmap as well.
 
 Run: python -m benchmarks.model.loading [--quick | --smallest] [--report FILE]
 """
@@ -56,7 +56,7 @@ likely the limit there: from a range server with 30 ms latency the same reader d
 
 
 def write_samples(folder: Path, num_samples: int) -> list[tuple[int, int]]:
-    """Write the same landscapes as archives, store and arrays; give their tiles."""
+    """Write the same landscapes as archives, a store and arrays; give their tiles."""
     from tests.support.data.released_archives import release, square
     from tests.support.model.stores import landscape, write_store
 
@@ -73,7 +73,7 @@ def write_samples(folder: Path, num_samples: int) -> list[tuple[int, int]]:
 
 
 class Archives(Dataset[dict[str, torch.Tensor]]):
-    """Samples as the original reads them: one tile after the other."""
+    """Data set that reads like the original: one tile after the other."""
 
     def __init__(self, folder: Path, tiles: list[tuple[int, int]]) -> None:
         self._folder, self._tiles = folder, tiles
@@ -85,7 +85,7 @@ class Archives(Dataset[dict[str, torch.Tensor]]):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         from tests.support.data.released_archives import ZOOM
 
-        if not self._readers:  # each process opens its own
+        if not self._readers:  # a worker process of torch must open its own files
             for name in ("sar", "lores", "hires"):
                 file = (self._folder / f"{name}.pmtile").open("rb")
                 self._readers[name] = Reader(MmapSource(file))
@@ -113,7 +113,7 @@ class Archives(Dataset[dict[str, torch.Tensor]]):
 
 
 def of_archives(archives: Archives, workers: int) -> Callable[[], None]:
-    """An epoch of the original's way; its processes stay from one to the next."""
+    """Give an epoch of the original's way; its worker processes persist between epochs."""
     loader = TorchDataLoader(
         archives,
         batch_size=BATCH,
@@ -130,18 +130,18 @@ def of_archives(archives: Archives, workers: int) -> Callable[[], None]:
 
 
 def of_memmaps(arrays: dict[str, np.ndarray], *, turned: bool) -> None:
-    """An epoch of plain arrays: the limit."""
+    """Read an epoch of plain arrays, the limit."""
     order = np.random.default_rng(0).permutation(len(arrays["sar"]))
     for first in range(0, len(order) - BATCH + 1, BATCH):
         for array in arrays.values():
             batch = torch.empty((BATCH, *array.shape[1:]), dtype=torch.uint8)
             into = batch.numpy()
-            for place, row in enumerate(order[first : first + BATCH].tolist()):
-                into[place] = rotate_and_flip(array[row], row) if turned else array[row]
+            for position, row in enumerate(order[first : first + BATCH].tolist()):
+                into[position] = rotate_and_flip(array[row], row) if turned else array[row]
 
 
 def of_batches(batches: DataLoader) -> None:
-    """An epoch of ours, from its first sample on: nothing was read ahead."""
+    """Read an epoch of Salibi's loader, with nothing read ahead."""
     reader = iter(batches)
     for _ in islice(reader, batches.steps_per_epoch):
         pass
@@ -149,7 +149,7 @@ def of_batches(batches: DataLoader) -> None:
 
 
 def forget(folder: Path, way: Callable[[], None]) -> None:
-    """Give back the pages of all files, and then do it."""
+    """Ask the system to drop the pages of all files, then call ``way``."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
@@ -158,7 +158,7 @@ def forget(folder: Path, way: Callable[[], None]) -> None:
 
 
 def ways_of(folder: Path, tiles: list[tuple[int, int]], store: SampleStore) -> dict[str, Any]:
-    """All ways, by what they are called; each does an epoch."""
+    """Give all ways by name; each reads an epoch."""
     archives = Archives(folder, tiles)
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in NAMES}
 
@@ -191,7 +191,7 @@ def ways_of(folder: Path, tiles: list[tuple[int, int]], store: SampleStore) -> d
 
 
 def main() -> None:
-    """Print samples per second of all ways, and what is left to the targets."""
+    """Print samples per second of all ways, and the comparison with the targets."""
     from tests.support.services.buckets import s3_server
 
     arguments = side_by_side.parser(__doc__).parse_args()
@@ -218,12 +218,14 @@ def main() -> None:
         )
         ways["ours, 16 threads, from S3"] = partial(of_batches, remote)
         seconds = side_by_side.medians(side_by_side.paired(ways, rounds))
-    rates = {way: len(tiles) // BATCH * BATCH / found for way, found in seconds.items()}
+    rates = {
+        way: len(tiles) // BATCH * BATCH / seconds_taken for way, seconds_taken in seconds.items()
+    }
     side_by_side.report(arguments.report, "Loading", lines_of(rates, len(tiles)))
 
 
 def lines_of(rates: dict[str, float], num_samples: int) -> list[str]:
-    """The table, and the targets."""
+    """Format the table and the targets."""
     rows = [
         [
             way,
@@ -233,15 +235,15 @@ def lines_of(rates: dict[str, float], num_samples: int) -> list[str]:
         ]
         for way, rate in rates.items()
     ]
-    best, kept = rates["ours, 2 threads"], rates["ours, kept in memory"]
+    read_anew, in_memory = rates["ours, 2 threads"], rates["ours, kept in memory"]
     of_original = (
-        f"Target: {TARGET_ORIGINAL:g} times the original. Read anew {best / rates['original']:.1f}, "
-        f"kept {kept / rates['original']:.1f}; read anew against two processes of the original "
-        f"{best / rates['original, 2 processes']:.1f}."
+        f"Target: {TARGET_ORIGINAL:g} times the original. Read anew {read_anew / rates['original']:.1f}, "
+        f"kept {in_memory / rates['original']:.1f}; read anew against two processes of the original "
+        f"{read_anew / rates['original, 2 processes']:.1f}."
     )
     of_memmap = (
-        f"Target: {TARGET_MEMMAP:g} of a memmap. Read anew {best / rates['memmap']:.2f}, kept "
-        f"{kept / rates['memmap']:.2f}."
+        f"Target: {TARGET_MEMMAP:g} of a memmap. Read anew {read_anew / rates['memmap']:.2f}, kept "
+        f"{in_memory / rates['memmap']:.2f}."
     )
     return [
         describe("torch", "zarr", "pmtiles", "pillow", "numpy"),

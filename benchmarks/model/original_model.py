@@ -1,6 +1,6 @@
-"""What each mistake of the authors' model code costs in retrieval between sensors.
+"""Measure the cost of each mistake of the authors' model code in retrieval between sensors.
 
-Claim measured, whatever comes out: with a mistake of `--compat original` (numbered as in
+Hypothesis: with a mistake of `--compat original` (numbered as in
 `salibi_model/models/original.py`) the same training finds the same place in another sensor's images less often.
 Trained at size tiny on the `micro` store of the sample catalog: without mistakes (Scale-ALiBi whose
 high-resolution target is averaged to the base grid, as in the original), with each alone, with all six.
@@ -8,16 +8,15 @@ Budget, order of the samples, masks and initial weights are the same in all runs
 last layer of the decoder: the original's layout (one linear layer for three, positions half a patch off) is
 none of the mistakes, and all runs but the one without mistakes have it.
 
-Shown, on the validation split: recall, averaged over the six directions, and over the two between low and
-high resolution; and what share of the recall without mistakes it is. Intervals are bootstrap 95 % over
-samples: all directions of a sample, and for the share both models, are drawn together.
+Columns, on the validation split: recall, averaged over the six directions and over the two between low and
+high resolution; and its share of the recall without mistakes. Intervals are bootstrap 95 % over samples: all
+directions of a sample, and for the share both models, are drawn together.
 
-What it can show: mistakes that keep the encoders from learning what is looked up (1 leaves high
-resolution without a pair), if their effect is large. What it cannot: small effects, because the model is
-tiny, the samples are 287 for training and 82 to look up, of a synthetic landscape, and intervals tell nothing
-of other seeds: differences within the intervals are no differences, and of those outside only what other seeds
-repeat counts. Mistakes 3, 4 and 5 are in the reconstruction alone; retrieval sees them only as far as that
-loss teaches the encoders.
+The benchmark can show large effects of mistakes that keep the encoders from learning the match (1 leaves high
+resolution without a pair). It cannot show small effects: the model is tiny, there are only 287 training and 82
+validation samples of a synthetic landscape, and the intervals do not cover other seeds. Differences within the
+intervals do not count, and those outside count only if other seeds repeat them. Mistakes 3, 4 and 5 affect the
+reconstruction alone; retrieval depends on them only as far as that loss teaches the encoders.
 
 Run: python -m benchmarks.model.original_model [seeds] [folder] [--steps N]     (8 trainings per seed, about 4 minutes
 each on two cores; finished ones are not repeated)
@@ -51,7 +50,7 @@ DRAWS = 2000
 
 
 def main() -> None:
-    """Build the store, train every way for each seed, look places up, print the table."""
+    """Build the store, train every way for each seed, measure retrieval, print the table."""
     from salibi_data import build
     from salibi_model.evals.metrics import RECALL_AT
 
@@ -69,9 +68,9 @@ def main() -> None:
             none = none or report
             cells = []
             for k in RECALL_AT:
-                found, best = _hits(report, k), _hits(none, k)
-                cells += [_recall(found), _recall(_hits(report, k, scales=True))]
-                cells.append("1" if report is none else _share(found, best))
+                hits, hits_without_mistakes = _hits(report, k), _hits(none, k)
+                cells += [_recall(hits), _recall(_hits(report, k, scales=True))]
+                cells.append("1" if report is none else _share(hits, hits_without_mistakes))
             print(f"| {seed} | {label} | {' | '.join(cells)} |", flush=True)
     if none is not None:
         chance = ", ".join(f"{100 * k / none.num_samples:.1f} @{k}" for k in RECALL_AT)
@@ -79,7 +78,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="What each mistake costs in retrieval.")
+    parser = argparse.ArgumentParser(description="Measure the cost of each mistake in retrieval.")
     parser.add_argument("seeds", nargs="?", type=int, default=1)
     parser.add_argument("folder", nargs="?", type=Path, default=Path("runs/mistakes"))
     parser.add_argument("--steps", type=int, default=0, help="by default those of size tiny")
@@ -87,7 +86,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _trained(folder: Path, store: Path, compat: str, *, seed: int, steps: int) -> RetrievalReport:
-    """Train, or take the run that is there, and look its images up."""
+    """Train, or reuse a finished run, and measure its retrieval."""
     from salibi_model.evals.retrieval import retrieval
     from salibi_model.training.config import TrainingConfig
     from salibi_model.training.trainer import train
@@ -107,13 +106,13 @@ def _trained(folder: Path, store: Path, compat: str, *, seed: int, steps: int) -
 
 
 def _hits(report: RetrievalReport, k: int, *, scales: bool = False) -> np.ndarray:
-    """Per sample, the share of directions in which it is found among the first ``k``."""
+    """Give, per sample, the share of directions with a match among the first ``k``."""
     chosen = [d for d in report.directions if not scales or {d.query, d.gallery} == SCALES]
     return np.mean([direction.ranks < k for direction in chosen], axis=0)
 
 
 def _drawn(count: int) -> np.ndarray:
-    """Samples of every draw of the bootstrap: the same ones for all ways."""
+    """Draw the samples of the bootstrap, the same ones for all ways."""
     return np.random.default_rng(0).integers(0, count, (DRAWS, count))
 
 
@@ -123,7 +122,7 @@ def _recall(hits: np.ndarray) -> str:
 
 
 def _share(hits: np.ndarray, best: np.ndarray) -> str:
-    """Recall over that without mistakes; a dash where too little is found to tell."""
+    """Format recall over that without mistakes; a dash where a draw of the latter has no hit."""
     drawn = _drawn(len(hits))
     below = best[drawn].mean(axis=1)
     if not below.all():

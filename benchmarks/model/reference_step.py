@@ -1,9 +1,9 @@
-"""The step as CROMA's and Scale-ALiBi's public code computes it, re-created: the peer of step.py.
+"""Training step in the manner of CROMA's and Scale-ALiBi's public code: the peer of step.py.
 
 All patches are embedded, then the kept ones gathered; the full (heads, N, N) table of biases is repeated for each
-sample and its kept pairs gathered; attention is two einsums and a softmax, with q, k and v from layers of their
-own; every patch is predicted, and those that were not removed are left out of the mean. Everything is float32. The
-mathematics is that of ours, without the authors' mistakes: both give the same loss.
+sample and its kept pairs gathered; attention is two einsums and a softmax, with separate layers for q, k and v; every
+patch is predicted, and those that were not removed are left out of the mean. Everything is float32. The mathematics
+is that of Salibi, without the authors' mistakes: both give the same loss.
 
 Source: Fuller et al. 2023 (CROMA, arXiv 2311.00566) and its code; Kage & Andreadis 2024 (arXiv 2604.10347).
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class EinsumAttention(nn.Module):
-    """Dense attention: the logits of all heads are a tensor, and so are their softmax's values."""
+    """Dense attention: stores the logits of all heads and their softmax as tensors."""
 
     def __init__(self, ours: Attention) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class EinsumAttention(nn.Module):
 
 
 class Recipe(ScaleAlibi):
-    """The same model by the original's recipe."""
+    """Scale-ALiBi model computed by the original's recipe."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -93,11 +93,13 @@ class Recipe(ScaleAlibi):
             ]
             self._tables[query, key] = scale_alibi_bias(xy[0], xy[1], self.config.size.num_heads)
         table = self._tables[query, key]
-        asking, asked = self._kept[query], self._kept[key]
-        pairs = (asking[:, :, None] * table.shape[3] + asked[:, None, :]).flatten(1)
-        repeated = table.repeat(len(asking), 1, 1, 1).flatten(2).transpose(1, 2)
+        query_patches, key_patches = self._kept[query], self._kept[key]
+        pairs = (query_patches[:, :, None] * table.shape[3] + key_patches[:, None, :]).flatten(1)
+        repeated = table.repeat(len(query_patches), 1, 1, 1).flatten(2).transpose(1, 2)
         gathered = repeated.gather(1, pairs[:, :, None].repeat(1, 1, table.shape[1]))
-        shaped = gathered.transpose(1, 2).unflatten(2, (asking.shape[1], asked.shape[1]))
+        shaped = gathered.transpose(1, 2).unflatten(
+            2, (query_patches.shape[1], key_patches.shape[1])
+        )
         return shaped.contiguous()
 
     def _decode(self, tokens: Any, centres: Any, masks: Any, grid: Any, indices: Any) -> Any:

@@ -1,15 +1,14 @@
-"""What GSD scaling is worth when the same place is looked for at another scale.
+"""Measure the effect of GSD scaling on retrieval between scales.
 
-Claim measured, whatever comes out: a model trained on high-resolution images of GSD ratio 0.5 encodes those of
-ratio 1 (`hires`) and 0.25 (`hires_16x`), and another sensor's image finds the same place among them; with GSD
-scaling turned off (`--no-gsd-scaling`: every image counts its own patches) the same training finds it less often.
-Both are trained on the same store, in the same order, from the same seeds; only the bias differs. The last column
-is the difference in recall@1 with a bootstrap over queries, the same queries for both: an interval that holds 0 is
-no difference.
+Hypothesis: a model trained on high-resolution images of GSD ratio 0.5 encodes those of ratio 1 (`hires`) and 0.25
+(`hires_16x`), and another sensor's image finds the same place among them; without GSD scaling (`--no-gsd-scaling`:
+distances count each image's own patches) the same training finds it less often. Both are trained on the same store,
+in the same order, from the same seeds; only the bias differs. The last column is the difference in recall@1 with a
+bootstrap over queries, the same queries for both: an interval that contains 0 shows no difference.
 
 Note: the sample's NAIP has a native pixel of about 0.6 m; at zoom 17 a ratio of 0.25 is finer than that, so those
-images are enlarged ones. `hires` is an average of true pixels. Among images of one sensor every place is found by
-its colours alone; those rows say that such images are encoded, and little else.
+images are enlarged. `hires` is an average of true pixels. Among images of one sensor, every place is found by its
+colours alone; those rows only show that the model encodes such images.
 
 Run: python -m benchmarks.model.retrieval_scales [seeds] [folder]      (about 4 minutes per training on two cores)
 """
@@ -28,12 +27,12 @@ if TYPE_CHECKING:
     from salibi_model.evals.retrieval import RetrievalReport
 
 FINE = ("hires_4x", "hires", "hires_16x")
-"""The scale of training, then the others."""
+"""High-resolution modalities: that of training first."""
 BOOTSTRAP_SAMPLES = 5000
 
 
 def main() -> None:
-    """Build the store, train both ways for each seed, look places up, print the table."""
+    """Build the store, train both ways for each seed, measure retrieval, print the table."""
     seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 1
     folder = Path(sys.argv[2]) if len(sys.argv) > 2 else Path("runs/scales")  # noqa: PLR2004
     reports = {
@@ -53,7 +52,7 @@ def main() -> None:
 
 
 def one_run(folder: Path, seed: int, *, scaling: bool) -> RetrievalReport:
-    """Train one way, unless that is done, and look the validation samples up."""
+    """Train one way, or reuse a finished run, and measure retrieval on the validation samples."""
     from salibi_data import build
     from salibi_model.evals.retrieval import retrieval
     from salibi_model.training.config import TrainingConfig
@@ -72,7 +71,7 @@ def one_run(folder: Path, seed: int, *, scaling: bool) -> RetrievalReport:
 
 
 def hits(reports: list[RetrievalReport], query: str, gallery: str) -> np.ndarray:
-    """Whether each query found its own place first, (seeds, samples)."""
+    """Give whether each query ranked its own place first, (seeds, samples)."""
     return np.array(
         [
             direction.ranks == 0
@@ -84,7 +83,7 @@ def hits(reports: list[RetrievalReport], query: str, gallery: str) -> np.ndarray
 
 
 def row(on: np.ndarray, off: np.ndarray) -> str:
-    """Recalls, and their difference with an interval over the same queries."""
+    """Format both recalls, and their difference with an interval over the same queries."""
     rng = np.random.default_rng(0)
     drawn = rng.integers(0, on.shape[1], (BOOTSTRAP_SAMPLES, on.shape[1]))
     difference = on.mean(axis=0) - off.mean(axis=0)

@@ -1,13 +1,15 @@
-"""Scattered samples of a sharded array against whole shards, from a disk and over a network.
+"""Compare scattered samples of a sharded array with whole shards, from disk and network.
 
 Claim: a permutation of all samples, each read on its own, feeds training about as fast as whole
-shards do, so that little would be gained by shuffling within a window of shards; and each thread's
-own decoding (`salibi_model.data.chunk_reader`) is faster than Zarr's, whose threads share an event loop. A store
-as `salibi-data build` writes it, with chunks of one sample and shards of 64: whole shards, and each
-sample on its own in a random order, with several numbers of threads. The network is a server in a
-process of its own that waits 30 ms before each answer. The limit is decoding alone, by one thread.
+shards, so that shuffling within a window of shards would gain little; and decoding in each thread
+(`salibi_model.data.chunk_reader`) is faster than Zarr's, whose threads share an event loop. The
+store has the layout of `salibi-data build`: chunks of one sample in shards of 64. It is read shard by
+shard, and sample by sample in a random order, with several numbers of threads. The network is a
+server in a process of its own that waits 30 ms before each answer. The limit is decoding alone, by
+one thread.
 
-Last, what the length of a shard costs: files, bytes of indexes, and a first epoch over the network.
+The last table shows the cost of a shard's length: files, bytes of indexes, and a first epoch over
+the network.
 
 Run: python -m benchmarks.model.scattered [--quick | --smallest] [--report FILE]
 """
@@ -41,11 +43,11 @@ LATENCY_S = 0.03
 SHARD, SHAPE = 64, (3, 512, 512)
 SHARDS = (1, 16, 64, 256)
 THREADS = (1, 2, 16)
-PLACES = ("disk", "network")
+MEDIA = ("disk", "network")
 
 
 def serve_forever(folder: Path, ready: Connection) -> None:
-    """Serve the folder until this process is ended."""
+    """Serve the folder until the other end of ``ready`` sends something."""
     from tests.support.services.buckets import SuffixServer
     from tests.support.services.servers import serve
 
@@ -56,7 +58,7 @@ def serve_forever(folder: Path, ready: Connection) -> None:
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
-    """A server of the folder in a process of its own, until the block ends."""
+    """Serve the folder from a process of its own; give the server's address."""
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     server = context.Process(target=serve_forever, args=(folder, theirs), daemon=True)
@@ -69,42 +71,42 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def landscapes() -> np.ndarray:
-    """Photographs of drawn landscapes."""
+    """Draw high-resolution images of synthetic landscapes (N, C, H, W)."""
     from tests.support.model.stores import landscape
 
     images = [landscape(np.random.default_rng(i))["hires_4x"] for i in range(8)]
     return np.ascontiguousarray(np.stack(images))
 
 
-def of_threads(threads: int, way: Callable[[int], object], places: list[int]) -> None:
-    """Do it at each place, as many at a time as there are threads."""
+def of_threads(threads: int, way: Callable[[int], object], positions: list[int]) -> None:
+    """Call ``way`` with each position, in ``threads`` threads."""
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(way, places):
+        for _ in pool.map(way, positions):
             pass
 
 
 def samples_of(location: str) -> Callable[[int, int], object]:
-    """A run's samples, by Salibi's reader of an array opened anew: no index is known."""
+    """Give Salibi's reader of a run of samples, for a newly opened array without cached indexes."""
     reader: Any = ChunkReader.for_array(open_group(location)["hires_4x"])
     return lambda start, stop: list(reader.read(start, stop))
 
 
 def in_order(location: str, num_samples: int, threads: int) -> None:
-    """Shard by shard."""
+    """Read shard by shard."""
     read = samples_of(location)
     starts = list(range(0, num_samples, SHARD))
     of_threads(threads, lambda start: read(start, min(start + SHARD, num_samples)), starts)
 
 
 def scattered(location: str, num_samples: int, threads: int) -> None:
-    """Each on its own in a random order, as `DataLoader` reads."""
+    """Read each sample on its own in a random order, like `DataLoader`."""
     read = samples_of(location)
     order = np.random.default_rng(0).permutation(num_samples).tolist()
     of_threads(threads, lambda i: read(i, i + 1), order)
 
 
 def by_zarr(location: str, num_samples: int, threads: int) -> None:
-    """The same through Zarr's array, with the shards' indexes kept."""
+    """Read the same through Zarr's array, which keeps the shards' indexes."""
     array: Any = open_group(location)["hires_4x"]
     order = np.random.default_rng(0).permutation(num_samples).tolist()
     of_threads(threads, array.__getitem__, order)
@@ -114,13 +116,13 @@ WAYS = {"whole shards": in_order, "scattered": scattered, "scattered, by Zarr": 
 
 
 def decoded(packed: list[bytes], num_samples: int) -> None:
-    """Decoding alone, one after the other."""
+    """Only decode, one sample after the other."""
     for number in range(num_samples):
         Zstd().decode(packed[number % len(packed)])
 
 
 def main() -> None:
-    """Print samples per second by place, way and number of threads, and by the length of shards."""
+    """Print samples per second by medium, way and number of threads, and by the length of shards."""
     arguments = side_by_side.parser(__doc__).parse_args()
     num_samples = side_by_side.by_form(arguments, full=128, quick=64, smallest=8)
     rounds = side_by_side.by_form(arguments, full=3, quick=1, smallest=1)
@@ -139,22 +141,22 @@ def main() -> None:
 
 
 def by_way(folder: Path, url: str, images: np.ndarray, num_samples: int, rounds: int) -> list[str]:
-    """Whole shards and scattered samples, from a disk and over a network."""
+    """Measure whole shards and scattered samples, from disk and network."""
     packed = [Zstd(level=3).encode(image) for image in images]
     ways: dict[str, Callable[[], object]] = {
-        f"{way} {place} {threads}": partial(
-            how, f"{folder if place == 'disk' else url}/{SHARD}.zarr", num_samples, threads
+        f"{way} {medium} {threads}": partial(
+            how, f"{folder if medium == 'disk' else url}/{SHARD}.zarr", num_samples, threads
         )
-        for place in PLACES
+        for medium in MEDIA
         for way, how in WAYS.items()
-        for threads in THREADS[place == "network" :]
+        for threads in THREADS[medium == "network" :]
     }
     ways["limit"] = lambda: decoded(packed, num_samples)
     seconds = side_by_side.medians(side_by_side.paired(ways, rounds))
-    rates = {way: num_samples / found for way, found in seconds.items()}
-    head = ["samples/s", *(f"{place}, {n} threads" for place in PLACES for n in THREADS)]
+    rates = {way: num_samples / seconds_taken for way, seconds_taken in seconds.items()}
+    head = ["samples/s", *(f"{medium}, {n} threads" for medium in MEDIA for n in THREADS)]
     rows = [
-        [way, *(_rate(rates.get(f"{way} {place} {n}")) for place in PLACES for n in THREADS)]
+        [way, *(_rate(rates.get(f"{way} {medium} {n}")) for medium in MEDIA for n in THREADS)]
         for way in WAYS
     ]
     return [
@@ -164,7 +166,7 @@ def by_way(folder: Path, url: str, images: np.ndarray, num_samples: int, rounds:
 
 
 def by_length(url: str, num_samples: int, rounds: int) -> list[str]:
-    """A first epoch over the network, from stores that differ in the length of their shards."""
+    """Measure a first epoch over the network, from stores with shards of different length."""
     ways = {
         shard: partial(scattered, f"{url}/{shard}.zarr", num_samples, THREADS[-1])
         for shard in SHARDS

@@ -1,10 +1,10 @@
-"""The training step of three encoders: ours against the original's recipe.
+"""Compare the training step of three encoders with the original's recipe.
 
 Claim: SDPA, bf16 where the processor has it, a bias from the kept patches' coordinates, fewer saved activations and a
 fused optimiser make the step 2.5 times as fast on a CPU (4 times on a GPU), the forward pass alone 4.5 times, in 0.30
-of the memory. The recipe is in recipe.py; both give the same loss (checked here, in float32). Ways take turns in one
-process. Memory is the peak of what tensors take during a step beyond weights and optimiser state. The limit is a
-matrix product of 2048 x 2048 in the same run; arithmetic is that of the original's way, as PyTorch counts it.
+of the memory. The recipe is in reference_step.py; both give the same loss (checked here, in float32). The ways take
+turns in one process. Memory is the peak of the tensors of a step beyond weights and optimiser state. The limit is a
+matrix product of 2048 x 2048 in the same run; operations are those of the original's way, as counted by PyTorch.
 
 Run: python -m benchmarks.model.step [--quick] [--device cuda] [--report benchmarks/reports/step.md]
 """
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 TARGETS = {"step": 2.5, "forward": 4.5, "memory": 0.30}
 GPU_STEP_TARGET = 4.0
 TOLERANCE = 1e-4
-"""How far the losses of both may differ in float32, relatively."""
+"""Maximum relative difference between the losses of both in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """A model with its optimiser, and how it is stepped."""
+    """Model with its optimiser, and the settings of a step."""
 
     model: ScaleAlibi
     optimizer: torch.optim.Optimizer
@@ -47,7 +47,7 @@ class Way:
     clip: bool
 
     def step(self, batch: MaskedBatch) -> Tensor:
-        """Do what the training loop does in a step."""
+        """Do a step of the training loop; give its loss."""
         self.optimizer.zero_grad(set_to_none=True)
         losses = add_gradients(LossStep(self.model), batch, num_parts=1, bf16=self.bf16)
         if self.clip:
@@ -57,14 +57,14 @@ class Way:
 
     @torch.no_grad()
     def forward(self, batch: MaskedBatch) -> Tensor:
-        """Give the loss alone."""
+        """Compute the loss alone."""
         return batch_losses(self.model, batch, bf16=self.bf16)["loss"]
 
 
 def ways_of(load: Workload, device: torch.device) -> dict[str, Way]:
-    """The original's recipe, ours in float32, and ours in bf16."""
+    """Set up the original's recipe, Salibi's step in float32, and in bf16."""
     original = load.model(Recipe).to(device)
-    made = {
+    ways = {
         "original's recipe": Way(
             model=original,
             optimizer=torch.optim.AdamW(original.parameters(), lr=1e-5),
@@ -76,17 +76,17 @@ def ways_of(load: Workload, device: torch.device) -> dict[str, Way]:
         model = load.model().to(device)
         optimizer = optim.adamw(model, weight_decay=0.05)
         optim.set_learning_rate(optimizer, 1e-5)
-        made[name] = Way(model=model, optimizer=optimizer, bf16=bf16, clip=True)
-    return made
+        ways[name] = Way(model=model, optimizer=optimizer, bf16=bf16, clip=True)
+    return ways
 
 
 def waited(work: Callable[[], Tensor]) -> Callable[[], float]:
-    """Make work on a GPU end before its time is taken."""
+    """Wrap work so that it waits for the GPU, which runs asynchronously."""
     return lambda: work().item()
 
 
 def peak_bytes(work: Callable[[], Any], device: torch.device) -> int:
-    """Give the most bytes that tensors made by ``work`` take at a time."""
+    """Give the peak bytes of the tensors that ``work`` creates."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -106,7 +106,7 @@ def peak_bytes(work: Callable[[], Any], device: torch.device) -> int:
 
 
 def peak_flops(dtype: torch.dtype, device: torch.device, edge: int) -> float:
-    """Operations per second of the largest matrix product that a step could hope for."""
+    """Measure the operations per second of a large matrix product, the limit of a step."""
     left, right = (torch.randn(edge, edge, device=device, dtype=dtype) for _ in range(2))
     seconds = []
     for _ in range(6):
@@ -125,9 +125,9 @@ def counted(way: Way, batch: MaskedBatch) -> int:
 
 def main() -> None:
     """Print seconds, ratios, memory, and the distance from the limit."""
-    made = parser(__doc__)
-    made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    arguments = made.parse_args()
+    argument_parser = parser(__doc__)
+    argument_parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = argument_parser.parse_args()
     device = torch.device(arguments.device)
     load, rounds, edge = by_form(
         arguments,
@@ -205,7 +205,7 @@ def main() -> None:
         f"Matmul peak {limits[first] / 1e9:.0f} GFLOP/s in float32, "
         f"{limits[ours[-1]] / 1e9:.0f} in bf16; a step's products are {flops / 1e9:.0f} GFLOP."
     )
-    # A backward pass has two products for each of the forward pass.
+    # A backward pass has two matrix products for each one of the forward pass.
     least_s = {"step": flops / limits[ours[-1]], "forward": flops / 3 / limits[ours[-1]]}
     most = {kind: seconds[kind][first] / least for kind, least in least_s.items()}
     meaning = (

@@ -1,4 +1,4 @@
-"""A model of three encoders and a batch for it, as the benchmarks of training take them."""
+"""Model with three encoders and a batch for it, for the benchmarks of training."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ SENSORS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """A size of the model and the batch that it trains on."""
+    """Size of the model and of its batch."""
 
     size: str = "small"
     depth: int = 4
-    """Blocks of an encoder; fewer than the size has, as all cost the same."""
+    """Blocks per encoder: fewer than the size has, because all cost the same."""
     batch_size: int = 4
     mask_ratio: float = 0.4
 
     def config(self) -> ModelConfig:
-        """The tri-encoder on three-band images, 16 px patches."""
+        """Configure the tri-encoder with 16 px patches."""
         modalities = tuple(
             Modality(
                 name=name,

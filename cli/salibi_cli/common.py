@@ -1,4 +1,4 @@
-"""Parts of both commands: errors in one line, exit codes, progress, JSON."""
+"""Shared parts of both commands: one-line errors, exit codes, progress bars, JSON, tables."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ import typer
 from salibi_data.store.errors import SalibiError
 
 _INTERRUPTED: Final = 130
-"""What Typer makes of Ctrl-C."""
+"""Exit code that Typer returns after Ctrl-C: 128 + SIGINT."""
 
 
 class Advance(Protocol):
-    """Called as work goes on."""
+    """Callback that reports the progress of a piece of work."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """So much of so much is done; ``note`` is shown beside it."""
+        """Report that ``done`` of ``total`` units are finished; ``note`` is shown beside them."""
 
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 
 
 def app(*, help: str) -> typer.Typer:  # noqa: A002 - typer's own name
-    """An application that shows no tracebacks of its own and no completion options."""
+    """Create a Typer application without its own tracebacks and completion options."""
     return typer.Typer(
         help=help,
         add_completion=False,
@@ -60,7 +60,7 @@ def run(application: typer.Typer) -> None:
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     with _Stops() as stops:
         try:
-            # Typer's own way to end would print boxes, and nothing for an interrupt.
+            # In standalone mode, Typer prints errors in boxes, and nothing for an interrupt.
             exit_code = application(standalone_mode=False)
         except (KeyboardInterrupt, typer.Abort):
             exit_code = _INTERRUPTED
@@ -76,7 +76,7 @@ def run(application: typer.Typer) -> None:
             exit_code = getattr(error, "exit_code", None)
             if not hasattr(error, "format_message") or not isinstance(exit_code, int):
                 raise
-            # Typer has printed the help, and nothing was wrong.
+            # With NoArgsIsHelpError, Typer has printed the help; it is not an error of the user.
             if type(error).__name__ != "NoArgsIsHelpError":
                 fail(_usage_line(error), exit_code)
     if exit_code == _INTERRUPTED:
@@ -85,9 +85,9 @@ def run(application: typer.Typer) -> None:
 
 
 class _Stops:
-    """Handles SIGTERM, by which schedulers end a job, as Ctrl-C: open files are closed.
+    """Handle SIGTERM, by which schedulers end a job, like Ctrl-C: open files are closed.
 
-    Only the first one: a second SIGTERM does not interrupt the clean-up.
+    Only the first SIGTERM counts: later ones are ignored, so that they do not interrupt the cleanup.
     """
 
     def __enter__(self) -> Self:
@@ -105,7 +105,7 @@ class _Stops:
 
 
 def _usage_line(error: Any) -> str:
-    """Message of one of Typer's errors, which names the option; and where to find help."""
+    """Message of one of Typer's errors, which names the option, and the command that prints help."""
     context = getattr(error, "ctx", None)
     where = f" See {context.command_path} --help." if context is not None else ""
     return f"{error.format_message().rstrip('.')}.{where}"
@@ -131,17 +131,17 @@ def _os_error_line(error: OSError) -> str:
 
 
 def print_json(content: Any) -> None:
-    """Print ``content`` as JSON, for programs that read our figures."""
+    """Print ``content`` as JSON, for programs that read the figures."""
     typer.echo(json.dumps(content, indent=2, sort_keys=True))
 
 
 def _nothing(done: int, total: int, note: str = "") -> None:
-    """Ignore progress where there is no terminal."""
+    """Ignore progress: stderr is no terminal."""
 
 
 @contextmanager
 def progress(description: str, *, unit: str, enabled: bool = True) -> Iterator[Advance]:
-    """A progress bar on stderr; silent when stderr is no terminal or ``enabled`` is false."""
+    """Show a progress bar on stderr; silent when stderr is no terminal or ``enabled`` is false."""
     if not (enabled and sys.stderr.isatty()):
         yield _nothing
         return
@@ -180,7 +180,7 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def plain(value: Any) -> str:
-    """A value as a person reads it."""
+    """Format a value for people: lists with commas, floats with four digits."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {plain(entry)}" for key, entry in value.items())
     if isinstance(value, list | tuple):
@@ -191,12 +191,12 @@ def plain(value: Any) -> str:
 
 
 def human_time(seconds: float) -> str:
-    """A span of time in days, hours, minutes and seconds."""
+    """Format a duration as days, hours, minutes and seconds."""
     return str(timedelta(seconds=round(seconds)))
 
 
 def human_bytes(count: int) -> str:
-    """A number of bytes with a decimal prefix."""
+    """Format a number of bytes with a decimal prefix."""
     from rich.filesize import decimal
 
     return decimal(count)

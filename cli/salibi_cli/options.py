@@ -4,7 +4,7 @@ A parameter of a command that is annotated with a dataclass stands for an option
 command gets an instance; or, where the annotation is ``Annotated[dict, Fields(kind)]``, the values
 that were given, by the names of the fields.
 
-What a field says of itself is described in :mod:`salibi_data.store.validation`; the command line
+Metadata of fields is described in :mod:`salibi_data.store.validation`; the command line
 reads four more keys of its metadata: ``flag`` (spelling, such as ``--stride``), ``negated`` (the flag
 sets the field to false), ``metavar``, and ``command`` (false: there is no option). ``absent`` says in
 words what the default leads to, where it is 0 or empty.
@@ -47,7 +47,7 @@ _PREFIXES: Final = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 @dataclass(frozen=True, kw_only=True)
 class Fields:
-    """Which fields of a dataclass become options."""
+    """Choice and order of a dataclass's fields that become options."""
 
     kind: type | None = None
     """The dataclass, where the command takes what was given as a mapping."""
@@ -99,8 +99,8 @@ def with_options(command: _Command) -> _Command:
 
 def help_of(kind: Any, name: str) -> str:
     """Help text of a field, for an argument that a command declares itself."""
-    (found,) = (each for each in fields(kind) if each.name == name)
-    return _option(found, kind, given_only=True).help
+    (field,) = (each for each in fields(kind) if each.name == name)
+    return _option(field, kind, given_only=True).help
 
 
 def markdown_table(kind: Any) -> str:
@@ -160,8 +160,8 @@ def _reader(
         given = {}
         for option in options:
             value = arguments[option.field.name]
-            if value is not None and (found := option.read(value)) is not None:
-                given[option.field.name] = found
+            if value is not None and (field_value := option.read(value)) is not None:
+                given[option.field.name] = field_value
         return given if given_only else kind(**given)
 
     return read

@@ -17,7 +17,7 @@ PAGE = Path(__file__).parents[1] / "training.md"
 
 
 def with_table(page: str) -> str:
-    """The page's text with the table between its marks."""
+    """Replace the table between the marks of the page."""
     marks = r"(<!-- options -->\n).*(<!-- end of options -->)"
     return re.sub(
         marks, lambda m: f"{m[1]}{markdown_table(TrainingConfig)}{m[2]}", page, flags=re.DOTALL

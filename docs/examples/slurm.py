@@ -3,9 +3,9 @@
     pip install salibi dask-jobqueue
     python slurm.py --variant full -o /scratch/full.zarr --jobs 20 --partition compute
 
-Run it where it may stay for as long as the build takes: in tmux on a login node, or in a small job
-of its own. Kill it or lose it and run it again: it goes on where it was. The store's folder must be
-one that all nodes see, and this environment must be there on all of them, too.
+Run it where it can run as long as the build: in tmux on a login node, or in a small job of its own.
+If it ends early, run it again and it continues. All nodes must see the store's folder and this
+Python environment.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from salibi_data.store.errors import SalibiError
 
 
 def arguments() -> argparse.Namespace:
-    """What the command line says."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--variant", required=True)
     parser.add_argument("--catalog", default="planetary-computer")
     parser.add_argument("-o", "--output", required=True, type=Path, help="store, on a shared disk")
-    parser.add_argument("--limit", type=int, help="at most so many samples")
+    parser.add_argument("--limit", type=int, help="maximum number of samples")
     parser.add_argument("--jobs", type=int, default=4, help="batch jobs at a time")
     parser.add_argument("--workers", type=int, default=4, help="processes, and CPUs, of a job")
-    parser.add_argument("--memory", default="8GB", help="of a job")
+    parser.add_argument("--memory", default="8GB", help="memory of a job")
     parser.add_argument("--hours", type=int, default=4, help="time limit of a job")
     parser.add_argument("--partition")
     parser.add_argument("--account")
@@ -39,7 +39,7 @@ def arguments() -> argparse.Namespace:
 
 
 def start_cluster(args: argparse.Namespace) -> SLURMCluster:
-    """A scheduler in this process; its workers come as Slurm starts their jobs."""
+    """Start a scheduler in this process; workers join when Slurm starts their jobs."""
     logs = args.output.absolute().with_name("slurm-logs")
     logs.mkdir(parents=True, exist_ok=True)
     cluster = SLURMCluster(
@@ -61,7 +61,7 @@ def start_cluster(args: argparse.Namespace) -> SLURMCluster:
 
 
 def main() -> int:
-    """Build, or go on with, one store."""
+    """Build one store, or continue its build."""
     args = arguments()
     # dask-jobqueue has SIGINT exit with 0, as if all were done; SIGTERM would leave the jobs behind.
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,8 +1,8 @@
-"""Tables and map of docs/variants.md, made from the variants themselves.
+"""Write the tables and the map of docs/variants.md from the variants.
 
     python docs/examples/variants_page.py        # writes the tables into the page, and the map
 
-A test compares the page with what this makes, so neither can grow old.
+A test compares the page with the output of this script.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ WORKERS = 8
 CREWS = ((8, 16), (64, 16), (512, 2048))
 """Workers, and requests in flight by all of them together."""
 MARGIN = 1.5
-"""What a variant's regions should hold, over its target."""
+"""Least ratio of the samples in a variant's regions to its target."""
 EXTENT_LONLAT = (-126.5, 16.5, -63.0, 50.5)
-"""(west, south, east, north) of the map."""
+"""Extent of the map (west, south, east, north)."""
 
 CITIES_LONLAT = {
     "Seattle": (-122.33, 47.61),
@@ -43,10 +43,10 @@ CITIES_LONLAT = {
     "New York": (-74.01, 40.71),
     "Boston": (-71.06, 42.36),
 }
-"""To find one's way; there is no outline of land."""
+"""Cities for orientation, as the map has no outline of land."""
 
 ABOVE = {"north-cascades", "front-range", "chesapeake-bay", "puerto-rico-centre"}
-"""Regions named above their tile, where another's name is below."""
+"""Regions whose name stands above their tile, because another name stands below."""
 
 COLOURS = {
     "city": "#c0392b",
@@ -59,24 +59,28 @@ COLOURS = {
     "snow": "#5dade2",
     "wetland": "#148f77",
 }
-"""Of a region's first land cover."""
+"""Colours by a region's first land cover."""
 
 
 def tables() -> dict[str, str]:
-    """The page's tables as Markdown, by the name of their marker."""
+    """Make the page's tables as Markdown, by the name of their marker."""
     catalog = load_catalog("planetary-computer")
     expected = {name: forecast(load_variant(name), catalog) for name in NAMES}
-    made = {name: found for name, found in expected.items() if found is not None}
+    forecasts = {
+        name: variant_forecast
+        for name, variant_forecast in expected.items()
+        if variant_forecast is not None
+    }
     return {
-        "counts": _counts(made),
-        "swapped": _swapped(made),
-        "forecast": _outlays(made),
-        "full": _regions(made["full"]),
-        "micro": _regions(made["micro"]),
+        "counts": _counts(forecasts),
+        "swapped": _swapped(forecasts),
+        "forecast": _outlays(forecasts),
+        "full": _regions(forecasts["full"]),
+        "micro": _regions(forecasts["micro"]),
     }
 
 
-def _counts(made: dict[str, Forecast]) -> str:
+def _counts(forecasts: dict[str, Forecast]) -> str:
     rows = {
         "base zoom": lambda name, _: load_variant(name).base_zoom,
         "samples aimed at": lambda _, f: f"{f.target_samples:,}",
@@ -90,16 +94,18 @@ def _counts(made: dict[str, Forecast]) -> str:
         "store before compression": lambda _, f: f"{f.workload.store_bytes / 1e9:,.0f} GB",
         f"hours with {WORKERS} workers (expected)": lambda _, f: _hours(f),
     }
-    body = [[word, *(figure(*one) for one in made.items())] for word, figure in rows.items()]
-    return _markdown(["", *made], body)
+    body = [
+        [word, *(figure(*entry) for entry in forecasts.items())] for word, figure in rows.items()
+    ]
+    return _markdown(["", *forecasts], body)
 
 
-def _hours(found: Forecast) -> str:
-    return f"{build_cost(found.workload, BuildConditions(workers=WORKERS)).hours:.0f}"
+def _hours(variant_forecast: Forecast) -> str:
+    return f"{build_cost(variant_forecast.workload, BuildConditions(workers=WORKERS)).hours:.0f}"
 
 
-def _swapped(made: dict[str, Forecast]) -> str:
-    full, micro = made["full"], made["micro"]
+def _swapped(forecasts: dict[str, Forecast]) -> str:
+    full, micro = forecasts["full"], forecasts["micro"]
     return (
         f"`full` would then have a margin of {full.margin_over(micro.target_samples):.2f}, and `micro` "
         f"one of {micro.margin_over(full.target_samples):.2f}: less than the {MARGIN:g} that we ask "
@@ -107,20 +113,25 @@ def _swapped(made: dict[str, Forecast]) -> str:
     )
 
 
-def _outlays(made: dict[str, Forecast]) -> str:
+def _outlays(forecasts: dict[str, Forecast]) -> str:
     catalog = load_catalog("planetary-computer")
-    jobs = {name: found.workload for name, found in made.items()}
+    jobs = {name: variant_forecast.workload for name, variant_forecast in forecasts.items()}
     for name in ("full", "micro"):
         variant = load_variant(name)
         jobs[f"48 states, zoom {variant.base_zoom}"] = continental_workload(variant, catalog)
     body = []
     for name, work in jobs.items():
         for number, (workers, parallel) in enumerate(CREWS):
-            found = build_cost(work, BuildConditions(workers=workers, parallel=parallel))
+            cost = build_cost(work, BuildConditions(workers=workers, parallel=parallel))
             what = [name, f"{work.num_samples:,}", f"{work.source_requests:,}"]
             sizes = [f"{size / 1e12:,.2f}" for size in (work.source_bytes, work.store_bytes)]
-            crew = [f"{workers}", f"{parallel}", f"{found.hours:,.1f}", found.limited_by]
-            money = [f"{found.usd:,.0f}", f"{found.store_usd_per_month:,.0f}"]
+            crew = [
+                f"{workers}",
+                f"{parallel}",
+                f"{cost.hours:,.1f}",
+                cost.limited_by,
+            ]
+            money = [f"{cost.usd:,.0f}", f"{cost.store_usd_per_month:,.0f}"]
             body.append([*([*what, *sizes] if number == 0 else [""] * 5), *crew, *money])
     head = [
         "dataset",
@@ -135,7 +146,7 @@ def _outlays(made: dict[str, Forecast]) -> str:
     return _markdown([*head, "limited by", "$ to build", "$ a month"], body)
 
 
-def _regions(found: Forecast) -> str:
+def _regions(variant_forecast: Forecast) -> str:
     body = [
         [
             row.region.name,
@@ -147,7 +158,7 @@ def _regions(found: Forecast) -> str:
             f"{row.num_candidates:,}",
             f"{row.num_available:,}",
         ]
-        for row in found.regions
+        for row in variant_forecast.regions
     ]
     head = ["region", "tile", "west south east north", "land cover", "chosen for"]
     return _markdown([*head, "land", "tiles", "expected"], body)
@@ -158,11 +169,11 @@ def _markdown(head: Sequence[str], body: Iterable[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
 
 
-def written(page: str, made: dict[str, str]) -> str:
-    """The page with each table between ``<!-- NAME -->`` and ``<!-- end -->`` made anew."""
-    for name, table in made.items():
+def written(page: str, table_texts: dict[str, str]) -> str:
+    """Replace each table between ``<!-- NAME -->`` and ``<!-- end -->`` of the page."""
+    for name, table in table_texts.items():
         between = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
-        page = between.sub(lambda found, table=table: found[1] + table + found[2], page)
+        page = between.sub(lambda match, table=table: match[1] + table + match[2], page)
     return page
 
 

@@ -1,4 +1,4 @@
-"""``salibi-data``: from catalogs to stores."""
+"""The command ``salibi-data``: make, check, publish and view stores."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from salibi_cli import common
-from salibi_cli.data import build as building
-from salibi_cli.data import derive as growing
-from salibi_cli.data import forecast as forecasting
-from salibi_cli.data import pmtiles as archives
-from salibi_cli.data import releases as publishing
-from salibi_cli.data import variants
-from salibi_cli.data import view as viewing
+from salibi_cli.data.build import build, plan, status
+from salibi_cli.data.derive import merge, subset
+from salibi_cli.data.forecast import forecast
+from salibi_cli.data.pmtiles import export_pmtiles, import_pmtiles
+from salibi_cli.data.releases import publish, pull
+from salibi_cli.data.variants import variants
+from salibi_cli.data.view import view
 from salibi_data.store.errors import SalibiError, UsageError
 
 app = common.app(help="Make aligned, multi-modal, multi-scale satellite datasets.")
@@ -27,10 +27,10 @@ StoreOrUrl = Annotated[str, typer.Argument(metavar="STORE", help="Path or URL of
 @app.command()
 def catalogs(
     *,
-    check: Annotated[bool, typer.Option(help="Ask each one for an item.")] = False,
+    check: Annotated[bool, typer.Option(help="Query each one for an item.")] = False,
     as_json: Json = False,
 ) -> None:
-    """The catalogs known. Example: `salibi-data catalogs --check`"""
+    """List the known catalogs. Example: `salibi-data catalogs --check`"""
     from salibi_data.catalog.providers import catalog_names, load_catalog
 
     rows = []
@@ -54,24 +54,29 @@ def catalogs(
 
 
 def _check(name: str) -> tuple[bool, str]:
-    """Whether a catalog answers, and what: one item per sensor is asked for."""
+    """Query a catalog for one item per sensor; give whether all were found, and their names."""
     from salibi_data.catalog.providers import load_catalog
     from salibi_data.catalog.search import resolve_catalog, search
 
     iowa = (-92.47, 41.98, -92.40, 42.02)
     try:
         catalog = resolve_catalog(load_catalog(name))
-        found = {
+        scenes_by_sensor = {
             sensor: search(catalog, sensor, iowa, None, max_items=1) for sensor in catalog.sensors
         }
     except SalibiError as error:
         return False, str(error)
-    answers = {sensor: scenes[-1].id if scenes else "nothing" for sensor, scenes in found.items()}
-    return all(found.values()), ", ".join(f"{sensor}: {name}" for sensor, name in answers.items())
+    answers = {
+        sensor: scenes[-1].id if scenes else "nothing"
+        for sensor, scenes in scenes_by_sensor.items()
+    }
+    return all(scenes_by_sensor.values()), ", ".join(
+        f"{sensor}: {name}" for sensor, name in answers.items()
+    )
 
 
-app.command()(variants.variants)
-app.command()(forecasting.forecast)
+app.command()(variants)
+app.command()(forecast)
 
 
 @app.command()
@@ -112,37 +117,37 @@ def _write_labelled(directory: Path, seed: int, *, as_json: bool) -> None:
     from salibi_data.synthetic.labelled import write_labelled_sample
 
     with common.progress("photographing labelled ground", unit="landscapes") as advance:
-        found = write_labelled_sample(directory, seed=seed, progress=advance).num_images
+        num_images = write_labelled_sample(directory, seed=seed, progress=advance).num_images
     if as_json:
-        common.print_json({"directory": str(directory), "images": found})
+        common.print_json({"directory": str(directory), "images": num_images})
         return
-    total = sum(sum(split.values()) for split in found.values())
+    total = sum(sum(split.values()) for split in num_images.values())
     typer.echo(f"{total} labelled images in {directory}")
 
 
-app.command()(building.plan)
-app.command()(building.build)
-app.command()(building.status)
-app.command()(growing.subset)
-app.command()(growing.merge)
-app.command("import-pmtiles")(archives.import_pmtiles)
-app.command("export-pmtiles")(archives.export_pmtiles)
-app.command()(publishing.publish)
-app.command()(publishing.pull)
+app.command()(plan)
+app.command()(build)
+app.command()(status)
+app.command()(subset)
+app.command()(merge)
+app.command("import-pmtiles")(import_pmtiles)
+app.command("export-pmtiles")(export_pmtiles)
+app.command()(publish)
+app.command()(pull)
 
 
 @app.command()
 def info(store: StoreOrUrl, *, as_json: Json = False) -> None:
-    """What is in a store. Example: `salibi-data info data/micro.zarr`"""
-    from salibi_data.inspection.info import info as describe
+    """Print what a store holds. Example: `salibi-data info data/micro.zarr`"""
+    from salibi_data.inspection.info import info as describe_store
 
-    found = describe(store)
+    description = describe_store(store)
     if as_json:
-        common.print_json(found)
+        common.print_json(description)
         return
-    modalities = found.pop("modalities")
-    told = {key: value for key, value in found.items() if value not in (None, [], {})}
-    common.print_table([{"": key, "value": common.plain(value)} for key, value in told.items()])
+    modalities = description.pop("modalities")
+    facts = {key: value for key, value in description.items() if value not in (None, [], {})}
+    common.print_table([{"": key, "value": common.plain(value)} for key, value in facts.items()])
     common.print_table(
         [
             {
@@ -168,10 +173,12 @@ def verify(
     *,
     against_source: Annotated[
         int,
-        typer.Option(min=0, metavar="K", help="Read K samples again from their sources, compare."),
+        typer.Option(
+            min=0, metavar="K", help="Read K samples again from their sources and compare."
+        ),
     ] = 0,
     catalog: Annotated[
-        str | None, typer.Option(help="Where the sources are; default the store's catalog.")
+        str | None, typer.Option(help="Catalog of the sources; default the store's.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -181,25 +188,27 @@ def verify(
 
     A published dataset: `salibi-data verify s3://bucket/micro`
     """
-    from salibi_data.inspection.verify import verify as check
+    from salibi_data.inspection.verify import verify as verify_store
 
     if catalog is not None and not against_source:
         raise UsageError("--catalog says where --against-source reads; give both, or neither.")
     with common.progress("verifying", unit="samples") as advance:
-        found = check(store, against_source=against_source, catalog=catalog, progress=advance)
+        report = verify_store(
+            store, against_source=against_source, catalog=catalog, progress=advance
+        )
     if as_json:
         common.print_json(
             {
-                "samples": found.num_samples,
-                "files": found.num_files,
-                "checks": list(found.checks),
-                "against_source": found.against_source,
+                "samples": report.num_samples,
+                "files": report.num_files,
+                "checks": list(report.checks),
+                "against_source": report.against_source,
             }
         )
     else:
         typer.echo(
-            f"{found.num_samples} samples in {found.num_files} files are as promised: "
-            f"{', '.join(found.checks)}"
+            f"{report.num_samples} samples in {report.num_files} files are as promised: "
+            f"{', '.join(report.checks)}"
         )
 
 
@@ -212,7 +221,10 @@ def figure(
     ),
     num_samples: Annotated[int, typer.Option("-n", min=1, help="Samples, a row each.")] = 8,
     edge: Annotated[
-        int | None, typer.Option(min=64, help="Edge of a panel in pixels; default the finest's.")
+        int | None,
+        typer.Option(
+            min=64, help="Edge of a panel in pixels; default that of the finest modality."
+        ),
     ] = None,
 ) -> None:
     """Draw all modalities side by side.
@@ -227,7 +239,7 @@ def figure(
     typer.echo(f"{num_drawn} samples in {output}")
 
 
-app.command()(viewing.view)
+app.command()(view)
 
 
 def main() -> None:

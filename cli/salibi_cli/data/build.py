@@ -1,4 +1,4 @@
-"""``salibi-data plan``, ``build`` and ``status``: what to make, making it, how far it is."""
+"""``salibi-data plan``, ``build`` and ``status``: choose scenes, build a store, report progress."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def plan(
     if output.is_dir() or not output.parent.is_dir():
         raise UsageError(f"--output {output} cannot be a file; name one in a folder that exists.")
     with common.progress("planning", unit="cells") as advance:
-        made = make_plan(variant, output=output, progress=advance, **vars(options))
-    figures = _plan_figures(made)
+        new_plan = make_plan(variant, output=output, progress=advance, **vars(options))
+    figures = _plan_figures(new_plan)
     if as_json:
         common.print_json({**figures, "plan": str(output)})
         return
     scenes = ", ".join(f"{count} {sensor}" for sensor, count in figures["scenes"].items())
     reserve = f" and {figures['reserve']} in reserve" if figures["reserve"] else ""
     typer.echo(f"{figures['samples']} samples{reserve} from {scenes} scenes, in {output}")
-    if made.num_samples < (made.target_samples or 0):
+    if new_plan.num_samples < (new_plan.target_samples or 0):
         typer.echo(
-            f"warning: {made.target_samples:,} samples are aimed at and only {made.num_samples:,} "
+            f"warning: {new_plan.target_samples:,} samples are aimed at and only {new_plan.num_samples:,} "
             "tiles have all scenes; widen --dates, or add regions to the variant",
             err=True,
         )
@@ -105,12 +105,12 @@ def build(
             "--plan says all; give no --catalog, --bbox, --aoi, --dates, --limit, --max-cloud or "
             "--allow-grd beside it."
         )
-    from salibi_data.builds.build import build as make
+    from salibi_data.builds.build import build as build_store
 
     store = output or _default_store(variant, plan_file)
     store.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as bars:
-        report = make(
+        report = build_store(
             store,
             variant=variant,
             plan=plan_file,
@@ -147,31 +147,31 @@ def build(
 
 
 def status(store: Store, *, as_json: Json = False) -> None:
-    """How far a build is, what failed and why. Example: `salibi-data status data/micro.zarr`"""
-    from salibi_data.builds.status import status as look
+    """Report how far a build is, what failed and why. Example: `salibi-data status data/micro.zarr`"""
+    from salibi_data.builds.status import status as read_status
 
-    found = look(store)
+    progress = read_status(store)
     if as_json:
-        common.print_json(found)
+        common.print_json(progress)
         return
-    if "blocks" in found:
-        kinds = ", ".join(f"{kind} {count}" for kind, count in found["failures_by_kind"].items())
+    if "blocks" in progress:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in progress["failures_by_kind"].items())
         typer.echo(
-            f"{found['blocks_done']} of {found['blocks']} blocks done, "
-            f"{len(found['failures'])} failed{f' ({kinds})' if kinds else ''}, "
-            f"{found['planned_samples']} samples planned"
+            f"{progress['blocks_done']} of {progress['blocks']} blocks done, "
+            f"{len(progress['failures'])} failed{f' ({kinds})' if kinds else ''}, "
+            f"{progress['planned_samples']} samples planned"
         )
-        if found["last_run"]:
-            run = found["last_run"]
+        if progress["last_run"]:
+            run = progress["last_run"]
             typer.echo(
                 f"last run: {run['samples']} samples and {common.human_bytes(run['bytes'])} in "
                 f"{common.human_time(run['seconds'])}, {run['samples_per_s']:.2f} samples/s; "
-                f"{found['samples_left']} samples left, about "
+                f"{progress['samples_left']} samples left, about "
                 f"{common.human_time(run['seconds_left'])} at that rate"
             )
-        for failure in found["failures"]:
+        for failure in progress["failures"]:
             typer.echo(f"  {failure['tile']} {failure['kind']}: {failure['reason']}")
-    typer.echo("the store is finished" if found["finished"] else "the store is not finished")
+    typer.echo("the store is finished" if progress["finished"] else "the store is not finished")
 
 
 def _default_store(variant: str | None, plan_file: Path | None) -> Path:

@@ -1,4 +1,4 @@
-"""``salibi-data subset`` and ``merge``: datasets made of others."""
+"""``salibi-data subset`` and ``merge``: make stores from other stores."""
 
 from __future__ import annotations
 
@@ -33,41 +33,41 @@ def subset(
     workers: Workers = BuildOptions.workers,
     as_json: Json = False,
 ) -> None:
-    """Make a store of a part of another: of samples that match, of some modalities.
+    """Make a store from the samples of another that match, and from some of its modalities.
 
     Example: `salibi-data subset data/small.zarr -o data/clear.zarr --max-cloud 0.01`
     """
     from salibi_data.derived.selection import Selection
-    from salibi_data.derived.subset import subset as make
+    from salibi_data.derived.subset import subset as make_subset
 
     wanted = Selection(**vars(options))
     with common.progress("writing", unit="shards") as advance:
-        found = make(store, output, wanted, workers=workers, progress=advance)
-    show_subset(found, as_json=as_json)
+        report = make_subset(store, output, wanted, workers=workers, progress=advance)
+    show_subset(report, as_json=as_json)
 
 
-def show_subset(found: SubsetReport, *, as_json: bool) -> None:
-    """Print what a store made of a part of another holds."""
+def show_subset(report: SubsetReport, *, as_json: bool) -> None:
+    """Print the report of a subset."""
     if as_json:
         common.print_json(
             {
-                "store": str(found.store),
-                "samples": found.num_samples,
-                "samples_in_source": found.num_in_source,
-                "splits": dict(found.splits),
-                "was_complete": found.was_complete,
+                "store": str(report.store),
+                "samples": report.num_samples,
+                "samples_in_source": report.num_in_source,
+                "splits": dict(report.splits),
+                "was_complete": report.was_complete,
             }
         )
         return
-    verb = "are already" if found.was_complete else "are"
+    verb = "are already" if report.was_complete else "are"
     typer.echo(
-        f"{found.num_samples} of {found.num_in_source} samples {verb} in {found.store}; splits: "
-        f"{common.plain(found.splits)}"
+        f"{report.num_samples} of {report.num_in_source} samples {verb} in {report.store}; splits: "
+        f"{common.plain(report.splits)}"
     )
 
 
 class Keep(StrEnum):
-    """Which sample of a tile that several stores have."""
+    """Rule for a tile that several stores have: the sample that is kept."""
 
     FIRST = "first"
     NEWEST = "newest"
@@ -83,7 +83,7 @@ def merge(
     keep: Annotated[
         Keep,
         typer.Option(
-            help="Of a tile that several stores have: the first store's sample, the newest, the "
+            help="Sample that is kept of a tile in several stores: the first store's, the newest, the "
             "clearest."
         ),
     ] = Keep.FIRST,
@@ -93,40 +93,40 @@ def merge(
     workers: Workers = BuildOptions.workers,
     as_json: Json = False,
 ) -> None:
-    """Make a store of the samples of several, each tile once.
+    """Make a store from the samples of several stores, each tile once.
 
     Example: `salibi-data merge data/iowa.zarr data/ohio.zarr -o data/both.zarr`
     """
-    from salibi_data.derived.merge import merge as make
+    from salibi_data.derived.merge import merge as merge_stores
 
     with common.progress("writing", unit="shards") as advance:
-        found = make(
+        report = merge_stores(
             stores, output, keep=keep.value, resplit=resplit, workers=workers, progress=advance
         )
     if as_json:
         common.print_json(
             {
-                "store": str(found.store),
-                "samples": found.num_samples,
-                "samples_in_sources": list(found.num_in_sources),
-                "duplicates": found.num_duplicates,
-                "duplicates_of_same_dates": found.num_same_dates,
-                "duplicates_of_same_dates_that_differ": found.num_differing,
-                "splits": dict(found.splits),
-                "was_complete": found.was_complete,
+                "store": str(report.store),
+                "samples": report.num_samples,
+                "samples_in_sources": list(report.num_in_sources),
+                "duplicates": report.num_duplicates,
+                "duplicates_of_same_dates": report.num_same_dates,
+                "duplicates_of_same_dates_that_differ": report.num_differing,
+                "splits": dict(report.splits),
+                "was_complete": report.was_complete,
             }
         )
         return
-    verb = "are already" if found.was_complete else "are"
-    counts = " + ".join(str(count) for count in found.num_in_sources)
+    verb = "are already" if report.was_complete else "are"
+    counts = " + ".join(str(count) for count in report.num_in_sources)
     typer.echo(
-        f"{found.num_samples} samples {verb} in {found.store}, of {counts}; splits: "
-        f"{common.plain(found.splits)}"
+        f"{report.num_samples} samples {verb} in {report.store}, of {counts}; splits: "
+        f"{common.plain(report.splits)}"
     )
-    if found.num_duplicates:
+    if report.num_duplicates:
         typer.echo(
-            f"{found.num_duplicates} samples left out, as their tile is there already "
-            f"({keep.value} kept): {found.num_same_dates} of the same dates, of which "
-            f"{found.num_differing} differ in their pixels",
+            f"{report.num_duplicates} samples left out, as another store has their tile "
+            f"({keep.value} kept): {report.num_same_dates} of the same dates, of which "
+            f"{report.num_differing} differ in their pixels",
             err=True,
         )

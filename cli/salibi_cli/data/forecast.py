@@ -1,4 +1,4 @@
-"""``salibi-data forecast``: hours, requests, bytes and money of builds, up to a continent's."""
+"""``salibi-data forecast``: hours, requests, bytes and money of builds, up to a continent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from salibi_data.forecasts.costs import Workload
 
 CONTINENT: Final = {"full": "continental U.S., zoom 15", "micro": "continental U.S., zoom 17"}
-"""Variants that are reckoned for all land of the 48 states, too."""
+"""Variants that are also forecast for all land of the 48 states."""
 
 
 def forecast(
@@ -28,15 +28,16 @@ def forecast(
     ] = None,
     *,
     catalog: Annotated[
-        str, typer.Option(help="Whose files and prices are reckoned with.")
+        str, typer.Option(help="Catalog whose file sizes and prices are used.")
     ] = PlanOptions.catalog,
     workers: Annotated[
         int, typer.Option(min=1, help="Processes of one core each.")
     ] = BuildConditions.workers,
-    latency_ms: Annotated[float, typer.Option(help="Until an answer's first byte.")] = 1e3
-    * BuildConditions.latency_s,
+    latency_ms: Annotated[
+        float, typer.Option(help="Time to the first byte of an answer, in ms.")
+    ] = 1e3 * BuildConditions.latency_s,
     read_mb_per_s: Annotated[
-        float, typer.Option(help="What each worker reads.")
+        float, typer.Option(help="Reading speed of each worker, in MB/s.")
     ] = BuildConditions.read_bytes_per_s / 1e6,
     parallel: Annotated[
         int | None,
@@ -50,9 +51,9 @@ def forecast(
     ] = BuildConditions.usd_per_gb_month,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Hours, requests, bytes and money to build variants, and the whole continental U.S.
+    """Forecast hours, requests, bytes and money for variants and the whole continental U.S.
 
-    No catalog is asked. Prices and speeds are assumptions: give your own.
+    No catalog is queried. Prices and speeds are assumptions: give your own.
 
     Example: `salibi-data forecast --workers 64 --parallel 256`
     """
@@ -69,7 +70,9 @@ def forecast(
         usd_per_gb_month=usd_per_gb_month,
     )
     provider = load_catalog(catalog)
-    jobs = _jobs([load_variant(one) for one in name or ("small", *CONTINENT)], provider, name)
+    jobs = _jobs(
+        [load_variant(variant) for variant in name or ("small", *CONTINENT)], provider, name
+    )
     rows = []
     with common.progress("counting", unit="datasets") as advance:
         for number, (what, count) in enumerate(jobs, start=1):
@@ -85,7 +88,7 @@ def forecast(
 def _jobs(
     variants: list[Variant], catalog: Catalog, names: list[str] | None
 ) -> list[tuple[str, Callable[[], Workload]]]:
-    """What is reckoned, and how: the variants, and the continent unless some were named."""
+    """Forecasts to make, by name: the variants, and the continent unless variants were named."""
     from salibi_data.forecasts.conus import continental_workload
 
     jobs: list[tuple[str, Callable[[], Workload]]] = [
@@ -101,13 +104,13 @@ def _jobs(
 
 
 def _regional(variant: Variant, catalog: Catalog) -> Workload:
-    from salibi_data.forecasts.regions import forecast as expected_of
+    from salibi_data.forecasts.regions import forecast as forecast_variant
     from salibi_data.store.errors import UsageError
 
-    expected = expected_of(variant, catalog)
+    expected = forecast_variant(variant, catalog)
     if expected is None:
         raise UsageError(
-            f"variant {variant.name!r} has no regions or no target, so there is nothing to reckon; "
+            f"variant {variant.name!r} has no regions or no target, so there is nothing to forecast; "
             "ask `salibi-data plan` with a --bbox or --aoi."
         )
     return expected.workload
@@ -116,7 +119,7 @@ def _regional(variant: Variant, catalog: Catalog) -> Workload:
 def _figures(what: str, work: Workload, conditions: BuildConditions) -> dict[str, Any]:
     from salibi_data.forecasts.costs import build_cost
 
-    found = build_cost(work, conditions)
+    cost = build_cost(work, conditions)
     return {
         "dataset": what,
         "samples": work.num_samples,
@@ -126,17 +129,17 @@ def _figures(what: str, work: Workload, conditions: BuildConditions) -> dict[str
         "source_bytes": work.source_bytes,
         "store_bytes": work.store_bytes,
         "workers": conditions.workers,
-        "hours": round(found.hours, 2),
-        "limited_by": found.limited_by,
-        "compute_usd": round(found.compute_usd, 2),
-        "read_usd": round(found.read_usd, 2),
-        "usd": round(found.usd, 2),
-        "store_usd_per_month": round(found.store_usd_per_month, 2),
+        "hours": round(cost.hours, 2),
+        "limited_by": cost.limited_by,
+        "compute_usd": round(cost.compute_usd, 2),
+        "read_usd": round(cost.read_usd, 2),
+        "usd": round(cost.usd, 2),
+        "store_usd_per_month": round(cost.store_usd_per_month, 2),
     }
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    """A table with a column per dataset."""
+    """Print a table with a column per dataset."""
     figures: dict[str, Callable[[dict[str, Any]], str]] = {
         "samples": lambda row: f"{row['samples']:,}",
         "requests": lambda row: f"{row['source_requests']:,}",
@@ -157,7 +160,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
 
 
 def _assumptions(conditions: BuildConditions, catalog: str) -> str:
-    """What the figures rest on, in words."""
+    """Sentence that names the assumptions behind the figures."""
     return (
         f"Expected of {catalog}, which was not asked. Assumed: {conditions.workers} workers of a "
         f"core each, {conditions.latency_s * 1e3:g} ms to an answer, "

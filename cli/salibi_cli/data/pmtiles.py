@@ -18,7 +18,7 @@ _SHOWN: Final = 5
 
 
 class Splits(StrEnum):
-    """How samples are split."""
+    """Ways to split the imported samples."""
 
     BLOCKS = "blocks"
     NONE = "none"
@@ -40,10 +40,10 @@ def import_pmtiles(
     ),
     variant: Annotated[
         str | None,
-        typer.Option(help="The variant they are a release of; default a name of its own."),
+        typer.Option(help="Variant that the archives are a release of; default a name of its own."),
     ] = None,
     zoom: Annotated[
-        int | None, typer.Option(min=0, help="Base zoom, where the archives leave it open.")
+        int | None, typer.Option(min=0, help="Base zoom, where the archives do not tell it.")
     ] = None,
     splits: Annotated[
         Splits,
@@ -56,15 +56,15 @@ def import_pmtiles(
     workers: Workers = BuildOptions.workers,
     as_json: Json = False,
 ) -> None:
-    """Make a store of the authors' released archives: of every tile that all of them have.
+    """Make a store from the authors' released archives, with every tile that all of them have.
 
     Example: `salibi-data import-pmtiles --sar sar_tiles.pmtile --lores visual_tiles.pmtile --hires
     hires_visual_tiles.pmtile -o data/small.zarr`
     """
-    from salibi_data.imports.pmtiles.importer import import_pmtiles as make
+    from salibi_data.imports.pmtiles.importer import import_pmtiles as import_archives
 
     with common.progress("importing", unit="shards") as advance:
-        found = make(
+        report = import_archives(
             output,
             sar=sar,
             lores=lores,
@@ -79,26 +79,26 @@ def import_pmtiles(
     if as_json:
         common.print_json(
             {
-                "store": str(found.store),
-                "base_zoom": found.base_zoom,
-                "samples": found.num_samples,
-                "tiles": dict(found.num_tiles),
-                "splits": dict(found.splits),
-                "damaged": list(found.damaged),
-                "was_complete": found.was_complete,
+                "store": str(report.store),
+                "base_zoom": report.base_zoom,
+                "samples": report.num_samples,
+                "tiles": dict(report.num_tiles),
+                "splits": dict(report.splits),
+                "damaged": list(report.damaged),
+                "was_complete": report.was_complete,
             }
         )
         return
-    tiles = ", ".join(f"{number} of {name}" for name, number in found.num_tiles.items())
-    verb = "are already" if found.was_complete else "are"
+    tiles = ", ".join(f"{number} of {name}" for name, number in report.num_tiles.items())
+    verb = "are already" if report.was_complete else "are"
     typer.echo(
-        f"{found.num_samples} samples {verb} in {found.store}, of the tiles at zoom "
-        f"{found.base_zoom} that have all parts ({tiles}); splits: {common.plain(found.splits)}"
+        f"{report.num_samples} samples {verb} in {report.store}, of the tiles at zoom "
+        f"{report.base_zoom} that have all parts ({tiles}); splits: {common.plain(report.splits)}"
     )
-    if found.damaged:
-        named = ", ".join(found.damaged[:_SHOWN])
-        more = ", ..." if len(found.damaged) > _SHOWN else ""
-        typer.echo(f"{len(found.damaged)} samples left out, damaged: {named}{more}", err=True)
+    if report.damaged:
+        named = ", ".join(report.damaged[:_SHOWN])
+        more = ", ..." if len(report.damaged) > _SHOWN else ""
+        typer.echo(f"{len(report.damaged)} samples left out, damaged: {named}{more}", err=True)
 
 
 def export_pmtiles(
@@ -112,25 +112,25 @@ def export_pmtiles(
 
     Example: `salibi-data export-pmtiles data/micro.zarr archives`
     """
-    from salibi_data.imports.pmtiles.exporter import export_pmtiles as write
+    from salibi_data.imports.pmtiles.exporter import export_pmtiles as export_archives
 
     with common.progress("exporting", unit="images") as advance:
-        found = write(store, directory, workers=workers, progress=advance)
-    sizes = {name: path.stat().st_size for name, path in found.archives.items()}
+        report = export_archives(store, directory, workers=workers, progress=advance)
+    sizes = {name: path.stat().st_size for name, path in report.archives.items()}
     if as_json:
         common.print_json(
             {
-                "samples": found.num_samples,
-                "archives": {name: str(path) for name, path in found.archives.items()},
+                "samples": report.num_samples,
+                "archives": {name: str(path) for name, path in report.archives.items()},
                 "bytes": sizes,
-                "left_out": list(found.left_out),
+                "left_out": list(report.left_out),
             }
         )
         return
-    for name, path in found.archives.items():
+    for name, path in report.archives.items():
         typer.echo(
-            f"{name}: {found.num_samples} samples in {path}, {common.human_bytes(sizes[name])}"
+            f"{name}: {report.num_samples} samples in {path}, {common.human_bytes(sizes[name])}"
         )
-    if found.left_out:
-        names = ", ".join(found.left_out)
+    if report.left_out:
+        names = ", ".join(report.left_out)
         typer.echo(f"left out, as the layout has no place for them: {names}", err=True)

@@ -1,4 +1,4 @@
-"""``salibi-data publish`` and ``pull``: stores on their way to buckets, and back."""
+"""``salibi-data publish`` and ``pull``: upload stores as releases, and download them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _NUM_SHOWN: Final = 4
 _EDGE_PX: Final = 256
-"""Of the dataset card's figure."""
+"""Edge of a panel in the dataset card's figure, in pixels."""
 
 
 @with_options
@@ -46,14 +46,15 @@ def publish(
 
     Example: `salibi-data publish data/micro.zarr s3://bucket/micro`
 
-    Readers have the release before until the last file is there. Run again, it goes on.
+    Readers see the previous release until the last file is there. Run it again after a stop to
+    continue.
     """
     from salibi_data.inspection.plot import as_jpeg, plot
-    from salibi_data.releases.publish import publish as send
+    from salibi_data.releases.publish import publish as publish_store
 
     figure = as_jpeg(plot(store, num_samples=_NUM_SHOWN, edge_px=_EDGE_PX))
     with common.progress("publishing", unit="files") as advance:
-        done = send(
+        result = publish_store(
             store,
             url,
             name=name,
@@ -63,15 +64,15 @@ def publish(
             progress=advance,
         )
     if as_json:
-        common.print_json({**_figures(done), "dry_run": dry_run})
+        common.print_json({**_figures(result), "dry_run": dry_run})
         return
-    sent = f"{done.files_sent} of {done.files} files ({common.human_bytes(done.bytes_sent)})"
+    sent = f"{result.files_sent} of {result.files} files ({common.human_bytes(result.bytes_sent)})"
     if dry_run:
         typer.echo(f"{sent} would be sent to {url}; nothing was written")
-    elif done.before == done.release and not done.files_sent:
+    elif result.before == result.release and not result.files_sent:
         typer.echo(f"{url} has this release already; nothing was sent")
     else:
-        typer.echo(f"{sent} sent; {done.release.samples} samples are the newest release at {url}")
+        typer.echo(f"{sent} sent; {result.release.samples} samples are the newest release at {url}")
 
 
 @with_options
@@ -79,7 +80,7 @@ def pull(
     url: Annotated[
         str, typer.Argument(metavar="URL", help="Address of a published dataset, or of a store.")
     ],
-    directory: Annotated[Path, typer.Argument(help="Path of the store to be.")],
+    directory: Annotated[Path, typer.Argument(help="Path of the new store.")],
     *,
     options: Annotated[SelectionOptions, HELP_ORDER],
     transfer: TransferOptions,
@@ -91,7 +92,7 @@ def pull(
 
     A part: `salibi-data pull s3://bucket/micro data/part.zarr --split train --modalities sar,lores`
 
-    Run again, it goes on where it was.
+    Run it again after a stop to continue.
     """
     from salibi_data.derived.selection import Selection
 
@@ -103,16 +104,16 @@ def pull(
 
 
 def _pull_whole(url: str, directory: Path, workers: int, *, as_json: bool) -> None:
-    from salibi_data.releases.pull import pull as fetch
+    from salibi_data.releases.pull import pull as pull_release
 
     with common.progress("pulling", unit="files") as advance:
-        done = fetch(url, directory, workers=workers, progress=advance)
+        result = pull_release(url, directory, workers=workers, progress=advance)
     if as_json:
-        common.print_json({**asdict(done), "store": str(done.store)})
+        common.print_json({**asdict(result), "store": str(result.store)})
         return
     typer.echo(
-        f"{done.num_samples} samples in {done.store}; {done.files_fetched} of {done.files} files "
-        f"({common.human_bytes(done.bytes_fetched)}) fetched"
+        f"{result.num_samples} samples in {result.store}; {result.files_fetched} of {result.files} files "
+        f"({common.human_bytes(result.bytes_fetched)}) fetched"
     )
 
 
@@ -122,16 +123,16 @@ def _pull_part(
     from salibi_data.derived.subset import subset
 
     with common.progress("pulling", unit="shards") as advance:
-        found = subset(url, directory, selection, connections=workers, progress=advance)
-    show_subset(found, as_json=as_json)
+        report = subset(url, directory, selection, connections=workers, progress=advance)
+    show_subset(report, as_json=as_json)
 
 
-def _figures(done: Published) -> dict[str, Any]:
+def _figures(result: Published) -> dict[str, Any]:
     return {
-        "url": done.url,
-        "release": done.release.to_dict(),
-        "before": None if done.before is None else done.before.to_dict(),
-        "files": done.files,
-        "files_sent": done.files_sent,
-        "bytes_sent": done.bytes_sent,
+        "url": result.url,
+        "release": result.release.to_dict(),
+        "before": None if result.before is None else result.before.to_dict(),
+        "files": result.files,
+        "files_sent": result.files_sent,
+        "bytes_sent": result.bytes_sent,
     }

@@ -1,4 +1,4 @@
-"""``salibi-data variants``: what each variant aims at, where, and what it takes to build it."""
+"""``salibi-data variants``: targets, regions and build estimates of the variants."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from salibi_data.forecasts.regions import Forecast
 
 CATALOG: Final = PlanOptions.catalog
-"""Whose files and block sizes are reckoned with."""
+"""Catalog whose file and block sizes the estimates use."""
 
 DISCREPANCY: Final = (
     "Targets are those of the authors' slides: full 188,060 and micro 146,502. Their web page swaps "
@@ -28,15 +28,15 @@ DISCREPANCY: Final = (
 def variants(
     name: Annotated[
         str | None,
-        typer.Argument(help="List the regions of this one: a name, or a TOML file."),
+        typer.Argument(help="Variant whose regions are listed: a name, or a TOML file."),
     ] = None,
     *,
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes that the hours are for.")
+        int, typer.Option(min=1, help="Number of processes that the estimate of hours assumes.")
     ] = BuildConditions.workers,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """What each variant holds, and what it takes to build it; no catalog is asked.
+    """List what each variant holds and what building it takes; no catalog is queried.
 
     Example: `salibi-data variants`
 
@@ -48,24 +48,24 @@ def variants(
 
     names = variant_names() if name is None else [name]
     catalog, conditions = load_catalog(CATALOG), BuildConditions(workers=workers)
-    found = []
+    forecasts = []
     with common.progress("counting tiles", unit="variants") as advance:
         for number, variant in enumerate(map(load_variant, names), start=1):
-            found.append((variant, forecast(variant, catalog)))
+            forecasts.append((variant, forecast(variant, catalog)))
             advance(number, len(names))
     if as_json:
-        common.print_json([_figures(*one, conditions) for one in found])
+        common.print_json([_figures(*pair, conditions) for pair in forecasts])
         return
     if name is not None:
-        _print_regions(*found[0])
-    _print_variants([_figures(*one, conditions) for one in found])
+        _print_regions(*forecasts[0])
+    _print_variants([_figures(*pair, conditions) for pair in forecasts])
     typer.echo(f"{_assumptions(conditions)}\n\n{DISCREPANCY}")
 
 
 def _figures(
     variant: Variant, expected: Forecast | None, conditions: BuildConditions
 ) -> dict[str, Any]:
-    """A variant's figures, and those of its regions."""
+    """Give a variant's figures, and those of its regions."""
     from salibi_data.forecasts.costs import build_cost
 
     figures: dict[str, Any] = {
@@ -83,16 +83,16 @@ def _figures(
         return figures
     regions = [
         {
-            "name": found.region.name,
-            "tile": found.region.tile,
-            "bounds_lonlat": found.region.bounds_lonlat,
-            "kinds": found.region.kinds,
-            "reason": found.region.reason,
-            "candidates": found.num_candidates,
-            "after_guard": found.num_guarded,
-            "available": found.num_available,
+            "name": region_forecast.region.name,
+            "tile": region_forecast.region.tile,
+            "bounds_lonlat": region_forecast.region.bounds_lonlat,
+            "kinds": region_forecast.region.kinds,
+            "reason": region_forecast.region.reason,
+            "candidates": region_forecast.num_candidates,
+            "after_guard": region_forecast.num_guarded,
+            "available": region_forecast.num_available,
         }
-        for found in expected.regions
+        for region_forecast in expected.regions
     ]
     return {
         **figures,
@@ -110,29 +110,29 @@ def _figures(
 
 
 def _print_regions(variant: Variant, expected: Forecast | None) -> None:
-    """A table of a variant's regions."""
+    """Print a table of a variant's regions."""
     if expected is None:
         typer.echo(f"{variant.name} has no regions, or no target; give `plan` a --bbox or --aoi.")
         return
     common.print_table(
         [
             {
-                "region": found.region.name,
-                "tile": found.region.tile,
+                "region": region_forecast.region.name,
+                "tile": region_forecast.region.tile,
                 "west, south, east, north": ", ".join(
-                    f"{edge:.2f}" for edge in found.region.bounds_lonlat
+                    f"{edge:.2f}" for edge in region_forecast.region.bounds_lonlat
                 ),
-                "tiles": found.num_candidates,
-                "expected": found.num_available,
-                "chosen for": found.region.reason,
+                "tiles": region_forecast.num_candidates,
+                "expected": region_forecast.num_available,
+                "chosen for": region_forecast.region.reason,
             }
-            for found in expected.regions
+            for region_forecast in expected.regions
         ]
     )
 
 
 def _print_variants(rows: list[dict[str, Any]]) -> None:
-    """A table with a column per variant."""
+    """Print a table with a column per variant."""
     figures: dict[str, Callable[[dict[str, Any]], Any]] = {
         "base zoom": lambda row: row["base_zoom"],
         "modalities": _modalities,
@@ -155,7 +155,7 @@ def _print_variants(rows: list[dict[str, Any]]) -> None:
 
 
 def _modalities(row: dict[str, Any]) -> str:
-    """Names, a line each, with the zoom of those that are not at the base zoom."""
+    """Names of the modalities, a line each, with the zoom where it is not the base zoom."""
     return "\n".join(
         name if m["gsd_ratio"] == 1 else f"{name} (zoom {m['zoom']})"
         for name, m in row["modalities"].items()
@@ -171,13 +171,13 @@ def _bytes(number: int | None) -> str | None:
 
 
 def _assumptions(conditions: BuildConditions) -> str:
-    """What the figures rest on, in words."""
-    from salibi_data.forecasts import regions as forecast
+    """Sentence that names the assumptions behind the figures."""
+    from salibi_data.forecasts import regions
     from salibi_data.plans import sampling
 
     return (
         f"Candidates and the guard are counted; the rest is expected of {CATALOG}, which was not "
-        f"asked. Assumed: {forecast.AVAILABLE_SHARE:.0%} of the tiles on land have all scenes, and "
+        f"asked. Assumed: {regions.AVAILABLE_SHARE:.0%} of the tiles on land have all scenes, and "
         f"{sampling.SURVIVING_SHARE:.0%} of those pass the filters for clouds and missing pixels; one "
         f"scene of a sensor covers each tile; each of {conditions.workers} workers reads "
         f"{common.human_bytes(round(conditions.read_bytes_per_s))} a second. The margin is the "

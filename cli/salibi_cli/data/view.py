@@ -1,4 +1,4 @@
-"""``salibi-data view``: a store's page, served or written."""
+"""``salibi-data view``: serve a store's page, or write it as files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from salibi_data.viewer.site import Site
 
 EXPORT_QUALITY = 85
-"""Quality of exported pictures, which are copied and kept: a tenth of the size of exact ones."""
+"""Quality of exported pictures: they take a tenth of the size of lossless ones."""
 
 
 def view(
@@ -25,29 +25,34 @@ def view(
         Path | None, typer.Option(metavar="DIR", help="Write the page as static files instead.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Show at most so many samples, evenly spread.")
+        int | None,
+        typer.Option(min=1, help="Maximum number of samples on the page, evenly spread."),
     ] = None,
     quality: Annotated[
         int | None,
         typer.Option(
-            min=1, max=100, help="Of the pictures; 100 is exact. Default 100, of an export 85."
+            min=1,
+            max=100,
+            help="Quality of the pictures; 100 is lossless. Default 100, for an export 85.",
         ),
     ] = None,
     basemap: Annotated[
         str | None,
         typer.Option(
             metavar="MAP",
-            help="Lies below: a raster .pmtiles file, or https://.../{z}/{x}/{y}.png, which the "
-            "browser will then ask.",
+            help="Base map below the samples: a raster .pmtiles file, or https://.../{z}/{x}/{y}.png, "
+            "from which the browser loads tiles.",
         ),
     ] = None,
     basemap_attribution: Annotated[
-        str, typer.Option(help="Whose the base map is; default what its file says.")
+        str, typer.Option(help="Attribution of the base map; default that of its file.")
     ] = "",
     host: Annotated[
-        str, typer.Option(help="Address to listen at; other machines reach 0.0.0.0.")
+        str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines connect.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")
+    ] = 0,
     open_browser: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in the browser.")
     ] = True,
@@ -55,7 +60,7 @@ def view(
         bool, typer.Option("--json", help="Print what an export holds as JSON.")
     ] = False,
 ) -> None:
-    """Look at a store: a map of its samples, each one's images, filters.
+    """Show a store in the browser: a map of its samples, the images of each, filters.
 
     Example: `salibi-data view data/micro.zarr`
 
@@ -98,24 +103,24 @@ def _serve(site: Site, host: str, port: int, *, open_browser: bool) -> None:
 
 def _export(site: Site, folder: Path, *, as_json: bool) -> None:
     from salibi_data.viewer.export import estimate_image_bytes
-    from salibi_data.viewer.export import export as write
+    from salibi_data.viewer.export import export as export_page
 
     size = common.human_bytes(estimate_image_bytes(site))
     typer.echo(f"{len(site.samples)} samples: about {size} of pictures in {folder}", err=True)
     with common.progress("writing", unit="files") as advance:
-        done = write(site, folder, progress=advance)
+        result = export_page(site, folder, progress=advance)
     if as_json:
         common.print_json(
             {
                 "directory": str(folder),
                 "samples": len(site.samples),
-                "files": done.num_files,
-                "written": done.num_written,
-                "bytes": done.num_bytes,
+                "files": result.num_files,
+                "written": result.num_written,
+                "bytes": result.num_bytes,
             }
         )
         return
     typer.echo(
-        f"{done.num_files} files, {common.human_bytes(done.num_bytes)}; look at them with "
+        f"{result.num_files} files, {common.human_bytes(result.num_bytes)}; look at them with "
         f"`python -m http.server -d {folder}`"
     )

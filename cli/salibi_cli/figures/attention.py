@@ -22,7 +22,7 @@ DPI: Final = 110
 WIDTH_IN: Final = 15.0
 FORMATS: Final = (".png", ".svg", ".pdf", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 LOWEST_BIAS: Final = -8.0
-"""Where scales of the bias end: a weight 3000 times smaller."""
+"""Lower end of the bias scales: a weight 3000 times smaller."""
 NUM_MAPS: Final = 4
 """Heads whose bias is drawn as maps, the steepest and the flattest among them."""
 _TOKENS_IN, _BIAS_IN, _MEASURED_IN = 5.0, 5.7, 3.9
@@ -32,7 +32,7 @@ _MARKERS: Final = "osD^vP*X"
 
 
 def check_figure_path(path: str | Path) -> None:
-    """Tell before the work whether the figure can be written to ``path``.
+    """Check, before the work starts, that the figure can be written to ``path``.
 
     Raises:
         FigureError: it is a folder, or its suffix names no format that can be drawn.
@@ -119,28 +119,28 @@ def _draw_tokens(figure: SubFigure, patch_m: float) -> None:
 def _draw_bias(figure: SubFigure, report: AttentionReport) -> None:
     same, cross = _bias_examples(report)
     heads = _shown_heads(len(same.slopes))
-    shown = [same] if cross is None else [same, cross]
+    cases = [same] if cross is None else [same, cross]
     curves, maps = _side_by_side(figure)
-    _draw_curves(curves.subplots(), report, shown, heads)
-    axes = maps.subplots(len(shown), len(heads), sharex=True, sharey=True, squeeze=False)
+    _draw_curves(curves.subplots(), report, cases, heads)
+    axes = maps.subplots(len(cases), len(heads), sharex=True, sharey=True, squeeze=False)
     image: Any = None
-    for row, case in zip(axes, shown, strict=True):
-        for one, head in zip(row, heads, strict=True):
-            image = _draw_map(one, case, head, report.patch_m)
-        row[0].set_ylabel(f"{_gsds(case)}: {_asked(case)}\nsouth (m)")
-    for one, head in zip(axes[0], heads, strict=True):
-        one.set_title(f"head {head + 1}, m = {same.slopes[head]:.3g}", fontsize=10.5)
-    for one in axes[-1]:
-        one.set_xlabel("east (m)")
+    for row, case in zip(axes, cases, strict=True):
+        for panel, head in zip(row, heads, strict=True):
+            image = _draw_map(panel, case, head, report.patch_m)
+        row[0].set_ylabel(f"{_gsds(case)}: {_direction(case)}\nsouth (m)")
+    for panel, head in zip(axes[0], heads, strict=True):
+        panel.set_title(f"head {head + 1}, m = {same.slopes[head]:.3g}", fontsize=10.5)
+    for panel in axes[-1]:
+        panel.set_xlabel("east (m)")
     bar = maps.colorbar(image, ax=axes, extend="min", shrink=0.85, pad=0.02)
     bar.set_label("bias to the outlined query patch")
 
 
 def _draw_curves(
-    axes: Axes, report: AttentionReport, shown: Sequence[AttentionCase], heads: Sequence[int]
+    axes: Axes, report: AttentionReport, cases: Sequence[AttentionCase], heads: Sequence[int]
 ) -> None:
-    """Draw bias against distance, and which distances there are in each case."""
-    same = shown[0]
+    """Draw bias against distance, and the distances that occur in each case."""
+    same = cases[0]
     edge_m = same.keys.grid[1] * same.keys.gsd_ratio * report.patch_m
     colours = _colours("viridis", len(same.slopes))
     for head, reach_m in enumerate(same.reach_m):
@@ -154,11 +154,11 @@ def _draw_curves(
         )
     axes.axhline(-1, color=INK, lw=1.0, ls="--")
     # Where GSDs are ignored, the bias across them does not follow from the distance.
-    on_line = [case for case in shown if _follows_distance(case)]
+    on_line = [case for case in cases if _follows_distance(case)]
     for number, case in enumerate(on_line):
-        found = _distances(case) * report.patch_m
-        axes.vlines(found, 0.35 + number, 0.65 + number, color=INK, lw=0.7)
-        words = f"distances that occur, {_gsds(case)}: {_asked(case)}"
+        distances_m = _distances(case) * report.patch_m
+        axes.vlines(distances_m, 0.35 + number, 0.65 + number, color=INK, lw=0.7)
+        words = f"distances that occur, {_gsds(case)}: {_direction(case)}"
         axes.text(edge_m * 0.01, 0.72 + number, words, fontsize=8.5, va="bottom")
     axes.set_xlim(0, edge_m)
     axes.set_ylim(LOWEST_BIAS, 0.4 + len(on_line))
@@ -166,7 +166,7 @@ def _draw_curves(
     axes.set_xlabel("distance between query and key on the ground (m)")
     axes.set_ylabel("bias (added to the logit)")
     axes.legend(loc="lower left", fontsize=9, framealpha=0.95)
-    resolutions = "for all resolutions" if len(on_line) == len(shown) else "at one resolution"
+    resolutions = "for all resolutions" if len(on_line) == len(cases) else "at one resolution"
     axes.set_title(f"One line per head, {resolutions}", fontsize=11)
 
 
@@ -230,7 +230,7 @@ def _draw_case(axes: Axes, case: AttentionCase, colours: Sequence[Any]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(labelbottom=True, labelleft=True)
     axes.set_xlabel("reach by slope: bias -1 at this distance (m)")
-    axes.set_title(f"{_asked(case)}\n{case.kind} attention, {_gsds(case)}", fontsize=11)
+    axes.set_title(f"{_direction(case)}\n{case.kind} attention, {_gsds(case)}", fontsize=11)
 
 
 def _legend_handles(colours: Sequence[Any]) -> list[Any]:
@@ -247,7 +247,7 @@ def _legend_handles(colours: Sequence[Any]) -> list[Any]:
 
 
 def _point(block: int, colours: Sequence[Any]) -> dict[str, Any]:
-    """How a block's points look: told apart by shape, too."""
+    """Plot style of a block's points; blocks differ in colour and shape."""
     marker = _MARKERS[block % len(_MARKERS)]
     return {
         "ls": "none",
@@ -265,30 +265,30 @@ def _side_by_side(figure: SubFigure) -> tuple[SubFigure, SubFigure]:
 
 
 def _bias_examples(report: AttentionReport) -> tuple[AttentionCase, AttentionCase | None]:
-    """A case of one GSD, and one across GSDs, where the model has one."""
+    """Give a case of one GSD, and one across GSDs where the model has one."""
     cross = [case for case in report.cases if case.kind == "cross"]
     same = next((case for case in cross if case.same_gsd), report.cases[0])
     return same, next((case for case in cross if not case.same_gsd), None)
 
 
 def _follows_distance(case: AttentionCase) -> bool:
-    """Whether one distance on the ground has one bias: not across GSDs where they are ignored."""
+    """Whether each distance on the ground has one bias: false across GSDs that are ignored."""
     return case.same_gsd or case.keys.bias_ratio == case.keys.gsd_ratio
 
 
 def _shown_heads(num_heads: int) -> list[int]:
-    """More of the steep heads: the flat ones differ little within an image."""
+    """Choose heads to draw, more of the steep ones: flat ones differ little within an image."""
     chosen = np.geomspace(1, num_heads, min(NUM_MAPS, num_heads)).round().astype(int)
     return sorted({int(head) - 1 for head in chosen})
 
 
 def _distances(case: AttentionCase) -> Any:
-    """The distances (base-zoom patches) that occur between a corner's query and the keys."""
+    """Distances (base-zoom patches) that occur between a corner's query and the keys."""
     first = case.queries.centres[0].numpy()
     return np.unique(np.hypot(*(case.keys.centres.numpy() - first).T).round(4))
 
 
-def _asked(case: AttentionCase) -> str:
+def _direction(case: AttentionCase) -> str:
     return f"{case.queries.modality} > {case.keys.modality}"
 
 
@@ -301,7 +301,7 @@ def _metres(value: float) -> str:
 
 
 def _colours(name: str, count: int) -> list[Any]:
-    """So many colours, ordered from dark to light; the lightest ones are left out."""
+    """Give ``count`` colours from dark to light, without the lightest ones."""
     from matplotlib import colormaps
 
     return [colormaps[name](share) for share in np.linspace(0.0, 0.88, count)]

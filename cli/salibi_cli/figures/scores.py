@@ -23,10 +23,10 @@ _ROW_IN: Final = 0.34
 _LEGEND_LINE_IN: Final = 0.22
 _LEAST_IN: Final = 2.6
 _BY_SIZE: Final = {"scale", "image_px", "gsd"}
-"""Settings that the ground sample distance tells, or that follow from the model."""
+"""Settings left out of labels: they follow from the ground sample distance or the model."""
 _MARKERS: Final = "osD^vP*X"
 _OFFSET: Final = 0.012
-"""By how much intervals of one GSD are set apart, in shares of it."""
+"""Horizontal offset between the intervals of one GSD, as a share of it."""
 
 
 def save_score_figure(scores: Sequence[Score], path: str | Path) -> None:
@@ -144,15 +144,17 @@ def _panel(row: Score) -> tuple[str, str, str]:
 
 
 def _labelled(rows: Sequence[Score]) -> dict[str, list[Score]]:
-    """A panel's rows by label, in order of ground distance; settings that differ are told."""
+    """A panel's rows by label, in order of ground distance; labels name the settings that differ."""
     settings = {name for row in rows for name in row.settings} - _BY_SIZE
     differing = [
         name
         for name in sorted(settings)
         if len({str(row.settings[name]) for row in rows if name in row.settings}) > 1
     ]
-    found: dict[str, list[Score]] = {}
+    scores_by_label: dict[str, list[Score]] = {}
     for row in sorted(rows, key=lambda row: (row.model, row.encoder, row.gsd_m)):
-        told = [f"{name} {row.settings[name]}" for name in differing if name in row.settings]
-        found.setdefault(", ".join([f"{row.model} ({row.encoder})", *told]), []).append(row)
-    return found
+        differences = [f"{name} {row.settings[name]}" for name in differing if name in row.settings]
+        scores_by_label.setdefault(
+            ", ".join([f"{row.model} ({row.encoder})", *differences]), []
+        ).append(row)
+    return scores_by_label

@@ -18,7 +18,7 @@ COARSE: Final = 4
 FINE: Final = 2 * COARSE
 COARSE_COLOUR: Final = "#0072B2"
 FINE_COLOUR: Final = "#D55E00"
-"""Blue and vermilion of Okabe and Ito's palette, told apart by every kind of eye."""
+"""Blue and vermilion of Okabe and Ito's palette, distinguishable with any colour vision deficiency."""
 INK: Final = "#222222"
 _COLOUR_MAP: Final = "cividis_r"
 
@@ -45,17 +45,17 @@ def draw_tokens(axes: Axes, edge: int, *, patch_m: float, title: str) -> AxesIma
         The shades, in metres, for a colour bar; those of both images agree.
     """
     far = distances(FINE).max() * patch_m
-    found = distances(edge) * patch_m
+    distances_m = distances(edge) * patch_m
     _ground(axes, COARSE * patch_m, title)
-    shown = found.reshape(edge, edge)
+    shade_m = distances_m.reshape(edge, edge)
     extent = (0.0, COARSE * patch_m, COARSE * patch_m, 0.0)
-    shades = axes.imshow(shown, cmap=_COLOUR_MAP, vmin=0, vmax=far, extent=extent)
+    shades = axes.imshow(shade_m, cmap=_COLOUR_MAP, vmin=0, vmax=far, extent=extent)
     colour = COARSE_COLOUR if edge == COARSE else FINE_COLOUR
     step = COARSE * patch_m / edge
     for line in range(edge + 1):
         axes.plot([0, COARSE * patch_m], [line * step] * 2, color="white", lw=1)
         axes.plot([line * step] * 2, [0, COARSE * patch_m], color="white", lw=1)
-    for number, distance in enumerate(found):
+    for number, distance in enumerate(distances_m):
         row, column = divmod(number, edge)
         axes.text(
             (column + 0.5) * step,

@@ -1,4 +1,4 @@
-"""The command ``salibi-model``: train on stores, and look at what was learned."""
+"""The command ``salibi-model``: train on stores, evaluate and use the models."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from salibi_cli import common
-from salibi_cli.model import compare as comparing
-from salibi_cli.model import embed as embedding
-from salibi_cli.model import evaluate as evaluating
-from salibi_cli.model import train as training
 from salibi_cli.model.attention import attention_figure
+from salibi_cli.model.compare import compare
+from salibi_cli.model.embed import embed, export
+from salibi_cli.model.evaluate import evaluation
+from salibi_cli.model.train import train
 from salibi_cli.options import with_options
 from salibi_model.evals.options import ReconstructionOptions
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from salibi_model.evals.reconstruction import ReconstructionReport
 
 application = common.app(help="Train the Scale-ALiBi tri-encoder on Salibi stores, and use it.")
-application.add_typer(evaluating.evaluation, name="eval")
-application.command()(training.train)
-application.command()(comparing.compare)
+application.add_typer(evaluation, name="eval")
+application.command()(train)
+application.command()(compare)
 application.command("attention")(attention_figure)
-application.command()(embedding.embed)
-application.command()(embedding.export)
+application.command()(embed)
+application.command()(export)
 
 Checkpoint = Annotated[
     Path, typer.Argument(help="A run's folder, or its model/ folder.", show_default=False)
@@ -39,12 +39,14 @@ def reconstruct(
     checkpoint: Checkpoint,
     store: Annotated[str, typer.Argument(help="A store: folder or URL.", show_default=False)],
     *,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The figure.")] = Path("grid.png"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="File of the figure.")] = Path(
+        "grid.png"
+    ),
     options: ReconstructionOptions,
     as_json: Json = False,
     device: common.Device = "auto",
 ) -> None:
-    """Draw what the model predicts for what is hidden, and measure it in dB or reflectance.
+    """Draw the model's predictions of hidden patches, and measure their errors in dB or reflectance.
 
     Example: `salibi-model reconstruct runs/tiny data/micro.zarr -o grid.png -n 4`
 
@@ -52,11 +54,11 @@ def reconstruct(
     """
     from salibi_data.inspection.panels import check_path
     from salibi_model.distributed import choose_device
-    from salibi_model.evals.reconstruction import reconstruct as predict
+    from salibi_model.evals.reconstruction import reconstruct as predict_hidden
 
     check_path(out)
     with common.progress("predicting", unit="samples") as advance:
-        report = predict(
+        report = predict_hidden(
             checkpoint,
             store,
             **vars(options),
@@ -80,23 +82,23 @@ def convert(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new checkpoint.")],
     num_heads: Annotated[
         int | None,
-        typer.Option(min=1, help="Attention heads; the file does not tell.  [default: 16]"),
+        typer.Option(min=1, help="Attention heads; the file does not state them.  [default: 16]"),
     ] = None,
 ) -> None:
-    """Read a published checkpoint into one of ours, without unpickling objects.
+    """Convert a published checkpoint into one of Salibi, without unpickling objects.
 
     Example: `salibi-model convert CROMA_base.pt -o runs/croma-base`
     """
-    from salibi_model.checkpoints.convert import convert as read_and_write
+    from salibi_model.checkpoints.convert import convert as convert_checkpoint
 
-    folder = read_and_write(file, out, num_heads=num_heads)
+    folder = convert_checkpoint(file, out, num_heads=num_heads)
     typer.echo(f"wrote {folder}")
     typer.echo(f"next: salibi-model info {out}")
 
 
 @application.command()
 def info(checkpoint: Checkpoint, *, as_json: Json = False) -> None:
-    """Tell what a checkpoint is: size, modalities, and how it was trained.
+    """Describe a checkpoint: size, modalities, and how it was trained.
 
     Example: `salibi-model info runs/tiny`
     """
@@ -131,13 +133,13 @@ def info(checkpoint: Checkpoint, *, as_json: Json = False) -> None:
 
 
 def _print_origin(training: dict[str, Any]) -> None:
-    """Print what there is; a model that was edited or made elsewhere may not say it all."""
-    said = {name: common.plain(value) for name, value in training.items()}
-    if "converted_from" in said:
-        typer.echo(f"converted from {said['converted_from']}")
+    """Print the known facts of the training; an edited or foreign model may lack some."""
+    facts = {name: common.plain(value) for name, value in training.items()}
+    if "converted_from" in facts:
+        typer.echo(f"converted from {facts['converted_from']}")
         return
     names = ("step", "steps", "batch_size", "mask_ratio", "seed")
-    step, steps, batch_size, mask_ratio, seed = (said.get(name, "?") for name in names)
+    step, steps, batch_size, mask_ratio, seed = (facts.get(name, "?") for name in names)
     typer.echo(
         f"trained for {step} of {steps} steps, batch {batch_size}, mask ratio {mask_ratio}, "
         f"seed {seed}"

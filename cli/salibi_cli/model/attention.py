@@ -28,7 +28,7 @@ def attention_figure(
     ] = False,
     device: common.Device = "auto",
 ) -> None:
-    """Draw how far each head looks: bias and measured attention over ground metres.
+    """Draw the reach of each head: bias and measured attention over ground metres.
 
     Example: `salibi-model attention runs/tiny data/micro.zarr -o attention.png`
     """

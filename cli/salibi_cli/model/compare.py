@@ -1,4 +1,4 @@
-"""``salibi-model compare``: models trained and measured alike, in one table and in words."""
+"""``salibi-model compare``: train and measure models alike, and print their differences."""
 
 from __future__ import annotations
 
@@ -47,12 +47,13 @@ def compare(
         Path | None, typer.Option(help="TOML file with options of `train`, for all models.")
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder of runs and results; what is there is kept.")
+        Path,
+        typer.Option("--out", "-o", help="Folder of runs and results; existing ones are reused."),
     ] = Path("comparison"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     device: common.Device = "auto",
 ) -> None:
-    """Train models on one budget and one order of samples, measure them alike, and compare.
+    """Train models with one budget and one order of samples, measure them alike, and compare.
 
     Example: `salibi-model compare data/micro.zarr --data ~/geobench --scales 1,2,4 -o comparison`
     """
@@ -90,7 +91,6 @@ def compare(
 
 
 def _methods(text: str, knn: KnnOptions) -> list[ProbeOptions]:
-
     known: dict[str, ProbeOptions] = {
         "knn": knn,
         "linear": LinearOptions(),
@@ -136,7 +136,7 @@ def _print_differences(differences: tuple[Difference, ...]) -> None:
             ]
             verdict = f"{better} is better than {worse}"
         else:
-            verdict = f"no difference to tell between {difference.reference} and {difference.other}"
+            verdict = f"no clear difference between {difference.reference} and {difference.other}"
         typer.echo(
             f"{difference.dataset}, {difference.method} {difference.metric}: {verdict}: {values}"
         )

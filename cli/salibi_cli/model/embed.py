@@ -27,23 +27,23 @@ def embed(
     ],
     *,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="New folder: a Zarr group, and a table.")
+        Path, typer.Option("--out", "-o", help="New folder for a Zarr group and a table.")
     ],
     options: EmbedOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     device: common.Device = "auto",
 ) -> None:
-    """Embed stores, rasters of any size and images; run again after a stop, it goes on.
+    """Embed stores, rasters of any size and images; run it again after a stop to continue.
 
     Example: `salibi-model embed runs/tiny data/micro.zarr -o embeddings`
 
     A scene: `salibi-model embed runs/tiny scene.tif -o scene --modality lores --stride 128`
     """
     from salibi_model.distributed import choose_device
-    from salibi_model.embeddings.embed import embed as write
+    from salibi_model.embeddings.embed import embed as embed_inputs
 
     with common.progress("embedding", unit="images") as advance:
-        result = write(
+        result = embed_inputs(
             checkpoint,
             inputs,
             out=out,
@@ -74,18 +74,20 @@ def export(
     out: Annotated[Path, typer.Option("--out", "-o", help="New folder, or an earlier export.")],
     licence: Annotated[
         str | None,
-        typer.Option("--license", help="Of the weights: cc-by-4.0.  [default: not stated]"),
+        typer.Option(
+            "--license", help="Licence of the weights, such as cc-by-4.0.  [default: not stated]"
+        ),
     ] = None,
     results: Annotated[
         Path | None, typer.Option(help="Results of `eval`, for the card's table.")
     ] = None,
 ) -> None:
-    """Write weights, description and model card, without local paths, to be passed on.
+    """Write weights, description and model card for publication, without local paths.
 
     Example: `salibi-model export runs/tiny -o tiny-export --license cc-by-4.0`
     """
-    from salibi_model.exports.export import export as write
+    from salibi_model.exports.export import export as export_model
 
-    folder = write(checkpoint, out, licence=licence, results=results)
+    folder = export_model(checkpoint, out, licence=licence, results=results)
     typer.echo(f"wrote {folder}")
     typer.echo(f"next: read {folder / 'README.md'}, and add what only you know")

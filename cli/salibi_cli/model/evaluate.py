@@ -1,4 +1,4 @@
-"""The commands ``salibi-model eval knn, linear, segment``: what frozen features are worth."""
+"""The commands ``salibi-model eval knn, linear, segment``: measure frozen features."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Data = Annotated[
     list[str],
     typer.Option(
         "--data",
-        help="A GEO-Bench task, a folder of tasks, or one with a folder of images per class; again "
-        "for more.",
+        help="A GEO-Bench task, a folder of tasks, or a folder with a folder of images per class; "
+        "repeat it for more.",
         show_default=False,
     ),
 ]
 Out = Annotated[
     Path,
-    typer.Option("--out", "-o", help="Folder of results; rows that are there are not repeated."),
+    typer.Option("--out", "-o", help="Folder of results; existing rows are not computed again."),
 ]
 Options = Annotated[EvalOptions, Fields(first=("modality", "gsd_m", "partition", "scales"))]
 

@@ -20,7 +20,7 @@ Checkpoint = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Name = Annotated[
-    str | None, typer.Option(help="The model's name in the rows.  [default: the folder's]")
+    str | None, typer.Option(help="Name of the model in the rows.  [default: the folder's]")
 ]
 
 
@@ -37,7 +37,7 @@ def eval_retrieval(
     as_json: Json = False,
     device: common.Device = "auto",
 ) -> None:
-    """Look up each image among those of the other sensors; recall against chance.
+    """Look up each image among those of the other sensors, and compare recall with chance.
 
     Example: `salibi-model eval retrieval runs/tiny --data data/micro.zarr --json`
 
@@ -67,7 +67,7 @@ def eval_retrieval(
 
 
 def name_of(checkpoint: Path) -> str:
-    """The run's name: that of its folder, also where its ``model/`` folder was given."""
+    """Name of the run's folder, also where its ``model/`` folder was given."""
     folder = checkpoint.resolve()
     return folder.parent.name if folder.name == "model" else folder.name
 

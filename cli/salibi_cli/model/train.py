@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from salibi_model.training.trainer import TrainingResult
 
 _MUCH_WAITING = 0.1
+"""Share of a step spent waiting for data above which the progress bar shows it."""
 
 
 @options.with_options
@@ -34,14 +35,15 @@ def train(
         Path | None, typer.Option(help="The run's folder.  [default: runs/SIZE]")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out, as it was set up.")
+        bool, typer.Option("--resume", help="Continue the run in --out with its own options.")
     ] = False,
     config: Annotated[
-        Path | None, typer.Option(help="TOML file with these options; those given here win.")
+        Path | None,
+        typer.Option(help="TOML file with these options; options on the command line override it."),
     ] = None,
     device: common.Device = "auto",
 ) -> None:
-    """Train on stores; run it again and it goes on where it was.
+    """Train on stores; run it again after a stop to continue.
 
     Example: `salibi-model train data/micro.zarr --size tiny --out runs/demo`
 
@@ -87,12 +89,12 @@ def layered(file: Path | None, changes: Mapping[str, Any]) -> TrainingConfig:
 
 
 def _progress_note(metrics: Mapping[str, float]) -> str:
-    """Losses, speed and waiting, beside the progress bar."""
+    """Note beside the progress bar: losses, speed, share of time spent waiting for data."""
     totals = [name for name in ("contrastive", "reconstruction") if name in metrics]
-    shown = ", ".join(f"{name} {metrics[name]:.3f}" for name in totals)
+    losses = ", ".join(f"{name} {metrics[name]:.3f}" for name in totals)
     waiting = metrics["data_wait_share"]
     return (
-        f": {shown}, {metrics['images_per_second']:.0f} images/s"
+        f": {losses}, {metrics['images_per_second']:.0f} images/s"
         f"{f', {waiting:.0%} waiting for data' if waiting > _MUCH_WAITING else ''}"
     )
 

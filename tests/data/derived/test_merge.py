@@ -126,7 +126,7 @@ def test_duplicates_are_counted_and_those_that_differ_told_apart(tmp_path: Path)
     assert found["duplicates_of_same_dates_that_differ"] == 2
     again = run("merge", str(first), str(second), "-o", str(tmp_path / "x.zarr"))
     assert "7 samples are already in" in again.stdout
-    assert "6 samples left out, as their tile is there already (first kept)" in again.stderr
+    assert "6 samples left out, as another store has their tile (first kept)" in again.stderr
 
 
 def test_a_store_twice_is_that_store(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere.toml"
     nowhere.write_text('extends = "micro"\nname = "nowhere"\nregion = []\n')
     for arguments, words in {
-        (str(nowhere),): "nothing to reckon",
+        (str(nowhere),): "nothing to forecast",
         ("--latency-ms", "-1"): "expected a number at least 0",
         ("nothing-like-it",): "nothing-like-it",
     }.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from salibi_data.catalog.providers import OffsetRule, catalog_from_dict, catalog_names, load_catalog
 from salibi_data.catalog.toml_files import builtin_folder
 from salibi_data.catalog.variants import check_fit, load_variant, variant_from_dict, variant_names
+from salibi_data.store import __version__
 from salibi_data.store.errors import UsageError
 from tests.support.paths import ROOT
 
@@ -122,6 +124,16 @@ def test_all_tomls_are_in_the_wheel() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert wheel["force-include"] == {"catalogs": "salibi_data/catalogs"}
+
+
+def test_the_wheel_finds_the_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    file = ROOT / project["tool"]["hatch"]["version"]["path"]
+    # What hatchling looks for: an annotation other than `str` is not allowed.
+    pattern = r"""^__version__(?: ?: ?str)? *= *(["'])v?(?P<version>.+?)\1"""
+    match = re.search(pattern, file.read_text(), flags=re.MULTILINE)
+    assert match is not None
+    assert match["version"] == __version__
 
 
 @pytest.mark.parametrize("name", ["small", "full", "micro"])

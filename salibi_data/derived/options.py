@@ -52,6 +52,7 @@ class SelectionOptions:
     max_shift_m: float | None = option(
         None,
         minimum=0.0,
+        finite=False,
         flag="--max-shift",
         metavar="METRES",
         unit="m",

@@ -57,7 +57,7 @@ class Choices:
     )
     offset: float | None = option(None, help="See --scale.")
     nodata: float | None = option(
-        None, help="Value of what was not observed, besides the file's mask."
+        None, finite=False, help="Value of what was not observed, besides the file's mask."
     )
     gsd_m: float | None = option(
         None, above=0, unit="m", absent="from the georeference", help="Metres per pixel."

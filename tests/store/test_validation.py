@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -230,6 +231,80 @@ def test_a_path_leads_through_tables_and_lists(modality: Any, message: str) -> N
     changed = GOOD["modalities"]["sar"] | modality
     point = "" if message.startswith("[") else "."
     assert refusal(modalities={"sar": changed}) == f"modalities.sar{point}{message}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    modalities: tuple[Modality, ...]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"band": [{}], "x": 1}, "modalities[1].x is unknown; expected one of name, band, "),
+        ({"band": [{}, {"index": 0}]}, "modalities[1].band[1].index is 0; expected a whole "),
+        ({"band": [{"range": [0]}]}, "modalities[1].band[0].range is [0]; expected "),
+        ({}, "modalities[1].band is missing; expected a list of tables"),
+    ],
+)
+def test_a_row_of_a_list_goes_by_its_name_as_well(row: Any, message: str) -> None:
+    with pytest.raises(RecordError) as caught:
+        read_record(Rows, {"modalities": [GOOD["modalities"]["sar"], {"name": "vv", **row}]})
+    assert str(caught.value).startswith(message)
+    assert str(caught.value).endswith(" (modalities[1] is 'vv')")
+    with pytest.raises(RecordError, match=r"is 1; expected text$"):
+        read_record(Rows, {"modalities": [{"name": 1, "band": []}]})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    count: int = option(1, minimum=1)
+    share: float = option(0.5, maximum=1)
+    bounds: tuple[float, float] | None = None
+    names: tuple[str, ...] = ()
+    name: str = ""
+    keep: bool = False
+    nodata: float | None = option(None, finite=False)
+    shift: float | None = option(None, minimum=0, finite=False)
+
+
+def test_options_made_in_python_may_be_lists_and_numbers_of_numpy() -> None:
+    options = Options(
+        count=np.int64(3),
+        share=np.float32(0.25),
+        bounds=np.array([1.0, 2.0]),  # type: ignore[arg-type]
+        names=["a", np.str_("b")],  # type: ignore[arg-type]
+        name=np.str_("c"),
+        keep=np.bool_(True),
+        nodata=np.float32("nan"),
+    )
+    check_record(options)
+    assert json.dumps(asdict(options)) == (
+        '{"count": 3, "share": 0.25, "bounds": [1.0, 2.0], "names": ["a", "b"], "name": "c", '
+        '"keep": true, "nodata": NaN, "shift": null}'
+    )
+    assert (type(options.bounds), type(options.names)) == (tuple, tuple)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (Options(count=np.int64(0)), "count is 0; expected a whole number of 1 or more"),
+        (Options(count=np.bool_(True)), "count is True; expected a whole number"),
+        (Options(share=np.float64(2)), "share is 2.0; expected a finite number 1 at most"),
+        (Options(share=np.float64("nan")), "share is nan; expected a finite number"),
+        (Options(bounds=np.zeros(3)), "bounds is [0.0, 0.0, 0.0]; expected [a finite number, "),  # type: ignore[arg-type]
+        (Options(shift=float("nan")), "shift is nan; expected a finite number of 0 or more"),
+        (Options(nodata="x"), "nodata is 'x'; expected a finite number"),  # type: ignore[arg-type]
+    ],
+)
+def test_numbers_of_numpy_are_checked_as_others(options: Options, message: str) -> None:
+    assert str(_error(options)).startswith(message)
+
+
+def test_infinity_fits_where_a_field_says_so() -> None:
+    check_record(Options(nodata=float("-inf"), shift=float("inf")))
+    assert read_record(Options, {"nodata": float("inf")}).nodata == float("inf")
 
 
 def test_what_is_no_table_at_all_is_refused() -> None:

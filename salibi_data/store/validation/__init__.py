@@ -14,6 +14,7 @@ Fields are described by their metadata, which :func:`option` sets:
 ``above``          bound that a value must exceed
 ``below``          bound that a value must not reach
 ``choices``        names that a text is one of: a collection, which may change at run time
+``finite``         false where NaN and infinity fit a number, too
 ``help``, ``unit``  what a person reads of it
 =================  ==============================================================================
 
@@ -79,11 +80,13 @@ def read_record(kind: type[Record], table: Any, *, as_floats: bool = False) -> R
     try:
         return converter_for(as_floats).structure(table, kind)
     except Exception as error:
-        raise located(error, "") from error
+        raise located(error, "", table) from error
 
 
 def check_record(record: Any) -> None:
     """Check the fields of a dataclass made in Python as :func:`read_record` does.
+
+    Lists become tuples, and NumPy's numbers and arrays Python's.
 
     Raises:
         RecordError: a value has another type than its field, or is out of its range.
@@ -91,9 +94,10 @@ def check_record(record: Any) -> None:
     kind: Any = type(record)
     for name, check in field_checks(kind).items():
         try:
-            check(getattr(record, name), None)
+            converted = check(getattr(record, name), None)
         except Exception as error:
             raise located(error, name) from error
+        object.__setattr__(record, name, converted)
 
 
 def check_options(record: Any) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
-from math import inf
 from pathlib import Path
 from types import NoneType
 from typing import (
@@ -29,6 +29,14 @@ _Reader = Callable[[Any, Any], Any]
 """Takes a value and its annotation; gives the value as the dataclass has it."""
 
 _Factory = Callable[[Any, "Converter"], _Reader]
+
+_BOUNDS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
+    "minimum": operator.ge,
+    "maximum": operator.le,
+    "above": operator.gt,
+    "below": operator.lt,
+}
+"""Comparisons of a number with the bounds of its field."""
 
 _BARE_KEY: Final = re.compile(r"[\w-]{1,64}")
 """A key that stands in a path without quotes."""
@@ -130,10 +138,17 @@ def _union_reader(hint: Any, converter: Converter) -> _Reader:
 
 
 def _exact(value: Any, kind: Any) -> Any:
-    # By its exact type: True is an int to Python, not to who writes a file.
-    if type(value) is not kind:
+    value = _python_scalar(value)
+    # True is an int to Python, not to who writes a file.
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise _MisfitError(value, words(kind))
     return value
+
+
+def _python_scalar(value: Any) -> Any:
+    """A scalar of NumPy as one of Python: options that a program computes are often such."""
+    of_numpy = type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0
+    return value.item() if of_numpy else value
 
 
 def _path(value: Any, kind: Any) -> Any:
@@ -143,9 +158,15 @@ def _path(value: Any, kind: Any) -> Any:
 
 
 def _finite(value: Any, kind: Any) -> Any:
-    # NumPy's float64 is a float, too.
-    fits = type(value) is int or isinstance(value, float)
-    if not fits or not abs(value) <= sys.float_info.max:
+    value = _number(value, kind)
+    if not abs(value) <= sys.float_info.max:
+        raise _MisfitError(value, words(kind))
+    return value
+
+
+def _number(value: Any, kind: Any) -> Any:
+    value = _python_scalar(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
         raise _MisfitError(value, words(kind))
     return value
 
@@ -164,6 +185,8 @@ def _require(kind: Any, read: _Reader) -> _Reader:
     """``read`` for values of a kind: a text is no list of its letters."""
 
     def checked(value: Any, hint: Any) -> Any:
+        if kind == list | tuple and type(value).__module__ == "numpy":
+            value = value.tolist()  # bounds as GeoPandas gives them
         if not isinstance(value, kind):
             raise _MisfitError(value, words(hint))
         return read(value, hint)
@@ -185,7 +208,10 @@ def _field_readers(kind: Any, converter: Converter) -> dict[str, _Reader]:
 
 def _field_reader(each: Field[Any], hint: Any, converter: Converter) -> _Reader:
     def read(value: Any, _: Any) -> Any:
-        converted = converter.structure(value, hint)
+        if not each.metadata.get("finite", True) and isinstance(_python_scalar(value), float):
+            converted = float(value)
+        else:
+            converted = converter.structure(value, hint)
         if each.default is MISSING or converted != each.default:
             _check_limits(converted, hint, each.metadata, "")
         return converted
@@ -208,28 +234,27 @@ def _check_limits(value: Any, hint: Any, limits: Mapping[str, Any], suffix: str)
     elif isinstance(value, str) and (choices := limits.get("choices")) is not None:
         if value not in choices:
             raise _MisfitError(value, choice_words(choices), suffix)
-    elif type(value) in (int, float) and not (
-        limits.get("minimum", -inf) <= value <= limits.get("maximum", inf)
-        and limits.get("above", -inf) < value < limits.get("below", inf)
+    elif type(value) in (int, float) and not all(
+        fits(value, limits[name]) for name, fits in _BOUNDS.items() if name in limits
     ):
         raise _MisfitError(value, f"{words(hint)} {range_words(limits)}", suffix)
 
 
-def located(error: Exception, path: str) -> Exception:
-    """The first error of those that cattrs collected, with the path to its key."""
-    from cattrs.errors import (
-        BaseValidationError,
-        ForbiddenExtraKeysError,
-        IterableValidationNote,
-    )
+def located(error: Exception, path: str, table: Any = None) -> Exception:
+    """The first error of those that cattrs collected, with the path to its key.
 
+    Args:
+        error: what reading a table raised.
+        path: path to the table; empty for a whole file.
+        table: the table, for the names of its rows: people know a row by its name, not its number.
+    """
+    from cattrs.errors import BaseValidationError, IterableValidationNote
+
+    row = ""
     while isinstance(error, BaseValidationError):
         with_notes, others = error.group_exceptions()  # type: ignore[attr-defined]
-        unknown = [each for each in others if isinstance(each, ForbiddenExtraKeysError)]
-        if unknown:  # first: a misspelt key is missing under its own name as well
-            keys = [each.metadata.get("key", each.name) for each in fields(unknown[0].cl)]
-            path = _join(path, min(unknown[0].extra_fields, key=str))
-            return RecordError(f"{path} is unknown; expected one of {', '.join(keys)}")
+        if (unknown := _unknown_key(others, path)) is not None:
+            return RecordError(f"{unknown}{row}")
         if not with_notes:
             error = others[0]
             break
@@ -237,18 +262,48 @@ def located(error: Exception, path: str) -> Exception:
         error, note = with_notes[0]
         if isinstance(note, IterableValidationNote):
             path = _join(path, note.index)
+            table = _entry(table, note.index)
+            if isinstance(note.index, int):
+                row = _row_name(path, table) or row
             continue
         each = next(each for each in fields(kind) if each.name == note.name)
-        path = _join(path, each.metadata.get("key", each.name))
+        key = each.metadata.get("key", each.name)
+        path, table = _join(path, key), _entry(table, key)
         if isinstance(error, KeyError):
-            return RecordError(f"{path} is missing; expected {words(hints_of(kind)[each.name])}")
+            expected = words(hints_of(kind)[each.name])
+            return RecordError(f"{path} is missing; expected {expected}{row}")
     if isinstance(error, _MisfitError):
-        return RecordError(f"{path or 'it'}{error.suffix} is {error}")
+        return RecordError(f"{path or 'it'}{error.suffix} is {error}{row}")
     if isinstance(error, RecordError):
-        return RecordError(f"{path}.{error}" if path else str(error))
+        return RecordError(f"{path}.{error}{row}" if path else str(error))
     if isinstance(error, ValueError | TypeError | ArithmeticError) or hasattr(error, "exit_code"):
         return RecordError(f"{path}: {error}" if path else str(error))
     return error
+
+
+def _unknown_key(errors: Sequence[Exception], path: str) -> str | None:
+    """Message on an unknown key; looked for first, as a misspelt key is missing as well."""
+    from cattrs.errors import ForbiddenExtraKeysError
+
+    for error in errors:
+        if isinstance(error, ForbiddenExtraKeysError):
+            keys = [each.metadata.get("key", each.name) for each in fields(error.cl)]
+            path = _join(path, min(error.extra_fields, key=str))
+            return f"{path} is unknown; expected one of {', '.join(keys)}"
+    return None
+
+
+def _entry(table: Any, key: Any) -> Any:
+    """Entry of a table or a list; None where there is none."""
+    if isinstance(table, Mapping):
+        return table.get(key)
+    return table[key] if isinstance(table, list | tuple) else None
+
+
+def _row_name(path: str, row: Any) -> str:
+    """What tells a row of a list of tables from the others, in brackets; empty if nothing does."""
+    name = row.get("name", row.get("sensor")) if isinstance(row, Mapping) else None
+    return f" ({path} is {shown(name)})" if isinstance(name, str) else ""
 
 
 def _join(path: str, key: Any) -> str:

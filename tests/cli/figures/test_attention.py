@@ -65,8 +65,14 @@ def test_it_is_written_at_its_size(report, tmp_path):
         assert (part < 100).mean() > 0.005
 
 
+@pytest.fixture
+def coarse(monkeypatch):
+    """Fewer pixels, where nobody counts them."""
+    monkeypatch.setattr("salibi_cli.figures.attention.DPI", 30)
+
+
 @pytest.mark.parametrize("suffix", [".svg", ".pdf", ".jpg"])
-def test_other_formats_are_written(report, tmp_path, suffix):
+def test_other_formats_are_written(report, tmp_path, suffix, coarse):
     save_attention_figure(report, tmp_path / f"figure{suffix}")
     start = (tmp_path / f"figure{suffix}").read_bytes()[:400]
     assert {".svg": b"<svg", ".pdf": b"%PDF", ".jpg": b"\xff\xd8\xff"}[suffix] in start
@@ -170,7 +176,7 @@ def test_what_names_no_picture_is_refused(tmp_path, name):
 
 
 @pytest.fixture
-def command(monkeypatch, report):
+def command(monkeypatch, report, coarse):
     """The command, measuring replaced by what was measured already; and how often it was."""
     calls = []
 

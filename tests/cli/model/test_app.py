@@ -19,7 +19,11 @@ from tests.support.model.weights.reference_weights import croma_weights
 
 @pytest.fixture
 def nano_size(monkeypatch):
+    """The smallest model; no pictures, which take longer than its steps."""
     monkeypatch.setitem(model_config.SIZES, "tiny", SIZE)
+    monkeypatch.setattr(
+        "salibi_model.training.monitoring.schedule.draw_samples", lambda *_, **__: None
+    )
 
 
 def call(*arguments):

@@ -223,5 +223,5 @@ def test_a_script_without_a_main_guard_is_told_so(sample_toml: str, tmp_path: Pa
 
 def test_nothing_but_false_counts_as_not_given(sample_toml: str, tmp_path: Path) -> None:
     made = plan("micro", catalog=sample_toml, limit=2)
-    with pytest.raises(UsageError, match="a plan says all"):
+    with pytest.raises(UsageError, match="a plan fixes variant"):
         build(tmp_path / "x.zarr", plan=made, max_cloud=0.0)

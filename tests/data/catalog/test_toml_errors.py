@@ -139,6 +139,19 @@ def test_values_of_the_wrong_type(changes: Any, words: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"modality": [SAR, LORES | {"gsd": 1}]}, "(modality[1] is 'lores')"),
+        ({"modality": [SAR, LORES | {"bands": ["red", 1]}]}, "(modality[1] is 'lores')"),
+        ({"selection": [S2, S1 | {"within_days": -3}]}, "(selection[1] is 'sentinel-1')"),
+        ({"region": [{"name": "a", "tile": "10/1/1"}]}, "(region[0] is 'a')"),
+    ],
+)
+def test_a_row_goes_by_its_name_as_well(changes: Any, words: str) -> None:
+    assert refusal(**changes).count(words) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
         (
             {"quality": {"min_valid_fraction": 1.1}},
             "min_valid_fraction is 1.1; expected a finite number from 0 to 1",

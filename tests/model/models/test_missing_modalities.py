@@ -179,15 +179,15 @@ def test_four_modalities_with_depths_pairs_and_hiding_of_their_own(
     """Ten bands, near-infrared and a zoom difference of 2, from TOML to retrieval."""
     monkeypatch.setitem(model_config.SIZES, "tiny", SIZE)
     store = tmp_path / "spectral.zarr"
-    build(store, variant="spectral", catalog=sample_toml, limit=12)
+    build(store, variant="spectral", catalog=sample_toml, limit=10)
     settings = TrainingConfig(
         stores=(str(store),),
         modalities=("sar", "s2", "hires", "hires_16x"),
         pairs=("sar:s2", "s2:hires", "hires:hires_16x"),
         depths=("s2:3",),
         hide_share=0.3,
-        steps=3,
-        validate_every=3,
+        steps=2,
+        validate_every=2,
         batch_size=2,
         stop_on_collapse=False,
     )

@@ -73,8 +73,8 @@ def test_meters_and_recall_are_those_of_the_evaluation(tmp_path):
 
 
 def test_validation_changes_nothing_that_is_learned(small_store, tmp_path, pictures):
-    train(config(small_store, validate_every=2), out=tmp_path / "often")
-    train(config(small_store, validation_samples=0), out=tmp_path / "never")
+    train(config(small_store, steps=3, validate_every=2), out=tmp_path / "often")
+    train(config(small_store, steps=3, validation_samples=0), out=tmp_path / "never")
     often, never = (load(tmp_path / name).state_dict() for name in ("often", "never"))
     assert all(torch.equal(often[name], never[name]) for name in often)
     assert not any("val_loss" in row for row in rows(tmp_path / "never"))

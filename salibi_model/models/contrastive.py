@@ -129,8 +129,10 @@ class ContrastiveEncoders(PretrainModel):
             if kept.shape[1] == 0:
                 continue
             grid = patch_grid(images[name], self.config.patch_px)
-            whole = self.centres(grid, self._scaled_gsd_ratio(name, gsd_scale), kept.device)
-            centres[name] = take(whole, kept) if len(whole) == len(kept) else whole[0][kept]
+            all_centres = self.centres(grid, self._scaled_gsd_ratio(name, gsd_scale), kept.device)
+            centres[name] = (
+                take(all_centres, kept) if len(all_centres) == len(kept) else all_centres[0][kept]
+            )
             encoder = self.encoder(name)
             values, _ = encoder.normalise(take(patches[name], kept))
             tokens[name] = encoder(values, centres[name])

@@ -115,9 +115,9 @@ def test_help_has_the_default_once() -> None:
         """Example."""
 
     for command in (whole, layered):
-        shown = " ".join(run(command, "--help").output.replace("│", " ").split())
+        output = " ".join(run(command, "--help").output.replace("│", " ").split())
         for text in ("[default: 16]", "[default: all]", "[default: 0.25,1]", "W,S,E,N"):
-            assert shown.count(text) == 1, text
+            assert output.count(text) == 1, text
     assert help_of(Example, "names") == "Names: a,b  [default: all]"
 
 
@@ -164,7 +164,7 @@ def test_limits_of_a_plan_are_told_from_how_it_is_made() -> None:
 
 
 def test_options_that_change_no_result_may_change_on_resume() -> None:
-    """As in the versions before: what is learned depends on all others."""
+    """Earlier versions have the same list: the weights depend on all other options."""
     assert set(options_with(resume=True)) == {
         *("steps", "epochs", "checkpoint_every", "keep_checkpoints", "stores", "attention"),
         *("compile", "accumulate", "workers", "validate_every", "validation_samples", "trackers"),

@@ -63,13 +63,13 @@ class ArchivedImages:
         num, rows, columns = self.offset.shape
         tiles = np.empty((num, rows, columns, len(self.channels), TILE_PX, TILE_PX), np.uint8)
         with self.archive.open("rb") as file:
-            for place in np.ndindex(num, rows, columns):
-                file.seek(int(self.offset[place]))
+            for index in np.ndindex(num, rows, columns):
+                file.seek(int(self.offset[index]))
                 try:
-                    tiles[place] = self._values(file.read(int(self.length[place])))
+                    tiles[index] = self._values(file.read(int(self.length[index])))
                 except ReadError as error:
                     raise ReadError(
-                        f"tile {self._name(*place)} of {self.archive} cannot be used: {error}. "
+                        f"tile {self._name(*index)} of {self.archive} cannot be used: {error}. "
                         "Download the archive again, or leave out such samples: --skip-damaged."
                     ) from error
         shape = (num, len(self.channels), rows * TILE_PX, columns * TILE_PX)
@@ -177,9 +177,9 @@ def complete_samples(archives: Mapping[str, Archive], base_zoom: int) -> Archive
         for layout, archive in given_layouts(archives)
         for name in layout.modalities
     )
-    complete = np.logical_and.reduce([(one.offset >= 0).all(axis=(1, 2)) for one in images])
+    complete = np.logical_and.reduce([(image.offset >= 0).all(axis=(1, 2)) for image in images])
     if not complete.any():
-        counts = ", ".join(f"{(one.offset >= 0).sum()} of {one.modality}" for one in images)
+        counts = ", ".join(f"{(image.offset >= 0).sum()} of {image.modality}" for image in images)
         raise SelectionError(
             f"none of the {len(x)} tiles at zoom {base_zoom} has all parts (there are {counts}); give "
             "the archives of one release."

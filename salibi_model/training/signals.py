@@ -7,6 +7,10 @@ import time
 from types import FrameType
 from typing import Any, Final
 
+import torch
+
+from salibi_model import distributed
+
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGUSR1)
 """SIGTERM ends a job; Slurm announces the end of a job's time with SIGUSR1 (``--signal``)."""
 
@@ -60,3 +64,13 @@ class StopSignals:
         if self._first_term_s is None:
             self._first_term_s = now_s
         return now_s - self._first_term_s >= _REPEAT_WINDOW_S
+
+
+def agree_on_signal(requested: int | None, device: torch.device) -> int:
+    """Give the signal that any process of the group received; 0 for none.
+
+    All processes call it, and all get the same answer.
+    """
+    received = torch.tensor([float(requested == number) for number in STOP_SIGNALS], device=device)
+    shares = distributed.mean_over_ranks(received).tolist()
+    return next((int(n) for n, share in zip(STOP_SIGNALS, shares, strict=True) if share), 0)

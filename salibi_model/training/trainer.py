@@ -28,7 +28,7 @@ from salibi_model.training.grad_cache import LossStep, MaskedBatch, add_gradient
 from salibi_model.training.monitoring.schedule import MonitorResult, MonitorSchedule, is_due
 from salibi_model.training.resolution import crop, resolve
 from salibi_model.training.resume import check_same_run
-from salibi_model.training.signals import STOP_SIGNALS, StopSignals
+from salibi_model.training.signals import StopSignals, agree_on_signal
 from salibi_model.training.state import RunState
 from salibi_model.training.tracking.metrics_log import MetricsLog
 from salibi_model.training.tracking.trackers import check_trackers
@@ -210,7 +210,7 @@ def _run(
             finally:  # a step that is saved has its row in metrics.csv, also after an error
                 metrics |= result.metrics
                 _write_metrics(log, metrics, result)
-            stop = _agree_on_signal(signals.requested, device)
+            stop = agree_on_signal(signals.requested, device)
             if is_writer and (due or stop or result.collapsed):
                 state.save(folder, step + 1)
             if on_step is not None:
@@ -342,13 +342,6 @@ def _saved_on_error(
             # All processes raise it, and a launcher kills all others when the first one ends.
             distributed.wait_for_all()
         raise
-
-
-def _agree_on_signal(requested: int | None, device: torch.device) -> int:
-    """Give the signal that any of the processes received; 0 for none."""
-    received = torch.tensor([float(requested == number) for number in STOP_SIGNALS], device=device)
-    shares = distributed.mean_over_ranks(received).tolist()
-    return next((int(n) for n, share in zip(STOP_SIGNALS, shares, strict=True) if share), 0)
 
 
 def _write_metrics(

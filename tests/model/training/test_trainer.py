@@ -119,11 +119,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(small_store, tmp_path, monkeypa
     def poisoned(self, *_):
         self.weight.data.fill_(torch.nan)
 
-    monkeypatch.setattr(
-        trainer,
-        "_data_parallel",
-        lambda model, _: model.projections["sar"].register_forward_pre_hook(poisoned) and model,
-    )
+    wrap = trainer._data_parallel
+
+    def wrap_poisoned(model, *arguments, **options):
+        model.projections["sar"].register_forward_pre_hook(poisoned)
+        return wrap(model, *arguments, **options)
+
+    monkeypatch.setattr(trainer, "_data_parallel", wrap_poisoned)
     with pytest.raises(TrainingError, match=r"loss is nan at step 1.*--lr"):
         train(config(small_store), out=tmp_path)
     assert not (tmp_path / "last").exists()

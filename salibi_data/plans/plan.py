@@ -13,6 +13,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -30,7 +31,6 @@ from salibi_data.store.tiles import TileXYZ, ground_gsd_m, tile_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -82,13 +82,14 @@ class Plan:
         )
 
     @classmethod
-    def read(cls, path: Path, *, keeper: ScratchFolder | None = None) -> Plan:
+    def read(cls, path: str | Path, *, keeper: ScratchFolder | None = None) -> Plan:
         """Open a plan's file; its rows are read when they are needed.
 
         Raises:
             UsageError: there is no such file.
             PlanError: it is damaged, not a plan, or one of another version.
         """
+        path = Path(path)
         with geoparquet.open_table(path) as (file, metadata):
             if metadata.get("plan_version") != PLAN_VERSION:
                 raise PlanError(
@@ -148,9 +149,9 @@ class Plan:
             raise ValueError("rows changed places")
         return ids
 
-    def write(self, path: Path) -> None:
+    def write(self, path: str | Path) -> None:
         """Copy the plan's file; the copy appears whole or not at all."""
-        with write_atomically(path) as partial:
+        with write_atomically(Path(path)) as partial:
             shutil.copyfile(self.path, partial)
 
     def choices(self) -> Iterator[SceneChoice]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass, fields
+from math import inf, isnan, nan
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from salibi_cli import common
 from salibi_cli.options import Fields, bounds, help_of, num_bytes, with_options
 from salibi_data.builds.options import BuildOptions
+from salibi_data.derived.options import SelectionOptions
 from salibi_data.plans.options import PlanOptions, Scope
 from salibi_data.store.errors import UsageError
 from salibi_data.store.validation import option
@@ -161,6 +163,20 @@ def test_limits_of_a_plan_are_told_from_how_it_is_made() -> None:
     assert PlanOptions(limit=3).scope_arguments() == {**vars(Scope()), "limit": 3}
     with pytest.raises(UsageError, match="limit is 0; expected a whole number of 1 or more"):
         Scope(limit=0)
+
+
+def test_infinity_and_nan_are_values_of_some_options() -> None:
+    """No time limit, any shift that was measured, and NaN for what was not observed."""
+    assert BuildOptions(block_deadline_s=inf).block_deadline_s == inf
+    assert SelectionOptions(max_shift_m=inf).max_shift_m == inf
+    assert isnan(EmbedOptions(nodata=nan).nodata or 0.0)
+    for kind, name in (
+        (BuildOptions, "block_deadline_s"),
+        (SelectionOptions, "max_shift_m"),
+        (EmbedOptions, "offset"),
+    ):
+        with pytest.raises(UsageError, match=f"{name} is nan; expected a finite number"):
+            kind(**{name: nan})
 
 
 def test_options_that_change_no_result_may_change_on_resume() -> None:

@@ -85,7 +85,7 @@ def sample(
         Path, typer.Argument(help="Folder to write; it must not hold anything else.")
     ],
     *,
-    seed: Annotated[int, typer.Option(help="Another seed, another landscape.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, another landscape.")] = 0,
     labelled: Annotated[
         bool,
         typer.Option(

@@ -54,6 +54,7 @@ def test_neither_variant_nor_plan_is_a_usage_error() -> None:
         (["plan", "--variant", "micro", "--limit", "0"], ["'--limit'", "plan --help"]),
         (["build", "--variant", "micro", "--workers", "0"], ["'--workers'", "build --help"]),
         (["plan", "--variant", "micro", "--max-cloud", "nan"], ["'--max-cloud'"]),
+        (["sample", "x", "--seed", "-1"], ["'--seed'", "sample --help"]),
         (["plan"], ["--variant", "plan --help"]),
         (["info"], ["argument", "info --help"]),
         (["build", "--wrokers", "2"], ["--wrokers"]),

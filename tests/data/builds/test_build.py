@@ -124,8 +124,9 @@ def test_limit_takes_an_even_reproducible_sample(sample_toml: str, tmp_path: Pat
 
 def test_a_plan_file_reads_back_as_it_was(sample_toml: str, tmp_path: Path) -> None:
     made = plan("micro", catalog=sample_toml)
-    made.write(tmp_path / "plan.parquet")
-    read = Plan.read(tmp_path / "plan.parquet")
+    made.write(str(tmp_path / "plan.parquet"))
+    read = Plan.read(str(tmp_path / "plan.parquet"))
+    assert read.path == tmp_path / "plan.parquet"
     assert read.digest == made.digest
     assert list(read.choices()) == list(made.choices())
     assert read.request == made.request

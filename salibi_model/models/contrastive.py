@@ -48,6 +48,7 @@ class ContrastiveEncoders(PretrainModel):
         projected = [] if "projections" in config.absent else paired
         self.projections = nn.ModuleDict({n: nn.Linear(size.dim, size.dim) for n in projected})
         if projected:
+            # Initial temperature 0.07, as in CLIP (Radford et al. 2021, section 2.5).
             self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     @property
@@ -93,6 +94,7 @@ class ContrastiveEncoders(PretrainModel):
             )
         if name in self.projections:
             embedding = self.projections[name](embedding)
+        # float32: in bf16, cosines of close vectors would be equal.
         return F.normalize(embedding.float(), dim=-1)
 
     def _encode_whole(
@@ -175,6 +177,7 @@ class ContrastiveEncoders(PretrainModel):
         self, vectors: Mapping[str, ContrastiveVectors]
     ) -> dict[str, Float[Tensor, ""]]:
         """Compute InfoNCE of each pair of modalities over the vectors of all processes."""
+        # All ranks call the collectives in the order of ``vectors``; another order would deadlock.
         gathered = {name: distributed.gather_rows(own.vectors) for name, own in vectors.items()}
         with torch.no_grad():
             observed = {

@@ -58,6 +58,7 @@ def _check(name: str) -> tuple[bool, str]:
     from salibi_data.catalog.providers import load_catalog
     from salibi_data.catalog.search import resolve_catalog, search
 
+    # NAIP covers the U.S. alone: a box elsewhere would find nothing.
     iowa = (-92.47, 41.98, -92.40, 42.02)
     try:
         catalog = resolve_catalog(load_catalog(name))

@@ -140,6 +140,7 @@ def build_cost(
         + workload.num_warped_px / 1e6 * unit_costs.s_per_warped_mpx
         + workload.num_read * unit_costs.s_per_sample
     )
+    # A request counts from its start to the last byte, also while its body is read.
     in_flight_s = workload.source_requests * conditions.latency_s + reading_s
     seconds_by_limit = {
         "workers": (waiting_s + reading_s + computing_s) / conditions.workers,
@@ -149,6 +150,7 @@ def build_cost(
     }
     limited_by = max(seconds_by_limit, key=lambda limit: seconds_by_limit[limit])
     assembling_s = workload.num_samples * unit_costs.s_per_stored_sample / conditions.workers
+    # Shards are written after all blocks are read, so their time comes on top.
     hours = (seconds_by_limit[limited_by] + assembling_s) / 3600
     return BuildCost(
         hours=hours,

@@ -178,6 +178,7 @@ def _at_edge(panel: Panel, edge_px: int) -> Image.Image:
             f"{edge_px} or is a multiple of it, so that pixels keep their places."
         )
     if height > edge_px:
+        # reduce averages whole boxes; resize would blend pixels across their edges.
         return Image.fromarray(image).reduce(height // edge_px)
     factor = edge_px // height
     return Image.fromarray(image.repeat(factor, axis=0).repeat(factor, axis=1))

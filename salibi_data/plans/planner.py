@@ -90,6 +90,7 @@ def plan(
     provider = resolve_catalog(provider, progress=progress)
     keeper = None if output is not None else ScratchFolder("salibi-plan-")
     path = Path(output or "") if keeper is None else keeper.path / "plan.parquet"
+    # Beside the plan, not in a scratch folder: a plan that was stopped finds them again.
     searches = path.with_name(f".{path.name}.searches")
     needed = {name: used_assets(recipe, provider, name) for name in recipe.sensors}
     finder = CatalogSearch(provider, searches, needed)
@@ -126,6 +127,7 @@ def _removed_when_done(searches: Path) -> Iterator[None]:
     """Remove search results when a plan is made or cannot be made; keep them when it is stopped."""
     try:
         yield
+    # These would fail again with the same answers; after other errors they are worth keeping.
     except (SelectionError, UsageError):
         shutil.rmtree(searches, ignore_errors=True)
         raise
@@ -152,6 +154,7 @@ def load_inputs(
 
 def request(variant: Variant, catalog: Catalog, scope: Scope) -> dict[str, Any]:
     """Describe what a plan is made for, as JSON that can be compared, without the catalog's address."""
+    # Copies of a catalog at other addresses give equal plans, and so equal digests.
     provider = {**catalog.to_dict(), "url": "", "kind": "", "search_method": ""}
     recipe = json.dumps([variant.to_dict(), provider], sort_keys=True).encode()
     aoi, bounds_lonlat = scope.aoi, scope.bounds_lonlat
@@ -235,6 +238,7 @@ def _covered(variant: Variant, finder: CatalogSearch) -> areas.Area:
             f"catalog {finder.catalog.name!r} has no item of {sensor.collection} that can be used; "
             "check that it holds the collection under that name."
         )
+    # Footprints of real items cross themselves at times; GEOS does not join such polygons.
     outline = shapely.union_all([shapely.make_valid(footprint) for footprint in footprints])
     return areas.Area(boxes=(outline.bounds,), outline=outline, touching=True)
 

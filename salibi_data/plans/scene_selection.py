@@ -153,6 +153,7 @@ def _options(
                     sets.append(used)
                 code[row, at] = numbers[key]
                 scored.append((_score(used, rule, sensor, when, cover.num_tiles), row, at))
+    # Ranks in place of scores: numpy compares integers fast, and cannot compare tuples.
     order = {score: index for index, score in enumerate(sorted({score for score, _, _ in scored}))}
     for score, row, at in scored:
         rank[row, at] = order[score]
@@ -181,9 +182,11 @@ def _clearest(
         for number in np.unique(code[waiting]).tolist():
             at = np.nonzero(waiting & (code == number))[0]
             cloudy = cloudiness(sensor, options.sets[number], positions[at])
+            # fmin ignores NaN, which marks tiles that were not scored before.
             scored[at] = np.fmin(scored[at], cloudy)
             clear = cloudy <= max_cloud_fraction
             chosen[at[clear]] = number
+            # Struck out for these tiles, so that the next round gives their second best.
             options.rank[row[at[~clear]], at[~clear]] = _NONE
         if not waiting.any():
             break
@@ -214,6 +217,7 @@ def _score(
 def _cloud_percent(scene: Scene, sensor: Sensor) -> float:
     if sensor.cloud_cover is None:
         return 0.0
+    # Items may lack eo:cloud_cover, an optional field: such scenes rank last.
     percent = scene.properties.get(sensor.cloud_cover)
     return _UNKNOWN_CLOUD_PERCENT if percent is None else float(percent)
 

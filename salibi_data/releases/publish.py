@@ -145,6 +145,7 @@ def _with_cards(
     checksums = {name: hashlib.sha256(card).hexdigest() for name, card in cards.items()}
     if newest is None or newest.manifest_sha256 != release.manifest_sha256:
         return replace(release, cards=checksums), cards
+    # Only cards that are unchanged may be sent again: readers know the checksums of the others.
     published_cards = {
         name: card for name, card in cards.items() if newest.cards.get(name) == checksums[name]
     }
@@ -169,6 +170,7 @@ def _send(
     progress: Progress | None,
 ) -> None:
     last = {f"{release.store}/{name}" for name in _LAST}
+    # Two stages: the manifest and the group's metadata are sent after all that they describe.
     stages = (
         [upload for upload in uploads if upload.key not in last],
         [upload for upload in uploads if upload.key in last],

@@ -78,6 +78,7 @@ def convert(file: str | Path, out: str | Path, *, num_heads: int | None = None) 
     if num_heads is not None and num_heads < 1:
         raise UsageError(f"num_heads is {num_heads}; expected one attention head or more.")
     conversion = plan_conversion(tensors, file, NUM_HEADS if num_heads is None else num_heads)
+    # Parameters without memory: load_state_dict(assign=True) replaces them.
     with torch.device("meta"):
         model = build_model(conversion.config)
     weights = _convert_tensors(tensors, conversion, model.state_dict(), file)
@@ -185,6 +186,7 @@ def _convert_tensors(
     for name, parameter in parameters.items():
         published = conversion.parameters[name]
         value = _published_value(tensors, published)
+        # Published mask tokens are (1, 1, dim), for broadcasting; here it is a vector.
         if name == "decoder.mask_token" and value.numel() == parameter.numel():
             value = value.reshape(parameter.shape)
         if value.shape != parameter.shape:
@@ -194,6 +196,7 @@ def _convert_tensors(
             raise CheckpointError(
                 f"{published.names[0]} in {file} holds values that are not finite."
             )
+        # A copy: tensors of a file may share memory, which safetensors refuses to write.
         weights[name] = value.float().clone()
     if misfits:
         raise CheckpointError(

@@ -93,6 +93,7 @@ class StoreDataset(Dataset[dict[str, Tensor]]):
                 shape = (len(modality.bands), modality.size_px, modality.size_px)
                 sample[modality.name] = torch.full(shape, modality.nodata, dtype=torch.uint8)
             else:
+                # torch.tensor copies: images may be read-only, of which PyTorch warns.
                 sample[modality.name] = torch.tensor(image)
         for name in INDEX_ARRAYS:
             sample[name] = torch.tensor(self._index_row(row, name))
@@ -129,6 +130,7 @@ class StoreDataset(Dataset[dict[str, Tensor]]):
         ]
         for _ in executor.map(fill, items):
             pass
+        # Assigned once it is full: other threads see a whole cache or none.
         self._cached_images = cache
 
     def image(self, row: int, name: str) -> UInt8[np.ndarray, "bands edge edge"] | None:

@@ -220,6 +220,7 @@ class PretrainModel(nn.Module, ABC):
             raise UsageError(
                 f"the images have values that are not finite; nodata is {spec.nodata} here."
             )
+        # Integers stay as they are: normalising converts them, and nodata is compared exactly.
         return images.to(next(self.parameters()).dtype)
 
     @abstractmethod
@@ -234,6 +235,7 @@ def _read_positive(name: str, value: Any, batch: int) -> GsdRatio:
     try:
         values = torch.as_tensor(value, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError):
+        # NaN fails the check below, so that all bad values get one message.
         values = torch.tensor(torch.nan)
     if values.shape not in ((), (batch,)) or not bool(((values > 0) & values.isfinite()).all()):
         raise UsageError(

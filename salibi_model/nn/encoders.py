@@ -31,6 +31,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.nodata = modality.nodata
+        # patchify puts all pixels of a band side by side, so statistics repeat per band.
         per_value = torch.tensor([modality.mean, modality.std]).repeat_interleave(patch_px**2, 1)
         self.register_buffer("pixel_mean", per_value[0], persistent=False)
         self.register_buffer("pixel_std", per_value[1], persistent=False)
@@ -47,6 +48,7 @@ class Encoder(nn.Module):
             The values, 0 at nodata; and True where they are valid (not nodata).
         """
         valid = patches != self.nodata
+        # The difference is a new tensor: dividing it in place spares a copy.
         values = (patches - self.pixel_mean).div_(self.pixel_std)
         return values.masked_fill_(~valid, 0.0), valid
 

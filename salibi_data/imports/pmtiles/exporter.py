@@ -77,6 +77,7 @@ class SampleRange:
         columns, rows = child_tiles(self.zoom_offset, x, y)
         ids = tile_ids(int(zoom[0]) + self.zoom_offset, columns.ravel(), rows.ravel())
         num, bands = images.shape[:2]
+        # (N, bands, rows * y, columns * x) to (N * rows * columns, bands, y, x).
         cut = images.reshape(num, bands, columns.shape[1], TILE_PX, columns.shape[2], TILE_PX)
         tiles = cut.transpose(0, 2, 4, 1, 3, 5).reshape(-1, bands, TILE_PX, TILE_PX)
         return [(int(ids[n]), encode(tiles[n], self.channels)) for n in np.argsort(ids)]
@@ -205,6 +206,7 @@ def _in_order(results: Iterable[tuple[int, list[Tile] | WorkerDied]]) -> Iterato
                 f"images could not be encoded: {result.reason}. Run the same command again, with "
                 "fewer --workers if memory is short."
             )
+        # The writer needs ascending ids for a clustered archive, and workers finish in any order.
         waiting[finished] = result
         while number in waiting:
             yield waiting.pop(number)

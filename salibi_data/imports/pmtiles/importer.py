@@ -127,6 +127,7 @@ def import_pmtiles(
     samples = complete_samples(archives, base_zoom)
     damaged = _damaged(samples, workers) if skip_damaged else []
     left_out = tuple(f"{base_zoom}/{samples.x[n]}/{samples.y[n]}" for n in damaged)
+    # setdiff1d sorts, which keeps the order of the store: samples are in the order of tile ids.
     samples = samples.take(np.setdiff1d(np.arange(len(samples)), damaged))
     if not len(samples):
         raise SelectionError(
@@ -244,6 +245,7 @@ def _modalities(layout: ArchiveLayout, archive: Archive, rules: Variant) -> dict
                 f"{archive.path} was written from a store that has no {name} of "
                 f"{', '.join(layout.bands)} for base zoom {rules.base_zoom}; export it again."
             )
+    # Statistics are computed again: an import may leave samples out.
     return {name: own[name].with_statistics((), ()) for name in layout.modalities}
 
 
@@ -253,6 +255,7 @@ def _foreign_modality(
     """Describe a modality of a foreign archive: no physical units, the archive's attribution."""
     recipes = {recipe.name: recipe for recipe in load_variant(EXAMPLE).modalities}
     modality = rules.modality(recipes[name], load_catalog(_TERMS))
+    # Metadata is JSON of any shape, written by others: the type is checked.
     credit = archive.metadata.get("attribution")
     return replace(
         modality,
@@ -295,6 +298,7 @@ def _notes(
 
 def _checksums(archives: Mapping[str, Archive]) -> dict[str, str]:
     """SHA-256 of each archive's file, computed in parallel."""
+    # hashlib releases the interpreter's lock for large blocks, so threads hash in parallel.
     with ThreadPoolExecutor(len(archives)) as threads:
         checksums = threads.map(file_sha256, [archive.path for archive in archives.values()])
         return dict(zip(archives, checksums, strict=True))
@@ -307,6 +311,7 @@ def _digest(
     left_out: tuple[str, ...],
 ) -> str:
     """SHA-256 of everything that decides the store's bytes."""
+    # An update of the software must not make an import that exists look like another one.
     described = {k: v for k, v in attributes.to_dict().items() if k != "software_version"}
     content = json.dumps([RULES_VERSION, checksums, described, left_out], sort_keys=True)
     return hashlib.sha256(content.encode() + split.tobytes()).hexdigest()

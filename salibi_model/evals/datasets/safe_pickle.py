@@ -98,7 +98,9 @@ class PickledArray(Inert):
     values: NDArray[Any]
 
     def __setstate__(self, state: Any) -> None:
+        # State of numpy.ndarray.__reduce__: version, shape, type, order, bytes.
         _, shape, dtype, is_fortran, raw = state
+        # A shape that does not fit the bytes is refused by reshape, before any allocation.
         values = np.frombuffer(raw, dtype.numeric())
         self.values = values.reshape(shape[::-1]).T if is_fortran else values.reshape(shape)
 
@@ -150,6 +152,7 @@ def unpickle_inert(raw: bytes, described: str) -> Any:
     load: Callable[[], Any] = _InertUnpickler(io.BytesIO(raw)).load
     try:
         return load()
+    # Before the general failures: _RefusedError is an UnpicklingError, too.
     except _RefusedError as error:
         raise StoreError(
             f"{described} is refused, and nothing in it was run: {first_line(error)}. "

@@ -102,6 +102,7 @@ def choose_device(name: str = "auto") -> torch.device:
         name = "cpu"
     try:
         device = torch.device(name)
+        # torch.device accepts GPUs that do not exist; only an allocation fails.
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, ImportError) as error:
         raise UsageError(
@@ -132,6 +133,7 @@ def process_group(device: torch.device) -> Iterator[None]:
         yield
         return
     if device.type == "cuda":
+        # Collectives without a tensor, such as a barrier, use the current device, otherwise GPU 0.
         torch.cuda.set_device(device)
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
@@ -151,6 +153,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
         ctx.num_rows = len(rows)
+        # all_gather needs tensors of equal shape on all ranks, and contiguous ones.
         gathered = [torch.empty_like(rows) for _ in range(world_size())]
         dist.all_gather(gathered, rows.contiguous())
         return torch.cat(gathered)

@@ -1,4 +1,4 @@
-"""What all tests share: shape checks of the model half, and one small store."""
+"""Set up all tests: shape checks of the model half, and one small store."""
 
 from __future__ import annotations
 

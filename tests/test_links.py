@@ -73,8 +73,10 @@ class Names:
         for count in range(len(parts), 0, -1):
             module = ".".join(parts[:count])
             if module in self._modules:
-                rest = ".".join(parts[count:])
-                return not rest or rest in self.defined(module) or rest.startswith("__")
+                remainder = ".".join(parts[count:])
+                return (
+                    not remainder or remainder in self.defined(module) or remainder.startswith("__")
+                )
         return False
 
     def defined(self, module: str) -> set[str]:
@@ -145,13 +147,13 @@ def test_references_in_docstrings_lead_somewhere(path: Path) -> None:
     full = imported(path)
 
     def leads_somewhere(target: str) -> bool:
-        first, dot, rest = target.partition(".")
+        first, dot, remainder = target.partition(".")
         return (
             target.startswith(THIRD_PARTY)
             or target in own | members
             or known.has(target)
             or known.has(f"{module}.{target}")
-            or (first in full and known.has(f"{full[first]}{dot}{rest}"))
+            or (first in full and known.has(f"{full[first]}{dot}{remainder}"))
         )
 
     wrong = [f"line {line}: {to}" for to, line in references(path) if not leads_somewhere(to)]

@@ -78,7 +78,7 @@ def test_documented_python_runs(
 
 @cache
 def help_of(*words: str) -> str:
-    """What a command's --help prints."""
+    """Output of a command's --help."""
     done = run_here(*words, "--help")
     assert done.returncode == 0, words
     return done.stdout

@@ -158,6 +158,7 @@ def progress(description: str, *, unit: str, enabled: bool = True) -> Iterator[A
 
         def advance(done: int, total: int, note: str = "") -> None:
             bar.update(task, completed=done, total=total, description=f"{description}{note}")
+            # rich has no speed before the second update.
             if speed := bar.tasks[task].speed:
                 bar.update(task, rate=f"({speed:.3g}/s)")
 

@@ -159,6 +159,7 @@ def _write_shards(
     """
     counts, group = folder / "shards", folder / "zarr"
     if not (counts.is_dir() and (group / "zarr.json").is_file()):
+        # ``counts`` is made last: without it, the arrays may be incomplete.
         shutil.rmtree(folder, ignore_errors=True)
         num_samples = len(contents.index["split"])
         writer.create_arrays(group, contents.attributes.modalities.values(), num_samples)
@@ -207,6 +208,7 @@ def _write_shard(
             for name, pixels in images.items()
         },
     }
+    # The counts are written after the shard: their file marks it as complete.
     write_json(folder / "shards" / f"{number:06d}.json", counts)
 
 

@@ -150,6 +150,7 @@ def recipe_digest(variant: Variant, catalog: Catalog) -> str:
     for key in ("summary", "region", "target_samples", "selection"):
         pixels.pop(key)
     content = {
+        # Parts of another version are not reused: its pixels may differ in the last bit.
         "software": __version__,
         "variant": pixels,
         "sensors": catalog.to_dict()["sensors"],
@@ -206,6 +207,7 @@ def _uses(sensor: str, choices: Sequence[SceneChoice]) -> list[tuple[Scene, list
     for choice in choices:
         for scene in choice.scenes[sensor]:
             uses.setdefault(scene.id, (scene, []))[1].append(choice.tile)
+    # Sorted by id, so that the order of reading does not depend on the tiles.
     return [uses[scene_id] for scene_id in sorted(uses)]
 
 

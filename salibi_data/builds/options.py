@@ -19,6 +19,7 @@ class BuildOptions(PlanOptions):
     block_deadline_s: float = option(
         900.0,
         minimum=1.0,
+        finite=False,
         flag="--block-deadline",
         metavar="SECONDS",
         unit="s",

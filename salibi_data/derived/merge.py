@@ -198,7 +198,7 @@ def _merge_splits(
 def _check_scenes(
     sources: Sequence[SourceStore],
     attributes: StoreAttributes,
-    kept: SampleRows,
+    samples: SampleRows,
     split: NDArray[np.uint8],
 ) -> None:
     """Check that every scene is in one split only.
@@ -209,9 +209,9 @@ def _check_scenes(
     items: dict[str, list[list[str]]] = {sensor: [] for sensor in attributes.sensors}
     codes = []
     for number, stored in enumerate(sources):
-        own = kept.source == number
+        own = samples.source == number
         codes.append(split[own])
-        table = stored.table([f"{sensor}_items" for sensor in items]).take(kept.row[own])
+        table = stored.table([f"{sensor}_items" for sensor in items]).take(samples.row[own])
         for sensor, lists in items.items():
             lists.extend(table[f"{sensor}_items"].to_pylist())
     for sensor, shared in leakage(np.concatenate(codes), items).items():
@@ -264,8 +264,8 @@ def _num_differing(
         same: which of the dropped samples have the same dates.
     """
     checksums = np.array([stored.manifest_sha256 for stored in sources])
-    kept = tiles.kept.take(tiles.kept_index)
-    is_other_store = checksums[kept.source] != checksums[tiles.dropped.source]
+    kept_rows = tiles.kept.take(tiles.kept_index)
+    is_other_store = checksums[kept_rows.source] != checksums[tiles.dropped.source]
     names = tuple(attributes.modalities)
     differing = 0
     duplicates = np.flatnonzero(same & is_other_store)
@@ -273,7 +273,7 @@ def _num_differing(
         run = duplicates[start : start + SAMPLES_PER_SHARD]
         ours, theirs = (
             select_images(sources, samples.source, samples.row, names).read()
-            for samples in (kept.take(run), tiles.dropped.take(run))
+            for samples in (kept_rows.take(run), tiles.dropped.take(run))
         )
         unequal = [(ours[name] != theirs[name]).any(axis=(1, 2, 3)) for name in names]
         differing += int(np.any(unequal, axis=0).sum())

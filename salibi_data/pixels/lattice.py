@@ -142,6 +142,7 @@ def tile_lattices(raster: SceneRaster, grid: PixelGrid) -> dict[tuple[int, int],
     xs, ys = (np.asarray(values) for values in transform("EPSG:3857", raster.crs, xs, ys))
     shape = len(y), len(x)
     columns, rows = (
+        # Rounding removes differences in the last bits between grids, and windows, of one file.
         np.rint(values * STEPS_PER_PX).reshape(shape) / STEPS_PER_PX
         for values in ~Affine(*raster.transform) @ (xs, ys)
     )
@@ -162,6 +163,7 @@ def _bend(nodes: Floats) -> float:
 
 def _num_cells(tile_px: int) -> int:
     """Return the number of cells between nodes along a tile's edge, an even one."""
+    # Even, because the error estimate compares every other node with its neighbours.
     return 2 * -(-tile_px // (2 * MAX_NODE_SPACING_PX))
 
 
@@ -184,6 +186,7 @@ def _weights(num: int, num_nodes: int) -> tuple[Floats, Floats]:
 
 def _interpolate_extended(at: Floats, x: Floats, y: Floats) -> Floats:
     """Interpolate y at some x linearly, x ascending; the end segments extend beyond the ends."""
+    # np.interp clamps outside its range, so the end segments are made long enough beforehand.
     ends = 2 * len(x)
     x = np.concatenate([[x[0] - ends * (x[1] - x[0])], x, [x[-1] + ends * (x[-1] - x[-2])]])
     y = np.concatenate([[y[0] - ends * (y[1] - y[0])], y, [y[-1] + ends * (y[-1] - y[-2])]])

@@ -143,7 +143,7 @@ def _peak(phases: NDArray[np.complex128], row_hz: Floats, column_hz: Floats, gsd
     """Find the shift whose phase ramp explains most of ``phases``."""
     south, east = 0.0, 0.0
     reach, step = MAX_SHIFT_GSD * gsd_m, _COARSE_STEP * gsd_m
-    explained = 0.0
+    explained_share = 0.0
     for _ in range(1 + _REFINEMENTS):
         offsets = np.arange(-reach, reach + step / 2, step)
         souths, easts = south + offsets, east + offsets
@@ -153,6 +153,6 @@ def _peak(phases: NDArray[np.complex128], row_hz: Floats, column_hz: Floats, gsd
         correlation = np.abs((down @ phases @ across).real)
         row, column = np.unravel_index(int(correlation.argmax()), correlation.shape)
         south, east = float(souths[row]), float(easts[column])
-        explained = float(correlation[row, column]) / float(np.abs(phases).sum())
+        explained_share = float(correlation[row, column]) / float(np.abs(phases).sum())
         reach, step = step, step / _STEP_RATIO
-    return Shift(east_m=east, north_m=-south, peak=min(1.0, explained))
+    return Shift(east_m=east, north_m=-south, peak=min(1.0, explained_share))

@@ -56,11 +56,13 @@ def bilinear(values: Pixels, lattice: Lattice) -> Pixels:
         Shape (bands, tile_px, tile_px); NaN where the centre is in no observed source pixel.
     """
     x, y = lattice.centres()
+    # Here 0.5 is the middle of the first pixel; for OpenCV's remap it is 0.
     at = (x - 0.5).astype(np.float32), (y - 0.5).astype(np.float32)
     missing = np.isnan(values[0])
     if not missing.any():
         interpolated = np.stack([_interpolate(band, *at) for band in values])
         return _mask(interpolated, _outside(lattice, x, y, *missing.shape))
+    # Dividing by the interpolated weights keeps missing pixels from darkening their neighbours.
     weight = _interpolate((~missing).astype(np.float32), *at)
     sums = [_interpolate(np.where(missing, np.float32(0), band), *at) for band in values]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -117,6 +119,7 @@ class _Areas:
         with np.errstate(invalid="ignore", divide="ignore"):
             strips = np.diff(_interpolate(_column_sums(plane), self._columns, self._ends), axis=0)
             strips /= self._heights
+            # 0 / 0 gives NaN, which the cumulative sum would carry to all later columns.
             strips[self._heights == 0] = 0
             sums = np.zeros((len(strips), plane.shape[1] + 1), np.float32)
             np.cumsum(strips, axis=1, out=sums[:, 1:])

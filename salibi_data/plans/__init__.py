@@ -1,1 +1,1 @@
-"""What a store will hold: areas, scenes, splits, and the plan."""
+"""Areas, scene selection, splits, and the plan of a store."""

@@ -112,30 +112,32 @@ class Coverage:
         if len(tiles) == 0:
             return []
         missing = self._outlines[tiles].copy()
-        whole = shapely.area(missing)
+        full_area = shapely.area(missing)
         share = np.zeros((len(members), len(tiles)))
         for row, member in enumerate(members):
             touched = np.nonzero(self._touches[member, tiles])[0]
             common = shapely.intersection(self._footprints[member], missing[touched])
-            share[row, touched] = np.round(shapely.area(common) / whole[touched], 9)
+            share[row, touched] = np.round(shapely.area(common) / full_area[touched], 9)
         # A stable sort: of members that cover equal areas the oldest comes first.
         order = np.argsort(-share, axis=0, kind="stable")
         used: list[list[int]] = [[] for _ in tiles]
-        left = whole.copy()
+        left = full_area.copy()
         for turn in order:
-            at = np.nonzero((left > _SLIVER * whole) & (share[turn, np.arange(len(tiles))] > 0))[0]
+            at = np.nonzero(
+                (left > _SLIVER * full_area) & (share[turn, np.arange(len(tiles))] > 0)
+            )[0]
             if len(at) == 0:
                 break
-            taken = np.asarray(members)[turn[at]]
-            missing[at] = shapely.difference(missing[at], self._footprints[taken])
+            chosen_scenes = np.asarray(members)[turn[at]]
+            missing[at] = shapely.difference(missing[at], self._footprints[chosen_scenes])
             area = shapely.area(missing[at])
             for position, member, gained in zip(
-                at.tolist(), taken.tolist(), (area < left[at]).tolist(), strict=True
+                at.tolist(), chosen_scenes.tolist(), (area < left[at]).tolist(), strict=True
             ):
                 if gained:
                     used[position].append(member)
             left[at] = area
-        done = left <= _SLIVER * whole
+        done = left <= _SLIVER * full_area
         return [
             (int(tile), tuple(members_used))
             for tile, members_used, is_covered in zip(tiles, used, done, strict=True)

@@ -85,6 +85,7 @@ class Draft:
             hashes = np.concatenate(
                 [self._lowest_hashes, sampling.sampling_hash(tiles.zoom, tiles.x, tiles.y)]
             )
+            # Only the lowest hashes so far are kept, so that memory does not grow with the area.
             self._lowest_hashes = np.sort(hashes)[: self._limit]
         if self._clusters is not None:
             self._clusters.add(selection)
@@ -129,6 +130,7 @@ class Draft:
         """Read the cells again, without the tiles that the limit leaves out."""
         import pyarrow as pa
 
+        # Mapped, not read: a plan of a million tiles stays on disk.
         with pa.memory_map(str(self._path)) as file:
             reader = pa.ipc.open_file(file)
             for number in range(reader.num_record_batches):

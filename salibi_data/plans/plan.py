@@ -145,6 +145,7 @@ class Plan:
             if not set(_flat(table[f"{name}_items"])) <= set(self.scenes[name]):
                 raise ValueError(f"a row has an unknown {name} scene")
         ids = tile_ids(self.variant.base_zoom, x, y)
+        # Equal ids are two rows for a tile, which would become two samples in the store.
         if np.any(np.diff(ids) <= 0):
             raise ValueError("rows changed places")
         return ids
@@ -209,6 +210,7 @@ class Plan:
         items = [f"{name}_items" for name in self.variant.sensors]
         for table in self._tables(["x", "y", "split", *items]):
             for name in ("x", "y", "split"):
+                # Fixed width and byte order: the digest does not depend on Arrow's types.
                 digest.update(table[name].to_numpy().astype("<i8").tobytes())
             for name in items:
                 digest.update("\n".join(map("\t".join, table[name].to_pylist())).encode())

@@ -153,7 +153,7 @@ def _options(
                     sets.append(used)
                 code[row, at] = numbers[key]
                 scored.append((_score(used, rule, sensor, when, cover.num_tiles), row, at))
-    order = {score: place for place, score in enumerate(sorted({score for score, _, _ in scored}))}
+    order = {score: index for index, score in enumerate(sorted({score for score, _, _ in scored}))}
     for score, row, at in scored:
         rank[row, at] = order[score]
     return _Options(sets=sets, code=code, rank=rank)

@@ -180,8 +180,8 @@ class SceneClusters:
             self._parent[passed] = node
         return node
 
-    def _join(self, one: Block | str, other: Block | str) -> None:
-        self._parent[self._root(one)] = self._root(other)
+    def _join(self, block: Block | str, other: Block | str) -> None:
+        self._parent[self._root(block)] = self._root(other)
 
 
 def _counted(rows: NDArray[np.int64]) -> tuple[list[list[int]], list[int]]:

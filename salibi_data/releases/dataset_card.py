@@ -91,11 +91,11 @@ def _quality(facts: ReleaseFacts) -> list[tuple[Any, ...]]:
 
 
 def _issues(facts: ReleaseFacts) -> Iterator[str]:
-    """What a user should know, as the store's own figures tell it."""
+    """Give known issues of the data, from the store's notes and figures."""
     yield from facts.attributes.notes
-    for sensor, found in facts.info["leakage"].items():
-        if found["scenes_in_several_splits"]:
-            share = found["held_out_samples_sharing_a_training_scene"]
+    for sensor, leakage in facts.info["leakage"].items():
+        if leakage["scenes_in_several_splits"]:
+            share = leakage["held_out_samples_sharing_a_training_scene"]
             yield (
                 f"{share:.0%} of the held-out samples share a {sensor} scene with training samples, "
                 "though no tile touches one of another split."

@@ -59,9 +59,9 @@ class Latest:
         elsewhere = f"publish to an address of its own, such as {self.url.rstrip('/')}/{dataset}"
         if self.release is None:
             if others:
-                shown = ", ".join(others[:3]) + (", .." if others[3:] else "")
+                examples = ", ".join(others[:3]) + (", .." if others[3:] else "")
                 raise StoreError(
-                    f"{self.url} holds something else than releases of a dataset ({shown}); "
+                    f"{self.url} holds something else than releases of a dataset ({examples}); "
                     f"{elsewhere}."
                 )
             return

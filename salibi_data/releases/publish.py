@@ -135,18 +135,20 @@ def _release(files: StoreFiles, name: str | None) -> Release:
 
 
 def _with_cards(
-    release: Release, made: dict[str, bytes], *, newest: Release | None
+    release: Release, cards: dict[str, bytes], *, newest: Release | None
 ) -> tuple[Release, dict[str, bytes]]:
-    """The release with its cards' checksums, and the cards to be there.
+    """Give the release with its cards' checksums, and the cards to publish.
 
     A release that readers have keeps the cards it came with, though another version of this
     software would write others.
     """
-    checksums = {name: hashlib.sha256(card).hexdigest() for name, card in made.items()}
+    checksums = {name: hashlib.sha256(card).hexdigest() for name, card in cards.items()}
     if newest is None or newest.manifest_sha256 != release.manifest_sha256:
-        return replace(release, cards=checksums), made
-    kept = {name: card for name, card in made.items() if newest.cards.get(name) == checksums[name]}
-    return newest, kept
+        return replace(release, cards=checksums), cards
+    published_cards = {
+        name: card for name, card in cards.items() if newest.cards.get(name) == checksums[name]
+    }
+    return newest, published_cards
 
 
 def _target(url: str, *, dry_run: bool) -> ObjectStore:

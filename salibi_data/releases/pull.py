@@ -76,6 +76,7 @@ def pull(
         path.parent.mkdir(parents=True, exist_ok=True)
         _check_no_build(workspace)
         with workspace.lock():
+            # Named by the release, so that a repeated pull never mixes files of two releases.
             folder = workspace.folder / f"pull-{sha256[:16]}"
             fetched = _fetch(files, manifest, folder, workers, progress)
             with write_atomically(folder / MANIFEST_NAME) as partial:
@@ -117,6 +118,7 @@ def _is_pulled(store: Path, content: bytes, manifest: dict[str, ManifestEntry]) 
 
 def _has(folder: Path, name: str, entry: ManifestEntry) -> bool:
     path = folder / name
+    # Size is enough: a file gets its name only after its checksum was right.
     return path.is_file() and path.stat().st_size == entry.bytes
 
 
@@ -180,6 +182,7 @@ def fetch_file(files: StoreFiles, name: str, entry: ManifestEntry, path: Path) -
             digest.update(block)
             file.write(block)
         file.flush()
+        # The checksum is compared before the rename: a damaged file never gets its final name.
         if digest.hexdigest() != entry.sha256:
             raise StoreError(
                 f"{name} of {files.where} differs from its checksum and was not kept; "

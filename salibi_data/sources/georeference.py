@@ -77,6 +77,7 @@ class ControlPoints:
         """Project coordinates of the points' CRS to (columns, rows), by the thin-plate spline."""
         from rasterio.transform import GCPTransformer
 
+        # A thin-plate spline goes through every point; a polynomial would smooth the terrain away.
         with GCPTransformer(self.to_gdal(), tps=True) as transformer:
             rows, columns = transformer.rowcol(x, y, op=np.float64)
         return np.asarray(columns, np.float64), np.asarray(rows, np.float64)
@@ -84,6 +85,7 @@ class ControlPoints:
     def pixel_bounds(self, bounds: Bounds) -> Bounds:
         """Return the least (left, top, right, bottom) in pixels around a rectangle of the CRS."""
         west, south, east, north = bounds
+        # The spline bends straight lines: extremes may lie between corners, so a grid is projected.
         along = np.linspace(0, 1, _EDGE_SAMPLES)
         x, y = np.meshgrid(west + along * (east - west), south + along * (north - south))
         columns, rows = self.to_pixels(x.ravel(), y.ravel())
@@ -144,6 +146,7 @@ class Placement:
         from rasterio.features import geometry_mask
         from rasterio.warp import transform_geom
 
+        # GeoJSON is longitude, latitude (RFC 7946): OGC:CRS84, since EPSG:4326 is latitude first.
         geometry = transform_geom("OGC:CRS84", self.crs, dict(footprint))
         outside: NDArray[np.bool_] = geometry_mask([geometry], shape, self._affine())
         return outside
@@ -151,6 +154,7 @@ class Placement:
     def _pixel_bounds(self, bounds_3857: Bounds) -> Bounds:
         from rasterio.warp import transform_bounds
 
+        # transform_bounds samples the edges as well, because reprojected edges are curved.
         west, south, east, north = transform_bounds("EPSG:3857", self.crs, *bounds_3857)
         if self.control_points is not None:
             return self.control_points.pixel_bounds((west, south, east, north))
@@ -230,6 +234,7 @@ def read_control_points(dataset: Any, *, where: str) -> tuple[ControlPoints, str
             "catalog's TOML.",
             kind="unusable",
         )
+    # Sentinel-1 GRD has a CRS for its control points only; ``dataset.crs`` is empty there.
     x = np.array([point.x for point in points], np.float64)
     if crs.is_geographic and np.ptp(x) > _HALF_TURN:
         raise ReadError(

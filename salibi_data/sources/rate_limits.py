@@ -137,6 +137,7 @@ class HostLimit:
 
     def __init__(self, max_requests: int) -> None:
         self.max_requests = max_requests
+        # Half of the limit to begin with: a host that is already busy is not hit by all of it.
         self._allowed = max(1.0, max_requests / 2)
         self._active = 0
         self._resumes_at = 0.0
@@ -199,6 +200,7 @@ def host_limit(host: str, max_requests: int) -> HostLimit:
     with _limits_lock:
         own = max_requests
         if _shares:
+            # At least one, since a process without any request would never finish its block.
             own = max(1, int(max_requests * min(1.0, sum(_shares.values()))))
         limit = _limits.setdefault(host, HostLimit(own))
         limit.max_requests = own
@@ -242,6 +244,7 @@ def pause_everywhere(host: str, seconds: float) -> None:
     """Start no request to a host for a number of seconds, in all processes of a cluster."""
     pause_here(host, seconds)
     with _limits_lock:
+        # Listeners are called outside the lock: they may wait for the scheduler.
         listeners = list(_pause_listeners.values())
     for listener in listeners:
         listener(host, seconds)

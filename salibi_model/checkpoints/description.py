@@ -18,7 +18,7 @@ FORMAT_VERSION: Final = 2
 """Version of ``checkpoints/*.pt`` and ``model/config.json``; any other is refused."""
 
 COPY_AGAIN: Final = "Copy the model again from where it was made."
-"""What to do about a damaged model."""
+"""Advice in errors about a damaged model."""
 
 _MAX_LEVELS: Final = 8
 """Greatest depth of lists and objects in the file; what we write has four levels."""

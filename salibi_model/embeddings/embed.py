@@ -215,6 +215,7 @@ def _embed_modality(
             if len(part) == limit:
                 writer.add(rows, *part.take())
                 rows += limit
+                # Committed after the part is on disk: a stop in between repeats the part.
                 folder.commit(name, ModalityProgress(images=num_images, rows=rows))
             work.advance(1)
     if len(part):

@@ -199,8 +199,8 @@ class RasterInput(EmbeddingInput):
         except UsageError as error:
             raise UsageError(f"{self.name}, row {window[0]}, column {window[1]}: {error}") from None
         padding = [
-            (0, whole - own)
-            for whole, own in zip(self._padded_shape, self._window_shape, strict=True)
+            (0, padded - unpadded)
+            for padded, unpadded in zip(self._padded_shape, self._window_shape, strict=True)
         ]
         image = np.pad(stored, [(0, 0), *padding], constant_values=nodata)
         observed = image != nodata

@@ -74,6 +74,7 @@ def fit_linear(
         device: device to compute on.
         start: a probe of the same task to start from, which takes fewer steps to the same minimum.
     """
+    # float64: rounding in float32 would end the line search before the tolerances are met.
     values = torch.from_numpy(vectors).to(device, torch.float64)
     std = values.std(dim=0, correction=0)
     mean, std = values.mean(dim=0), torch.where(std > 0, std, torch.ones_like(std))
@@ -126,6 +127,7 @@ def choose_linear(
         if on_fit is not None:
             on_fit(len(probes), len(regularisations))
     scores = [_validation_score(probe, *validation) for probe in probes]
+    # argmax gives the first of equals, which is the strongest regularisation.
     return probes[int(np.argmax(scores))]
 
 

@@ -69,7 +69,7 @@ class SegmentOptions:
     """The head is measured after the last one."""
     batch_size: int = option(16, minimum=1, command=False, help="Images per step.")
     rate: float = option(1e-3, above=0, help="Learning rate of the head.")
-    """At the start."""
+    """Learning rate at the start of the training."""
     weight_decay: float = option(0.01, command=False, help="AdamW's.")
     width: int = option(
         128, minimum=1, command=False, help="Channels between the convolutions of conv."
@@ -106,7 +106,7 @@ class InputOptions:
         absent="own",
         help="Longer edge to bring images to.",
     )
-    """Before ``scales``."""
+    """Size of the images before ``scales`` shrinks them."""
     floors: bool = option(False, help="Also measure mean colours and random weights.")
     seed: int = option(0, help=_SEED_HELP)
 

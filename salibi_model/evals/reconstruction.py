@@ -252,8 +252,8 @@ def _predict(
             mean, variance = patch_statistics(values, valid)
             # The inverse of the normalisation of the targets.
             guess, flat = guess * variance.sqrt() + mean, mean.expand_as(guess)
-        whole = _images(model, name, grid, (values, guess, flat), (valid, hidden))
-        result[name] = _Predicted(**whole)
+        predicted_images = _images(model, name, grid, (values, guess, flat), (valid, hidden))
+        result[name] = _Predicted(**predicted_images)
     return result
 
 
@@ -276,18 +276,24 @@ def _images(
 
 
 def _rows(
-    model: ScaleAlibi, predictions: dict[str, _Predicted], part: np.ndarray, shown: np.ndarray
+    model: ScaleAlibi,
+    predictions: dict[str, _Predicted],
+    part: np.ndarray,
+    shown_samples: np.ndarray,
 ) -> list[Reconstruction]:
     """Return the images of the samples to show."""
     return [
         Reconstruction(
             sample=int(index),
             modality=model.config[name],
-            **{key: layer[i].cpu().numpy() for key, layer in _layers(model, name, whole).items()},
+            **{
+                key: layer[i].cpu().numpy()
+                for key, layer in _layers(model, name, predicted_images).items()
+            },
         )
         for i, index in enumerate(part)
-        if index in shown
-        for name, whole in predictions.items()
+        if index in shown_samples
+        for name, predicted_images in predictions.items()
     ]
 
 

@@ -120,6 +120,7 @@ def retrieval(
     gallery = None
     if against is not None:
         gallery = _EncodedStore(model, against, scales=scales, is_gallery=False)
+        # Only shared tiles count: a query without its own tile in the gallery could not be found.
         indices, others = same_tiles(queries.store, indices, gallery.store)
     total = len(indices) * (len(queries.encoders) + (len(gallery.encoders) if gallery else 0))
     done = 0

@@ -88,7 +88,7 @@ class ModelConfig:
     patch_px: int = option(16, above=0)
     """Edge of a patch, in pixels."""
     architecture: str = "scale-alibi"
-    """One of :data:`ARCHITECTURES`."""
+    """Architecture of the model: an entry of :data:`ARCHITECTURES`."""
     objectives: tuple[str, ...] = OBJECTIVES
     """Losses that are summed; parts that serve none of them are not built."""
     pairs: tuple[tuple[str, str], ...] = ()
@@ -107,10 +107,10 @@ class ModelConfig:
     depths: tuple[tuple[str, int], ...] = ()
     """Pairs of a modality and the depth of its encoder, where it is not the default."""
     absent: tuple[str, ...] = ()
-    """Those of :data:`PARTS` that a converted checkpoint lacks; the model refuses to use them."""
+    """Parts (entries of :data:`PARTS`) that a converted checkpoint lacks; the model refuses to use them."""
     mistakes: tuple[int, ...] = ()
-    """Those of :data:`MISTAKES` that a model of the architecture ``original`` has, one or more in
-    order; empty for other architectures."""
+    """Mistakes (entries of :data:`MISTAKES`) of a model of the architecture ``original``, one or
+    more in order; empty for other architectures."""
     base_gsd_m: float | None = option(None, above=0)
     """Metres per pixel at the base zoom, the mean over the training samples; for images whose
     ground sample distance is known in metres. ``None``: not known."""

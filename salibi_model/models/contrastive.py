@@ -48,6 +48,7 @@ class ContrastiveEncoders(PretrainModel):
         projected = [] if "projections" in config.absent else paired
         self.projections = nn.ModuleDict({n: nn.Linear(size.dim, size.dim) for n in projected})
         if projected:
+            # Initial temperature 0.07, as in CLIP (Radford et al. 2021, section 2.5).
             self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     @property
@@ -93,6 +94,7 @@ class ContrastiveEncoders(PretrainModel):
             )
         if name in self.projections:
             embedding = self.projections[name](embedding)
+        # float32: in bf16, cosines of close vectors would be equal.
         return F.normalize(embedding.float(), dim=-1)
 
     def _encode_whole(
@@ -129,8 +131,10 @@ class ContrastiveEncoders(PretrainModel):
             if kept.shape[1] == 0:
                 continue
             grid = patch_grid(images[name], self.config.patch_px)
-            whole = self.centres(grid, self._scaled_gsd_ratio(name, gsd_scale), kept.device)
-            centres[name] = take(whole, kept) if len(whole) == len(kept) else whole[0][kept]
+            all_centres = self.centres(grid, self._scaled_gsd_ratio(name, gsd_scale), kept.device)
+            centres[name] = (
+                take(all_centres, kept) if len(all_centres) == len(kept) else all_centres[0][kept]
+            )
             encoder = self.encoder(name)
             values, _ = encoder.normalise(take(patches[name], kept))
             tokens[name] = encoder(values, centres[name])
@@ -173,6 +177,7 @@ class ContrastiveEncoders(PretrainModel):
         self, vectors: Mapping[str, ContrastiveVectors]
     ) -> dict[str, Float[Tensor, ""]]:
         """Compute InfoNCE of each pair of modalities over the vectors of all processes."""
+        # All ranks call the collectives in the order of ``vectors``; another order would deadlock.
         gathered = {name: distributed.gather_rows(own.vectors) for name, own in vectors.items()}
         with torch.no_grad():
             observed = {

@@ -200,6 +200,7 @@ class ScaleMae(PretrainModel):
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Compare frequency images within removed patches, which are twice as large in ``high``."""
         patch_px = self.config.patch_px
+        # Under autocast predictions are bf16, too coarse for sums over an image.
         predicted = Frequencies(predicted.low.float(), predicted.high.float())
         low = [take(patchify(x.low, patch_px), removed) for x in (predicted, target, valid)]
         high = [
@@ -242,6 +243,7 @@ class Normaliser(nn.Module):
     ) -> tuple[Float[Tensor, "batch bands rows cols"], Bool[Tensor, "batch bands rows cols"]]:
         """Give normalised values, 0 at nodata, and True where they are valid (not nodata)."""
         valid = images != self.nodata
+        # The difference is a new tensor: dividing it in place spares a copy.
         values = (images - self.mean).div_(self.std)
         return values.masked_fill_(~valid, 0.0), valid
 

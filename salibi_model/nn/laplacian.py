@@ -46,6 +46,7 @@ def enlarge(
     """Interpolate valid pixels bilinearly to (rows, cols); 0 where no valid pixel is near."""
     values = F.interpolate(images.masked_fill(~valid, 0.0), size, mode="bilinear")
     weight = F.interpolate(valid.to(images.dtype), size, mode="bilinear")
+    # Without valid neighbours both are 0; the clamp gives 0 there instead of NaN.
     return values / weight.clamp(min=1e-6)
 
 
@@ -133,6 +134,7 @@ class LaplacianDecoder(nn.Module):
                 samples share them.
         """
         embedded = self.embed(tokens)
+        # scatter needs one dtype, and autocast gives bf16 tokens beside a float32 parameter.
         x = self.mask_token.to(embedded.dtype).expand(len(embedded), grid[0] * grid[1], -1)
         x = x.scatter(1, kept[:, :, None].expand_as(embedded), embedded)
         x = x + sincos_positions(xy, x.shape[2])

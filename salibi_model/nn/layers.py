@@ -78,6 +78,7 @@ class FeedForward(nn.Sequential):
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         """Transform each token on its own."""
         hidden, second = self[0](x), self[2]
+        # Cast here: the backward pass runs outside autocast and needs one dtype.
         weight, bias = second.weight.to(hidden.dtype), second.bias.to(hidden.dtype)
         output: Tensor = _GeluLinear.apply(hidden, weight, bias)  # type: ignore[no-untyped-call]
         return output
@@ -97,6 +98,7 @@ class _GeluLinear(torch.autograd.Function):
         hidden, weight = ctx.saved_tensors
         grad_rows = grad.flatten(0, -2)
         grad_weight = grad_rows.T @ F.gelu(hidden).flatten(0, -2)
+        # The operator that autograd uses for GELU: the same gradient to the last bit.
         grad_hidden = torch.ops.aten.gelu_backward(grad @ weight, hidden)
         return grad_hidden, grad_weight, grad_rows.sum(dim=0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass, fields
+from math import inf, isnan, nan
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from salibi_cli import common
 from salibi_cli.options import Fields, bounds, help_of, num_bytes, with_options
 from salibi_data.builds.options import BuildOptions
+from salibi_data.derived.options import SelectionOptions
 from salibi_data.plans.options import PlanOptions, Scope
 from salibi_data.store.errors import UsageError
 from salibi_data.store.validation import option
@@ -115,9 +117,9 @@ def test_help_has_the_default_once() -> None:
         """Example."""
 
     for command in (whole, layered):
-        shown = " ".join(run(command, "--help").output.replace("│", " ").split())
+        output = " ".join(run(command, "--help").output.replace("│", " ").split())
         for text in ("[default: 16]", "[default: all]", "[default: 0.25,1]", "W,S,E,N"):
-            assert shown.count(text) == 1, text
+            assert output.count(text) == 1, text
     assert help_of(Example, "names") == "Names: a,b  [default: all]"
 
 
@@ -163,8 +165,22 @@ def test_limits_of_a_plan_are_told_from_how_it_is_made() -> None:
         Scope(limit=0)
 
 
+def test_infinity_and_nan_are_values_of_some_options() -> None:
+    """No time limit, any shift that was measured, and NaN for what was not observed."""
+    assert BuildOptions(block_deadline_s=inf).block_deadline_s == inf
+    assert SelectionOptions(max_shift_m=inf).max_shift_m == inf
+    assert isnan(EmbedOptions(nodata=nan).nodata or 0.0)
+    for kind, name in (
+        (BuildOptions, "block_deadline_s"),
+        (SelectionOptions, "max_shift_m"),
+        (EmbedOptions, "offset"),
+    ):
+        with pytest.raises(UsageError, match=f"{name} is nan; expected a finite number"):
+            kind(**{name: nan})
+
+
 def test_options_that_change_no_result_may_change_on_resume() -> None:
-    """As in the versions before: what is learned depends on all others."""
+    """Earlier versions have the same list: the weights depend on all other options."""
     assert set(options_with(resume=True)) == {
         *("steps", "epochs", "checkpoint_every", "keep_checkpoints", "stores", "attention"),
         *("compile", "accumulate", "workers", "validate_every", "validation_samples", "trackers"),

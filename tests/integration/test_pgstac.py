@@ -45,7 +45,7 @@ def brute_force(
 ) -> set[str]:
     """Ids that a search must find, by the rules as they are written in the catalog's TOML."""
     area = shapely.box(*bounds)
-    found = []
+    items_within = []
     for item in items:
         properties = item["properties"]
         if item["collection"] != sensor.collection:
@@ -57,13 +57,17 @@ def brute_force(
         if any(properties.get(name) is None for name in sensor.group_by):
             continue
         if all(meets(properties.get(name), value) for name, value in sensor.require.items()):
-            found.append(item)
-    return {item["id"] for item in found if not any(supersedes(sensor, o, item) for o in found)}
+            items_within.append(item)
+    return {
+        item["id"]
+        for item in items_within
+        if not any(supersedes(sensor, o, item) for o in items_within)
+    }
 
 
 def meets(value: Any, wanted: Any) -> bool:
     if isinstance(wanted, list | tuple):
-        return value is not None and all(one in value for one in wanted)
+        return value is not None and all(entry in value for entry in wanted)
     return bool(value == wanted)
 
 
@@ -72,12 +76,12 @@ def supersedes(sensor: Sensor, other: dict[str, Any], item: dict[str, Any]) -> b
     rule = sensor.latest
     if rule is None or other is item:
         return False
-    mine, its = item["properties"], other["properties"]
-    same = all(mine.get(name) is not None and mine[name] == its.get(name) for name in rule.of)
+    own, its = item["properties"], other["properties"]
+    same = all(own.get(name) is not None and own[name] == its.get(name) for name in rule.of)
     # Where they show other ground, they are two datastrips of a tile, and both are kept.
-    shares = [p.get(sensor.nodata_cover or "") or 0.0 for p in (mine, its)]
+    shares = [p.get(sensor.nodata_cover or "") or 0.0 for p in (own, its)]
     same = same and abs(shares[0] - shares[1]) <= NODATA_MARGIN_PERCENT
-    return same and (its[rule.by], other["id"]) > (mine[rule.by], item["id"])
+    return same and (its[rule.by], other["id"]) > (own[rule.by], item["id"])
 
 
 def acquired(item: dict[str, Any]) -> datetime:
@@ -114,10 +118,10 @@ def test_random_searches_find_what_a_plain_loop_finds(
     sizes = []
     for _ in range(SEARCHES):
         bounds, dates = random_search(items, chance)
-        found = [scene.id for scene in search(catalog, sensor, bounds, dates)]
-        assert len(found) == len(set(found))
-        assert set(found) == brute_force(items, description, bounds, dates), (bounds, dates)
-        sizes.append(len(found))
+        ids = [scene.id for scene in search(catalog, sensor, bounds, dates)]
+        assert len(ids) == len(set(ids))
+        assert set(ids) == brute_force(items, description, bounds, dates), (bounds, dates)
+        sizes.append(len(ids))
     assert max(sizes) > 50  # some find much,
     assert sum(size > 0 for size in sizes) > SEARCHES // 2  # few are empty,
     assert min(sizes) < len(items) // 10  # and some are narrow
@@ -150,12 +154,12 @@ def test_a_scene_that_began_before_the_dates_belongs_to_its_datetime(
     wanted = brute_force(loaded_api.items, description, WORLD, None)
     item = next(item for item in loaded_api.items if item["id"] in wanted)
     bounds = shape(item["geometry"]).bounds
-    for ends, found in ((acquired(item), True), (acquired(item) - timedelta(seconds=1), False)):
+    for ends, expected in ((acquired(item), True), (acquired(item) - timedelta(seconds=1), False)):
         dates = (ends - timedelta(days=1), ends)
         assert item["properties"]["start_datetime"] < ends.isoformat()
         ids = {scene.id for scene in search(catalog, "sentinel-1", bounds, dates)}
         assert ids == brute_force(loaded_api.items, description, bounds, dates)
-        assert (item["id"] in ids) is found
+        assert (item["id"] in ids) is expected
 
 
 @both_methods
@@ -177,7 +181,7 @@ def test_both_methods_give_the_same_scenes(
     loaded_api: LoadedApi, provider: str, sensor: str
 ) -> None:
     collection = load_catalog(provider).sensors[sensor].collection
-    item = next(one for one in loaded_api.items if one["collection"] == collection)
+    item = next(entry for entry in loaded_api.items if entry["collection"] == collection)
     bounds = shape(item["geometry"]).bounds
     by_post, by_get = (
         search(catalog_of(loaded_api, provider, method), sensor, bounds, None)

@@ -113,19 +113,19 @@ def test_the_sdk_and_gdal_work_unmodified(
         timeout=60,
         check=True,
     )
-    found = json.loads(done.stdout)
+    output = json.loads(done.stdout)
     with rasterio.open(sample_catalog / href.split("/", 4)[4]) as dataset:
-        assert found["checksums"] == [dataset.checksum(band) for band in dataset.indexes]
-    assert found["refused"]
+        assert output["checksums"] == [dataset.checksum(band) for band in dataset.indexes]
+    assert output["refused"]
     assert len(provider.issued) == 1
 
 
 @pytest.fixture(scope="module")
 def bounds(sample_catalog: Path) -> Bounds:
-    """What NAIP covers in the sample catalog."""
+    """Bounds of NAIP in the sample catalog."""
     paths = (sample_catalog / "naip").rglob("*.json")
-    found = [json.loads(path.read_text()) for path in paths]
-    quads = [shape(one["geometry"]) for one in found if one["type"] == "Feature"]
+    documents = [json.loads(path.read_text()) for path in paths]
+    quads = [shape(document["geometry"]) for document in documents if document["type"] == "Feature"]
     return tuple(shapely.total_bounds(quads).tolist())
 
 
@@ -177,7 +177,7 @@ def test_a_token_that_ends_early_is_renewed(
 def test_a_secret_would_be_found(provider: PlanetaryComputer, tmp_path: Path) -> None:
     """The search for secrets that the other tests end with does find what is there."""
     assert get(provider, f"https://{PORTAL}{ISSUER_PATH}/{CONTAINERS['naip']}").ok
-    (secret,) = (one.token for one in provider.issued)
+    (secret,) = (token.token for token in provider.issued)
     quiet = pa.table({"href": ["https://example.com/a.tif"] * 9})
     loud = pa.table(
         {"href": ["https://example.com/a.tif"] * 8 + [f"https://example.com/?{secret}"]}
@@ -213,25 +213,25 @@ def run_build(
 
 def array_bytes(store: Path) -> dict[str, str]:
     """Digests of all shards: the table beside them names hrefs, which differ."""
-    found = {name: digest for name, digest in samples.tree(store).items() if "/c/" in name}
-    assert len(found) > 5
-    return found
+    digests = {name: digest for name, digest in samples.tree(store).items() if "/c/" in name}
+    assert len(digests) > 5
+    return digests
 
 
 def assert_asked_seldom(provider: PlanetaryComputer, began_s: float, *, at_least: int) -> None:
-    counts = Counter(one.container for one in provider.issued)
+    counts = Counter(token.container for token in provider.issued)
     assert set(counts) == set(CONTAINERS.values())
     for container, count in counts.items():
-        last_s = max(one.at_s for one in provider.issued if one.container == container)
+        last_s = max(token.at_s for token in provider.issued if token.container == container)
         assert count <= 1 + (last_s - began_s) / ASK_EVERY_S, (container, count)
     assert max(counts.values()) >= at_least  # they did end in the middle
 
 
 def assert_no_secrets(provider: PlanetaryComputer, folder: Path, output: bytes) -> None:
     """Neither a token, nor its signature, nor an account's key is in what was written or said."""
-    signatures = [parse_qs(one.token)["sig"][0] for one in provider.issued]
+    signatures = [parse_qs(issued.token)["sig"][0] for issued in provider.issued]
     quoted = [quote(signature, safe="") for signature in signatures]
-    tokens = [one.token for one in provider.issued]
+    tokens = [issued.token for issued in provider.issued]
     secrets = [*signatures, *quoted, *tokens, *provider.storage.keys.values()]
     texts = {"what was printed": output}
     for path in folder.rglob("*"):

@@ -68,9 +68,9 @@ def test_what_was_published_verifies_and_is_pulled_byte_for_byte(
     assert publish(micro_store, url).files_sent == 0
     pull(url, tmp_path / "pulled.zarr")
     assert samples.tree(tmp_path / "pulled.zarr") == samples.tree(micro_store)
-    there = SampleStore(url)
-    assert len(there) == done.release.samples
-    assert (there[2]["sar"] == SampleStore(micro_store)[2]["sar"]).all()
+    published = SampleStore(url)
+    assert len(published) == done.release.samples
+    assert (published[2]["sar"] == SampleStore(micro_store)[2]["sar"]).all()
 
 
 def test_of_two_releases_at_once_none_is_lost_without_a_word(
@@ -131,9 +131,9 @@ def test_signatures_that_are_refused(
     monkeypatch.setenv("AZURE_STORAGE_SAS_KEY", refused)
     with pytest.raises(StoreError, match="access is refused") as caught:
         publish(micro_store, f"az://{CONTAINER}/refused")
-    said = str(caught.value)
-    assert "sig" not in said
-    assert "\n" not in said
+    message = str(caught.value)
+    assert "sig" not in message
+    assert "\n" not in message
 
 
 def test_a_container_that_is_not_there(azure: str, micro_store: Path) -> None:

@@ -25,7 +25,7 @@ TEMPLATE = ROOT / "docs" / "examples" / "train.sbatch"
 STEPS = 24
 SETTINGS = ["--size", "tiny", "--steps", str(STEPS), "--batch-size", "4", "--device", "cpu"]
 NODE = ["--ntasks-per-node=2", "--cpus-per-task=1", "--gpus-per-node=0"]
-"""What the template asks for, for this node."""
+"""Options that adapt the template to this node."""
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_a_job_that_is_told_its_time_is_up_goes_on_later(
 def test_a_job_that_is_requeued_without_a_warning_goes_on_from_its_checkpoint(
     slurm_environment: dict[str, str], small_store: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
-    """As it is when a node fails, or a job of higher priority takes its place."""
+    """The case of a node that fails, or of a job of higher priority."""
     job = Job(slurm_environment, small_store, tmp_path, "--checkpoint-every=2")
     job.wait_for(lambda: job.num_steps() >= 5)
     job.run("scontrol", "requeue", job.identifier)
@@ -151,7 +151,7 @@ class Job:
         self.identifier = self.run(*sbatch, str(TEMPLATE), *arguments).strip()
 
     def run(self, *command: str) -> str:
-        """What a command of Slurm's says."""
+        """Run a Slurm command; give its output."""
         done = subprocess.run(
             command, env=self._environment, capture_output=True, text=True, timeout=60, check=False
         )
@@ -192,8 +192,8 @@ def training(store: Path, out: Path) -> list[str]:
 
 def assert_same_run(run: Path, other: Path) -> None:
     """Weights bit for bit, and the same losses; each step once."""
-    weights = [(one / "model" / "model.safetensors").read_bytes() for one in (run, other)]
+    weights = [(folder / "model" / "model.safetensors").read_bytes() for folder in (run, other)]
     assert weights[0] == weights[1]
-    rows, others = (read_metrics(one / "metrics.csv") for one in (run, other))
+    rows, others = (read_metrics(folder / "metrics.csv") for folder in (run, other))
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
     assert [row["loss"] for row in rows] == [row["loss"] for row in others]

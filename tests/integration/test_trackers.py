@@ -68,11 +68,11 @@ def wandb_environment(tmp_path: Path) -> dict[str, str]:
     pytest.importorskip("wandb", reason="pip install -e '.[wandb]'")
     home = tmp_path / "home"
     home.mkdir()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     folders = {"HOME": str(home), "NETRC": str(home / "netrc"), "XDG_CACHE_HOME": str(home)}
     path = os.pathsep.join([str(ROOT), str(ROOT / "cli")])
     quiet = {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false"}
-    return {**kept, **folders, **quiet, "PYTHONPATH": path}
+    return {**inherited, **folders, **quiet, "PYTHONPATH": path}
 
 
 def log_with_wandb(
@@ -98,11 +98,11 @@ def test_wandb_has_values_images_and_configuration(
     done = log_with_wandb(wandb_environment, run, 1, 3)
     assert done.returncode == 0, done.stderr
     (records,) = offline_records(run)
-    begun = next(record.run for record in records if record.HasField("run"))
-    assert (begun.display_name, begun.project) == ("first", "salibi")
-    told = {one.key: json.loads(one.value_json) for one in begun.config.update}
-    assert told["size"] == "tiny"
-    assert told["stores"] == ["https://a.org/x.zarr"]
+    run_record = next(record.run for record in records if record.HasField("run"))
+    assert (run_record.display_name, run_record.project) == ("first", "salibi")
+    config = {entry.key: json.loads(entry.value_json) for entry in run_record.config.update}
+    assert config["size"] == "tiny"
+    assert config["stores"] == ["https://a.org/x.zarr"]
     rows = history(records)
     assert [row["_step"] for row in rows] == [1, 2, 3]
     assert [row["loss"] for row in rows] == [1.0, 0.5, 1 / 3]
@@ -117,7 +117,7 @@ def test_wandb_goes_on_with_the_same_run(wandb_environment: dict[str, str], tmp_
         done = log_with_wandb(wandb_environment, run, first, last)
         assert done.returncode == 0, done.stderr
     parts = offline_records(run)
-    identifiers = {one.run.run_id for one in chain(*parts) if one.HasField("run")}
+    identifiers = {record.run.run_id for record in chain(*parts) if record.HasField("run")}
     assert len(identifiers) == 1
     assert [[row["_step"] for row in history(part)] for part in parts] == [[1, 2, 3], [3, 4, 5]]
     assert [row["step"] for row in read_metrics(run / "metrics.csv")] == [1, 2, 3, 4, 5]
@@ -223,11 +223,11 @@ def leveldb_records(file: Path) -> Iterator[bytes]:
 
 
 def history(records: Sequence[Any]) -> list[dict[str, Any]]:
-    """What was logged, one dictionary for each step; parts of a value as ``NAME.PART``."""
+    """Logged values, a dictionary for each step; parts of a value as ``NAME.PART``."""
     return [
         {
-            (one.key or ".".join(one.nested_key)): json.loads(one.value_json)
-            for one in record.history.item
+            (entry.key or ".".join(entry.nested_key)): json.loads(entry.value_json)
+            for entry in record.history.item
         }
         for record in records
         if record.HasField("history")
@@ -262,29 +262,29 @@ def tracked_run() -> Any:
 
     client = MlflowClient()
     experiment = client.get_experiment_by_name("salibi")
-    (found,) = client.search_runs([experiment.experiment_id])
-    return found
+    (run,) = client.search_runs([experiment.experiment_id])
+    return run
 
 
 def tracked_history(name: str) -> list[tuple[int, float]]:
     from mlflow import MlflowClient
 
-    found = MlflowClient().get_metric_history(tracked_run().info.run_id, name)
-    return [(metric.step, metric.value) for metric in found]
+    metrics = MlflowClient().get_metric_history(tracked_run().info.run_id, name)
+    return [(metric.step, metric.value) for metric in metrics]
 
 
 @pytest.mark.usefixtures("mlflow_store")
 def test_mlflow_has_values_images_and_configuration(tmp_path: Path) -> None:
     log_with_mlflow(tmp_path / "run", [1, 2, 3])
-    found = tracked_run()
-    assert (found.info.run_name, found.info.status) == ("first", "FINISHED")
-    assert found.data.params == {
+    run = tracked_run()
+    assert (run.info.run_name, run.info.status) == ("first", "FINISHED")
+    assert run.data.params == {
         "size": "tiny",
         "steps": "5",
         "stores": "['https://a.org/x.zarr']",
     }
     assert tracked_history("loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
-    artifacts = tmp_path / "mlruns" / found.info.experiment_id / found.info.run_id / "artifacts"
+    artifacts = tmp_path / "mlruns" / run.info.experiment_id / run.info.run_id / "artifacts"
     (image,) = artifacts.rglob("*.png")
     assert image.relative_to(artifacts).as_posix() == "samples/reconstruction-00000003.png"
     np.testing.assert_array_equal(Image.open(image), PICTURE)

@@ -92,7 +92,7 @@ def map_pixels(page):
 
 
 def num_like(pixels, colour, within=40):
-    """How many pixels have about a colour."""
+    """Count the pixels of about one colour."""
     return int((np.abs(pixels - colour).max(axis=1) < within).sum())
 
 

@@ -31,7 +31,7 @@ pytestmark = [
 
 
 CONTRAST = 4.5
-"""Of text, WCAG 2.2 criterion 1.4.3, level AA."""
+"""Least contrast of text, WCAG 2.2 criterion 1.4.3, level AA."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What messages may say of addresses: no query, fragment, user or password, and nothing less."""
+"""Redacted addresses lack query, fragment, user and password, and nothing else."""
 
 from __future__ import annotations
 

@@ -38,11 +38,11 @@ def s3(bucket, monkeypatch):
 def refusal(location):
     with pytest.raises((StoreError, UsageError)) as caught:
         SampleStore(location)
-    said = str(caught.value)
-    assert "\n" not in said
-    assert SECRET not in said
-    assert "reader" not in said
-    return said
+    message = str(caught.value)
+    assert "\n" not in message
+    assert SECRET not in message
+    assert "reader" not in message
+    return message
 
 
 def test_batches_from_a_bucket_equal_those_from_disk(s3, small_store):
@@ -154,7 +154,7 @@ def test_a_fault_in_the_middle_reaches_the_consumer(small_store):
 
 
 def test_consolidated_metadata_spare_requests(small_store, tmp_path):
-    """As `salibi-data build` writes them: opening takes the group's file and the splits."""
+    """A store of `salibi-data build`: opening reads the group's file and the splits."""
     import shutil
 
     path = shutil.copytree(small_store, tmp_path / "built.zarr")

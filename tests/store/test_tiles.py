@@ -72,9 +72,9 @@ def test_bounds_and_transform_are_mercantiles(tile: TileXYZ) -> None:
 @given(tiles(max_zoom=18))
 def test_the_parent_at_512_px_has_the_pixels_of_the_four_children(tile: TileXYZ) -> None:
     children = [TileXYZ(*child) for child in mercantile.children(*tile)]
-    one, four = PixelGrid.around([tile], tile_px=512), PixelGrid.around(children)
-    assert one.shape == four.shape == (512, 512)
-    assert one.transform == pytest.approx(four.transform, rel=1e-12, abs=1e-6)
+    parent_grid, child_grid = PixelGrid.around([tile], tile_px=512), PixelGrid.around(children)
+    assert parent_grid.shape == child_grid.shape == (512, 512)
+    assert parent_grid.transform == pytest.approx(child_grid.transform, rel=1e-12, abs=1e-6)
 
 
 @given(tiles())
@@ -93,13 +93,13 @@ def test_ground_gsd_varies_by_the_stated_38_percent_over_the_continental_us() ->
 
 @given(tiles(max_zoom=12), st.integers(0, 4))
 def test_tiles_within_a_parent_are_its_descendants(tile: TileXYZ, depth: int) -> None:
-    found = tiles_within(tuple(mercantile.bounds(*tile)), tile.z + depth)
+    descendants = tiles_within(tuple(mercantile.bounds(*tile)), tile.z + depth)
     expected = (
         mercantile.children(*tile, zoom=tile.z + depth) if depth else [mercantile.Tile(*tile)]
     )
     # The outermost rows end at latitude 85.0511, where degrees no longer resolve a tile.
     if 0 < tile.y < 2**tile.z - 1:
-        assert set(found) == {TileXYZ(*child) for child in expected}
+        assert set(descendants) == {TileXYZ(*child) for child in expected}
 
 
 def test_a_partly_covered_tile_is_not_within() -> None:
@@ -109,9 +109,9 @@ def test_a_partly_covered_tile_is_not_within() -> None:
 
 
 def test_a_box_over_the_antimeridian_is_split() -> None:
-    found = tiles_within((178.0, 10.0, -178.0, 12.0), 10)
-    assert {tile.x for tile in found} == {*range(1019, 1024), *range(5)} - {1018, 5}
-    assert len({tile.y for tile in found}) == 5
+    tiles = tiles_within((178.0, 10.0, -178.0, 12.0), 10)
+    assert {tile.x for tile in tiles} == {*range(1019, 1024), *range(5)} - {1018, 5}
+    assert len({tile.y for tile in tiles}) == 5
 
 
 @pytest.mark.parametrize("bounds", [(10, 5, 20, 4), (-200, 0, 10, 1), (0, 0, 1, 91)])

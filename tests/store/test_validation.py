@@ -110,14 +110,14 @@ def as_table(record: Any) -> Any:
 
 def nodes(table: Any, path: str = "") -> list[tuple[Any, Any, str]]:
     """(container, key, path) of everything in a table but the values of ``more``."""
-    found = []
+    paths = []
     items = enumerate(table) if isinstance(table, list) else table.items()
     for key, value in items:
         below = f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}" if path else key
-        found.append((table, key, below))
+        paths.append((table, key, below))
         if isinstance(value, list | dict) and key != "more":
-            found += nodes(value, below)
-    return found
+            paths += nodes(value, below)
+    return paths
 
 
 @given(tables)

@@ -1,4 +1,4 @@
-"""What is read of a published dataset is kept on disk: the same bytes, fewer requests, a bound."""
+"""Reads of a published dataset are cached on disk: the same bytes, fewer requests, a bound."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def size(folder: Path) -> int:
 def test_a_second_reader_asks_for_no_image(
     web: SuffixServer, cache: Path, micro_store: Path
 ) -> None:
-    here = SampleStore(micro_store)
+    local = SampleStore(micro_store)
     for _ in range(2):
-        there = SampleStore(web.url)
+        remote = SampleStore(web.url)
         for name in ("sar", "hires_4x"):
-            assert np.array_equal(there.read(name, [1, 5]), here.read(name, [1, 5]))
-        asked, web.log[:] = [entry.path for entry in web.log], []
-    assert {path.rsplit("/", 1)[-1] for path in asked} <= {"zarr.json", "latest.json"}
-    assert not any("/c/" in path for path in asked)
+            assert np.array_equal(remote.read(name, [1, 5]), local.read(name, [1, 5]))
+        requested, web.log[:] = [entry.path for entry in web.log], []
+    assert {path.rsplit("/", 1)[-1] for path in requested} <= {"zarr.json", "latest.json"}
+    assert not any("/c/" in path for path in requested)
 
 
 def test_without_the_variable_nothing_is_kept(
@@ -68,10 +68,10 @@ def test_the_folder_stays_below_its_bound_and_the_samples_right(
     web: SuffixServer, cache: Path, micro_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SALIBI_CACHE_GB", "0.002")
-    here, there = SampleStore(micro_store), SampleStore(web.url)
+    local, remote = SampleStore(micro_store), SampleStore(web.url)
     largest = 0
     for index in range(20):
-        assert np.array_equal(there.read("hires", [index]), here.read("hires", [index]))
+        assert np.array_equal(remote.read("hires", [index]), local.read("hires", [index]))
         largest = max(largest, size(cache))
     assert 0.5e6 < largest <= 2e6
 
@@ -83,8 +83,8 @@ def test_a_piece_that_was_damaged_is_fetched_again(
     for path in cache.rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[:-1] + b"?")
-    there = SampleStore(web.url).read("sar", [3])
-    assert np.array_equal(there, SampleStore(micro_store).read("sar", [3]))
+    images = SampleStore(web.url).read("sar", [3])
+    assert np.array_equal(images, SampleStore(micro_store).read("sar", [3]))
 
 
 def test_a_store_that_may_change_is_not_kept(cache: Path, micro_store: Path) -> None:

@@ -110,8 +110,8 @@ def _longest_module(target: str, named: dict[str, Path]) -> str | None:
 
 def room_of(module: str) -> str:
     """The room of :data:`ROOMS_BELOW` that a module is in."""
-    package, _, rest = module.partition(".")
-    name = f"{package}.{rest.split('.')[0]}" if rest else package
+    package, _, inner = module.partition(".")
+    name = f"{package}.{inner.split('.')[0]}" if inner else package
     return package if package == "salibi_cli" else name
 
 

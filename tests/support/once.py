@@ -1,4 +1,4 @@
-"""What takes long to make, made once for all processes of a test run."""
+"""Build slow fixtures once for all processes of a test run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where this checkout is."""
+"""Path of this checkout."""
 
 from pathlib import Path
 

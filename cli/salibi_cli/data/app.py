@@ -58,6 +58,7 @@ def _check(name: str) -> tuple[bool, str]:
     from salibi_data.catalog.providers import load_catalog
     from salibi_data.catalog.search import resolve_catalog, search
 
+    # NAIP covers the U.S. alone: a box elsewhere would find nothing.
     iowa = (-92.47, 41.98, -92.40, 42.02)
     try:
         catalog = resolve_catalog(load_catalog(name))
@@ -85,7 +86,7 @@ def sample(
         Path, typer.Argument(help="Folder to write; it must not hold anything else.")
     ],
     *,
-    seed: Annotated[int, typer.Option(help="Another seed, another landscape.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, another landscape.")] = 0,
     labelled: Annotated[
         bool,
         typer.Option(

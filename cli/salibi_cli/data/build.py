@@ -108,6 +108,7 @@ def build(
     from salibi_data.builds.build import build as build_store
 
     store = output or _default_store(variant, plan_file)
+    # The default, data/VARIANT.zarr, is in a folder that a new project lacks.
     store.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as bars:
         report = build_store(
@@ -190,6 +191,7 @@ def _stages(bars: ExitStack) -> Callable[[Step], None]:
 
     def advance(step: Step) -> None:
         if step.stage not in open_bars:
+            # rich allows one live display at a time: the previous stage's bar ends first.
             bars.close()
             bar = common.progress(words[step.stage], unit=units[step.stage])
             open_bars[step.stage] = bars.enter_context(bar)

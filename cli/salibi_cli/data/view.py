@@ -95,6 +95,7 @@ def _serve(site: Site, host: str, port: int, *, open_browser: bool) -> None:
             if not server.is_local:
                 typer.echo(f"warning: whoever can reach {host} sees this store", err=True)
             if open_browser:
+                # The socket listens already, so the browser's first request waits.
                 webbrowser.open(server.url)
             server.serve_forever()
         except KeyboardInterrupt:

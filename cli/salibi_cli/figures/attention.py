@@ -304,4 +304,5 @@ def _colours(name: str, count: int) -> list[Any]:
     """Give ``count`` colours from dark to light, without the lightest ones."""
     from matplotlib import colormaps
 
+    # Beyond 0.88 the colours are hard to see on white.
     return [colormaps[name](share) for share in np.linspace(0.0, 0.88, count)]

@@ -131,6 +131,7 @@ def _print_differences(differences: tuple[Difference, ...]) -> None:
     for difference in differences:
         values = f"{100 * difference.value:+.1f} points ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
         if difference.is_clear:
+            # The slice reverses the pair where the other model is better.
             better, worse = (difference.reference, difference.other)[
                 :: 1 if difference.value > 0 else -1
             ]

@@ -127,6 +127,7 @@ def _evaluate(
     from salibi_model.evals.evaluate import evaluate
     from salibi_model.evals.results import Results
 
+    # Opened first: a damaged results folder is refused before hours of encoding.
     results = Results(out)
     labelled = open_data(data, gsd_m=options.gsd_m, partition=options.partition)
     with common.progress("encoding", unit="images") as advance:

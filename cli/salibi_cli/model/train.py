@@ -55,6 +55,7 @@ def train(
     changes = given | ({"stores": tuple(stores)} if stores else {})
     folder = out or Path("runs") / given.get("size", TrainingConfig.size)
     settings = _settings(folder, changes, config=config, resume=resume)
+    # The size may come from the file or from the run, so the folder is known only now.
     folder = out or Path("runs") / settings.size
     with common.progress("training", unit="steps", enabled=_is_first_process()) as advance:
 
@@ -84,6 +85,7 @@ def layered(file: Path | None, changes: Mapping[str, Any]) -> TrainingConfig:
     """
     settings = TrainingConfig.from_toml(file) if file else TrainingConfig()
     if "steps" in changes or "epochs" in changes:
+        # Both set would be refused, though the command line gave only one of them.
         settings = dataclasses.replace(settings, steps=0, epochs=0)
     return dataclasses.replace(settings, **changes)
 

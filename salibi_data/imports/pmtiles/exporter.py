@@ -127,7 +127,9 @@ def export_pmtiles(
     with open_executor(workers, None) as executor:
         for layout in missing:
             ranges = _ranges(Path(store), layout, fitting[layout.name], len(tile))
-            tasks = ((n, SampleRange.encode, (one,)) for n, one in enumerate(ranges))
+            tasks = (
+                (n, SampleRange.encode, (sample_range,)) for n, sample_range in enumerate(ranges)
+            )
             encoded = _in_order(executor.run(tasks))
             with _writer(directory / layout.file_name) as writer:
                 for samples, tiles in zip(ranges, encoded, strict=True):

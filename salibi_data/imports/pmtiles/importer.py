@@ -48,9 +48,9 @@ if TYPE_CHECKING:
 Splits = Literal["blocks", "none"]
 
 CATALOG: Final = "pmtiles"
-"""What a store that was imported says of where it is from."""
+"""Name of the catalog in the attributes of an imported store."""
 RULES_VERSION: Final = 1
-"""Another one whenever the same archives would become other bytes."""
+"""Version of the import's rules; raised when the same archives would give other bytes."""
 _TERMS: Final = "earth-search"
 """Catalog whose licences are those of the sensors themselves, not of a provider's processing."""
 

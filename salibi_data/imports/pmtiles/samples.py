@@ -63,20 +63,22 @@ class ArchivedImages:
         num, rows, columns = self.offset.shape
         tiles = np.empty((num, rows, columns, len(self.channels), TILE_PX, TILE_PX), np.uint8)
         with self.archive.open("rb") as file:
-            for place in np.ndindex(num, rows, columns):
-                file.seek(int(self.offset[place]))
+            for index in np.ndindex(num, rows, columns):
+                file.seek(int(self.offset[index]))
                 try:
-                    tiles[place] = self._values(file.read(int(self.length[place])))
+                    tiles[index] = self._values(file.read(int(self.length[index])))
                 except ReadError as error:
                     raise ReadError(
-                        f"tile {self._name(*place)} of {self.archive} cannot be used: {error}. "
+                        f"tile {self._name(*index)} of {self.archive} cannot be used: {error}. "
                         "Download the archive again, or leave out such samples: --skip-damaged."
                     ) from error
         shape = (num, len(self.channels), rows * TILE_PX, columns * TILE_PX)
+        # (N, rows, columns, bands, y, x) to (N, bands, rows * y, columns * x): joins the children.
         return tiles.transpose(0, 3, 1, 4, 2, 5).reshape(shape)
 
     def _values(self, content: bytes) -> NDArray[np.uint8]:
         rgba = decode(content)
+        # The release writes SAR as (0, VV, VH): values in red hint at swapped archives.
         empty = [channel for channel in range(3) if channel not in self.channels]
         if rgba[..., empty][rgba[..., 3] > 0].any():
             raise ReadError("it has red, which a SAR tile leaves empty (green is VV, blue is VH)")
@@ -125,6 +127,7 @@ class ArchiveSamples:
 
     def _is_readable(self, number: int) -> bool:
         try:
+            # Only decoding finds damage inside a tile: the archive's directory holds no checksums.
             self.take(slice(number, number + 1)).read()
         except ReadError:
             return False
@@ -170,6 +173,7 @@ def complete_samples(archives: Mapping[str, Archive], base_zoom: int) -> Archive
     Raises:
         SelectionError: there is no such tile.
     """
+    # A sample needs all archives, so the one with the fewest tiles bounds the candidates.
     fewest = min(archives.values(), key=lambda archive: archive.num_tiles(base_zoom))
     x, y = tiles_of(base_zoom, fewest.ids(base_zoom))
     images = tuple(
@@ -177,9 +181,9 @@ def complete_samples(archives: Mapping[str, Archive], base_zoom: int) -> Archive
         for layout, archive in given_layouts(archives)
         for name in layout.modalities
     )
-    complete = np.logical_and.reduce([(one.offset >= 0).all(axis=(1, 2)) for one in images])
+    complete = np.logical_and.reduce([(image.offset >= 0).all(axis=(1, 2)) for image in images])
     if not complete.any():
-        counts = ", ".join(f"{(one.offset >= 0).sum()} of {one.modality}" for one in images)
+        counts = ", ".join(f"{(image.offset >= 0).sum()} of {image.modality}" for image in images)
         raise SelectionError(
             f"none of the {len(x)} tiles at zoom {base_zoom} has all parts (there are {counts}); give "
             "the archives of one release."

@@ -54,6 +54,7 @@ def test_neither_variant_nor_plan_is_a_usage_error() -> None:
         (["plan", "--variant", "micro", "--limit", "0"], ["'--limit'", "plan --help"]),
         (["build", "--variant", "micro", "--workers", "0"], ["'--workers'", "build --help"]),
         (["plan", "--variant", "micro", "--max-cloud", "nan"], ["'--max-cloud'"]),
+        (["sample", "x", "--seed", "-1"], ["'--seed'", "sample --help"]),
         (["plan"], ["--variant", "plan --help"]),
         (["info"], ["argument", "info --help"]),
         (["build", "--wrokers", "2"], ["--wrokers"]),
@@ -100,9 +101,9 @@ def test_stopped_it_says_how_to_go_on_and_leaves_no_temporary_files(
             assert process.poll() is None
             time.sleep(0.002)
         process.send_signal(number)
-        said = process.communicate(timeout=60)
+        output = process.communicate(timeout=60)
     assert process.returncode == exit_code
-    assert said == ("", "error: interrupted; run the same command again to go on\n")
+    assert output == ("", "error: interrupted; run the same command again to go on\n")
     assert not list(scratch.iterdir())
 
 
@@ -171,12 +172,21 @@ def test_a_figure_that_is_no_picture_is_a_usage_error(
 
 
 def test_plan_prints_what_to_expect(sample_toml: str, tmp_path: Path) -> None:
-    made = tmp_path / "plan.parquet"
-    arguments = ("plan", "--variant", "micro", "--catalog", sample_toml, "-o", str(made), "--json")
+    plan_file = tmp_path / "plan.parquet"
+    arguments = (
+        "plan",
+        "--variant",
+        "micro",
+        "--catalog",
+        sample_toml,
+        "-o",
+        str(plan_file),
+        "--json",
+    )
     figures = json.loads(run(*arguments).stdout)
     assert figures["store_bytes"] == figures["samples"] * 65536 * (2 + 3 + 3 + 12)
     assert set(figures["scenes"]) == {"sentinel-1", "sentinel-2", "naip"}
-    assert made.is_file()
+    assert plan_file.is_file()
 
 
 def test_variants_state_the_discrepancy() -> None:

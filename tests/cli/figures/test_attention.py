@@ -38,18 +38,18 @@ def report(small_store):
 
 def panels(figure):
     """The figure's axes from the top, without colour bars and the legend's."""
-    found = [one for part in figure.subfigs for one in every_axes(part)]
-    return [one for one in found if one.get_label() != "<colorbar>" and one.axison]
+    all_axes = [axes for part in figure.subfigs for axes in every_axes(part)]
+    return [axes for axes in all_axes if axes.get_label() != "<colorbar>" and axes.axison]
 
 
 def every_axes(part):
-    own = [one for one in part.axes if isinstance(one, Axes)]
-    return own or [one for inner in part.subfigs for one in every_axes(inner)]
+    own = [axes for axes in part.axes if isinstance(axes, Axes)]
+    return own or [axes for inner in part.subfigs for axes in every_axes(inner)]
 
 
 def titled(figure, words):
-    (found,) = [one for one in panels(figure) if words in one.get_title()]
-    return found
+    (panel,) = [axes for axes in panels(figure) if words in axes.get_title()]
+    return panel
 
 
 def test_it_is_written_at_its_size(report, tmp_path):
@@ -80,10 +80,10 @@ def test_other_formats_are_written(report, tmp_path, suffix, coarse):
 
 
 def test_axes_are_in_metres(report):
-    for one in panels(attention_figure(report)):
-        assert "(m)" in one.get_xlabel() or not one.get_subplotspec().is_last_row()
-        first = one.get_subplotspec().is_first_col()
-        assert not first or "(m)" in one.get_ylabel() or "logit" in one.get_ylabel()
+    for panel in panels(attention_figure(report)):
+        assert "(m)" in panel.get_xlabel() or not panel.get_subplotspec().is_last_row()
+        first = panel.get_subplotspec().is_first_col()
+        assert not first or "(m)" in panel.get_ylabel() or "logit" in panel.get_ylabel()
 
 
 def test_the_drawn_bias_is_the_models(report):
@@ -94,19 +94,21 @@ def test_the_drawn_bias_is_the_models(report):
     for line, slope in zip(curves.get_lines(), same.slopes, strict=False):
         x, y = line.get_xdata(), line.get_ydata()
         assert y[-1] == pytest.approx(-slope * x[-1] / PATCH_M)
-    maps = [one for one in panels(figure) if one.get_images() and one not in panels(figure)[:3]]
-    maps = [one for one in maps if one.get_images()[0].get_array().shape[0] >= 16]
+    maps = [
+        panel for panel in panels(figure) if panel.get_images() and panel not in panels(figure)[:3]
+    ]
+    maps = [panel for panel in maps if panel.get_images()[0].get_array().shape[0] >= 16]
     assert len(maps) == 2 * 4
     for case, row in ((same, maps[:4]), (cross, maps[4:])):
         middle = 5 * 16 + 5
         bias = scale_alibi_bias(case.queries.centres[None], case.keys.centres[None], 4)[0]
-        for head, one in enumerate(row):
-            image = one.get_images()[0]
+        for head, panel in enumerate(row):
+            image = panel.get_images()[0]
             assert image.get_array().shape == case.keys.grid
             assert np.allclose(image.get_array().ravel(), bias[head, middle])
             assert image.get_extent() == pytest.approx((0, 16 * PATCH_M, 16 * PATCH_M, 0))
             # The circle has the bias -1, and is centred on the query's patch.
-            circle = one.patches[1]
+            circle = panel.patches[1]
             assert circle.radius == pytest.approx(PATCH_M / case.slopes[head])
             assert circle.center == pytest.approx((5.5 * PATCH_M, 5.5 * PATCH_M))
 
@@ -139,11 +141,11 @@ def test_every_head_and_block_is_a_point(report):
 )
 def test_other_models_are_drawn(small_store, choices):
     model = nano_model(**choices).eval()
-    found = attention_distance(model, small_store, num_samples=1)
-    figure = attention_figure(found)
+    report = attention_distance(model, small_store, num_samples=1)
+    figure = attention_figure(report)
     figure.draw_without_rendering()
-    assert len([one for one in panels(figure) if "attention" in one.get_title()]) == len(
-        found.cases
+    assert len([panel for panel in panels(figure) if "attention" in panel.get_title()]) == len(
+        report.cases
     )
     curves = titled(figure, "One line per head")
     assert ("at one resolution" in curves.get_title()) == ("gsd_scaling" in choices)
@@ -164,9 +166,9 @@ def test_equal_distances_are_written_at_the_arrows():
 
     axes = Figure().subplots()
     draw_equal_distances(axes, patch_m=40.0)
-    said = [text.get_text() for text in axes.texts]
-    assert said.count("14.1 m") == 4
-    assert {"0", "1", "8", "9"} <= set(said)
+    labels = [text.get_text() for text in axes.texts]
+    assert labels.count("14.1 m") == 4
+    assert {"0", "1", "8", "9"} <= set(labels)
 
 
 @pytest.mark.parametrize("name", ["figure.xyz", "figure", "", "figure.mp4"])
@@ -216,6 +218,6 @@ def test_a_wrong_path_is_one_line_before_the_work(command, monkeypatch, capsys, 
     monkeypatch.setattr("sys.argv", arguments)
     with pytest.raises(SystemExit) as stopped:
         common.run(application)
-    said = capsys.readouterr().err
-    assert (stopped.value.code, said.count("\n"), calls) == (2, 1, [])
-    assert "names no picture" in said
+    message = capsys.readouterr().err
+    assert (stopped.value.code, message.count("\n"), calls) == (2, 1, [])
+    assert "names no picture" in message

@@ -43,8 +43,8 @@ def fails(monkeypatch, capsys, *arguments):
 @pytest.mark.usefixtures("nano_size")
 def test_train_then_look_at_it(small_store, tmp_path):
     out = tmp_path / "run"
-    said = call("train", small_store, "--steps", 2, "--batch-size", 4, "--out", out)
-    assert "trained for 2 steps" in said
+    output = call("train", small_store, "--steps", 2, "--batch-size", 4, "--out", out)
+    assert "trained for 2 steps" in output
     assert "is complete" in call("train", "--resume", "--out", out)
     assert "went on from step 2" in call("train", "--resume", "--steps", 3, "--out", out)
     report = json.loads(call("eval", "retrieval", out, "--data", small_store, "--json"))
@@ -72,17 +72,17 @@ def test_options_win_over_the_file(small_store, tmp_path):
     [["train"], ["reconstruct"], ["attention"], ["convert"], ["eval", "retrieval"], ["info"], []],
 )
 def test_help_has_an_example(command):
-    said = call(*command, "--help")
-    assert "Example" in said or not command
+    output = call(*command, "--help")
+    assert "Example" in output or not command
 
 
 def test_mistakes_are_one_line(monkeypatch, capsys, tmp_path):
-    code, said = fails(monkeypatch, capsys, "info", tmp_path)
-    assert (code, said.count("\n")) == (1, 1)
-    assert "holds no model" in said
-    code, said = fails(monkeypatch, capsys, "train", tmp_path, "--size", "huge")
+    code, message = fails(monkeypatch, capsys, "info", tmp_path)
+    assert (code, message.count("\n")) == (1, 1)
+    assert "holds no model" in message
+    code, message = fails(monkeypatch, capsys, "train", tmp_path, "--size", "huge")
     assert code == 2
-    assert "tiny, small, base, large" in said
+    assert "tiny, small, base, large" in message
 
 
 @pytest.mark.parametrize(
@@ -95,10 +95,10 @@ def test_mistakes_are_one_line(monkeypatch, capsys, tmp_path):
     ],
 )
 def test_mistakes_in_the_options_are_one_line(monkeypatch, capsys, arguments, words):
-    code, said = fails(monkeypatch, capsys, *arguments)
-    assert (code, said.count("\n")) == (2, 1)
-    assert said.startswith("error: ")
-    assert words in said
+    code, message = fails(monkeypatch, capsys, *arguments)
+    assert (code, message.count("\n")) == (2, 1)
+    assert message.startswith("error: ")
+    assert words in message
 
 
 def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
@@ -106,20 +106,22 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "_settings", interrupted)
-    code, said = fails(monkeypatch, capsys, "train")
-    assert (code, said) == (130, "error: interrupted; run the same command again to go on\n")
+    code, message = fails(monkeypatch, capsys, "train")
+    assert (code, message) == (130, "error: interrupted; run the same command again to go on\n")
 
 
 def test_a_published_checkpoint_is_converted_and_described(tmp_path, monkeypatch, capsys):
     file = tmp_path / "CROMA_base.pt"
     torch.save(croma_weights(), file)
-    said = call("convert", file, "-o", tmp_path / "croma", "--num-heads", 4)
-    assert f"wrote {tmp_path / 'croma' / 'model'}" in said
+    output = call("convert", file, "-o", tmp_path / "croma", "--num-heads", 4)
+    assert f"wrote {tmp_path / 'croma' / 'model'}" in output
     described = call("info", tmp_path / "croma")
     assert "croma" in described
     assert "converted from CROMA_base.pt" in described
-    code, said = fails(monkeypatch, capsys, "convert", tmp_path / "absent.pt", "-o", tmp_path / "x")
-    assert (code, len(said.splitlines())) == (1, 1)
+    code, output = fails(
+        monkeypatch, capsys, "convert", tmp_path / "absent.pt", "-o", tmp_path / "x"
+    )
+    assert (code, len(output.splitlines())) == (1, 1)
 
 
 @pytest.mark.usefixtures("nano_size")
@@ -154,9 +156,9 @@ def test_ablations_and_inpainting_from_the_command_line(small_store, tmp_path):
 def test_scales_are_looked_up_among_each_other(small_store, tmp_path):
     out = tmp_path / "run"
     call("train", small_store, "--steps", 1, "--batch-size", 4, "--out", out)
-    found = json.loads(call("eval", "retrieval", out, "--data", small_store, "--scales", "--json"))
-    assert ("hires", "hires_4x") in {(d["query"], d["gallery"]) for d in found["directions"]}
-    assert len(found["directions"]) == 12
+    report = json.loads(call("eval", "retrieval", out, "--data", small_store, "--scales", "--json"))
+    assert ("hires", "hires_4x") in {(d["query"], d["gallery"]) for d in report["directions"]}
+    assert len(report["directions"]) == 12
 
 
 @pytest.mark.usefixtures("nano_size")
@@ -176,9 +178,9 @@ def test_what_does_not_work_is_one_line_before_the_work(small_store, tmp_path, m
             content = json.loads(file.read_text())
             content["size"]["dim"] = 0
             file.write_text(json.dumps(content))
-        found, said = fails(monkeypatch, capsys, *arguments)
-        assert (found, said.count("\n")) == (code, 1)
-        assert words in said
+        exit_code, message = fails(monkeypatch, capsys, *arguments)
+        assert (exit_code, message.count("\n")) == (code, 1)
+        assert words in message
 
 
 @pytest.mark.parametrize(

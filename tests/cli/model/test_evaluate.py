@@ -63,11 +63,11 @@ def test_a_root_of_tasks_from_the_command_line(checkpoint, tasks, tmp_path):
     again = call("eval", "knn", checkpoint / "model", *given[1:], "-k", 3)
     assert again.stdout == table.stdout
     assert f"m-eurosat by nano (lores) is in {out}" in again.stderr.replace("\n", " ")
-    found = Results(out).scores
-    assert {row.method for row in found} == {"knn", "linear", "segment-conv"}
-    assert {row.model for row in found if row.dataset == "m-pv4ger-seg"} == {"other"}
-    assert all(row.settings["partition"] == "default" for row in found)
-    assert (out / "results.md").read_text().count("\n") == len(found) + 2
+    scores = Results(out).scores
+    assert {row.method for row in scores} == {"knn", "linear", "segment-conv"}
+    assert {row.model for row in scores if row.dataset == "m-pv4ger-seg"} == {"other"}
+    assert all(row.settings["partition"] == "default" for row in scores)
+    assert (out / "results.md").read_text().count("\n") == len(scores) + 2
     with Image.open(out / "results.png") as figure:
         assert figure.size[0] > 1000
 
@@ -90,9 +90,9 @@ def test_retrieval_writes_rows_where_asked(checkpoint, small_store, tmp_path):
     other = tmp_path / "2021.zarr"
     shutil.copytree(small_store, other)
     given = (checkpoint, "--data", small_store, "--against", other)
-    said = call("eval", "retrieval", *given, "--out", tmp_path / "r").stdout
-    assert "lores > lores" in said
-    assert "among those of" in said
+    output = call("eval", "retrieval", *given, "--out", tmp_path / "r").stdout
+    assert "lores > lores" in output
+    assert "among those of" in output
     rows = Results(tmp_path / "r").scores
     assert len(rows) == 18
     assert {row.settings["against"] for row in rows} == {"2021.zarr"}
@@ -122,11 +122,11 @@ def test_mistakes_are_one_line(checkpoint, tasks, small_store, tmp_path, monkeyp
         (("knn", "--data", eurosat, "--out", damaged), 1, "is damaged"),
         (("knn", "--data", eurosat, "--device", "cuda:99"), 2, "cannot be used"),
     ):
-        method, *rest = arguments
-        out = () if "--out" in rest else ("--out", tmp_path / "out")
-        found, said = fails(monkeypatch, capsys, "eval", method, checkpoint, *rest, *out)
-        assert (found, said.count("\n")) == (code, 1), said
-        assert words in said
+        method, *options = arguments
+        out = () if "--out" in options else ("--out", tmp_path / "out")
+        exit_code, message = fails(monkeypatch, capsys, "eval", method, checkpoint, *options, *out)
+        assert (exit_code, message.count("\n")) == (code, 1), message
+        assert words in message
     assert not (tmp_path / "out").exists()
 
 

@@ -131,6 +131,7 @@ def test_what_was_not_measured_does_not_match() -> None:
     assert Selection(max_cloud=1.0).rows(ATTRIBUTES, held).tolist() == [1, 2]
     found = table([0.5, None, float("nan")])
     assert Selection(max_shift_m=1.0).rows(ATTRIBUTES, held, found).tolist() == [0]
+    assert Selection(max_shift_m=float("inf")).rows(ATTRIBUTES, held, found).tolist() == [0]
     with pytest.raises(UsageError, match="was not measured"):
         Selection(max_shift_m=1.0).rows(ATTRIBUTES, held, pa.table({"x": [1, 2, 3]}))
 

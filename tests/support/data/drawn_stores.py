@@ -28,7 +28,7 @@ ZOOM = 15
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What is to be at one tile."""
+    """Content of one tile."""
 
     x: int
     y: int
@@ -64,7 +64,7 @@ def draw_store(path: Path, samples: Sequence[Sample], **changed: Any) -> Path:
     samples = [samples[at] for at in np.argsort(ids)]
     split_by, meaning = changed.pop("split_by", None), changed.pop("meaning", {})
     lores = replace(describe("lores"), **meaning)
-    told = {
+    about_store = {
         "variant": "drawn",
         "catalog": "tests",
         "base_zoom": zoom,
@@ -73,8 +73,8 @@ def draw_store(path: Path, samples: Sequence[Sample], **changed: Any) -> Path:
         **changed,
     }
     about = {"variant": {"split_by": split_by, "modality": []}} if split_by else {}
-    said = json.dumps([[vars(s) for s in samples], repr(told), repr(meaning), about])
-    digest = hashlib.sha256(said.encode()).hexdigest()
+    content = json.dumps([[vars(s) for s in samples], repr(about_store), repr(meaning), about])
+    digest = hashlib.sha256(content.encode()).hexdigest()
     x, y = (np.array([getattr(s, name) for s in samples]) for name in "xy")
 
     def shard(number: int) -> _Flat:
@@ -82,7 +82,7 @@ def draw_store(path: Path, samples: Sequence[Sample], **changed: Any) -> Path:
         return _Flat(tuple(s.colour for s in samples[start : start + SAMPLES_PER_SHARD]))
 
     contents = StoreContents(
-        attributes=StoreAttributes(**told, plan_digest=digest, modalities={"lores": lores}),
+        attributes=StoreAttributes(**about_store, plan_digest=digest, modalities={"lores": lores}),
         index={
             "tile": np.stack([np.full(len(x), zoom), x, y], axis=1),
             "gsd_m": ground_gsd_m(zoom, y),

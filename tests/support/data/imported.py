@@ -45,8 +45,8 @@ def damaged(kind: str) -> bytes:
     }[kind]
 
 
-def said(application: typer.Typer, *arguments: str) -> str:
-    """What a command prints that ends well."""
+def output_of(application: typer.Typer, *arguments: str) -> str:
+    """Run a command that succeeds; give its output."""
     done = CliRunner().invoke(application, list(arguments))
     assert done.exit_code == 0, repr(done.exception)
     return done.stdout

@@ -1,4 +1,4 @@
-"""What rasterio, or a plain loop, makes of pixels: the truth that the project is held against."""
+"""Compute pixels with rasterio or plain loops: the reference for the project's results."""
 
 from __future__ import annotations
 

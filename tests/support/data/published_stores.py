@@ -20,10 +20,10 @@ def objects(url: str) -> dict[str, int]:
 
 
 def assert_one_line(caught: pytest.ExceptionInfo[Exception], s3: S3, *words: str) -> None:
-    said = str(caught.value)
-    assert "\n" not in said
-    assert s3.key not in said
-    assert s3.secret not in said
-    assert "Signature" not in said
+    message = str(caught.value)
+    assert "\n" not in message
+    assert s3.key not in message
+    assert s3.secret not in message
+    assert "Signature" not in message
     for word in words:
-        assert word in said
+        assert word in message

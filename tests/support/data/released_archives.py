@@ -43,31 +43,31 @@ class Release:
 
 def release(tiles: Iterable[tuple[int, int]], *, zoom: int = ZOOM, seed: int = 0) -> Release:
     """A landscape under three sensors for each tile (column, row): RGBA, as they are released."""
-    made = Release()
+    archives = Release()
     for x, y in tiles:
         images = landscape(np.random.default_rng((seed, x, y)))
         empty = np.zeros((1, 256, 256), np.uint8)
-        made.sar[zoom, x, y] = png(np.concatenate([empty, images["sar"]]))
-        made.lores[zoom, x, y] = png(images["lores"])
-        made.hires[zoom, x, y] = png(images["hires"])
+        archives.sar[zoom, x, y] = png(np.concatenate([empty, images["sar"]]))
+        archives.lores[zoom, x, y] = png(images["lores"])
+        archives.hires[zoom, x, y] = png(images["hires"])
         for row, column in np.ndindex(2, 2):
             quarter = images["hires_4x"][
                 :, row * 256 : (row + 1) * 256, column * 256 : (column + 1) * 256
             ]
-            made.hires[zoom + 1, 2 * x + column, 2 * y + row] = png(quarter)
-    return made
+            archives.hires[zoom + 1, 2 * x + column, 2 * y + row] = png(quarter)
+    return archives
 
 
 def flat_release(tiles: Iterable[tuple[int, int]], *, zoom: int = ZOOM) -> Release:
     """A colour of its own for each part of each tile; done in no time."""
-    made = Release()
+    archives = Release()
     for n, (x, y) in enumerate(tiles):
-        made.sar[zoom, x, y] = flat(0, 1 + n % 255, 9)
-        made.lores[zoom, x, y] = flat(1 + n % 255, 2, 3)
-        made.hires[zoom, x, y] = flat(4, 1 + n % 255, 6)
+        archives.sar[zoom, x, y] = flat(0, 1 + n % 255, 9)
+        archives.lores[zoom, x, y] = flat(1 + n % 255, 2, 3)
+        archives.hires[zoom, x, y] = flat(4, 1 + n % 255, 6)
         for row, column in np.ndindex(2, 2):
-            made.hires[zoom + 1, 2 * x + column, 2 * y + row] = flat(4, 1 + n % 255, 6)
-    return made
+            archives.hires[zoom + 1, 2 * x + column, 2 * y + row] = flat(4, 1 + n % 255, 6)
+    return archives
 
 
 def square(edge: int, *, left: int = LEFT, top: int = TOP) -> list[tuple[int, int]]:

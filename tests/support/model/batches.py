@@ -9,9 +9,9 @@ import torch
 
 def take(batches, count):
     reader = iter(batches)
-    found = list(islice(reader, count))
+    taken_batches = list(islice(reader, count))
     reader.close()
-    return found
+    return taken_batches
 
 
 def same(a, b):

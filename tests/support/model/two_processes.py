@@ -50,13 +50,15 @@ def gradients(
     if choices.get("architecture") != "original":  # which has no remedy for it
         images["lores"][1] = 0
     masks = random_masks(model.num_tokens(images), 0.75, range(4), hidden=hidden)
-    mine = slice(rank * local, (rank + 1) * local)
+    own_samples = slice(rank * local, (rank + 1) * local)
     step = LossStep(model)
     wrapped = DistributedDataParallel(step) if distributed.world_size() > 1 else step
     batch = MaskedBatch(
-        images={name: image[mine] for name, image in images.items()},
-        masks={name: type(m)(m.kept[mine], m.removed[mine]) for name, m in masks.items()},
-        gsd_scale=torch.tensor([0.5, 1.0, 2.0, 1.0])[mine] if num_parts > 1 else None,
+        images={name: image[own_samples] for name, image in images.items()},
+        masks={
+            name: type(m)(m.kept[own_samples], m.removed[own_samples]) for name, m in masks.items()
+        },
+        gsd_scale=torch.tensor([0.5, 1.0, 2.0, 1.0])[own_samples] if num_parts > 1 else None,
     )
     # A step before, for what the gradients' synchronisation may keep from one to the next.
     for _ in range(num_parts):
@@ -70,9 +72,9 @@ def work(store: str, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     config = TrainingConfig(stores=(store,), steps=2, batch_size=4, seed=1, checkpoint_every=2)
     with distributed.process_group(torch.device("cpu")):
-        found = {case: gradients(*choices) for case, choices in CASES.items()}
+        gradients_by_case = {case: gradients(*choices) for case, choices in CASES.items()}
         if distributed.rank() == 0:
-            torch.save(found, out / "gradients.pt")
+            torch.save(gradients_by_case, out / "gradients.pt")
         train(config, out=out / "run", device="cpu")
 
 

@@ -71,10 +71,10 @@ class BlobStorage:
 def azurite_program() -> Path:
     """The server's program, on PATH or in this environment; the test is skipped without it."""
     beside = Path(sys.prefix) / "node" / "node_modules" / ".bin" / "azurite-blob"
-    found = shutil.which("azurite-blob") or (str(beside) if beside.exists() else None)
-    if found is None:
+    program = shutil.which("azurite-blob") or (str(beside) if beside.exists() else None)
+    if program is None:
         pytest.skip("Azurite is not installed; run `make test-integration`")
-    return Path(found)
+    return Path(program)
 
 
 @contextmanager

@@ -36,10 +36,10 @@ class SuffixServer(RangeServer):
     """Answers ``bytes=-100`` too, as object stores do."""
 
     def _span(self, request, file):
-        asked = request.headers.get("Range", "")
-        if file.is_file() and asked.startswith("bytes=-"):
+        byte_range = request.headers.get("Range", "")
+        if file.is_file() and byte_range.startswith("bytes=-"):
             size = file.stat().st_size
-            return (max(0, size - int(asked.removeprefix("bytes=-"))), size)
+            return (max(0, size - int(byte_range.removeprefix("bytes=-"))), size)
         return super()._span(request, file)
 
 
@@ -147,7 +147,7 @@ class Gate:
     endpoint: str
     url: str = ""
     writes: int | None = None
-    """So many writes are let through; None: all."""
+    """Number of writes that are let through; None: all."""
     full: bool = False
     """Whether writes beyond are answered with 507, the bucket being full; else cut off."""
 
@@ -170,9 +170,9 @@ class Gate:
                 request.method, target, headers=request.headers, data=BytesIO(await request.read())
             ) as answer,
         ):
-            kept = {k: v for k, v in answer.headers.items() if k not in _OF_CONNECTION}
+            headers = {k: v for k, v in answer.headers.items() if k not in _OF_CONNECTION}
             body = await answer.read()
-            return web.Response(status=answer.status, headers=kept, body=body)
+            return web.Response(status=answer.status, headers=headers, body=body)
 
     def _refuse(self, request: web.Request) -> web.Response:
         if not self.full and request.transport is not None:

@@ -50,16 +50,18 @@ def opened(browser, url, hash_="", *, size=DESKTOP, **options):
     width, height = size
     context = browser.new_context(viewport={"width": width, "height": height}, **options)
     page = context.new_page()
-    asked, wrong = [], []
-    page.on("request", lambda request: asked.append(request.url))
+    requested, wrong = [], []
+    page.on("request", lambda request: requested.append(request.url))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("response", lambda answer: answer.status < 400 or wrong.append(answer.url))
-    page.on("console", lambda said: said.type != "error" or wrong.append(said.text))
+    page.on("console", lambda message: message.type != "error" or wrong.append(message.text))
     page.goto(f"{url}?inspect{hash_}")
     page.wait_for_selector("html[data-ready]", state="attached")
     try:
         yield page
-        assert not [one for one in asked if not one.startswith((url, "blob:", "data:"))]
+        assert not [
+            address for address in requested if not address.startswith((url, "blob:", "data:"))
+        ]
         assert not wrong
     finally:
         context.close()

@@ -26,7 +26,7 @@ from tests.support.services.processes import free_port, server
 
 SETUP_TIMEOUT_S = 180
 DEBIAN = Path("/usr/lib/postgresql")
-"""Where Debian keeps the server's programs, one folder per version, outside PATH."""
+"""Folder of the server's programs on Debian, with a folder per version, outside PATH."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +55,10 @@ def postgres_programs() -> Path:
         (path for path in DEBIAN.glob("*/bin") if (path / "initdb").exists()),
         key=lambda path: int(path.parent.name),
     )
-    found = shutil.which("initdb")
-    if not versions and found is None:
+    initdb = shutil.which("initdb")
+    if not versions and initdb is None:
         pytest.skip("PostgreSQL is not installed; run `make test-integration`")
-    return versions[-1] if versions else Path(str(found)).resolve().parent
+    return versions[-1] if versions else Path(str(initdb)).resolve().parent
 
 
 @contextmanager

@@ -48,19 +48,19 @@ class Issued:
 
 @dataclass(kw_only=True)
 class PlanetaryComputer:
-    """What the proxy leads to; its settings may be changed between requests."""
+    """Services behind the proxy; their settings may be changed between requests."""
 
     storage: BlobStorage
     items: list[dict[str, Any]]
     life: timedelta = timedelta(hours=1)
-    """How long tokens work."""
+    """Validity of tokens."""
     promise: timedelta | None = None
-    """How long they are said to work, if that is something else."""
+    """Stated validity of tokens, if it differs."""
     latency_s: float = 0.0
-    """Of every request for a blob."""
+    """Delay of every request for a blob, in seconds."""
     issued: list[Issued] = field(default_factory=list)
     statuses: dict[int, int] = field(default_factory=dict)
-    """How many requests for blobs were answered with which HTTP status."""
+    """Number of answers to requests for blobs, by HTTP status."""
     refused: list[str] = field(default_factory=list)
     """Hosts that a tunnel was asked for and that are none of ours."""
     port: int = 0
@@ -114,10 +114,12 @@ class PlanetaryComputer:
         async with self._upstream.request(request.method, url, headers=headers) as answer:
             body = await answer.read()
         self.statuses[answer.status] = self.statuses.get(answer.status, 0) + 1
-        kept = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
+        passed_headers = {
+            name: answer.headers[name] for name in _PASSED_ON if name in answer.headers
+        }
         if request.method == "HEAD" and "Content-Length" in answer.headers:
-            kept["Content-Length"] = answer.headers["Content-Length"]
-        return web.Response(status=answer.status, headers=kept, body=body)
+            passed_headers["Content-Length"] = answer.headers["Content-Length"]
+        return web.Response(status=answer.status, headers=passed_headers, body=body)
 
     async def tunnel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer CONNECT, then carry bytes between the client and the gateway."""

@@ -26,8 +26,8 @@ STEP = timedelta(hours=5, minutes=17, seconds=23)
 
 def real_items() -> list[Item]:
     """Items that the Planetary Computer and Earth Search have answered with; each id once."""
-    found = [*_json_items(), *_recorded_items(), *_parquet_items()]
-    return list({(item["collection"], item["id"]): item for item in found}.values())
+    items = [*_json_items(), *_recorded_items(), *_parquet_items()]
+    return list({(item["collection"], item["id"]): item for item in items}.values())
 
 
 def sample_items(catalog: Path) -> list[Item]:
@@ -51,7 +51,7 @@ def copies(items: Sequence[Item], count: int, seed: int) -> Iterator[Item]:
         item["id"] = f"{source['id']}-copy-{number:05d}"
         item["links"] = []
         # The originals keep all they say of their assets; thousands of copies would only be slower.
-        item["assets"] = {key: {"href": one["href"]} for key, one in source["assets"].items()}
+        item["assets"] = {key: {"href": asset["href"]} for key, asset in source["assets"].items()}
         _move(item, chance.uniform(-3, 3), chance.uniform(-3, 3))
         _delay(item, STEP * chance.randrange(1, 2000))
         yield item
@@ -97,8 +97,8 @@ def _flawed(item: Item, chance: random.Random) -> Item:
 def _json_items() -> Iterator[Item]:
     for path in sorted((REAL / "stac").glob("*.json")):
         content = json.loads(path.read_text())
-        found = content if isinstance(content, list) else content.get("features", [])
-        yield from (item for item in found if item.get("type") == "Feature")
+        items = content if isinstance(content, list) else content.get("features", [])
+        yield from (item for item in items if item.get("type") == "Feature")
 
 
 def _recorded_items() -> Iterator[Item]:
@@ -128,9 +128,9 @@ def _parquet_items() -> Iterator[Item]:
 
 
 def _without_nulls(value: Any) -> Any:
-    """What Parquet pads, taken away again."""
+    """Remove the nulls that Parquet adds."""
     if isinstance(value, dict):
-        return {key: _without_nulls(one) for key, one in value.items() if one is not None}
+        return {key: _without_nulls(entry) for key, entry in value.items() if entry is not None}
     if isinstance(value, list):
-        return [_without_nulls(one) for one in value]
+        return [_without_nulls(entry) for entry in value]
     return value

@@ -42,7 +42,7 @@ class StacServer:
     bodies: list[str] = field(default_factory=list)
     """Answers of status 200 to give before searching works."""
     fail_from: int | None = None
-    """From this request on, every search fails."""
+    """Number of the first search that fails, and all after it."""
     lost_pages: bool = False
     """Whether pages after the first are never given, as some servers stop in the middle."""
 
@@ -82,15 +82,15 @@ class StacServer:
         if self.bodies:
             return web.Response(text=self.bodies.pop(0), content_type="application/json")
         self.asked.append(body)
-        found = [item for item in self.items if matches(item, body)]
+        matching = [item for item in self.items if matches(item, body)]
         start = int(body.get("token", 0))
         page: dict[str, Any] = {
             "type": "FeatureCollection",
-            "features": [*found[start : start + PAGE], *self.extra],
+            "features": [*matching[start : start + PAGE], *self.extra],
             "links": [],
-            "numberMatched": len(found),
+            "numberMatched": len(matching),
         }
-        if start + PAGE < len(found) and not self.lost_pages:
+        if start + PAGE < len(matching) and not self.lost_pages:
             following = {**body, "token": str(start + PAGE)}
             href = f"{self.url}/search"
             page["links"].append({"rel": "next", "href": href, "method": "POST", "body": following})
@@ -111,7 +111,7 @@ def matches(item: dict[str, Any], body: dict[str, Any]) -> bool:
 
 
 FAULTS = ("503", "429", "reset", "stall", "truncated", "403")
-"""What a :class:`RangeServer` may do instead of answering; ``corrupted`` only where asked for."""
+"""Faults of a :class:`RangeServer`; ``corrupted`` only where asked for."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Answered:
     path: str
     span: tuple[int, int] | None
     at: float
-    """On the monotonic clock."""
+    """Time on the monotonic clock, in seconds."""
     status: int
     """0 where the connection was reset."""
     fault: str
@@ -200,10 +200,10 @@ class RangeServer:
         if not file.is_file():
             return None
         size = file.stat().st_size
-        asked = request.headers.get("Range", "")
-        if not (self.ranges and asked.startswith("bytes=")):
+        byte_range = request.headers.get("Range", "")
+        if not (self.ranges and byte_range.startswith("bytes=")):
             return (0, size)
-        first, _, last = asked.removeprefix("bytes=").partition("-")
+        first, _, last = byte_range.removeprefix("bytes=").partition("-")
         return (int(first), min(size, int(last) + 1 if last else size))
 
     def _fault(self, path: str, span: tuple[int, int] | None, query: str) -> tuple[str, int]:
@@ -317,7 +317,7 @@ class TokenServer:
 
 
 class Served(Protocol):
-    """What :func:`serve` can serve."""
+    """Application that :func:`serve` can run."""
 
     url: str
 

@@ -22,7 +22,7 @@ from tests.support.services.processes import free_port, server
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scancel", "sinfo", "squeue")
 SBIN = "/usr/sbin"
-"""Where Debian keeps daemons; not on everybody's PATH."""
+"""Folder of daemons on Debian, which may be missing from PATH."""
 _TIMEOUT_S = 60
 _CONFIGURATION = """
 ClusterName=salibi
@@ -55,10 +55,10 @@ PartitionName=main Nodes={node} Default=YES MaxTime=INFINITE State=UP
 
 
 def _program(name: str) -> str:
-    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), SBIN]))
-    if found is None:
+    program = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), SBIN]))
+    if program is None:
         pytest.skip(f"{name} is not installed; run `make test-integration`")
-    return found
+    return program
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 from salibi_cli.data import app as data
 from salibi_data.imports.pmtiles.layout import LAYOUTS
 from salibi_data.inspection.verify import verify
-from tests.support.data.imported import said
+from tests.support.data.imported import output_of
 from tests.support.data.released_archives import (
     ZOOM,
 )
@@ -43,7 +43,7 @@ def test_the_pages_commands_work(
     assert [name for _, name, _ in commands] == names
     applications = {"salibi-data": data.app, "salibi-model": application}
     printed = {
-        name: said(applications[program], name, *shlex.split(rest), *BESIDES.get(name, ()))
+        name: output_of(applications[program], name, *shlex.split(rest), *BESIDES.get(name, ()))
         for program, name, rest in commands
     }
     assert json.loads(printed["import-pmtiles"]) == {
@@ -60,9 +60,9 @@ def test_the_pages_commands_work(
     assert "dB scale of the 8-bit values is unknown" in printed["info"]
     assert "trained for 2 steps" in printed["train"]
     assert "9 samples in archives/sar_tiles.pmtile" in printed["export-pmtiles"]
-    said(data.app, "figure", "released.zarr", "-o", "grid.png", "-n", "2")
+    output_of(data.app, "figure", "released.zarr", "-o", "grid.png", "-n", "2")
     _, _, rest = commands[0]
-    assert "9 samples are already in" in said(data.app, "import-pmtiles", *shlex.split(rest))
+    assert "9 samples are already in" in output_of(data.app, "import-pmtiles", *shlex.split(rest))
 
 
 BESIDES = {"import-pmtiles": ["--json"], "train": ["--batch-size", "4", "--no-stop-on-collapse"]}

@@ -35,7 +35,7 @@ COARSER = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What a task's values are like."""
+    """Kind of a task's values."""
 
     dtype: str
     mean: float
@@ -234,9 +234,9 @@ class StandIns:
                 setattr(self.modules[name], each, type(each, (), {"__module__": name}))
 
     def make(self, module: str, kind: str, /, **attributes: Any) -> Any:
-        made = getattr(self.modules[module], kind)()
-        made.__dict__.update(attributes)
-        return made
+        instance = getattr(self.modules[module], kind)()
+        instance.__dict__.update(attributes)
+        return instance
 
     def band(self, name: str, spec: GeoBenchSpec) -> Any:
         kinds = {
@@ -280,10 +280,10 @@ class StandIns:
 @contextmanager
 def stand_ins() -> Iterator[StandIns]:
     """Classes under ``geobench``'s names, for as long as something is pickled."""
-    made = StandIns()
-    sys.modules.update(made.modules)
+    classes = StandIns()
+    sys.modules.update(classes.modules)
     try:
-        yield made
+        yield classes
     finally:
-        for name in made.modules:
+        for name in classes.modules:
             sys.modules.pop(name, None)

@@ -20,19 +20,19 @@ class LabelledArrays(LabelledImages):
         counts,
         task="classification",
         bands=("red", "green", "blue"),
-        **said,
+        **properties,
     ):
         """``counts``: images of train, validation and test."""
         self.images = np.asarray(images, np.float32)
         self.values = np.asarray(labels, np.int64)
         self.task = task
         self.bands = tuple(bands)
-        num_classes = said.get("num_classes", int(self.values.max()) + 1)
+        num_classes = properties.get("num_classes", int(self.values.max()) + 1)
         if task == "multilabel":
             num_classes = self.values.shape[1]
         self.classes = tuple(f"class {number}" for number in range(num_classes))
-        self.name = said.get("name", "arrays")
-        self.gsd_m = said.get("gsd_m", 10.0)
+        self.name = properties.get("name", "arrays")
+        self.gsd_m = properties.get("gsd_m", 10.0)
         self.digest = hashlib.sha256(self.images.tobytes() + self.values.tobytes()).hexdigest()
         ends = np.cumsum(counts)
         starts = ends - np.array(counts)
@@ -51,17 +51,19 @@ class LabelledArrays(LabelledImages):
         return self.values[np.asarray(indices)]
 
 
-def coloured(num_train=40, num_valid=12, num_test=20, *, num_classes=4, px=32, seed=0, **said):
+def coloured(
+    num_train=40, num_valid=12, num_test=20, *, num_classes=4, px=32, seed=0, **properties
+):
     """Images of a colour per class, with noise: what any probe can tell."""
     rng = np.random.default_rng(seed)
     count = num_train + num_valid + num_test
     labels = np.arange(count) % num_classes
     colours = rng.uniform(0.2, 0.8, (num_classes, 3))
     images = colours[labels][:, :, None, None] + rng.normal(0, 0.02, (count, 3, px, px))
-    return LabelledArrays(images, labels, counts=(num_train, num_valid, num_test), **said)
+    return LabelledArrays(images, labels, counts=(num_train, num_valid, num_test), **properties)
 
 
-def painted(num_train=24, num_valid=2, num_test=8, *, px=48, seed=0, **said):
+def painted(num_train=24, num_valid=2, num_test=8, *, px=48, seed=0, **properties):
     """Images whose left part is of one colour, the right of another; a row is not labelled."""
     rng = np.random.default_rng(seed)
     count = num_train + num_valid + num_test
@@ -71,5 +73,5 @@ def painted(num_train=24, num_valid=2, num_test=8, *, px=48, seed=0, **said):
     images = rng.normal(0, 0.05, (count, 3, px, px)) + 0.3 + 0.4 * labels[:, None]
     labels[:, 0] = -1
     return LabelledArrays(
-        images, labels, counts=(num_train, num_valid, num_test), task="segmentation", **said
+        images, labels, counts=(num_train, num_valid, num_test), task="segmentation", **properties
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 
 def one_line(caught, path):
-    said = str(caught.value)
-    assert "\n" not in said
-    assert len(said) < 600
-    assert str(path) in said
-    return said
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 600
+    assert str(path) in message
+    return message

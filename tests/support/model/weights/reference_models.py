@@ -38,7 +38,7 @@ def grid_bias(edge, heads, gsd=1.0):
     """-m(h) * distance in patches * gsd between all patches of a grid: (heads, N, N)."""
     places = grid_places(edge)
     table = [
-        [[-slope * math.dist(one, other) * gsd for other in places] for one in places]
+        [[-slope * math.dist(place, other) * gsd for other in places] for place in places]
         for slope in head_slopes(heads)
     ]
     return torch.tensor(table, dtype=torch.float64)
@@ -229,14 +229,14 @@ def authors_reconstruction(w, joint, images, kept, *, patch_px):
     """Sum over sensors of the mean squared error per removed patch, hi-res decimated."""
     edge = images["sar"].shape[-1] // patch_px
     batch, num_patches = len(joint), edge**2
-    shown = linear(w, "decoder.encoder_to_decoder", joint)
+    tokens_in = linear(w, "decoder.encoder_to_decoder", joint)
     rows = []
     for sample in range(batch):
         row = [w["decoder.mask_token"][0, 0]] * num_patches
-        for token, place in enumerate(kept["sar"][sample].tolist()):
-            row[place] = shown[sample, token]
+        for token, position in enumerate(kept["sar"][sample].tolist()):
+            row[position] = tokens_in[sample, token]
         rows.append(torch.stack(row))
-    table = sincos_table(shown.shape[2], edge).double()
+    table = sincos_table(tokens_in.shape[2], edge).double()
     x = transformer(w, "decoder.decoder.", torch.stack(rows) + table, None, DECODER_HEADS, AUTHORS)
     predicted = linear(w, "decoder.linear_output", x)
     order = [images["lores"], images["sar"], images["hires_4x"][:, :, ::2, ::2]]

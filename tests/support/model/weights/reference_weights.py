@@ -10,7 +10,7 @@ import torch
 
 
 class Names(NamedTuple):
-    """What a published layout calls the parameters that the two name differently."""
+    """Names in a published layout of the parameters that the two layouts name differently."""
 
     qkv: str
     out: str
@@ -148,8 +148,8 @@ def sincos_table(dim, edge):
     rows = []
     for y, x in itertools.product(range(edge), range(edge)):
         row = []
-        for place in (x, y):
-            angles = [place / 10_000 ** (i / (dim // 4)) for i in range(dim // 4)]
+        for coordinate in (x, y):
+            angles = [coordinate / 10_000 ** (i / (dim // 4)) for i in range(dim // 4)]
             row += [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
         rows.append(row)
     return torch.tensor(rows)

@@ -60,13 +60,13 @@ def compared(small_store, tmp_path_factory):
     data = coloured(px=64, gsd_m=3.7)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(model_config.SIZES, "tiny", SIZE)
-        found = compared_all(small_store, out, data)
-    return found, out, data
+        comparison = compared_all(small_store, out, data)
+    return comparison, out, data
 
 
 def test_every_model_and_floor_has_rows_at_every_scale(compared):
-    found, _, data = compared
-    rows = {(row.model, row.encoder, row.gsd_m) for row in found.scores}
+    comparison, _, data = compared
+    rows = {(row.model, row.encoder, row.gsd_m) for row in comparison.scores}
     expected = {
         "scale-alibi": ("lores", "hires_4x"),
         "croma": ("lores",),
@@ -117,13 +117,15 @@ def test_the_first_model_decides_the_steps(small_store):
 
 def test_differences_are_those_of_the_outcomes(compared):
     """Each is the difference of two values; its interval is that of a plain paired bootstrap."""
-    found, out, _ = compared
+    comparison, out, _ = compared
     results = Results(out)
     by_label = {
-        f"{row.model} ({row.encoder})": row for row in found.scores if row.settings["scale"] == 1
+        f"{row.model} ({row.encoder})": row
+        for row in comparison.scores
+        if row.settings["scale"] == 1
     }
-    assert len(found.differences) == 2 * 5
-    for one in found.differences:
+    assert len(comparison.differences) == 2 * 5
+    for one in comparison.differences:
         a, b = by_label[one.reference], by_label[one.other]
         assert one.value == pytest.approx(a.value - b.value)
         gain = results.outcomes(a).astype(float) - results.outcomes(b).astype(float)
@@ -137,8 +139,8 @@ def test_differences_are_those_of_the_outcomes(compared):
 
 
 def test_croma_stands_against_both_encoders(compared):
-    found, _, _ = compared
-    pairs = [(d.reference, d.other) for d in found.differences if d.other.startswith("croma")]
+    comparison, _, _ = compared
+    pairs = [(d.reference, d.other) for d in comparison.differences if d.other.startswith("croma")]
     assert pairs == [
         ("scale-alibi (lores)", "croma (lores)"),
         ("scale-alibi (hires_4x)", "croma (lores)"),
@@ -146,16 +148,16 @@ def test_croma_stands_against_both_encoders(compared):
 
 
 def test_run_again_nothing_is_done_twice(compared, small_store):
-    found, out, data = compared
+    comparison, out, data = compared
     before = data.reads
     skipped, steps = [], []
     told = {"on_step": lambda *told: steps.append(told), "on_skip": skipped.append}
     again = compared_all(small_store, out, data, **told)
-    assert again.scores == found.scores
-    assert again.differences == found.differences
+    assert again.scores == comparison.scores
+    assert again.differences == comparison.differences
     assert not steps
     assert data.reads - before <= 2 * len(MODELS) + 3  # a look at the size of an image
-    assert sum("is in" in said for said in skipped) == len(found.scores)
+    assert sum("is in" in message for message in skipped) == len(comparison.scores)
 
 
 def test_options_in_a_file_are_a_model(small_store, tmp_path):
@@ -254,8 +256,8 @@ def test_the_command_prints_a_table_and_says_what_differs(small_store, tmp_path)
     arguments += ["--gsd-m", "3.7", "--device", "cpu"]
     done = CliRunner().invoke(commands.application, arguments, env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
-    for said in ("croma", "hires_4x", "mean colour", "untrained", "images accuracy %, knn, 3.7 m"):
-        assert said in done.output
+    for words in ("croma", "hires_4x", "mean colour", "untrained", "images accuracy %, knn, 3.7 m"):
+        assert words in done.output
     assert "differences are larger than their intervals" in done.output
     assert ("is better than" in done.output) or ("no clear difference" in done.output)
     with Image.open(out / "results.png") as figure:

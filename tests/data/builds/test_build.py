@@ -24,8 +24,8 @@ from tests.support.data.samples import FEW, tree
 
 
 def test_a_store_verifies(micro_store: Path) -> None:
-    found = verify(micro_store)
-    assert found.num_samples > 40
+    verification = verify(micro_store)
+    assert verification.num_samples > 40
     assert not micro_store.with_name("micro.zarr.building").exists()
 
 
@@ -165,8 +165,8 @@ def test_samples_of_different_splits_never_touch(micro_store: Path) -> None:
     tile, split = group["tile"][:].astype(int), group["split"][:]
     assert {SPLITS["train"]} < set(split.tolist())
     for a in range(len(tile)):
-        apart = np.abs(tile[:, 1:] - tile[a, 1:]).max(axis=1)
-        assert np.all(split[apart <= 1] == split[a])
+        distance_tiles = np.abs(tile[:, 1:] - tile[a, 1:]).max(axis=1)
+        assert np.all(split[distance_tiles <= 1] == split[a])
 
 
 def test_a_variant_that_the_catalog_cannot_give_is_refused(tmp_path: Path) -> None:

@@ -108,8 +108,8 @@ def test_ten_bands_are_reflectance_with_the_offset_of_their_baseline(
             [warped(item["paths"][ASSETS[band]], [1], tile, 256)[0] for band in TEN_BANDS]
         )
         expected = stored(numbers * np.float32(1e-4) + np.float32(offset), modality)
-        apart = np.abs(group["s2"][sample] - expected)
-        assert np.mean(apart <= 1) >= 0.999
+        differences = np.abs(group["s2"][sample] - expected)
+        assert np.mean(differences <= 1) >= 0.999
         assert np.ptp(group["s2"][sample].reshape(10, -1), axis=1).min() > 5
 
 
@@ -128,8 +128,10 @@ def test_sixteen_grandchildren_and_near_infrared_are_naips(
             if quad["bbox"][0] <= west < east <= quad["bbox"][2]
             and quad["bbox"][1] <= south < north <= quad["bbox"][3]
         ]
-        apart = [np.abs(group["hires_16x"][sample] - np.rint(image)) for image in candidates]
-        whole = [a for a, image in zip(apart, candidates, strict=True) if np.isfinite(image).all()]
+        differences = [np.abs(group["hires_16x"][sample] - np.rint(image)) for image in candidates]
+        whole = [
+            a for a, image in zip(differences, candidates, strict=True) if np.isfinite(image).all()
+        ]
         compared += bool(whole)
         assert not whole or max(np.mean(a <= 1) for a in whole) >= 0.999
         fourth = group["hires_16x"][sample][3].astype(float)

@@ -82,9 +82,9 @@ def test_a_file_that_is_gone_fails_its_blocks_and_no_others(
         server.gone.clear()
     assert {failure.kind for failure in report.failures} == {"missing"}
     assert all(href in failure.reason for failure in report.failures)
-    found = status(store)
-    assert found["failures_by_kind"] == {"missing": len(report.failures)}
-    assert found["blocks_done"] == found["blocks"] - len(report.failures)
+    progress = status(store)
+    assert progress["failures_by_kind"] == {"missing": len(report.failures)}
+    assert progress["blocks_done"] == progress["blocks"] - len(report.failures)
     verify(store)
     some, every = (open_store(path)[0] for path in (store, calm))
     rows = [every["tile"][:].tolist().index(tile) for tile in some["tile"][:].tolist()]

@@ -51,7 +51,7 @@ def test_remote_files_are_asked_for_at_a_time_and_hold_the_same_pixels(folder: P
             f"{name}.tif" for name in NAMES
         )
         assert server.most_active >= len(NAMES)
-    pixels = [warp_layer(LAYER, cogs.GRID, cogs.TILES, found) for found in (local, remote)]
+    pixels = [warp_layer(LAYER, cogs.GRID, cogs.TILES, sources) for sources in (local, remote)]
     assert np.isfinite(pixels[0]).all()
     assert np.array_equal(*pixels)
 

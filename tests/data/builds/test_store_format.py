@@ -124,7 +124,7 @@ def test_stored_pixels_equal_gdals_warp_of_the_sample(
     }
     for name, (sensor, assets, tile_px) in cases.items():
         modality = opened.attrs["salibi"]["modalities"][name]
-        apart = []
+        differences = []
         for row in range(0, opened.sizes["sample"], 7):
             z, x, y = (int(value) for value in opened["tile"].values[row])
             scenes = chosen[TileXYZ(x, y, z)].scenes[sensor]
@@ -142,9 +142,9 @@ def test_stored_pixels_equal_gdals_warp_of_the_sample(
                 physical = 10 * np.log10(np.maximum(physical, 1e-10))
             scale, offset = (np.array(modality[key])[:, None, None] for key in ("scale", "offset"))
             expected = np.clip(np.rint((physical - offset) / scale), 1, 255)
-            apart.append(np.abs(expected - opened[name].values[row].astype(float)))
-        assert len(apart) > 3
-        assert np.mean(np.array(apart) <= 1) >= 0.999, name
+            differences.append(np.abs(expected - opened[name].values[row].astype(float)))
+        assert len(differences) > 3
+        assert np.mean(np.array(differences) <= 1) >= 0.999, name
 
 
 def test_stored_hires_is_an_average_of_the_full_resolution_pixels(
@@ -208,12 +208,12 @@ def test_a_figure_shows_different_samples_as_they_are_stored(
 
 
 def test_info_counts(micro_store: Path, opened: xr.Dataset) -> None:
-    found = info(micro_store)
-    assert found["samples"] == opened.sizes["sample"] == sum(found["splits"].values())
-    leaks = found["leakage"]["sentinel-2"]
+    facts = info(micro_store)
+    assert facts["samples"] == opened.sizes["sample"] == sum(facts["splits"].values())
+    leaks = facts["leakage"]["sentinel-2"]
     assert leaks["scenes_in_several_splits"] == leaks["scenes"] == 1
     assert leaks["held_out_samples_sharing_a_training_scene"] == 1.0
-    assert found["bytes"] == sum(p.stat().st_size for p in micro_store.rglob("*") if p.is_file())
+    assert facts["bytes"] == sum(p.stat().st_size for p in micro_store.rglob("*") if p.is_file())
 
 
 # Damage

@@ -55,11 +55,11 @@ def test_an_api_search_returns_what_a_brute_force_filter_does() -> None:
     items = [item(n) for n in range(20)]
     dates = parse_dates("2022-07-03/2022-07-15")
     with serve(StacServer(items)) as server:
-        found = search(api(server.url), "naip", IOWA, dates)
+        scenes = search(api(server.url), "naip", IOWA, dates)
         pages = server.requests
     body = {"bbox": list(IOWA), "datetime": "/".join(time.isoformat() for time in dates)}
     expected = {one["id"] for one in items if matches(one, body)}
-    assert {scene.id for scene in found} == expected
+    assert {scene.id for scene in scenes} == expected
     assert 0 < len(expected) < 20
     assert pages > 1
 
@@ -123,8 +123,8 @@ def test_only_scenes_with_the_required_properties_are_kept() -> None:
     for one in items:
         one["collection"] = "sentinel-1-rtc"
     with serve(StacServer(items)) as server:
-        found = search(api(server.url), "sentinel-1", IOWA, None)
-    assert [scene.id for scene in found] == ["scene-001"]
+        scenes = search(api(server.url), "sentinel-1", IOWA, None)
+    assert [scene.id for scene in scenes] == ["scene-001"]
 
 
 def test_paging_that_ends_early_is_an_error_never_fewer_scenes() -> None:
@@ -170,8 +170,8 @@ def test_an_odd_item_is_left_out_and_named_in_the_log(
 ) -> None:
     strange = None if odd is None else item(2) | odd
     with serve(StacServer([item(1)], extra=[strange])) as server:
-        found = search(api(server.url), "naip", IOWA, None)
-    assert [scene.id for scene in found] == ["scene-001"]
+        scenes = search(api(server.url), "naip", IOWA, None)
+    assert [scene.id for scene in scenes] == ["scene-001"]
     assert "cannot be used" in caplog.text
 
 
@@ -199,13 +199,13 @@ def test_what_was_found_is_not_asked_for_again(tmp_path: Path) -> None:
 
 
 def test_several_times_are_searched_as_one(sample_toml: str) -> None:
-    found = CatalogSearch(load_catalog(sample_toml)).find("sentinel-2", WORLD, None)
-    times = [scene.acquired_utc for scene in found]
+    scenes = CatalogSearch(load_catalog(sample_toml)).find("sentinel-2", WORLD, None)
+    times = [scene.acquired_utc for scene in scenes]
     some = [(times[0], times[0]), (times[-1], times[-1])]
     ids = {
         one.id for one in CatalogSearch(load_catalog(sample_toml)).find("sentinel-2", WORLD, some)
     }
-    assert ids == {scene.id for scene in found if scene.acquired_utc in (times[0], times[-1])}
+    assert ids == {scene.id for scene in scenes if scene.acquired_utc in (times[0], times[-1])}
 
 
 @needs_real
@@ -219,17 +219,17 @@ def test_a_stac_geoparquet_file_is_a_catalog_like_the_others(tmp_path: Path) -> 
     expected = {
         row["id"] for row in rows if shapely.from_wkb(row["geometry"]).intersects(box(*area))
     }
-    found = search(catalog, "sentinel-2", area, None)
-    assert rows[7]["id"] in {scene.id for scene in found} <= expected
-    assert all(scene.hrefs["visual"].startswith("https://") for scene in found)
+    scenes = search(catalog, "sentinel-2", area, None)
+    assert rows[7]["id"] in {scene.id for scene in scenes} <= expected
+    assert all(scene.hrefs["visual"].startswith("https://") for scene in scenes)
 
 
 def test_scenes_that_cannot_be_grouped_are_left_out() -> None:
     """Without a year or an orbit, scenes of different ones could be mixed in a sample."""
     items = [item(1), item(2, **{"naip:year": None}), item(3)]
     with serve(StacServer(items)) as server:
-        found = search(api(server.url), "naip", IOWA, None)
-    assert [scene.id for scene in found] == ["scene-001", "scene-003"]
+        scenes = search(api(server.url), "naip", IOWA, None)
+    assert [scene.id for scene in scenes] == ["scene-001", "scene-003"]
 
 
 def test_the_newest_of_reprocessed_duplicates_is_kept() -> None:
@@ -245,8 +245,8 @@ def test_the_newest_of_reprocessed_duplicates_is_kept() -> None:
     for one in items:
         one["collection"] = "sentinel-2-l2a"
     with serve(StacServer(items)) as server:
-        found = search(api(server.url), "sentinel-2", IOWA, None)
-    assert {scene.id[-1] for scene in found} == {"2", "3", "4", "5"}
+        scenes = search(api(server.url), "sentinel-2", IOWA, None)
+    assert {scene.id[-1] for scene in scenes} == {"2", "3", "4", "5"}
 
 
 @pytest.mark.parametrize(
@@ -281,15 +281,15 @@ def test_a_newer_processing_supersedes_what_shows_the_same_ground(
             "s2:generation_time": None if year is None else f"{year}-01-02T01:00:00Z",
             "s2:nodata_pixel_percentage": share,
         }
-        told = {name: value for name, value in properties.items() if value is not None}
+        stated = {name: value for name, value in properties.items() if value is not None}
         scene = scene_from_item(
-            sensor, {**item(number), "id": f"scene-{number}", "properties": told}
+            sensor, {**item(number), "id": f"scene-{number}", "properties": stated}
         )
         assert scene is not None
         scenes.append(scene)
-    found = newest_processing(sensor, scenes)
-    assert {int(scene.id[-1]) for scene in found} == kept
-    assert newest_processing(sensor, scenes[::-1]) == found[::-1]
+    remaining = newest_processing(sensor, scenes)
+    assert {int(scene.id[-1]) for scene in remaining} == kept
+    assert newest_processing(sensor, scenes[::-1]) == remaining[::-1]
 
 
 def test_the_sample_catalog_is_searched_like_any_other(sample_toml: str) -> None:
@@ -297,12 +297,12 @@ def test_the_sample_catalog_is_searched_like_any_other(sample_toml: str) -> None
     paths = sorted(Path(catalog.url).parent.glob("sentinel-2-l2a/*/*.json"))
     items = [json.loads(path.read_text()) for path in paths]
     dates = parse_dates("2022-01-01/2022-12-31")
-    found = {scene.id for scene in search(catalog, "sentinel-2", WORLD, dates)}
+    ids = {scene.id for scene in search(catalog, "sentinel-2", WORLD, dates)}
     times = {one["id"]: datetime.fromisoformat(one["properties"]["datetime"]) for one in items}
     in_2022 = {name for name, time in times.items() if time.year == 2022}
-    assert found < in_2022
+    assert ids < in_2022
     # One date was processed twice; the older processing is left out.
-    assert {times[name] for name in found} == {times[name] for name in in_2022}
+    assert {times[name] for name in ids} == {times[name] for name in in_2022}
 
 
 def test_hrefs_of_a_local_catalog_are_relative(sample_toml: str) -> None:
@@ -332,10 +332,10 @@ def test_a_broken_static_catalog_is_one_clear_error(tmp_path: Path) -> None:
 def test_real_items_are_understood(file: str, sensor: str) -> None:
     items = json.loads((REAL / "stac" / file).read_text())
     with serve(StacServer(items)) as server:
-        found = search(api(server.url), sensor, WORLD, None)
-    assert found
+        scenes = search(api(server.url), sensor, WORLD, None)
+    assert scenes
     description = load_catalog("planetary-computer").sensors[sensor]
-    for scene in found:
+    for scene in scenes:
         assert "None" not in scene.group(description)
         assert scene.acquired_utc.tzinfo is UTC
         for product in description.products.values():

@@ -140,15 +140,15 @@ def test_expected_bytes_are_those_of_real_files(assets: list[str], product: str)
     rule = sensor.products[product] if product else sensor.clouds
     assert rule is not None
     assert rule.bytes_per_px is not None
-    found = []
+    ratios = []
     for item in items_of("earth-search", "sentinel-2"):
         seen = 1 - item["properties"]["s2:nodata_pixel_percentage"] / 100
         for name in assets:
             asset = item["assets"][name]
             rows, columns = asset["proj:shape"]
             num = rows * columns * len(asset["raster:bands"]) * seen
-            found.append(asset["file:size"] / num)
-    assert rule.bytes_per_px == pytest.approx(np.mean(found), rel=0.33)
+            ratios.append(asset["file:size"] / num)
+    assert rule.bytes_per_px == pytest.approx(np.mean(ratios), rel=0.33)
 
 
 @needs_real

@@ -44,11 +44,11 @@ def refusal(**changes: Any) -> str:
     content = {key: value for key, value in (CONTENT | changes).items() if value is not None}
     with pytest.raises(UsageError) as refused:
         variant_from_dict(content, where="mine.toml")
-    said = str(refused.value)
-    assert said.startswith("mine.toml is not a variant: ")
-    assert "\n" not in said
-    assert "__init__" not in said
-    return said
+    message = str(refused.value)
+    assert message.startswith("mine.toml is not a variant: ")
+    assert "\n" not in message
+    assert "__init__" not in message
+    return message
 
 
 def test_what_the_changes_are_made_to_is_a_variant() -> None:
@@ -231,24 +231,25 @@ def test_sensors_are_chosen_once_and_near_one_chosen_before(rows: Any, words: st
     "tile", ["10/a/b", "10/1", "10/99999/5", "10/5/1024", "10/-1/5", "10.5/1/1", "100/1/1", ""]
 )
 def test_a_region_is_a_tile_of_the_grid(tile: str) -> None:
-    said = refusal(region=[{"name": "a", "tile": tile, "reason": ""}])
-    assert f"tile of region 'a' is {tile!r}; expected zoom/column/row" in said
+    message = refusal(region=[{"name": "a", "tile": tile, "reason": ""}])
+    assert f"tile of region 'a' is {tile!r}; expected zoom/column/row" in message
 
 
 def test_a_region_is_chosen_for_land_covers_and_has_land() -> None:
     region = {"name": "a", "tile": "10/5/5", "reason": ""}
-    said = refusal(region=[region | {"kinds": ["moon"]}])
-    assert "region[0].kinds[0] is 'moon'; expected one of city, coast" in said
+    message = refusal(region=[region | {"kinds": ["moon"]}])
+    assert "region[0].kinds[0] is 'moon'; expected one of city, coast" in message
     for share in (0.0, 1.5, -1.0):
-        said = refusal(region=[region | {"land_share": share}])
+        message = refusal(region=[region | {"land_share": share}])
         assert (
-            f"region[0].land_share is {share}; expected a finite number above 0, 1 at most" in said
+            f"region[0].land_share is {share}; expected a finite number above 0, 1 at most"
+            in message
         )
 
 
 def test_a_region_is_not_finer_than_the_base_zoom() -> None:
-    said = refusal(region=[{"name": "a", "tile": "16/5/5", "reason": ""}])
-    assert "finer than the base zoom 15" in said
+    message = refusal(region=[{"name": "a", "tile": "16/5/5", "reason": ""}])
+    assert "finer than the base zoom 15" in message
     region = {"name": "a", "tile": "15/5/5", "reason": ""}
     assert variant_from_dict(CONTENT | {"region": [region]}, where="").regions[0].zoom == 15
 
@@ -278,10 +279,10 @@ def test_a_file_cannot_extend_itself(tmp_path: Path, load: Any, chain: Any, said
 def test_the_last_file_of_a_chain_wins(tmp_path: Path) -> None:
     file(tmp_path, "a", 'extends = "micro"\nname = "a"\nsummary = "a"\n[split]\ntest_share = 0.2\n')
     path = file(tmp_path, "b", 'extends = "a"\nname = "b"\n[split]\nvalidation_share = 0.3\n')
-    found = load_variant(path)
-    assert (found.name, found.summary) == ("b", "a")
-    assert (found.test_share, found.validation_share) == (0.2, 0.3)
-    assert found.modalities == load_variant("micro").modalities
+    variant = load_variant(path)
+    assert (variant.name, variant.summary) == ("b", "a")
+    assert (variant.test_share, variant.validation_share) == (0.2, 0.3)
+    assert variant.modalities == load_variant("micro").modalities
 
 
 def test_a_pair_that_the_file_itself_names_must_be_there(tmp_path: Path) -> None:
@@ -291,9 +292,9 @@ def test_a_pair_that_the_file_itself_names_must_be_there(tmp_path: Path) -> None
         load_variant(own)
     rows = '[[modality]]\nname = "lores"\nsensor = "sentinel-2"\nproduct = "visual"\n'
     inherited = file(tmp_path, "less", f'{head}{rows}bands = ["red"]\nunits = "display"\n')
-    found = load_variant(inherited)
-    assert found.alignment is not None
-    assert found.aligned is None
+    variant = load_variant(inherited)
+    assert variant.alignment is not None
+    assert variant.aligned is None
 
 
 def test_a_pair_has_one_size(tmp_path: Path) -> None:
@@ -347,9 +348,9 @@ def test_a_faulty_catalog_file_is_refused(tmp_path: Path, text: str, words: str)
     path = file(tmp_path, "mine", f'extends = "planetary-computer"\nname = "mine"\n{text}\n')
     with pytest.raises(UsageError, match=re.escape(words)) as refused:
         load_catalog(path)
-    said = str(refused.value)
-    assert "mine.toml is not a catalog: " in said
-    assert "__init__" not in said
+    message = str(refused.value)
+    assert "mine.toml is not a catalog: " in message
+    assert "__init__" not in message
 
 
 def test_a_catalogs_address_is_told_without_what_is_secret_in_it(tmp_path: Path) -> None:

@@ -103,12 +103,12 @@ def test_a_merged_store_verifies_and_has_what_a_plain_loop_picks(
         tile = sample.x, sample.y
         if tile not in best or wanted(sample, keep) > wanted(best[tile], keep):
             best[tile] = sample
-    found = held(made.store)
-    assert {tile: kept[:2] for tile, kept in found.items()} == {
+    contents = held(made.store)
+    assert {tile: kept[:2] for tile, kept in contents.items()} == {
         tile: (sample.colour, sample.acquired) for tile, sample in best.items()
     }
     if not resplit:
-        assert all(found[tile][2] == sample.split for tile, sample in best.items())
+        assert all(contents[tile][2] == sample.split for tile, sample in best.items())
     assert made.num_samples + made.num_duplicates == sum(made.num_in_sources)
 
 
@@ -118,12 +118,12 @@ def test_duplicates_are_counted_and_those_that_differ_told_apart(tmp_path: Path)
     second = draw_store(tmp_path / "b.zarr", other)
     done = run("merge", str(first), str(second), "-o", str(tmp_path / "x.zarr"), "--json")
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["samples"] == 7
-    assert found["samples_in_sources"] == [6, 7]
-    assert found["duplicates"] == 6
-    assert found["duplicates_of_same_dates"] == 3
-    assert found["duplicates_of_same_dates_that_differ"] == 2
+    report = json.loads(done.stdout)
+    assert report["samples"] == 7
+    assert report["samples_in_sources"] == [6, 7]
+    assert report["duplicates"] == 6
+    assert report["duplicates_of_same_dates"] == 3
+    assert report["duplicates_of_same_dates_that_differ"] == 2
     again = run("merge", str(first), str(second), "-o", str(tmp_path / "x.zarr"))
     assert "7 samples are already in" in again.stdout
     assert "6 samples left out, as another store has their tile (first kept)" in again.stderr
@@ -248,10 +248,10 @@ def test_variants_and_licences_are_all_named(tmp_path: Path) -> None:
         catalog="elsewhere",
         meaning={"licence": "CC-BY"},
     )
-    found = info(merge([first, second], tmp_path / "x.zarr").store)
-    assert (found["variant"], found["catalog"]) == ("merged", "tests, elsewhere")
-    assert found["modalities"]["lores"]["licence"] == "CC0; CC-BY"
-    assert [source["variant"] for source in found["made_from"]["sources"]] == ["drawn", "other"]
+    facts = info(merge([first, second], tmp_path / "x.zarr").store)
+    assert (facts["variant"], facts["catalog"]) == ("merged", "tests, elsewhere")
+    assert facts["modalities"]["lores"]["licence"] == "CC0; CC-BY"
+    assert [source["variant"] for source in facts["made_from"]["sources"]] == ["drawn", "other"]
 
 
 @pytest.mark.parametrize(("start", "message"), [(2, "1 pairs of neighb"), (1, "1 tiles in diff")])

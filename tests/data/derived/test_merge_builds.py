@@ -36,9 +36,9 @@ def test_parts_of_a_build_merge_into_what_they_are_parts_of(
     ]
     made = merge(parts, tmp_path / "x.zarr")
     assert_same_samples(made, micro_store)
-    found = verify(made.store, against_source=3, catalog=sample_toml).against_source
-    assert found is not None
-    assert found["samples"] == 3
+    compared = verify(made.store, against_source=3, catalog=sample_toml).against_source
+    assert compared is not None
+    assert compared["samples"] == 3
 
 
 def test_the_pages_commands_work(
@@ -62,9 +62,9 @@ def test_the_pages_commands_work(
             continue
         done = CliRunner().invoke(data.app, rest)
         assert done.exit_code == 0, (rest, done.output, done.exception)
-    found = held_tiles("data/all.zarr")
-    assert found == held_tiles("data/both.zarr")
-    assert found == sorted(held_tiles("train.zarr") + held_tiles("test.zarr"))
+    tiles = held_tiles("data/all.zarr")
+    assert tiles == held_tiles("data/both.zarr")
+    assert tiles == sorted(held_tiles("train.zarr") + held_tiles("test.zarr"))
 
 
 def held_tiles(store: str) -> list[list[int]]:

@@ -129,9 +129,9 @@ def test_dates_hold_for_every_sensor_of_the_modalities() -> None:
 def test_what_was_not_measured_does_not_match() -> None:
     held = arrays(3, cloud_fraction=np.array([np.nan, 0.0, 0.3], np.float32))
     assert Selection(max_cloud=1.0).rows(ATTRIBUTES, held).tolist() == [1, 2]
-    found = table([0.5, None, float("nan")])
-    assert Selection(max_shift_m=1.0).rows(ATTRIBUTES, held, found).tolist() == [0]
-    assert Selection(max_shift_m=float("inf")).rows(ATTRIBUTES, held, found).tolist() == [0]
+    samples_table = table([0.5, None, float("nan")])
+    assert Selection(max_shift_m=1.0).rows(ATTRIBUTES, held, samples_table).tolist() == [0]
+    assert Selection(max_shift_m=float("inf")).rows(ATTRIBUTES, held, samples_table).tolist() == [0]
     with pytest.raises(UsageError, match="was not measured"):
         Selection(max_shift_m=1.0).rows(ATTRIBUTES, held, pa.table({"x": [1, 2, 3]}))
 

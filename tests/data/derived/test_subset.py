@@ -98,9 +98,9 @@ def test_the_table_says_where_it_is_from(
     for sensor, scenes in about["scenes"].items():
         used = {item for items in kept[f"{sensor}_items"].to_pylist() for item in items}
         assert {scene["id"] for scene in scenes} == used
-    found = verify(again.store, against_source=2, catalog=sample_toml).against_source
-    assert found is not None
-    assert found["samples"] == 2
+    compared = verify(again.store, against_source=2, catalog=sample_toml).against_source
+    assert compared is not None
+    assert compared["samples"] == 2
     assert len(geopandas.read_parquet(again.store / SAMPLES_NAME)) == 2
 
 
@@ -237,9 +237,9 @@ def test_the_command_reports_json(micro_store: Path, tmp_path: Path) -> None:
         *("--max-cloud", "1", "--modalities", "sar,lores"),
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["samples"] == 4
-    assert sum(found["splits"].values()) == 4
+    report = json.loads(done.stdout)
+    assert report["samples"] == 4
+    assert sum(report["splits"].values()) == 4
     verify(tmp_path / "x.zarr")
     wrong = run("subset", str(micro_store), "-o", str(tmp_path / "y.zarr"), "--split", "tests")
     assert wrong.returncode == 2

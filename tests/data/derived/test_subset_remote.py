@@ -63,8 +63,8 @@ def test_a_part_holds_the_same_images_of_the_samples_that_match(
     for name in ("acquired", "valid_fraction"):
         assert np.array_equal(part[name][:], here[name][:][rows][:, :2])
     # The training samples are all there, so their statistics are the same.
-    told = info(tmp_path / "part.zarr")["modalities"]
-    assert {name: info(micro_store)["modalities"][name] for name in told} == told
+    modalities = info(tmp_path / "part.zarr")["modalities"]
+    assert {name: info(micro_store)["modalities"][name] for name in modalities} == modalities
     assert not any("naip" in name for name in info(tmp_path / "part.zarr")["quality"])
     table, about = geoparquet.read(tmp_path / "part.zarr/samples.parquet")
     whole, _ = geoparquet.read(micro_store / "samples.parquet")
@@ -142,12 +142,12 @@ def test_stores_in_a_bucket_are_merged_as_those_on_a_disk(
     subset(micro_store, tmp_path / "few.zarr", Selection(modalities=("sar",), limit=20))
     subset(micro_store, tmp_path / "radar.zarr", radar)
     publish(tmp_path / "radar.zarr", "s3://datasets/radar")
-    there = merge(
+    remote = merge(
         [tmp_path / "few.zarr", "s3://datasets/radar"], tmp_path / "there.zarr", workers=2
     )
     here = merge([tmp_path / "few.zarr", tmp_path / "radar.zarr"], tmp_path / "here.zarr")
-    assert (there.num_duplicates, there.num_differing) == (20, 0)
-    assert there.num_samples == here.num_samples
+    assert (remote.num_duplicates, remote.num_differing) == (20, 0)
+    assert remote.num_samples == here.num_samples
     assert samples.tree(tmp_path / "there.zarr") == samples.tree(tmp_path / "here.zarr")
 
 

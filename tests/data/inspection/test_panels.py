@@ -121,10 +121,10 @@ def test_a_finer_image_is_averaged_by_a_whole_factor(tmp_path):
     fine = image(512)
     save_panels([[Panel(title="x", image=fine)]], tmp_path / "x.png", edge_px=256)
     halved = fine.reshape(256, 2, 256, 2, 3).mean(axis=(1, 3))
-    found = read(tmp_path / "x.png")[-MARGIN_PX - GAP_PX - 256 : -MARGIN_PX - GAP_PX, MARGIN_PX:][
+    panel = read(tmp_path / "x.png")[-MARGIN_PX - GAP_PX - 256 : -MARGIN_PX - GAP_PX, MARGIN_PX:][
         :, :256
     ]
-    assert np.abs(found - halved).max() <= 1
+    assert np.abs(panel - halved).max() <= 1
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "pdf", "gif", "BMP"])

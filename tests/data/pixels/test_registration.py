@@ -169,7 +169,7 @@ def test_any_texture_any_shift_any_pixel(
     texture = ndimage.gaussian_filter(texture, 4, mode="wrap")
     other = moved(texture, east_px, north_px)
     inner = slice(72, -72), slice(72, -72)
-    there = shift_m(other[inner], texture[inner], pixel_m=pixel_m, native_gsd_m=10 * pixel_m)
-    assert error_m(there, east_px * pixel_m, north_px * pixel_m) < 0.5 * pixel_m
+    forward = shift_m(other[inner], texture[inner], pixel_m=pixel_m, native_gsd_m=10 * pixel_m)
+    assert error_m(forward, east_px * pixel_m, north_px * pixel_m) < 0.5 * pixel_m
     back = shift_m(texture[inner], other[inner], pixel_m=pixel_m, native_gsd_m=10 * pixel_m)
-    assert error_m(back, -there.east_m, -there.north_m) < 0.5 * pixel_m
+    assert error_m(back, -forward.east_m, -forward.north_m) < 0.5 * pixel_m

@@ -67,10 +67,10 @@ def bilinear(source: SceneRaster) -> np.ndarray:
     for column in (left, left + 1):
         for row in (top, top + 1):
             weight = (1 - np.abs(x - 0.5 - column)) * (1 - np.abs(y - 0.5 - row))
-            there = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
-            found = source.values[:, row.clip(0, rows - 1), column.clip(0, columns - 1)]
-            weight = np.where(there & np.isfinite(found[0]), weight, 0)
-            sums += weight * np.nan_to_num(found)
+            inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
+            neighbours = source.values[:, row.clip(0, rows - 1), column.clip(0, columns - 1)]
+            weight = np.where(inside & np.isfinite(neighbours[0]), weight, 0)
+            sums += weight * np.nan_to_num(neighbours)
             weights += weight
     with np.errstate(invalid="ignore"):
         means = sums / weights
@@ -80,17 +80,17 @@ def bilinear(source: SceneRaster) -> np.ndarray:
 def nearest(source: SceneRaster) -> np.ndarray:
     x, y = (np.floor(at).astype(int) for at in centres(source))
     rows, columns = source.values.shape[1:]
-    there = (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
-    found = source.values[:, y.clip(0, rows - 1), x.clip(0, columns - 1)]
-    return np.where(there, found, np.nan)
+    inside = (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
+    values = source.values[:, y.clip(0, rows - 1), x.clip(0, columns - 1)]
+    return np.where(inside, values, np.nan)
 
 
 def average(source: SceneRaster, samples: int = 64) -> np.ndarray:
     """Mean of what is observed under each pixel, by dense nearest sampling."""
     at = (np.arange(64 * samples) + 0.5) / samples
     x, y = ~Affine(*source.transform) @ (Affine(*GRID.transform) @ np.meshgrid(at, at))
-    found = source.values[0][np.floor(y).astype(int), np.floor(x).astype(int)]
-    boxes = found.reshape(64, samples, 64, samples)
+    values = source.values[0][np.floor(y).astype(int), np.floor(x).astype(int)]
+    boxes = values.reshape(64, samples, 64, samples)
     with np.errstate(invalid="ignore"):
         return np.nansum(boxes, axis=(1, 3)) / np.isfinite(boxes).sum(axis=(1, 3))
 
@@ -227,8 +227,8 @@ def test_straight_lines_between_nodes_are_as_near_as_they_are_said_to_be(
     (lattice,) = tile_lattices(source, grid).values()
     columns, rows = np.meshgrid(np.arange(256) + 0.5, np.arange(256) + 0.5)
     xs, ys = Affine(*grid.transform) @ (columns, rows)
-    there = transform("EPSG:3857", source.crs, xs.ravel(), ys.ravel())
-    exact = ~Affine(*source.transform) @ tuple(np.array(at).reshape(256, 256) for at in there)
+    projected = transform("EPSG:3857", source.crs, xs.ravel(), ys.ravel())
+    exact = ~Affine(*source.transform) @ tuple(np.array(at).reshape(256, 256) for at in projected)
     off = max(np.abs(a - b).max() for a, b in zip(lattice.centres(), exact, strict=True))
     assert off <= 2 * lattice.error_px + 1e-6
     assert lattice.error_px < 0.001

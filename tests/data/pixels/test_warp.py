@@ -60,7 +60,7 @@ def test_real_sentinel_pixels_equal_gdals_warp(
     group, attributes = open_store(punjab_store)
     modality = attributes.modalities[array]
     place = next((real_catalogs.PUNJAB / folder).iterdir())
-    apart = []
+    differences = []
     for sample, (z, x, y) in enumerate(group["tile"][:].tolist()):
         for band, file in enumerate(files):
             physical = warped(place / f"{file}.tif", [1], TileXYZ(x, y, z), 256)[0]
@@ -69,8 +69,8 @@ def test_real_sentinel_pixels_equal_gdals_warp(
                 physical = physical * 1e-4
             steps = (physical - modality.offset[band]) / modality.scale[band]
             expected = np.clip(np.rint(steps), 1, 255)
-            apart.append(np.abs(expected - group[array][sample, band].astype(float)))
-    assert np.mean(np.array(apart) <= 1) >= 0.999
+            differences.append(np.abs(expected - group[array][sample, band].astype(float)))
+    assert np.mean(np.array(differences) <= 1) >= 0.999
 
 
 @needs_real

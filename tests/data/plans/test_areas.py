@@ -125,24 +125,24 @@ def test_parquet_without_a_geometry_column_is_refused(
 
 
 def candidates(area: Area, zoom: int = ZOOM) -> set[tuple[int, int]]:
-    found: list[tuple[int, int]] = []
+    positions: list[tuple[int, int]] = []
     for cell in area.cells(zoom):
         tiles = area.candidates(zoom, cell)
-        found += zip(tiles.x.tolist(), tiles.y.tolist(), strict=True)
-    assert len(set(found)) == len(found)
-    return set(found)
+        positions += zip(tiles.x.tolist(), tiles.y.tolist(), strict=True)
+    assert len(set(positions)) == len(positions)
+    return set(positions)
 
 
 def one_by_one(area: Area, zoom: int = ZOOM) -> set[tuple[int, int]]:
     """The same, a tile of the box at a time."""
-    found = set()
+    positions = set()
     for span in [span for box in area.boxes for span in spans_within(box, zoom)]:
         for x, y in zip(*(axis.tolist() for axis in span.tiles()), strict=True):
             tile = shapely.box(*tile_bounds(zoom, [x], [y])[0])
             meets = tile.intersects if area.touching else tile.covered_by
             if meets(area.outline):
-                found.add((x, y))
-    return found
+                positions.add((x, y))
+    return positions
 
 
 EDGE = tile_bounds(ZOOM, [20_000], [12_000])[0]
@@ -181,9 +181,11 @@ def test_cells_follow_the_parts_of_an_outline_not_the_box_around_them() -> None:
     """Either side of the antimeridian: the box around both goes round the world."""
     west, east = shapely.box(-180, 40, -179, 41), shapely.box(179, 40, 180, 41)
     both = shapely.union_all([west, east])
-    apart = [len(Area(boxes=(one.bounds,), outline=one).cells(ZOOM)) for one in (west, east)]
+    num_cells = [
+        len(Area(boxes=(outline.bounds,), outline=outline).cells(ZOOM)) for outline in (west, east)
+    ]
     cells = Area(boxes=(both.bounds,), outline=both).cells(ZOOM)
-    assert len(cells) == sum(apart)
+    assert len(cells) == sum(num_cells)
     assert len(spans_within(both.bounds, CELL_ZOOM)[0].tiles()[0]) > 30 * len(cells)
 
 

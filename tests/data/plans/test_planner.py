@@ -189,11 +189,11 @@ def test_only_requesters_pay(whole: Plan) -> None:
                 lost={},
             )
         )
-    found, prices = tally.summary(), earth_search.prices
-    expected = found["source_bytes"] / 1e9 * prices.usd_per_gb
-    expected += found["source_requests"] / 1e3 * prices.usd_per_1000_requests
-    assert found["usd"] == pytest.approx(expected, abs=0.005)
-    assert found["usd"] > 0
+    summary, prices = tally.summary(), earth_search.prices
+    expected = summary["source_bytes"] / 1e9 * prices.usd_per_gb
+    expected += summary["source_requests"] / 1e3 * prices.usd_per_1000_requests
+    assert summary["usd"] == pytest.approx(expected, abs=0.005)
+    assert summary["usd"] > 0
 
 
 def test_what_a_plan_expects_is_near_what_a_build_reads(

@@ -120,10 +120,10 @@ def test_a_store_has_exactly_the_survivors_drawn_first(
     assert (report.num_samples, report.warnings) == (target, ())
     expected = by_lot(tiles_of(everything[0]))[:target]
     assert tiles_of(store) == [tile for tile in tiles_of(everything[0]) if tile in expected]
-    whole, found = open_store(everything[0])[0], open_store(store)[0]
+    whole_group, group = open_store(everything[0])[0], open_store(store)[0]
     rows = [tiles_of(everything[0]).index(tile) for tile in tiles_of(store)]
     for name in (*IMAGES, "split", "valid_fraction", "acquired"):
-        assert np.array_equal(found[name][:], whole[name][:][rows]), name
+        assert np.array_equal(group[name][:], whole_group[name][:][rows]), name
     # No further round was read than the one in which the target was reached.
     last = expected[-1]
     planned = [(c.tile.z, c.tile.x, c.tile.y) for c in made.choices()]
@@ -143,9 +143,9 @@ def test_what_failed_is_made_up_for_and_then_takes_its_place(api: Api, tmp_path:
     failed = build(tmp_path / "x.zarr", variant=variant, catalog=api.toml)
     assert failed.failures
     assert failed.num_samples == 12 or failed.warnings
-    found = status(tmp_path / "x.zarr")
-    assert found["target_samples"] == 12
-    assert found["planned_samples"] > 12
+    progress = status(tmp_path / "x.zarr")
+    assert progress["target_samples"] == 12
+    assert progress["planned_samples"] > 12
     api.files.gone.clear()
     again = build(tmp_path / "x.zarr", variant=variant, catalog=api.toml, workers=2)
     assert again.failures == ()

@@ -210,15 +210,15 @@ def test_few_scenes_serve_many_tiles() -> None:
 
 def plainly(every: Sequence[TileXYZ], grouped: dict[str, list[Scene]]) -> dict[TileXYZ, bool]:
     """Which tiles can be made, decided tile by tile with nothing but unions."""
-    found = {}
+    scenes_by_tile = {}
     for tile in every:
         outline = box(*mercantile.bounds(*tile)).buffer(-1e-12)
         groups: dict[str, list[Scene]] = {}
         for one in grouped["naip"]:
             groups.setdefault(one.properties["naip:year"], []).append(one)
         unions = [union_all([shape(one.footprint) for one in each]) for each in groups.values()]
-        found[tile] = any(union.covers(outline) for union in unions)
-    return found
+        scenes_by_tile[tile] = any(union.covers(outline) for union in unions)
+    return scenes_by_tile
 
 
 @given(st.data())

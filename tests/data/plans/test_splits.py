@@ -69,7 +69,7 @@ def test_whole_blocks_share_a_split() -> None:
     blocks = {}
     for column, row, code in zip((x >> 2).tolist(), (y >> 2).tolist(), codes.tolist(), strict=True):
         blocks.setdefault((column, row), set()).add(code)
-    assert all(len(found) == 1 for found in blocks.values())
+    assert all(len(block_splits) == 1 for block_splits in blocks.values())
     assert set().union(*blocks.values()) == {
         SPLITS[name] for name in ("train", "validation", "test")
     }
@@ -84,7 +84,7 @@ def test_test_tiles_are_never_given_up() -> None:
 
 def picks_of(regions: list[tuple[int, int, int, str]]) -> list[CellSelection]:
     """Squares of tiles (left, top, edge), each made from one scene."""
-    found = []
+    selected = []
     for left, top, edge, name in regions:
         x, y = area(left, top, edge, edge)
         scene = Scene(
@@ -95,7 +95,7 @@ def picks_of(regions: list[tuple[int, int, int, str]]) -> list[CellSelection]:
             hrefs={},
             properties={},
         )
-        found.append(
+        selected.append(
             CellSelection(
                 tiles=Tiles(zoom=17, x=x.astype(np.int64), y=y.astype(np.int64)),
                 sets={"naip": [(scene,)]},
@@ -104,7 +104,7 @@ def picks_of(regions: list[tuple[int, int, int, str]]) -> list[CellSelection]:
                 lost={},
             )
         )
-    return found
+    return selected
 
 
 @given(st.data())
@@ -128,10 +128,10 @@ def test_clusters_share_neither_a_scene_nor_an_edge(data: st.DataObject) -> None
     of_scene: dict[str, set[int]] = {}
     x, y, split = [], [], []
     for picks in cells:
-        found = clusters.split(codes, picks.tiles.x, picks.tiles.y)
-        of_scene.setdefault(picks.sets["naip"][0][0].id, set()).update(found.tolist())
-        x, y, split = [*x, *picks.tiles.x], [*y, *picks.tiles.y], [*split, *found]
-    assert all(len(found) == 1 for found in of_scene.values())
+        assigned = clusters.split(codes, picks.tiles.x, picks.tiles.y)
+        of_scene.setdefault(picks.sets["naip"][0][0].id, set()).update(assigned.tolist())
+        x, y, split = [*x, *picks.tiles.x], [*y, *picks.tiles.y], [*split, *assigned]
+    assert all(len(assigned) == 1 for assigned in of_scene.values())
     assert num_leaking_neighbours(np.array(x), np.array(y), np.array(split)) == 0
 
 

@@ -44,20 +44,20 @@ def dataset(micro_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Publ
 
 
 def test_the_cards_are_those_that_the_pointer_promises(dataset: Published) -> None:
-    found = {path.name: path for path in dataset.folder.iterdir() if path.is_file()}
+    paths = {path.name: path for path in dataset.folder.iterdir() if path.is_file()}
     assert {
-        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()
+        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()
     } == dataset.release.cards
-    assert set(found) == {"README.md", "samples.jpg", "collection.json", "croissant.json"}
+    assert set(paths) == {"README.md", "samples.jpg", "collection.json", "croissant.json"}
 
 
 def test_the_card_tells_what_is_in_the_store(dataset: Published, micro_store: Path) -> None:
     card = (dataset.folder / "README.md").read_text()
-    told = info(micro_store)
-    assert f"| samples | {told['samples']} |" in card
-    for split, count in told["splits"].items():
+    facts = info(micro_store)
+    assert f"| samples | {facts['samples']} |" in card
+    for split, count in facts["splits"].items():
         assert f"| {split} | {count} |" in card
-    for name, modality in told["modalities"].items():
+    for name, modality in facts["modalities"].items():
         for band, mean, std in zip(
             modality["bands"], modality["mean"], modality["std"], strict=True
         ):
@@ -103,13 +103,13 @@ def test_pystac_reads_the_collection(dataset: Published, micro_store: Path) -> N
 def test_croissant_names_the_files_by_checksum_and_the_columns_of_the_table(
     dataset: Published,
 ) -> None:
-    told = json.loads((dataset.folder / "croissant.json").read_text())
-    for file in told["distribution"]:
+    croissant = json.loads((dataset.folder / "croissant.json").read_text())
+    for file in croissant["distribution"]:
         content = (dataset.folder / file["contentUrl"]).read_bytes()
         assert hashlib.sha256(content).hexdigest() == file["sha256"]
         assert file["contentSize"] == f"{len(content)} B"
     table, _ = geoparquet.read(dataset.folder / "store.zarr/samples.parquet")
-    columns = {field["source"]["extract"]["column"] for field in told["recordSet"][0]["field"]}
+    columns = {field["source"]["extract"]["column"] for field in croissant["recordSet"][0]["field"]}
     assert columns < set(table.column_names)
     assert {"z", "x", "y", "split", "cloud_fraction"} <= columns
 

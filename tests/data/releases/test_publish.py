@@ -48,13 +48,13 @@ def test_publishing_the_same_again_sends_nothing(url: str, some_store: Path) -> 
 def test_a_dry_run_tells_what_there_is_to_do_and_writes_nothing(
     url: str, some_store: Path, tmp_path: Path
 ) -> None:
-    told = publish(some_store, url, dry_run=True)
+    dry = publish(some_store, url, dry_run=True)
     assert not (tmp_path / "published").exists()
     if url.startswith("s3:"):
         assert not objects(url)
     done = publish(some_store, url)
-    assert (told.files_sent, told.bytes_sent) == (done.files_sent, done.bytes_sent)
-    assert told.release == done.release
+    assert (dry.files_sent, dry.bytes_sent) == (done.files_sent, done.bytes_sent)
+    assert dry.release == done.release
 
 
 def test_a_newer_release_leaves_the_one_before_as_it_was(
@@ -210,8 +210,8 @@ def test_a_release_reads_as_it_was_written() -> None:
 
 def test_the_command_reports_what_it_did(some_store: Path, tmp_path: Path) -> None:
     url = f"file://{tmp_path}/published"
-    told = samples.run("publish", str(some_store), url, "--dry-run")
-    assert "would be sent" in told.stdout
+    dry = samples.run("publish", str(some_store), url, "--dry-run")
+    assert "would be sent" in dry.stdout
     done = samples.run("publish", str(some_store), url, "--json")
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)

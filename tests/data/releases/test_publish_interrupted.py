@@ -104,8 +104,8 @@ class Watcher:
         assert files.release is not None
         if files.release.manifest_sha256 not in self.whole:
             self.wrong = f"unknown release {files.release}"
-        there = files.sizes()
-        lacking = [n for n, e in files.manifest().items() if there.get(n) != e.bytes]
+        sizes = files.sizes()
+        lacking = [n for n, e in files.manifest().items() if sizes.get(n) != e.bytes]
         if lacking:
             self.wrong = f"{lacking} are not there"
         self.seen += 1

@@ -146,13 +146,13 @@ def test_a_newer_release_is_not_pulled_over_an_earlier_one(
 def test_samples_are_read_where_they_were_published(
     url: str, micro_store: Path, tmp_path: Path
 ) -> None:
-    there, here = SampleStore(url), SampleStore(micro_store)
-    assert there.attributes == here.attributes
-    for name, values in here[3].items():
-        assert np.array_equal(there[3][name], values)
+    remote, local = SampleStore(url), SampleStore(micro_store)
+    assert remote.attributes == local.attributes
+    for name, values in local[3].items():
+        assert np.array_equal(remote[3][name], values)
     # A reader goes on with the release that it opened.
     publish(another(micro_store, tmp_path / "newer.zarr", software_version="9"), url)
-    assert np.array_equal(there[5]["sar"], here[5]["sar"])
+    assert np.array_equal(remote[5]["sar"], local[5]["sar"])
     assert SampleStore(url).attributes.software_version == "9"
 
 

@@ -50,10 +50,10 @@ def test_a_window_is_what_rasterio_reads_from_disk(folder: Path, server: RangeSe
     assert {request.path for request in server.log} == {"a.tif"}  # no sidecar was looked for
     assert server.log[0].span == (0, 32_768)
     assert len(server.log) <= 4
-    told = http.counters() - before
-    assert told.requests == len(server.log)
-    assert told.bytes == sum(r.span[1] - r.span[0] for r in server.log if r.span)
-    assert told.retries == {}
+    counted = http.counters() - before
+    assert counted.requests == len(server.log)
+    assert counted.bytes == sum(r.span[1] - r.span[0] for r in server.log if r.span)
+    assert counted.retries == {}
 
 
 def test_only_the_first_opening_asks_anything_twice(server: RangeServer) -> None:

@@ -134,9 +134,9 @@ def test_no_token_comes_out_whatever_happens(
     with pytest.raises(ReadError) as caught:
         cogs.read(f"{HREF.format('a')}?key={word}", signing="planetary-computer")
     out, err = capfd.readouterr()
-    said = "\n".join([everything_said(caught.value), caplog.text, out, err])
+    output = "\n".join([everything_said(caught.value), caplog.text, out, err])
     assert service.log
-    assert "naip/a.tif" in said
-    assert "secret-" not in said
-    assert "sig=" not in said
-    assert word not in said
+    assert "naip/a.tif" in output
+    assert "secret-" not in output
+    assert "sig=" not in output
+    assert word not in output

@@ -69,16 +69,16 @@ def test_real_radar_keeps_its_decibels(opera_store: Path) -> None:
     used = set()
     for tile, sample in zip(tiles, values, strict=True):
         for band, name in enumerate(("VV", "VH")):
-            found = [(path, warped(path, [1], tile)[0]) for path in burst_files(name)]
-            path, power = next((p, a) for p, a in found if np.isfinite(a).all())
+            bursts = [(path, warped(path, [1], tile)[0]) for path in burst_files(name)]
+            path, power = next((p, a) for p, a in bursts if np.isfinite(a).all())
             used.add(path.name)
             truth = np.clip(10 * np.log10(power), low[band], low[band] + 254 * step[band])
             assert np.abs(sample[band] - truth).max() <= step[band]
             inside = np.abs(truth - (low[band] + 127 * step[band])) < 126 * step[band]
             assert inside.mean() > 0.9
             # Unbiased: the mean is better than a pixel.
-            apart = (sample[band] - truth)[inside]
-            assert abs(apart.mean()) < 0.05 * step[band]
+            differences = (sample[band] - truth)[inside]
+            assert abs(differences.mean()) < 0.05 * step[band]
     assert len(used) == 4
     assert len(tiles) >= 4
 

@@ -180,8 +180,8 @@ def test_calibrated_pixels_lie_where_the_control_points_say(
     truth = truth_on(grid, band)
     assert np.isfinite(warped).mean() > 0.99
     seen = np.isfinite(warped)
-    apart = np.abs(warped[seen] / truth[seen] - 1)
-    assert np.quantile(apart, 0.999) < 0.02
+    relative_error = np.abs(warped[seen] / truth[seen] - 1)
+    assert np.quantile(relative_error, 0.999) < 0.02
     decibel = radiometry.convert_units(warped, "power", "dB")[seen]
     assert np.abs(decibel - 10 * np.log10(truth[seen])).mean() < 0.05
 
@@ -198,9 +198,9 @@ def test_two_windows_of_a_scene_meet_without_a_seam(catalog: Catalog, scene: Sce
         assert alone is not None
         assert alone.values.size < together.values.size
         pixels = warp.warp(alone, grid)[0]
-        apart = np.abs(pixels / everything[whole.window(tile)] - 1)
+        relative_error = np.abs(pixels / everything[whole.window(tile)] - 1)
         # 0.1 px of the scene: GDAL looks up places along a row to 0.125 px.
-        assert np.nanmax(apart) < 0.005
+        assert np.nanmax(relative_error) < 0.005
 
 
 def test_the_swaths_edge_is_missing_not_dark(catalog: Catalog, scene: Scene) -> None:

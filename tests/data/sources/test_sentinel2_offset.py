@@ -66,16 +66,16 @@ def test_real_numbers_without_the_offset_agree_with_their_baseline(name: str) ->
 @needs_real
 @pytest.mark.parametrize("name", ["B2", "B3", "B4"])
 def test_an_offset_that_was_removed_already_is_seen(name: str) -> None:
-    told = judged(punjab(name), applied=True)
-    assert told is not None
-    assert "removed already" in told
+    verdict = judged(punjab(name), applied=True)
+    assert verdict is not None
+    assert "removed already" in verdict
 
 
 @needs_real
 def test_an_offset_that_the_baseline_does_not_tell_is_seen_in_dark_blue() -> None:
-    told = judged(patagonia(1), applied=False)
-    assert told is not None
-    assert "-0.1 were still to be added" in told
+    verdict = judged(patagonia(1), applied=False)
+    assert verdict is not None
+    assert "-0.1 were still to be added" in verdict
 
 
 @needs_real
@@ -175,14 +175,18 @@ def warnings_of(href: str, grid: PixelGrid, *, baseline: str) -> tuple[str, ...]
 def test_a_scene_is_judged_by_all_of_it_once_and_cheaply(tmp_path: Path) -> None:
     write_scene(tmp_path / "red.tif", 500, missing=0.3)
     with serve(RangeServer(tmp_path)) as server:
-        said, cost = [], []
+        messages, cost = [], []
         for tiles in (FEW_TILES[:4], FEW_TILES[4:8], FEW_TILES):
             before = http.counters()
-            said += warnings_of(f"{server.url}/red.tif", PixelGrid.around(tiles), baseline="05.10")
+            messages += warnings_of(
+                f"{server.url}/red.tif", PixelGrid.around(tiles), baseline="05.10"
+            )
             cost.append((http.counters() - before).bytes)
-    assert len(said) == 3
-    assert len(set(said)) == 1
-    assert said[0].startswith("scene-1 (baseline 05.10), band red: an offset of -0.1 is implied")
+    assert len(messages) == 3
+    assert len(set(messages)) == 1
+    assert messages[0].startswith(
+        "scene-1 (baseline 05.10), band red: an offset of -0.1 is implied"
+    )
     assert cost[0] - cost[1] < 400_000 < (tmp_path / "red.tif").stat().st_size / 10
 
 
@@ -203,11 +207,11 @@ def test_the_verdict_on_a_scene_is_that_on_its_pixels(
     write_scene(tmp_path / "red.tif", level, missing=missing)
     with rasterio.open(tmp_path / "red.tif") as dataset:
         numbers = dataset.read(1).astype(np.float32)
-    told = judged(numbers[numbers > 0], applied=baseline == "05.10")
-    assert (told is not None) == doubted
+    verdict = judged(numbers[numbers > 0], applied=baseline == "05.10")
+    assert (verdict is not None) == doubted
     grid = PixelGrid.around(FEW_TILES)
-    said = warnings_of(str(tmp_path / "red.tif"), grid, baseline=baseline)
-    assert bool(said) == doubted
+    messages = warnings_of(str(tmp_path / "red.tif"), grid, baseline=baseline)
+    assert bool(messages) == doubted
 
 
 def test_a_large_file_without_overviews_is_judged_by_its_windows(tmp_path: Path) -> None:
@@ -215,6 +219,6 @@ def test_a_large_file_without_overviews_is_judged_by_its_windows(tmp_path: Path)
     path = str(tmp_path / "red.tif")
     assert warnings_of(path, PixelGrid.around(FEW_TILES), baseline="05.10") == ()
     larger = [TileXYZ(FEW_TILES[0].x // 4 + i, FEW_TILES[0].y // 4, 15) for i in range(2)]
-    said = {warnings_of(path, PixelGrid.around([tile]), baseline="05.10") for tile in larger}
-    assert len(said) == 1
-    assert "removed already" in str(said)
+    messages = {warnings_of(path, PixelGrid.around([tile]), baseline="05.10") for tile in larger}
+    assert len(messages) == 1
+    assert "removed already" in str(messages)

@@ -68,9 +68,9 @@ def test_the_authors_losses_are_kept(tmp_path, patch_px):
     masks = random_masks(model.num_tokens(images), 0.5, range(len(images["sar"])))
     kept = {name: mask.kept for name, mask in masks.items()}
     expected = authors_losses(authors, images, kept, heads=HEADS, patch_px=patch_px)
-    found = model(images, masks)
+    losses = model(images, masks)
     for name in ("contrastive", "reconstruction"):
-        assert_close(found[name], expected[name])
+        assert_close(losses[name], expected[name])
     tokens = {name: expected[name].float() for name in TRI_ENCODER}
     assert_close(model.fuse(tokens, kept, (EDGE, EDGE)), expected["joint"])
 

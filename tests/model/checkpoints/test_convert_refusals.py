@@ -200,11 +200,11 @@ def test_no_heads_are_refused(authors, tmp_path, num_heads):
 def test_torch_does_not_speak_before_the_error(tmp_path):
     file = tmp_path / "file.pth"
     file.write_bytes(pickle.dumps(Payload(tmp_path / "executed"), protocol=4))
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as shown_warnings:
         warnings.simplefilter("always")
         with pytest.raises(CheckpointError, match="objects are never loaded"):
             convert(file, tmp_path / "out")
-    assert not said
+    assert not shown_warnings
 
 
 def test_a_model_of_another_file_is_not_overwritten(authors, tmp_path):

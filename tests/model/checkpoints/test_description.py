@@ -25,12 +25,12 @@ def edited(run, change):
 
 
 def both_refuse(run, message):
-    said = []
+    messages = []
     for read in (salibi_model.load, describe):
         with pytest.raises(CheckpointError, match=message) as caught:
             read(run)
-        said.append(one_line(caught, run))
-    assert said[0] == said[1]
+        messages.append(one_line(caught, run))
+    assert messages[0] == messages[1]
 
 
 def put(*path, value):
@@ -117,13 +117,13 @@ def test_no_garbage_in_any_field_is_a_traceback(run):
             edited(run, put(*place, value=value))
             with pytest.raises(CheckpointError) as caught:
                 salibi_model.load(run)
-            said = one_line(caught, run / "model")
+            message = one_line(caught, run / "model")
             try:
                 describe(run)
             except CheckpointError as error:
-                assert str(error) == said  # noqa: PT017
+                assert str(error) == message  # noqa: PT017
             else:
-                assert "model.safetensors" in said
+                assert "model.safetensors" in message
 
 
 def test_binary_garbage_is_explained(run):

@@ -168,9 +168,9 @@ def test_an_incomplete_state_is_explained(run, small_store, change, message):
     changed_state(run, change)
     with pytest.raises(CheckpointError, match=rf"step-00000003\.pt .*{message}") as caught:
         train(resumed_config(run, steps=4), out=run, resume=True)
-    said = one_line(caught, run / "last")
-    assert "an older checkpoint" in said
-    assert "start again" in said
+    error_line = one_line(caught, run / "last")
+    assert "an older checkpoint" in error_line
+    assert "start again" in error_line
 
 
 @pytest.mark.parametrize("state", [[1, 2], torch.ones(2), 7, {}])

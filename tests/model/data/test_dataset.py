@@ -113,9 +113,9 @@ def test_weights_draw_more_of_a_store_without_repeats_before_it_is_exhausted(coa
     batches = DataLoader(
         [coarse, fine], modalities=["sar"], batch_size=4, augment=False, weights=[1.0, 3.0]
     )
-    found = places(batches, fine, 4)
-    assert found.count(-1) == 4
-    assert sorted(found.count(i) for i in range(6)) == [2] * 6
+    drawn = places(batches, fine, 4)
+    assert drawn.count(-1) == 4
+    assert sorted(drawn.count(i) for i in range(6)) == [2] * 6
 
 
 def test_weights_that_do_not_fit_the_stores_are_refused(coarse, fine):
@@ -181,8 +181,8 @@ def test_crops_are_of_one_ground_in_all_modalities(coarse):
         assert batch.images["hires"].shape == (6, 3, 96, 96)
         assert batch.images["hires_4x"].shape == (6, 3, 192, 192)
         halved = torch.nn.functional.avg_pool2d(batch.images["hires_4x"].float(), 2)
-        apart = (halved - batch.images["hires"].float()).abs()
-        assert apart.max() <= 1.5  # each of the three is rounded
+        differences = (halved - batch.images["hires"].float()).abs()
+        assert differences.max() <= 1.5  # each of the three is rounded
         assert batch.gsd_scale.tolist() == [2.0] * 6
 
 
@@ -351,6 +351,6 @@ def test_a_process_that_is_stopped_ends(small_store, sent):
         while process.stdout.readline() != b"3\n":
             assert process.poll() is None
         process.send_signal(sent)
-        _, said = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=20)
     assert process.returncode in (-sent, 130, 1)
-    assert said.count(b"Traceback") <= 1
+    assert errors.count(b"Traceback") <= 1

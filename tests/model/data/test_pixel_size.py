@@ -72,10 +72,10 @@ def test_web_mercator_follows_the_tile_formula(zoom, lat, lon):
     x = math.radians(lon) * 6378137
     y = math.asinh(math.tan(math.radians(lat))) * 6378137
     expected = 156543.03 * math.cos(math.radians(lat)) / 2**zoom
-    found = pixel_m(around(x, y, step), "EPSG:3857", SHAPE)
-    assert found == pytest.approx(expected, rel=0.008)
+    size_m = pixel_m(around(x, y, step), "EPSG:3857", SHAPE)
+    assert size_m == pytest.approx(expected, rel=0.008)
     if abs(lat) > 30:
-        assert found == pytest.approx(expected, rel=0.004)
+        assert size_m == pytest.approx(expected, rel=0.004)
 
 
 def test_degrees_at_60_north_are_half_as_wide_as_high():

@@ -42,16 +42,16 @@ def test_a_store_gives_what_a_plain_loop_gives(checkpoint, small_store, tmp_path
     assert result.num_rows == {"sar": 6, "lores": 6, "hires_4x": 6}
     model, store = salibi_model.load(checkpoint), zarr.open_group(small_store, mode="r")
     for name in result.num_rows:
-        found = rows_of(tmp_path / "E", name)
+        rows = rows_of(tmp_path / "E", name)
         for row, sample in enumerate(range(10, 16)):
             images = torch.from_numpy(store[name][sample : sample + 1])
             with torch.inference_mode():
                 tokens, vector = model.encode(images, name)
-            assert np.allclose(found["embedding"][row], vector[0], atol=1e-5)
-            assert np.allclose(found["tokens"][row], tokens[0], atol=1e-5)
+            assert np.allclose(rows["embedding"][row], vector[0], atol=1e-5)
+            assert np.allclose(rows["tokens"][row], tokens[0], atol=1e-5)
         ratio = 0.5 if name == "hires_4x" else 1.0
-        assert found["gsd_m"] == pytest.approx(3.7 * ratio)
-        assert found["item"].tolist() == list(range(10, 16))
+        assert rows["gsd_m"] == pytest.approx(3.7 * ratio)
+        assert rows["item"].tolist() == list(range(10, 16))
 
 
 def test_what_a_sample_lacks_is_told(checkpoint, small_store, tmp_path):
@@ -93,17 +93,17 @@ def test_provenance_is_in_the_attributes(checkpoint, small_store, tmp_path):
     import hashlib
 
     embed(checkpoint, [small_store], out=tmp_path / "E", modalities=("sar",))
-    found = xr.open_zarr(tmp_path / "E", group="sar", consolidated=False, chunks=None)
-    assert found["embedding"].dims == ("row", "dim")
-    said = found.attrs["salibi_embedding"]
+    dataset = xr.open_zarr(tmp_path / "E", group="sar", consolidated=False, chunks=None)
+    assert dataset["embedding"].dims == ("row", "dim")
+    provenance = dataset.attrs["salibi_embedding"]
     weights = (checkpoint / "model.safetensors").read_bytes()
-    assert said["checkpoint_sha256"] == hashlib.sha256(weights).hexdigest()
+    assert provenance["checkpoint_sha256"] == hashlib.sha256(weights).hexdigest()
     spec = describe("sar")
-    assert (said["bands"], said["units"]) == (["vv", "vh"], "dB")
-    assert (said["mean"], said["std"]) == (list(spec.mean), list(spec.std))
-    assert said["inputs"] == [{"name": str(small_store), "plan_digest": "0" * 64}]
+    assert (provenance["bands"], provenance["units"]) == (["vv", "vh"], "dB")
+    assert (provenance["mean"], provenance["std"]) == (list(spec.mean), list(spec.std))
+    assert provenance["inputs"] == [{"name": str(small_store), "plan_digest": "0" * 64}]
     kept = pq.read_schema(tmp_path / "E/embeddings.parquet").metadata[b"salibi_embedding"]
-    assert json.loads(kept)["checkpoint_sha256"] == said["checkpoint_sha256"]
+    assert json.loads(kept)["checkpoint_sha256"] == provenance["checkpoint_sha256"]
 
 
 def test_the_table_is_valid_geoparquet(checkpoint, tmp_path):
@@ -253,8 +253,10 @@ def test_the_documentation_lists_what_there_is(checkpoint, small_store, tmp_path
     listed = dict(re.findall(r"^\| `(\w+)` \| \([^|]*\) \| (\w+) \|", page, flags=re.MULTILINE))
     group = zarr.open_group(tmp_path / "E/sar", mode="r")
     assert {name: str(group[name].dtype) for name in group.array_keys()} == listed
-    said = re.findall(r"^\| (`[^|]*`) \| ", page.split("The attributes,")[1], flags=re.MULTILINE)
-    fields = {name for cell in said for name in re.findall(r"`(\w+)`", cell)}
+    documented = re.findall(
+        r"^\| (`[^|]*`) \| ", page.split("The attributes,")[1], flags=re.MULTILINE
+    )
+    fields = {name for cell in documented for name in re.findall(r"`(\w+)`", cell)}
     assert set(group.attrs["salibi_embedding"]) == fields
     columns = pq.read_schema(tmp_path / "E/embeddings.parquet").names
     assert all(f"`{column}`" in page for column in columns)

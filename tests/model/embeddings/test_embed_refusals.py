@@ -51,9 +51,9 @@ def test_what_does_not_fit_is_refused_before_the_work(checkpoint, tmp_path, valu
     names = ("red", "green", "blue") if len(values) == 3 else ()
     path = raster(tmp_path / "x.tif", values, names=names)
     named = {"modalities": ("lores",)} if "take" not in words and "any of" not in words else {}
-    with pytest.raises(UsageError, match=words) as told:
+    with pytest.raises(UsageError, match=words) as caught:
         embed(checkpoint, [path], out=tmp_path / "E", **{**named, **options})
-    assert "x.tif" in str(told.value)
+    assert "x.tif" in str(caught.value)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -129,9 +129,9 @@ def test_tokens_of_images_of_several_sizes_are_refused(checkpoint, tmp_path):
 
 def test_secrets_of_an_address_are_not_told(checkpoint, tmp_path):
     url = "http://user:secret@127.0.0.1:9/x.tif?sig=secret"
-    with pytest.raises(UsageError, match=r"http://127\.0\.0\.1:9/x\.tif cannot be read") as told:
+    with pytest.raises(UsageError, match=r"http://127\.0\.0\.1:9/x\.tif cannot be read") as caught:
         embed(checkpoint, [url], out=tmp_path / "E")
-    assert "secret" not in str(told.value)
+    assert "secret" not in str(caught.value)
 
 
 # -- models that do not know their metres

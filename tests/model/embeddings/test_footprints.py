@@ -43,35 +43,35 @@ def test_outlines_are_those_of_gdal(crs, transform):
     corners = [transform @ corner for corner in ((0, 0), (256, 0), (256, 256), (0, 256), (0, 0))]
     ring = {"type": "Polygon", "coordinates": [corners]}
     expected = shapely.geometry.shape(transform_geom(crs, "OGC:CRS84", ring))
-    (found,) = outlines([(0, 0, 256, 256)], transform, crs, pixel_m=10.0)
-    assert found.is_valid
-    assert found.geom_type == expected.geom_type
-    assert found.symmetric_difference(expected).area < 1e-6 * expected.area
+    (outline,) = outlines([(0, 0, 256, 256)], transform, crs, pixel_m=10.0)
+    assert outline.is_valid
+    assert outline.geom_type == expected.geom_type
+    assert outline.symmetric_difference(expected).area < 1e-6 * expected.area
 
 
 def test_longitudes_beyond_half_a_turn_come_back():
     """A global raster from 0 to 360 degrees east: GDAL's warp leaves them as they are."""
     east = Affine(0.01, 0, 179, 0, -0.01, -17)
-    (found,) = outlines([(0, 0, 200, 200)], east, "EPSG:4326", pixel_m=1000.0)
+    (outline,) = outlines([(0, 0, 200, 200)], east, "EPSG:4326", pixel_m=1000.0)
     expected = shapely.union(shapely.box(179, -19, 180, -17), shapely.box(-180, -19, -179, -17))
-    assert found.symmetric_difference(expected).area < 1e-6
+    assert outline.symmetric_difference(expected).area < 1e-6
     far = Affine(0.01, 0, 200, 0, -0.01, -17)
-    (found,) = outlines([(0, 0, 200, 200)], far, "EPSG:4326", pixel_m=1000.0)
-    assert found.bounds == pytest.approx((-160, -19, -158, -17))
+    (outline,) = outlines([(0, 0, 200, 200)], far, "EPSG:4326", pixel_m=1000.0)
+    assert outline.bounds == pytest.approx((-160, -19, -158, -17))
     whole = Affine(1.40625, 0, 0, 0, -0.703125, 90)
-    (found,) = outlines([(0, 0, 256, 256)], whole, "EPSG:4326", pixel_m=1e5)
-    assert found.area == pytest.approx(360 * 180)
+    (outline,) = outlines([(0, 0, 256, 256)], whole, "EPSG:4326", pixel_m=1e5)
+    assert outline.area == pytest.approx(360 * 180)
 
 
 @pytest.mark.parametrize(("crs", "pole"), [("EPSG:3413", 90), ("EPSG:3031", -90)])
 def test_a_window_over_a_pole_covers_it(crs, pole):
     step = 100.0
     place = Affine(step, 0, -128 * step, 0, -step, 128 * step)
-    (found,) = outlines([(0, 0, 256, 256)], place, crs, pixel_m=step)
-    assert found.is_valid
-    assert found.covers(shapely.Point(12.3, pole))
-    assert found.bounds[0::2] == (-180, 180)
-    assert abs(found.bounds[1 if pole > 0 else 3]) == pytest.approx(89.83, abs=0.02)
+    (outline,) = outlines([(0, 0, 256, 256)], place, crs, pixel_m=step)
+    assert outline.is_valid
+    assert outline.covers(shapely.Point(12.3, pole))
+    assert outline.bounds[0::2] == (-180, 180)
+    assert abs(outline.bounds[1 if pole > 0 else 3]) == pytest.approx(89.83, abs=0.02)
 
 
 def test_a_ring_without_a_pole_is_itself():

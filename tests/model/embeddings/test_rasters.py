@@ -54,9 +54,9 @@ def test_windows_of_a_raster_are_those_that_rasterio_reads(checkpoint, tmp_path)
     embed(
         checkpoint, [path], out=tmp_path / "E", modalities=("lores",), window_px=128, batch_size=4
     )
-    found = rows_of(tmp_path / "E", "lores")
+    rows = rows_of(tmp_path / "E", "lores")
     offsets = [(r, c) for r in (0, 128, 172) for c in (0, 128, 256, 384, 392)]
-    assert found["window"].tolist() == [[r, c, 128, 128] for r, c in offsets]
+    assert rows["window"].tolist() == [[r, c, 128, 128] for r, c in offsets]
     model = salibi_model.load(checkpoint)
     frame = geopandas.read_parquet(tmp_path / "E/embeddings.parquet")
     with rasterio.open(path) as dataset:
@@ -67,32 +67,32 @@ def test_windows_of_a_raster_are_those_that_rasterio_reads(checkpoint, tmp_path)
             images = torch.from_numpy(dataset.read(window=window))[None]
             with torch.inference_mode():
                 _, vector = model.encode(images, "lores", gsd_m=gsd_m)
-            assert np.allclose(found["embedding"][number], vector[0], atol=1e-5)
-            assert found["gsd_m"][number] == pytest.approx(gsd_m, rel=1e-6)
+            assert np.allclose(rows["embedding"][number], vector[0], atol=1e-5)
+            assert rows["gsd_m"][number] == pytest.approx(gsd_m, rel=1e-6)
             box = shapely.geometry.mapping(shapely.box(*dataset.window_bounds(window)))
             expected = shapely.geometry.shape(transform_geom(dataset.crs, "OGC:CRS84", box))
             geometry = frame.geometry[number]
             assert geometry.symmetric_difference(expected).area < 1e-9 * expected.area
-            assert found["bounds"][number] == pytest.approx(expected.bounds)
-    assert np.array_equal(np.stack(frame["embedding"]), found["embedding"])
+            assert rows["bounds"][number] == pytest.approx(expected.bounds)
+    assert np.array_equal(np.stack(frame["embedding"]), rows["embedding"])
     assert frame["id"][1] == "scene.tif#0,128"
 
 
 def test_a_small_raster_is_one_window_padded_to_whole_patches(checkpoint, tmp_path):
     path = raster(tmp_path / "small.tif", noise(40, 64))
     embed(checkpoint, [path], out=tmp_path / "E", modalities=("lores",))
-    found = rows_of(tmp_path / "E", "lores")
-    assert found["window"].tolist() == [[0, 0, 48, 64]]
-    assert found["valid_fraction"] == pytest.approx(40 / 48)
+    rows = rows_of(tmp_path / "E", "lores")
+    assert rows["window"].tolist() == [[0, 0, 48, 64]]
+    assert rows["valid_fraction"] == pytest.approx(40 / 48)
     with rasterio.open(path) as dataset:
         images = np.pad(dataset.read(), ((0, 0), (0, 8), (0, 0)))[None]
         with torch.inference_mode():
             model = salibi_model.load(checkpoint)
             _, vector = model.encode(
-                torch.from_numpy(images), "lores", gsd_m=float(found["gsd_m"][0])
+                torch.from_numpy(images), "lores", gsd_m=float(rows["gsd_m"][0])
             )
         corners = shapely.box(*dataset.bounds)
-    assert np.allclose(found["embedding"], vector, atol=1e-5)
+    assert np.allclose(rows["embedding"], vector, atol=1e-5)
     frame = geopandas.read_parquet(tmp_path / "E/embeddings.parquet").to_crs(UTM)
     assert frame.geometry[0].symmetric_difference(corners).area < 1e-6 * corners.area
 
@@ -104,14 +104,14 @@ def test_nodata_is_kept_and_empty_windows_are_left_out(checkpoint, tmp_path):
     path = raster(tmp_path / "holes.tif", values, nodata=0)
     result = embed(checkpoint, [path], out=tmp_path / "E", modalities=("lores",), window_px=64)
     assert (result.num_rows, result.num_empty) == ({"lores": 2}, {"lores": 1})
-    found = rows_of(tmp_path / "E", "lores")
-    assert found["window"][:, 1].tolist() == [0, 128]
-    assert found["valid_fraction"] == pytest.approx([0.75, 1.0])
+    rows = rows_of(tmp_path / "E", "lores")
+    assert rows["window"][:, 1].tolist() == [0, 128]
+    assert rows["valid_fraction"] == pytest.approx([0.75, 1.0])
     with torch.inference_mode():
         _, vector = salibi_model.load(checkpoint).encode(
-            torch.from_numpy(values[None, :, :, :64]), "lores", gsd_m=float(found["gsd_m"][0])
+            torch.from_numpy(values[None, :, :, :64]), "lores", gsd_m=float(rows["gsd_m"][0])
         )
-    assert np.allclose(found["embedding"][0], vector[0], atol=1e-5)
+    assert np.allclose(rows["embedding"][0], vector[0], atol=1e-5)
 
 
 def test_black_is_not_nodata_unless_it_is_said_to_be(checkpoint, tmp_path):
@@ -120,8 +120,8 @@ def test_black_is_not_nodata_unless_it_is_said_to_be(checkpoint, tmp_path):
     path = raster(tmp_path / "black.tif", values)
     options = {"modalities": ("lores",), "window_px": 64}
     assert embed(checkpoint, [path], out=tmp_path / "A", **options).num_rows == {"lores": 2}
-    said = embed(checkpoint, [path], out=tmp_path / "B", nodata=0.0, **options)
-    assert said.num_rows == {"lores": 1}
+    with_nodata = embed(checkpoint, [path], out=tmp_path / "B", nodata=0.0, **options)
+    assert with_nodata.num_rows == {"lores": 1}
 
 
 def test_the_fourth_band_of_an_aerial_image_masks_nothing_when_it_is_near_infrared(
@@ -157,13 +157,13 @@ def test_radar_in_any_units_comes_to_the_same_stored_values(checkpoint, tmp_path
         with rasterio.open(path, "r+") as dataset:
             dataset.scales = (0.01, 0.01)
     embed(checkpoint, [path], out=tmp_path / "E", units=units)
-    found = rows_of(tmp_path / "E", "sar")
+    rows = rows_of(tmp_path / "E", "sar")
     stored = np.clip(np.rint((decibel + 30) / 0.15), 1, 255).astype(np.uint8)
     with torch.inference_mode():
         _, vector = salibi_model.load(checkpoint).encode(
-            torch.from_numpy(stored)[None], "sar", gsd_m=float(found["gsd_m"][0])
+            torch.from_numpy(stored)[None], "sar", gsd_m=float(rows["gsd_m"][0])
         )
-    assert np.allclose(found["embedding"], vector, atol=1e-3)
+    assert np.allclose(rows["embedding"], vector, atol=1e-3)
 
 
 def test_plain_images_need_a_gsd_and_have_no_place(checkpoint, tmp_path):
@@ -173,10 +173,10 @@ def test_plain_images_need_a_gsd_and_have_no_place(checkpoint, tmp_path):
     with pytest.raises(UsageError, match=r"a\.png: it has no coordinate reference.*--gsd-m"):
         embed(checkpoint, images, out=tmp_path / "E", modalities=("lores",))
     embed(checkpoint, images, out=tmp_path / "E", modalities=("lores",), gsd_m=5.0)
-    found = rows_of(tmp_path / "E", "lores")
-    assert found["window"].tolist() == [[0, 0, 64, 64], [0, 0, 80, 80]]
-    assert np.isnan(found["bounds"]).all()
-    assert found["gsd_m"].tolist() == [5.0, 5.0]
+    rows = rows_of(tmp_path / "E", "lores")
+    assert rows["window"].tolist() == [[0, 0, 64, 64], [0, 0, 80, 80]]
+    assert np.isnan(rows["bounds"]).all()
+    assert rows["gsd_m"].tolist() == [5.0, 5.0]
     frame = geopandas.read_parquet(tmp_path / "E/embeddings.parquet")
     assert frame.geometry.isna().all()
     assert [Path(source).name for source in frame["source"]] == ["a.png", "b.jpg"]
@@ -255,8 +255,8 @@ def test_a_real_aerial_image(checkpoint, tmp_path):
         checkpoint, [NAIP], out=tmp_path / "E", modalities=("hires_4x",), bands=names, window_px=256
     )
     assert result.num_rows["hires_4x"] >= (shape[0] // 256) * (shape[1] // 256)
-    found = rows_of(tmp_path / "E", "hires_4x")
-    assert found["gsd_m"] == pytest.approx(gsd_m, rel=1e-3)
+    rows = rows_of(tmp_path / "E", "hires_4x")
+    assert rows["gsd_m"] == pytest.approx(gsd_m, rel=1e-3)
     frame = geopandas.read_parquet(tmp_path / "E/embeddings.parquet")
     with rasterio.open(NAIP) as dataset:
         whole = shapely.box(*dataset.bounds)
@@ -282,9 +282,9 @@ def test_real_radar_power(checkpoint, tmp_path):
     with np.errstate(divide="ignore"):
         decibel = 10 * np.log10(np.stack(layers))
     expected = to_stored(decibel, describe("sar"), "dB")
-    found = rows_of(tmp_path / "E", "sar")
+    rows = rows_of(tmp_path / "E", "sar")
     with torch.inference_mode():
         _, vector = salibi_model.load(checkpoint).encode(
-            torch.from_numpy(expected)[None], "sar", gsd_m=float(found["gsd_m"][0])
+            torch.from_numpy(expected)[None], "sar", gsd_m=float(rows["gsd_m"][0])
         )
-    assert np.allclose(found["embedding"][0], vector[0], atol=1e-4)
+    assert np.allclose(rows["embedding"][0], vector[0], atol=1e-4)

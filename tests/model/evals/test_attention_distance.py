@@ -89,11 +89,11 @@ def test_mean_distance_equals_a_plain_loop(queries, keys, ratio, seed):
     generator = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(2, 3, len(query_xy), len(key_xy), generator=generator)
     weights = logits.softmax(dim=-1)
-    found = mean_distance(weights, query_xy, key_xy)
+    distances = mean_distance(weights, query_xy, key_xy)
     for image in range(2):
         for head in range(3):
             expected = by_loop(weights[image, head], query_xy, key_xy)
-            assert float(found[image, head]) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+            assert float(distances[image, head]) == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 def test_attention_to_itself_is_at_distance_zero():
@@ -117,10 +117,10 @@ def test_a_model_is_measured_in_every_block_and_step(fusion):
         if isinstance(layer, Attention) and not name.startswith("decoder")
     ]
     with torch.no_grad():
-        found = measure_distances(model, images)
+        measured = measure_distances(model, images)
     for handle in handles:
         handle.remove()
-    assert list(found) == CASES
+    assert list(measured) == CASES
     xy = {name: patch_centres((e, e), 4 / e) for name, e in (("sar", 4), ("hires_4x", 8))}
     xy["lores"] = xy["sar"]
     calls = {key: [] for key in CASES}
@@ -133,7 +133,7 @@ def test_a_model_is_measured_in_every_block_and_step(fusion):
             for call in seen:
                 keys = "lores" if call[2].shape[1] == 16 else "hires_4x"
                 calls["cross", "sar", keys].append(call)
-    for (kind, queries, keys), values in found.items():
+    for (kind, queries, keys), values in measured.items():
         layers = calls[kind, queries, keys]
         assert values.shape == (2, len(layers), 4)
         for block, call in enumerate(layers):

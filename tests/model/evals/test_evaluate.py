@@ -131,11 +131,11 @@ def test_several_labels_are_measured_by_f1(model, tmp_path):
         assert [row.metric for row in rows] == ["f1-micro", "f1-macro"]
         counts = results.outcomes(rows[0])
         hits, false, missed = counts.sum(axis=0).T
-        truth, found = hits + missed, hits + false
+        truth, num_predicted = hits + missed, hits + false
         labels = data.labels(data.split_indices("test"))
         assert np.array_equal(truth, labels.sum(axis=0))
         predicted = (counts[:, :, 0] + counts[:, :, 1]).astype(int)
-        assert found.sum() == predicted.sum()
+        assert num_predicted.sum() == predicted.sum()
         for row, average in zip(rows, ("micro", "macro"), strict=True):
             expected = f1_score(labels, predicted, average=average, zero_division=np.nan)
             assert row.value == pytest.approx(expected)
@@ -275,9 +275,9 @@ def test_a_partition_of_one_class_is_refused(
     samples["train"] = [samples["train"][k] for k in train if labels[k] == labels[0]]
     (eurosat / "0.01x_train_partition.json").write_text(json.dumps(samples))
     given = ("--data", eurosat, "--partition", "0.01x_train", "--out", tmp_path / "r")
-    code, said = fails(monkeypatch, capsys, "eval", "linear", checkpoint, *given)
-    assert (code, said.count("\n")) == (2, 1)
-    assert "train images of m-eurosat have the same label" in said
+    code, message = fails(monkeypatch, capsys, "eval", "linear", checkpoint, *given)
+    assert (code, message.count("\n")) == (2, 1)
+    assert "train images of m-eurosat have the same label" in message
     code, compared = fails(monkeypatch, capsys, "compare", small_store, *given)
-    assert (code, compared) == (2, said)
+    assert (code, compared) == (2, message)
     assert not (tmp_path / "r").exists()

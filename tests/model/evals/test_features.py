@@ -61,7 +61,7 @@ def seen_by(frozen, monkeypatch, images):
 def test_features_are_the_models_own_embeddings(model):
     data = coloured(gsd_m=7.0)
     frozen = FrozenModel(model, data, "lores")
-    found = extract_features(frozen, "validation", batch_size=5)
+    features = extract_features(frozen, "validation", batch_size=5)
     images = data.read(data.split_indices("validation"), ("red", "green", "blue"))
     mean, std = (part[:, None, None] for part in data.statistics(data.bands))
     spec = model.config["lores"]
@@ -69,8 +69,8 @@ def test_features_are_the_models_own_embeddings(model):
     stored = torch.tensor((images - mean) / std * own_std + own_mean, dtype=torch.float32)
     with torch.inference_mode():
         tokens, expected = model.encode(stored, "lores", gsd_m=7.0)
-    assert np.allclose(found.vectors, expected.numpy(), atol=1e-4)
-    assert np.array_equal(found.labels, data.labels(data.split_indices("validation")))
+    assert np.allclose(features.vectors, expected.numpy(), atol=1e-4)
+    assert np.array_equal(features.labels, data.labels(data.split_indices("validation")))
     grid, _ = frozen.encode(images)
     assert tuple(grid.shape) == (12, SIZE.dim, 2, 2)
     assert torch.allclose(grid[:, :, 1, 0], tokens[:, 2], atol=1e-4)

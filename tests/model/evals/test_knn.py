@@ -41,12 +41,12 @@ def test_predictions_are_scikit_learns(distance, temperature, k):
         weights="uniform" if temperature is None else lambda d: np.exp(-d / temperature),
     ).fit(train.astype(np.float64), labels)
     options = KnnOptions(k=k, distance=distance, temperature=temperature)
-    found = knn_predict(train, labels, test, options, num_classes=4)
+    predicted = knn_predict(train, labels, test, options, num_classes=4)
     clear = without_ties(reference, test.astype(np.float64), temperature).astype(bool)
     expected = reference.predict(test.astype(np.float64))
     assert clear.sum() > 60
-    assert np.array_equal(found[clear], expected[clear])
-    assert (found == truth).mean() > 0.4
+    assert np.array_equal(predicted[clear], expected[clear])
+    assert (predicted == truth).mean() > 0.4
 
 
 @pytest.mark.parametrize("temperature", [None, 0.2])
@@ -60,23 +60,23 @@ def test_several_labels_are_scikit_learns(temperature):
         weights="uniform" if temperature is None else lambda d: np.exp(-d / temperature),
     ).fit(train.astype(np.float64), labels)
     options = KnnOptions(k=7, temperature=temperature)
-    found = knn_predict(train, labels, test, options, num_classes=4)
-    assert np.array_equal(found, reference.predict(test.astype(np.float64)))
+    predicted = knn_predict(train, labels, test, options, num_classes=4)
+    assert np.array_equal(predicted, reference.predict(test.astype(np.float64)))
 
 
 def test_half_of_the_votes_are_enough():
     train = np.array([[1, 0], [1, 0.1]], np.float32)
     labels = np.array([[1, 0], [1, 1]])
-    found = knn_predict(train, labels, train[:1], KnnOptions(k=2), num_classes=2)
-    assert found.tolist() == [[1, 1]]
+    predicted = knn_predict(train, labels, train[:1], KnnOptions(k=2), num_classes=2)
+    assert predicted.tolist() == [[1, 1]]
 
 
 def test_of_equal_votes_the_nearest_decides():
     train = np.array([[0], [1], [2.1], [3]], np.float32)
     options = KnnOptions(k=4, distance="l2")
     for labels in ([0, 1, 0, 1], [1, 0, 1, 0]):
-        found = knn_predict(train, np.array(labels), train[:1] - 1, options, num_classes=2)
-        assert found.tolist() == [labels[0]]
+        predicted = knn_predict(train, np.array(labels), train[:1] - 1, options, num_classes=2)
+        assert predicted.tolist() == [labels[0]]
 
 
 def test_of_equally_near_ones_the_first_are_neighbours():
@@ -102,8 +102,8 @@ def test_chunks_do_not_change_anything(monkeypatch):
 
 def test_no_more_neighbours_than_there_are():
     train, _, test, _ = clouds()
-    found = knn_predict(train[:3], np.array([0, 1, 1]), test, KnnOptions(k=20), num_classes=2)
-    assert set(found.tolist()) == {1}
+    predicted = knn_predict(train[:3], np.array([0, 1, 1]), test, KnnOptions(k=20), num_classes=2)
+    assert set(predicted.tolist()) == {1}
 
 
 @pytest.mark.parametrize(

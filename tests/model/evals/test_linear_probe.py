@@ -48,8 +48,8 @@ def test_several_labels_are_one_against_the_rest():
     scaled = StandardScaler().fit_transform(vectors.astype(np.float64))
     reference = OneVsRestClassifier(LogisticRegression(C=0.3, tol=1e-10, max_iter=10000))
     reference.fit(scaled, labels)
-    found = np.concatenate([one.coef_ for one in reference.estimators_])
-    assert np.allclose(probe.weights.numpy().T, found, atol=1e-4)
+    coefficients = np.concatenate([estimator.coef_ for estimator in reference.estimators_])
+    assert np.allclose(probe.weights.numpy().T, coefficients, atol=1e-4)
     assert np.array_equal(probe.predict(vectors), reference.predict(scaled))
 
 
@@ -72,9 +72,9 @@ def test_a_feature_that_never_changes_does_no_harm():
 def test_starting_elsewhere_ends_in_the_same_place():
     vectors, labels = clouds()
     start = fit_linear(vectors, labels, c=10.0, num_classes=3)
-    there = fit_linear(vectors, labels, c=0.1, num_classes=3, start=start)
+    restarted = fit_linear(vectors, labels, c=0.1, num_classes=3, start=start)
     fresh = fit_linear(vectors, labels, c=0.1, num_classes=3)
-    assert there.weights.numpy() == pytest.approx(fresh.weights.numpy(), abs=1e-5)
+    assert restarted.weights.numpy() == pytest.approx(fresh.weights.numpy(), abs=1e-5)
     again = fit_linear(vectors, labels, c=0.1, num_classes=3)
     assert np.array_equal(fresh.weights.numpy(), again.weights.numpy())
 

@@ -42,8 +42,8 @@ def test_f1_is_scikit_learns(seed, average):
     labels, predicted = random_labels(seed, (40, 7))
     labels[:, 3] = predicted[:, 3] = 0
     expected = metrics.f1_score(labels, predicted, average=average, zero_division=np.nan)
-    found = metric_value(f"f1-{average}", label_counts(labels, predicted))
-    assert found == pytest.approx(expected, abs=1e-12)
+    score = metric_value(f"f1-{average}", label_counts(labels, predicted))
+    assert score == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -80,7 +80,7 @@ def outcomes_of(metric):
 @pytest.mark.parametrize("metric", ["accuracy", "f1-micro", "f1-macro", "miou"])
 def test_intervals_are_scipys(metric):
     outcomes = outcomes_of(metric)
-    found = stats.bootstrap(
+    interval = stats.bootstrap(
         (np.arange(len(outcomes)),),
         lambda chosen: metric_value(metric, outcomes[chosen]),
         method="percentile",
@@ -89,7 +89,7 @@ def test_intervals_are_scipys(metric):
         vectorized=False,
     ).confidence_interval
     assert bootstrap_interval(metric, outcomes, seed=3) == pytest.approx(
-        (found.low, found.high), abs=1e-12
+        (interval.low, interval.high), abs=1e-12
     )
 
 
@@ -98,7 +98,7 @@ def test_paired_differences_are_scipys(metric):
     a = outcomes_of(metric)
     b = np.roll(a, 5, axis=0).copy()
     b[:20] = a[:20]
-    found = stats.bootstrap(
+    interval = stats.bootstrap(
         (np.arange(len(a)),),
         lambda chosen: metric_value(metric, a[chosen]) - metric_value(metric, b[chosen]),
         method="percentile",
@@ -108,7 +108,7 @@ def test_paired_differences_are_scipys(metric):
     ).confidence_interval
     difference, low, high = paired_difference(metric, a, b)
     assert difference == pytest.approx(metric_value(metric, a) - metric_value(metric, b))
-    assert (low, high) == pytest.approx((found.low, found.high), abs=1e-12)
+    assert (low, high) == pytest.approx((interval.low, interval.high), abs=1e-12)
 
 
 def test_a_pair_is_told_apart_more_sharply_than_two_intervals_do():

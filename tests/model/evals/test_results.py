@@ -31,11 +31,11 @@ def hits():
 def test_rows_are_read_back(tmp_path, hits):
     folder = tmp_path / "results"
     Results(folder).add(row(hits), hits)
-    found = Results(folder)
-    assert found.scores == (row(hits),)
-    assert found.find(row(hits).key) == row(hits)
-    assert found.find(row(hits, model="other").key) is None
-    assert np.array_equal(found.outcomes(row(hits)), hits)
+    reopened = Results(folder)
+    assert reopened.scores == (row(hits),)
+    assert reopened.find(row(hits).key) == row(hits)
+    assert reopened.find(row(hits, model="other").key) is None
+    assert np.array_equal(reopened.outcomes(row(hits)), hits)
     assert not [path for path in folder.rglob("*") if "partial" in path.name]
 
 

@@ -26,9 +26,9 @@ from tests.support.model.stores import describe, write_store
 
 def test_ranks_are_those_of_a_plain_sort():
     queries, gallery = torch.randn(20, 8), torch.randn(20, 8)
-    for i, found in enumerate(ranks(queries, gallery)):
+    for i, rank in enumerate(ranks(queries, gallery)):
         scores = [float(queries[i] @ gallery[j]) for j in range(20)]
-        assert sorted(scores, reverse=True).index(scores[i]) == found
+        assert sorted(scores, reverse=True).index(scores[i]) == rank
 
 
 def test_equal_embeddings_score_zero():

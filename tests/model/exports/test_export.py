@@ -72,9 +72,9 @@ def test_nothing_private_is_passed_on(checkpoint, tmp_path):
 def test_the_card_says_what_the_model_takes_and_is(checkpoint, tmp_path):
     card = (export(checkpoint, tmp_path / "tiny", licence="cc-by-4.0") / "README.md").read_text()
     _, front, body = card.split("---\n", 2)
-    said = yaml.safe_load(front)
-    assert (said["library_name"], said["license"]) == ("salibi", "cc-by-4.0")
-    assert {"scale-alibi", "sentinel-1", "naip"} <= set(said["tags"])
+    card_facts = yaml.safe_load(front)
+    assert (card_facts["library_name"], card_facts["license"]) == ("salibi", "cc-by-4.0")
+    assert {"scale-alibi", "sentinel-1", "naip"} <= set(card_facts["tags"])
     assert "| `sar` | vh | dB | 0.15 | -30 | 120 | 50 | 1 | 3.7 |" in body
     assert "| `hires_4x` | red | display | 1 | 0 | 120 | 50 | 0.5 | 1.85 |" in body
     assert f"| micro.zarr | {'a' * 64} |" in body
@@ -141,13 +141,13 @@ def test_only_an_export_is_written_over(checkpoint, tmp_path):
 
 def test_an_export_that_was_stopped_is_finished(checkpoint, tmp_path):
     whole = export(checkpoint, tmp_path / "a/tiny")
-    begun = tmp_path / "b/tiny"
-    begun.mkdir(parents=True)
-    (begun / "README.md").write_bytes((whole / "README.md").read_bytes())
-    (begun / ".model.safetensors.partial").write_bytes(b"half")
-    export(checkpoint, begun)
+    unfinished = tmp_path / "b/tiny"
+    unfinished.mkdir(parents=True)
+    (unfinished / "README.md").write_bytes((whole / "README.md").read_bytes())
+    (unfinished / ".model.safetensors.partial").write_bytes(b"half")
+    export(checkpoint, unfinished)
     for name in ("README.md", "config.json", "model.safetensors"):
-        assert (begun / name).read_bytes() == (whole / name).read_bytes()
+        assert (unfinished / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_a_damaged_model_is_not_passed_on(tmp_path):

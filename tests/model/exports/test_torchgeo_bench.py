@@ -44,9 +44,9 @@ def test_embeddings_are_those_of_the_projects_own_evaluation(checkpoint, px):
     model = SalibiBench(band_specs(data)[::-1], checkpoint=checkpoint, gsd_m=10.0)
     images = data.read(np.arange(5), RGB)
     images[0, :, :4] = np.nan
-    found = model(torch.tensor(images[:, ::-1].copy()))
+    embeddings = model(torch.tensor(images[:, ::-1].copy()))
     frozen = FrozenModel(model.model, data, "lores")
-    assert torch.allclose(found, frozen.encode(images)[1], atol=1e-5)
+    assert torch.allclose(embeddings, frozen.encode(images)[1], atol=1e-5)
 
 
 def test_their_names_of_bands_are_known(checkpoint):

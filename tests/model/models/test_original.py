@@ -234,8 +234,8 @@ def test_5_a_patch_counts_as_removed_if_any_of_its_four_is(monkeypatch):
     model, images = original(), nano_images()
     masks = nano_masks(model, images)
     for name, fineness in (("sar", 1), ("lores", 1), ("hires_4x", 2)):
-        found = pool_mask(masks[name].removed, (GRID, GRID), fineness)
-        assert torch.equal(found, removed_table(masks[name].kept, GRID, name))
+        removed = pool_mask(masks[name].removed, (GRID, GRID), fineness)
+        assert torch.equal(removed, removed_table(masks[name].kept, GRID, name))
     # Scale-ALiBi compares what was removed, patch by patch of its own grid.
     assert seen_by_the_loss(monkeypatch, images)["hires_4x"].shape[1] == 3 * (2 * GRID) ** 2 // 4
 

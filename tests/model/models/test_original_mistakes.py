@@ -67,11 +67,11 @@ def holed_images(batch=3):
 def changed_terms(model, plain, images):
     """Which losses of the original differ from those of Scale-ALiBi, of those that both have."""
     masks = nano_masks(plain, images)
-    found, expected = model(images, masks), plain(images, masks)
+    losses, expected = model(images, masks), plain(images, masks)
     return {
         name
-        for name in found.keys() & expected.keys()
-        if not torch.isclose(found[name], expected[name], rtol=2e-5)
+        for name in losses.keys() & expected.keys()
+        if not torch.isclose(losses[name], expected[name], rtol=2e-5)
     }
 
 
@@ -151,9 +151,9 @@ def test_3_and_4_are_independent(chosen):
     expected_self = picked_bias(base, sar, lores if 4 in chosen else sar)
     first = picked_bias(base, sar, lores)
     second = strided_bias(GRID, HEADS, asking, hires) if 3 in chosen else ground_bias(asking, hires)
-    found = joint_biases(model, images, masks)
-    assert len(found) == 2
-    for (self_bias, cross_bias), expected in zip(found, (first, second), strict=True):
+    biases = joint_biases(model, images, masks)
+    assert len(biases) == 2
+    for (self_bias, cross_bias), expected in zip(biases, (first, second), strict=True):
         assert torch.allclose(self_bias.double(), expected_self, atol=1e-6)
         assert torch.allclose(cross_bias.double(), expected, atol=1e-6)
 

@@ -184,8 +184,8 @@ def test_mistakes_from_the_command_line(small_store, tmp_path, monkeypatch):
     monkeypatch.setitem(configuration.SIZES, "tiny", SIZE)
     out = tmp_path / "run"
     options = ["--compat", "original:1,4", "--steps", "1", "--batch-size", "4", "--out", str(out)]
-    said = said_by("train", str(small_store), *options)
-    assert "contrastive hires_4x_hires_4x" in said
+    output = said_by("train", str(small_store), *options)
+    assert "contrastive hires_4x_hires_4x" in output
     assert "original with mistakes 1, 4, size tiny" in said_by("info", str(out))
     assert json.loads(said_by("info", str(out), "--json"))["mistakes"] == [1, 4]
 

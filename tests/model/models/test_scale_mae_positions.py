@@ -16,16 +16,16 @@ from tests.support.model.nano_scale_mae import nano, nano_batch, random_pixels
 def positions_by_equation(rows, cols, ratio, dim):
     """Equations 3 and 4 by loops: g / G is ``ratio``, half of the channels for each axis."""
     axis_dim = dim // 2
-    found = torch.zeros(rows * cols, dim, dtype=torch.float64)
+    positions = torch.zeros(rows * cols, dim, dtype=torch.float64)
     for row in range(rows):
         for col in range(cols):
             for axis, index in enumerate((col, row)):
                 for i in range(axis_dim // 2):
                     angle = ratio * (index + 0.5) / 10_000 ** (2 * i / axis_dim)
                     token, first = row * cols + col, axis * axis_dim
-                    found[token, first + i] = math.sin(angle)
-                    found[token, first + axis_dim // 2 + i] = math.cos(angle)
-    return found
+                    positions[token, first + i] = math.sin(angle)
+                    positions[token, first + axis_dim // 2 + i] = math.cos(angle)
+    return positions
 
 
 @pytest.mark.parametrize("ratio", [1.0, 0.5, 3.0])

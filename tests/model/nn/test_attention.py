@@ -179,11 +179,11 @@ GPU_CASES = {
 def test_gpu_kernels_equal_the_dense_way(case, width):
     """In float32, forward and in gradients; the dense way is proven by the loop."""
     *tensors, bias = random_case(**GPU_CASES[case], width=width)
-    there = on_gpu(bias)
+    gpu_bias = on_gpu(bias)
     results, gradients = [], []
     for backend in ("flex", "dense"):
         leaves = [t.detach().cuda().requires_grad_() for t in tensors]
-        result = attend(*leaves, there, backend=backend)
+        result = attend(*leaves, gpu_bias, backend=backend)
         results.append(result.detach())
         gradients.append(torch.autograd.grad(result.square().sum(), leaves))
     torch.testing.assert_close(*results, atol=3e-3, rtol=3e-3)

@@ -27,7 +27,7 @@ def blur_by_loop(image, cell, size):
         ]
         for r in range(rows)
     ]
-    found = torch.zeros(size, size, dtype=torch.float64)
+    blurred = torch.zeros(size, size, dtype=torch.float64)
     for y in range(size):
         for x in range(size):
             row, col = ((edge + 0.5) * rows / size - 0.5 for edge in (y, x))
@@ -38,8 +38,8 @@ def blur_by_loop(image, cell, size):
                     near_row = max(0.0, 1 - abs(min(max(row, 0), rows - 1) - r))
                     near_col = max(0.0, 1 - abs(min(max(col, 0), cols - 1) - c))
                     total += near_row * near_col * means[r][c]
-            found[y, x] = total
-    return found
+            blurred[y, x] = total
+    return blurred
 
 
 def test_targets_are_a_pyramid_by_loop():

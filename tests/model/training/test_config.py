@@ -92,8 +92,8 @@ def test_values_of_other_types_are_one_clear_line(tmp_path):
         check=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    said = done.stdout.splitlines()
-    for line, expected in zip(said, cases.values(), strict=True):
+    output = done.stdout.splitlines()
+    for line, expected in zip(output, cases.values(), strict=True):
         assert line.startswith(f"{path}: ")
         assert expected in line
 

@@ -69,8 +69,8 @@ def test_parts_are_one_contrastive_batch():
     model = build({})
     batch = masked(model)
     whole, _ = gradients(model, batch, 1)
-    apart = [gradients(model, part, 1)[0]["contrastive"] for part in batch.parts(4)]
-    assert float(torch.stack(apart).mean()) < 0.8 * float(whole["contrastive"])
+    separate = [gradients(model, part, 1)[0]["contrastive"] for part in batch.parts(4)]
+    assert float(torch.stack(separate).mean()) < 0.8 * float(whole["contrastive"])
 
 
 def test_a_gsd_scale_of_one_changes_nothing():

@@ -120,12 +120,12 @@ def test_killed_and_run_again_equals_never_killed(
     cut = start(small_store, tmp_path / "cut", processes=processes, pause_s=0.4, **settings)
     wait_for(cut, kill_after)
     kill(cut, tmp_path / "cut")
-    code, _, said = finish(whole)
-    assert code == 0, said
-    code, printed, said = finish(
+    code, _, errors = finish(whole)
+    assert code == 0, errors
+    code, printed, errors = finish(
         start(small_store, tmp_path / "cut", processes=processes, **settings)
     )
-    assert code == 0, said
+    assert code == 0, errors
     done = [int(line) for line in printed.split()]
     assert min(done) == (4 if kill_after > 2 else 1)
     assert same(state(tmp_path / "cut"), state(tmp_path / "whole"))
@@ -136,11 +136,11 @@ def test_a_signal_ends_the_step_and_keeps_it(small_store, tmp_path, number, code
     run = start(small_store, tmp_path, steps=1000, checkpoint_every=1000, pause_s=0.1)
     wait_for(run, 2)
     run.send_signal(number)
-    ended, printed, said = finish(run)
+    ended, printed, errors = finish(run)
     assert ended == code
     step = state(tmp_path)["step"]
-    assert f"stopped by signal {int(number)} after step {step} of 1000" in said
-    assert len(said.strip().splitlines()) == 1
+    assert f"stopped by signal {int(number)} after step {step} of 1000" in errors
+    assert len(errors.strip().splitlines()) == 1
     assert [int(line) for line in printed.split()][-1] == step
 
 
@@ -202,8 +202,8 @@ def test_compiled_it_learns_the_same(small_store, tmp_path):
     """In a process without the tests' shape checks, which no compiler can follow."""
     for name, compiled in {"plain": False, "compiled": True}.items():
         run = start(small_store, tmp_path / name, compile=compiled, steps=2)
-        code, _, said = finish(run, timeout_s=800)
-        assert code == 0, said
+        code, _, errors = finish(run, timeout_s=800)
+        assert code == 0, errors
     plain, compiled = (
         read_metrics(tmp_path / name / "metrics.csv") for name in ("plain", "compiled")
     )

@@ -22,8 +22,8 @@ def test_self_attention_equals_products_of_their_own_for_q_k_and_v():
     gradients = [
         torch.autograd.grad(r.square().sum(), list(attention.parameters())) for r in results
     ]
-    for fused, apart in zip(*gradients, strict=True):
-        torch.testing.assert_close(fused, apart, atol=1e-5, rtol=1e-5)
+    for fused, separate in zip(*gradients, strict=True):
+        torch.testing.assert_close(fused, separate, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("bf16", [False, True])
@@ -56,7 +56,7 @@ def test_in_bf16_gradients_are_as_near_to_the_truth_as_pytorchs():
     true = [torch.randn(2, 4, 144, 16).bfloat16().float().requires_grad_() for _ in range(3)]
     direction = torch.randn(2, 4, 144, 16).bfloat16()
     low = [t.detach().bfloat16().requires_grad_() for t in true]
-    found = [
+    gradients = [
         torch.autograd.grad((result * direction).sum(), tensors)
         for result, tensors in (
             (attend(*true, bias), true),
@@ -64,7 +64,7 @@ def test_in_bf16_gradients_are_as_near_to_the_truth_as_pytorchs():
             (F.scaled_dot_product_attention(*low, attn_mask=bias.dense_bf16), low),
         )
     ]
-    for truth, ours, theirs in zip(*found, strict=True):
+    for truth, ours, theirs in zip(*gradients, strict=True):
         errors = [(t.float() - truth).norm() / truth.norm() for t in (ours, theirs)]
         assert errors[0] < max(2 * errors[1], 0.005)
 

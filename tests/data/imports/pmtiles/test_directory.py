@@ -25,14 +25,14 @@ INTERNAL_COMPRESSION, TILE_COMPRESSION = 97, 98
 
 def contents(archive: Archive) -> dict[Key, bytes]:
     """All tiles, by our directory."""
-    found = {}
+    tiles = {}
     with archive.path.open("rb") as file:
         for zoom in archive.zooms:
             ids = archive.ids(zoom)
             for tile_id, offset, length in zip(ids.tolist(), *archive.find(ids), strict=True):
                 file.seek(offset)
-                found[tileid_to_zxy(tile_id)] = file.read(length)
-    return found
+                tiles[tileid_to_zxy(tile_id)] = file.read(length)
+    return tiles
 
 
 def by_package(path: Path) -> dict[Key, bytes]:

@@ -57,8 +57,8 @@ def archives(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 def tiles_in(path: Path) -> dict[tuple[int, int, int], np.ndarray]:
     """All tiles (256, 256, 4), by the pmtiles package and Pillow."""
     with path.open("rb") as file:
-        found = dict(all_tiles(MmapSource(file)))
-    images = {key: Image.open(io.BytesIO(content)) for key, content in found.items()}
+        tiles = dict(all_tiles(MmapSource(file)))
+    images = {key: Image.open(io.BytesIO(content)) for key, content in tiles.items()}
     assert {image.mode for image in images.values()} == {"RGBA"}
     assert {image.format for image in images.values()} == {"PNG"}
     return {key: np.asarray(image) for key, image in images.items()}
@@ -186,13 +186,13 @@ def test_what_the_layout_has_no_place_for(tmp_path: Path) -> None:
         tmp_path / "a.zarr", num_samples=4, validation=1, modalities=["lores", "sar"]
     )
     group = zarr.open_group(store)
-    said = dict(group.attrs)
-    said[ATTRIBUTES_KEY]["modalities"]["sar"]["bands"] = ["vh", "vv"]
-    group.attrs.update(said)
+    attributes = dict(group.attrs)
+    attributes[ATTRIBUTES_KEY]["modalities"]["sar"]["bands"] = ["vh", "vv"]
+    group.attrs.update(attributes)
     report = export_pmtiles(store, tmp_path / "archives")
     assert (list(report.archives), report.left_out) == (["lores"], ("sar",))
-    said[ATTRIBUTES_KEY]["modalities"]["lores"]["bands"] = ["nir", "red", "green"]
-    group.attrs.update(said)
+    attributes[ATTRIBUTES_KEY]["modalities"]["lores"]["bands"] = ["nir", "red", "green"]
+    group.attrs.update(attributes)
     with pytest.raises(UsageError, match="no image that these archives have a place for"):
         export_pmtiles(store, tmp_path / "none")
 
@@ -229,10 +229,12 @@ def test_half_of_the_children_cannot_be_imported(tmp_path: Path) -> None:
 def test_the_command_says_what_it_wrote(store: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(data.app, ["export-pmtiles", str(store), str(tmp_path), "--json"])
     assert done.exit_code == 0, done.stderr
-    said = json.loads(done.stdout)
-    assert said["samples"] == 6
-    assert said["left_out"] == []
-    assert said["archives"] == {name: str(tmp_path / file) for name, file in FILES.items()}
-    assert said["bytes"] == {name: (tmp_path / file).stat().st_size for name, file in FILES.items()}
+    report = json.loads(done.stdout)
+    assert report["samples"] == 6
+    assert report["left_out"] == []
+    assert report["archives"] == {name: str(tmp_path / file) for name, file in FILES.items()}
+    assert report["bytes"] == {
+        name: (tmp_path / file).stat().st_size for name, file in FILES.items()
+    }
     done = CliRunner().invoke(data.app, ["export-pmtiles", str(store), str(tmp_path)])
     assert f"hires: 6 samples in {tmp_path / FILES['hires']}" in done.stdout

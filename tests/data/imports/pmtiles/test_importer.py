@@ -181,21 +181,21 @@ def test_samples_are_the_tiles_with_all_parts(
     lacking: set[Any], clustered: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("parts")
-    there = {(tile, part) for tile in SQUARE for part in ALL_PARTS} - lacking
+    present = {(tile, part) for tile in SQUARE for part in ALL_PARTS} - lacking
     made = Release()
-    for (x, y), (name, deeper, row, column) in there:
+    for (x, y), (name, deeper, row, column) in present:
         key = (ZOOM + deeper, (x << deeper) + column, (y << deeper) + row)
         getattr(made, name)[key] = f"{name} {key}".encode()
     paths = made.write(folder, clustered=clustered)
-    whole = [tile for tile in SQUARE if all((tile, part) in there for part in ALL_PARTS)]
+    whole = [tile for tile in SQUARE if all((tile, part) in present for part in ALL_PARTS)]
     archives = {name: open_archive(path) for name, path in paths.items()}
     if not whole:
         with pytest.raises(SelectionError, match="has all parts"):
             complete_samples(archives, ZOOM)
         return
-    found = complete_samples(archives, ZOOM)
+    samples = complete_samples(archives, ZOOM)
     order = sorted(whole, key=lambda tile: zxy_to_tileid(ZOOM, *tile))
-    assert list(zip(found.x.tolist(), found.y.tolist(), strict=True)) == order
+    assert list(zip(samples.x.tolist(), samples.y.tolist(), strict=True)) == order
 
 
 def test_what_is_unknown_is_marked(
@@ -218,11 +218,11 @@ def test_what_is_unknown_is_marked(
     notes = " ".join(attributes.notes)
     for words in ("dates and clouds are unknown", "dB scale", "brightest", "stored as 1", "guard"):
         assert words in notes
-    said = info(store)
-    assert said["acquired"] == {"sentinel-1": [], "sentinel-2": [], "naip": []}
-    assert said["leakage"] == {}
-    assert said["splits"] == report.splits
-    assert said["notes"] == list(attributes.notes)
+    facts = info(store)
+    assert facts["acquired"] == {"sentinel-1": [], "sentinel-2": [], "naip": []}
+    assert facts["leakage"] == {}
+    assert facts["splits"] == report.splits
+    assert facts["notes"] == list(attributes.notes)
 
 
 def test_no_sample_is_left_out_and_no_neighbour_leaks(tmp_path: Path) -> None:

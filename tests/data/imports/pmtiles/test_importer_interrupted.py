@@ -75,9 +75,9 @@ def test_stopped_and_begun_again_equals_never_stopped(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         import_pmtiles(store, lores=lores, progress=stop)
     assert not store.exists()
-    begun: list[int] = []
-    import_pmtiles(store, lores=lores, progress=lambda done, _: begun.append(done))
-    assert begun == [2, 3]
+    started: list[int] = []
+    import_pmtiles(store, lores=lores, progress=lambda done, _: started.append(done))
+    assert started == [2, 3]
     assert tree(store) == tree(tmp_path / "whole.zarr")
 
 

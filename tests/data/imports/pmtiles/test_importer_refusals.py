@@ -45,10 +45,10 @@ def test_a_damaged_tile_is_never_black(tmp_path: Path, kind: str, words: str) ->
     made = flat_release(square(2))
     made.lores[ZOOM, LEFT + 1, TOP] = damaged(kind)
     paths = made.write(tmp_path)
-    with pytest.raises(ReadError, match=words) as told:
+    with pytest.raises(ReadError, match=words) as caught:
         import_pmtiles(tmp_path / "x.zarr", **paths)
-    assert f"tile {ZOOM}/{LEFT + 1}/{TOP} of {paths['lores']}" in str(told.value)
-    assert "--skip-damaged" in str(told.value)
+    assert f"tile {ZOOM}/{LEFT + 1}/{TOP} of {paths['lores']}" in str(caught.value)
+    assert "--skip-damaged" in str(caught.value)
     assert not (tmp_path / "x.zarr").exists()
 
 

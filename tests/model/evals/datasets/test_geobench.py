@@ -89,9 +89,9 @@ def test_statistics_come_from_the_task(root: Path, name: str) -> None:
     bands = [task.bands[2], task.bands[0], task.bands[-1]]
     mean, std = task.statistics(bands)
     stats = json.loads((folder / "band_stats.json").read_text())
-    told = [stats[GEOBENCH_TASKS[name].bands[band].name] for band in bands]
-    np.testing.assert_array_equal(mean, [each["mean"] for each in told])
-    np.testing.assert_array_equal(std, [each["std"] for each in told])
+    band_statistics = [stats[GEOBENCH_TASKS[name].bands[band].name] for band in bands]
+    np.testing.assert_array_equal(mean, [each["mean"] for each in band_statistics])
+    np.testing.assert_array_equal(std, [each["std"] for each in band_statistics])
 
 
 def test_radar_is_in_decibel_and_its_statistics_are_measured(root: Path) -> None:
@@ -105,13 +105,13 @@ def test_radar_is_in_decibel_and_its_statistics_are_measured(root: Path) -> None
 
 def test_statistics_that_the_file_does_not_tell_are_measured(eurosat: Path) -> None:
     path = eurosat / "band_stats.json"
-    told = json.loads(path.read_text())
-    expected = told.pop("04 - Red")
-    path.write_text(json.dumps(told))
+    statistics = json.loads(path.read_text())
+    expected = statistics.pop("04 - Red")
+    path.write_text(json.dumps(statistics))
     mean, std = open_labelled(eurosat).statistics(["nir", "red"])
     assert mean[1] == pytest.approx(expected["mean"])
     assert std[1] == pytest.approx(expected["std"])
-    assert mean[0] == told["08 - NIR"]["mean"]
+    assert mean[0] == statistics["08 - NIR"]["mean"]
 
 
 def test_power_that_is_not_positive_is_no_measurement(tmp_path: Path) -> None:

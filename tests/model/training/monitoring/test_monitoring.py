@@ -60,16 +60,16 @@ def test_meters_and_recall_are_those_of_the_evaluation(tmp_path):
     train(settings, out=tmp_path / "run")
     model = load(tmp_path / "run")
     opened = SampleStore(store)
-    found = Validator([opened], resolve(settings, [opened]), torch.device("cpu"))(model)
+    metrics = Validator([opened], resolve(settings, [opened]), torch.device("cpu"))(model)
     report = retrieval(model, opened)
     for direction in report.directions:
         at_once = direction.recalls[0].value
-        assert found[f"val_recall1_{direction.query}_{direction.gallery}"] == at_once
+        assert metrics[f"val_recall1_{direction.query}_{direction.gallery}"] == at_once
     images = torch.from_numpy(opened.read("sar", opened.split_indices("validation")))
     with torch.no_grad():
         _, embedding = model.encode(images, "sar")
-    assert found["feature_std_sar"] == pytest.approx(feature_std(embedding), rel=1e-4)
-    assert found["effective_rank_sar"] == pytest.approx(effective_rank(embedding), rel=1e-4)
+    assert metrics["feature_std_sar"] == pytest.approx(feature_std(embedding), rel=1e-4)
+    assert metrics["effective_rank_sar"] == pytest.approx(effective_rank(embedding), rel=1e-4)
 
 
 def test_validation_changes_nothing_that_is_learned(small_store, tmp_path, pictures):
@@ -121,12 +121,12 @@ def test_a_run_says_once_that_it_cannot_see_a_collapse(tmp_path, validation, bat
     count = 4 + validation
     store = write_store(tmp_path / "s.zarr", num_samples=count, validation=validation)
     settings = config(store, steps=2, validate_every=1, batch_size=batch_size)
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CollapseUnseenWarning)
         train(settings, out=tmp_path / "run")
-    told = [str(one.message) for one in said]
-    assert len(told) == (seen is not None)
-    assert all(f"takes {seen} of {validation} samples" in words for words in told)
+    messages = [str(warning.message) for warning in caught]
+    assert len(messages) == (seen is not None)
+    assert all(f"takes {seen} of {validation} samples" in words for words in messages)
     watched = ["feature_std_sar" in row for row in rows(tmp_path / "run")]
     assert watched == [seen is None] * 2
     for changes in ({"stop_on_collapse": False}, {"validation_samples": 0}):

@@ -71,9 +71,9 @@ def test_images_are_files_and_in_tensorboard(tmp_path):
     assert files == ["reconstruction-00000020.png", "reconstruction-00000040.png"]
     for name, seed in zip(files, (2, 1), strict=True):
         np.testing.assert_array_equal(Image.open(tmp_path / "samples" / name), image(seed))
-    found = events(tmp_path)
-    assert found.Tags()["images"] == ["reconstruction"]
-    assert {(one.step, one.width, one.height) for one in found.Images("reconstruction")} >= {
+    logged = events(tmp_path)
+    assert logged.Tags()["images"] == ["reconstruction"]
+    assert {(one.step, one.width, one.height) for one in logged.Images("reconstruction")} >= {
         (20, 7, 5),
         (40, 7, 5),
     }

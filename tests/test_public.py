@@ -83,9 +83,9 @@ def weights_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", [name for package, name in PAIRS if package is salibi_data])
 def test_an_example_of_the_data_half_runs(
-    name: str, sample_toml: str, micro_store: Path, folder: Path
+    name: str, sample_toml: str, few_store: Path, folder: Path
 ) -> None:
-    names = {"catalog": sample_toml, "store_path": micro_store, "folder": folder}
+    names = {"catalog": sample_toml, "store_path": few_store, "folder": folder}
     run_example(getattr(salibi_data, name), name, {"salibi_data": salibi_data, **names})
 
 

@@ -57,10 +57,10 @@ def test_errors_arguments_and_an_example_are_documented(package: Any, name: str)
         assert "Raises:" in text, f"{name} does not say what it raises"
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder that examples write to."""
-    return tmp_path_factory.mktemp("examples")
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Folder that one example writes to: several have images of their own."""
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ def build_model(config: ModelConfig) -> PretrainModel:
         UsageError: the architecture does not allow such a description.
 
     Example:
+        >>> from salibi_model.models.config import Size
         >>> modalities = salibi_model.SampleStore(store_path).attributes.modalities
         >>> size = Size(dim=32, depth=1, num_heads=2, decoder_dim=16)
         >>> config = ModelConfig(size=size, modalities=(modalities["sar"], modalities["lores"]))

@@ -94,7 +94,7 @@ def train(
         ... )
         >>> result = salibi_model.train(config, out=folder / "trained", device="cpu")
         >>> result.steps, sorted(path.name for path in result.out.iterdir())[:3]
-        (2, ['checkpoints', 'config.toml', 'last'])
+        (2, ['checkpoints', 'config.toml', 'events'])
     """
     chosen = distributed.choose_device(device)
     if chosen.type == "cpu":

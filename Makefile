@@ -7,7 +7,7 @@ DATA := data
 RUN := runs/demo
 WORKERS ?= 2
 
-.PHONY: demo test test-slow test-benchmarks test-integration lint type format bench vendor clean
+.PHONY: demo test test-slow test-benchmarks test-integration lint type format bench unchanged vendor clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -60,6 +60,11 @@ format: $(STAMP)
 BENCHMARKS := data/tiling data/remote_tiling data/shrinking data/reading data/remote_reading data/codecs model/scattered model/loading model/loader_wait model/step model/attention model/allocator model/bias data/planning data/scaling data/continent data/building data/importing
 bench: $(STAMP)
 	for name in $(BENCHMARKS); do echo "== $$name" && $(BIN)/python -m benchmarks.$$(echo $$name | tr / .) --quick || exit 1; done
+
+## The files, figures and command line of this tree beside those of an earlier revision: make unchanged REV=v0.1
+REV ?= HEAD~1
+unchanged: $(STAMP)
+	$(BIN)/python -m benchmarks.unchanged --against $(REV)
 
 ## What others made and the page of `salibi-data view` ships, fetched anew; versions as in its README
 VENDOR := salibi_data/viewer/page/vendor

@@ -1,21 +1,20 @@
-"""Whether a change of the code changes anything for users: two trees do the same, and all is compared.
+"""Compares what two versions of the code do for users: files, printed figures and command lines.
 
 Claim: this tree and an earlier revision write the same bytes, print the same figures and have the same
 command line. Both plan, build, publish, subset, merge, show and export the offline sample, train every
-model, embed and evaluate, one thread each. The functions to call are those that `pyproject.toml` of
-each tree names, so that modules may have other names in the two. A row for each command line, each
-JSON printed, each file or folder written. Any difference is a failure, but for these, which tell the
-time, the place or what a person reads:
+model, embed and evaluate, with one thread each. The commands are found through `pyproject.toml` of each
+tree, so that modules may have other names in the two. The report has a row for each command line, each
+JSON output, and each file or folder. Any difference is a failure, except in times, paths and help texts:
 
-- columns and JSON fields of time (`TIMES`), and files named in `LEFT_OUT`;
-- times of change of the labelled images, which results are known by: all are set to one moment;
-- the folder that a tree works in, where a text names it: it is written as `.` before comparing;
-- the ZIP file of a checkpoint: its tensors, numbers and texts are compared, each of them;
-- help texts: a difference is told as `help text differs`.
+- columns and JSON fields of time (`TIMES`), and files named in `IGNORED_NAMES`, are not compared;
+- modification times of the labelled images, which identify results, are set to one moment;
+- the folder that a tree works in is replaced by `.` before texts are compared;
+- of a checkpoint, each tensor, number and text is compared, and not the ZIP file;
+- a different help text is reported as `help text differs`.
 
-With --keep the outputs of the revision stay in a folder, and are used again as long as the revision,
-the form, the commands, Python and the libraries are the same; if stopped, it goes on with the command
-that it was at. In full it takes a quarter of an hour per tree on two cores, and 1 GB of disk.
+With --keep the outputs of the revision stay in a folder. They are used again as long as the revision,
+the form, the commands, Python and the libraries are the same, and a run that was stopped continues.
+In full it takes a quarter of an hour per tree on two cores, and 1 GB of disk.
 
 Run: python -m benchmarks.unchanged --against REV [--quick] [--keep DIR]
 """
@@ -77,8 +76,11 @@ salibi-data figure part.zarr -o grid.png -n 2
 !2 salibi-data build
 !2 salibi-model train --steps 0
 """
-"""Commands in order; ``!CODE`` is before those that are to fail. The sample lies in the folder
-``cache`` of where a command runs, so the build in ``lost`` finds no source: what it leaves is compared, too."""
+"""Commands in order; ``!CODE`` marks a command that must fail with that code.
+
+The sample catalog lies in the folder ``cache`` of the working folder, so the build in ``lost`` finds no
+sources; the failed build that it leaves is compared as well.
+"""
 
 TRAINING = """
 salibi-model train --out runs/scale-alibi --model scale-alibi micro.zarr {train}
@@ -111,12 +113,12 @@ salibi-model compare part.zarr --models no-gsd-scaling,no-contrast --steps 5 --b
 TIMES = frozenset(
     {"time", "seconds", "seconds_left", "samples_per_s", "images_per_second", "data_wait_share"}
 )
-LEFT_OUT = frozenset({"said", "made.json", "events", "two.zarr.log.jsonl"})
-"""Notes of this program; files that hold the time; the log of two workers, who take turns by chance."""
+IGNORED_NAMES = frozenset({"said", "made.json", "events", "two.zarr.log.jsonl"})
+"""Names of this script's own files, of files with times, and of a log whose order depends on chance."""
 
 ABSENT, TEXTS, SHOWN, WIDTH = "not there", "help text differs", 3, 80
 WORDS = frozenset({"help", "short_help", "epilog", "metavar", "options_metavar", "show_default"})
-"""Of a command line, what is there to be read."""
+"""Fields of a command line that only people read."""
 
 RUN = """
 import sys
@@ -129,7 +131,7 @@ if sys.argv[0] == "salibi-model":
     import torch
     torch.set_num_threads(1)
 """
-"""Before a command: its tree, module, function and arguments are this program's."""
+"""Program that runs a command of a tree: its arguments are tree, module, function and words."""
 
 CALL = "getattr(found, function)()"
 WALK = """
@@ -165,11 +167,11 @@ try:
 finally:
     print(json.dumps(lines))
 """
-"""In the command's place: its options, as JSON. It is caught as it is about to read its arguments."""
+"""Program that prints the options of a command as JSON, in place of running it."""
 
 
 class Tree:
-    """A version of the code, and the folder that its commands work in."""
+    """Version of the code, and the folder that its commands work in."""
 
     def __init__(self, root: Path, folder: Path) -> None:
         self.root, self.folder = root.resolve(), folder.resolve()
@@ -201,9 +203,9 @@ class Tree:
             self.run(line)
 
     def run(self, line: str) -> None:
-        """Run a command, and keep what it prints as JSON."""
-        said = self.folder / "said" / f"{hashlib.sha256(line.encode()).hexdigest()[:16]}.json"
-        if said.exists():
+        """Run a command, and write its exit code and JSON output to a file."""
+        output = self.folder / "said" / f"{hashlib.sha256(line.encode()).hexdigest()[:16]}.json"
+        if output.exists():
             return
         print(f"{self.root.name}: {line}", file=sys.stderr, flush=True)
         failing, walked = line[0] == "!", line.endswith("(command line)")
@@ -230,50 +232,50 @@ class Tree:
         if "--labelled" in words:
             for image in (self.folder / "labelled").rglob("*.*"):
                 os.utime(image, (0, 0))
-        partial = said.with_suffix(".partial")
+        partial = output.with_suffix(".partial")
         partial.write_text(json.dumps(content))
-        partial.replace(said)
+        partial.replace(output)
 
-    def said(self) -> list[dict[str, Any]]:
-        """What the commands printed, and their exit codes, in the order in which they ended."""
+    def outputs(self) -> list[dict[str, Any]]:
+        """Exit codes and JSON outputs of the commands, in the order in which they ended."""
         files = sorted((self.folder / "said").glob("*.json"), key=lambda path: path.stat().st_mtime)
         return [json.loads(path.read_text().replace(str(self.folder), ".")) for path in files]
 
     def artefacts(self) -> dict[str, dict[str, str]]:
-        """What is compared: its name, its parts, and their content or checksums."""
-        found = {
-            said["line"]: dict(leaves("", {key: said[key] for key in ("exit code", "printed")}))
-            for said in self.said()
+        """Everything that is compared: parts of each output and file, by name, with content or checksum."""
+        parts = {
+            output["line"]: dict(leaves("", {key: output[key] for key in ("exit code", "printed")}))
+            for output in self.outputs()
         }
         paths = {*self.folder.iterdir(), *self.folder.glob("runs/*/*")} - {self.folder / "runs"}
-        for path in sorted(path for path in paths if path.name not in LEFT_OUT):
+        for path in sorted(path for path in paths if path.name not in IGNORED_NAMES):
             files = sorted(path.rglob("*")) if path.is_dir() else [path]
-            found[str(path.relative_to(self.folder))] = {
+            parts[str(path.relative_to(self.folder))] = {
                 part: content
                 for file in files
-                if file.is_file() and not LEFT_OUT.intersection(file.relative_to(path).parts)
+                if file.is_file() and not IGNORED_NAMES.intersection(file.relative_to(path).parts)
                 for part, content in parts_of(file, str(file.relative_to(path)), self.folder)
             }
-        return found
+        return parts
 
 
 def lines_of(text: str) -> list[str]:
-    """The command lines of a text; one that ends with a backslash goes on in the next."""
+    """Split a text into command lines; a backslash at the end continues a line."""
     return [" ".join(line.split()) for line in text.replace("\\\n", " ").splitlines() if line]
 
 
 def leaves(where: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Values of JSON, by their place in it; of times only that they are there."""
+    """Yield the path and value of every leaf of JSON; of times only the path."""
     if isinstance(value, Mapping | list) and value:
-        for key, one in value.items() if isinstance(value, Mapping) else enumerate(value):
-            place = f"{where} {key}".strip()
-            yield from [(place, "")] if key in TIMES else leaves(place, one)
+        for key, child in value.items() if isinstance(value, Mapping) else enumerate(value):
+            path = f"{where} {key}".strip()
+            yield from [(path, "")] if key in TIMES else leaves(path, child)
     else:
         yield where, json.dumps(value)
 
 
 def parts_of(file: Path, name: str, folder: Path) -> Iterator[tuple[str, str]]:
-    """Tensors of a checkpoint, cells and lines of a log, else the checksum of all bytes."""
+    """Yield tensors of a checkpoint, cells and lines of a log, else the checksum of all bytes."""
     content = file.read_bytes().replace(str(folder).encode(), b".")
     if file.suffix == ".pt":
         import torch
@@ -293,7 +295,7 @@ def parts_of(file: Path, name: str, folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def tensors(where: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Checksums of tensors, wherever they are in lists and mappings, and all other values."""
+    """Yield checksums of tensors in nested lists and mappings, and all other values."""
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -301,52 +303,54 @@ def tensors(where: str, value: Any) -> Iterator[tuple[str, str]]:
         checksum = hashlib.sha256(numbers).hexdigest()
         yield where, f"{checksum} {value.dtype} {tuple(value.shape)}"
     elif isinstance(value, Mapping | list | tuple) and value:
-        for key, one in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from tensors(f"{where} {key}", one)
+        for key, child in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from tensors(f"{where} {key}", child)
     else:
         yield where, repr(value)
 
 
-def compared(name: str, before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """A row of the report; its second cell is the verdict."""
+def compare(name: str, before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Make a row of the report; its second cell is the verdict."""
     differing = {
         part: f"{part}: {before.get(part, ABSENT)[:60]} -> {now.get(part, ABSENT)[:60]}"
         for part in dict.fromkeys((*before, *now))
         if before.get(part, ABSENT) != now.get(part, ABSENT)
     }
     texts = {part for part in differing if name.endswith("line)") and part.split()[-1] in WORDS}
-    shown = [
+    differences = [
         text
         for part, text in differing.items()
         if part not in texts or len(texts) == len(differing)
     ]
     verdict = "equal" if not differing else TEXTS if len(texts) == len(differing) else "differs"
-    more = [f"and {len(shown) - SHOWN} more"] if len(shown) > SHOWN else []
+    more = [f"and {len(differences) - SHOWN} more"] if len(differences) > SHOWN else []
     digest = hashlib.sha256(json.dumps(sorted(now.items())).encode()).hexdigest()[:12]
     short = name if len(name) <= WIDTH else f"{name[: WIDTH - 3]}..."
-    return [short, verdict, str(len(now)), digest, "; ".join([*shown[:SHOWN], *more])]
+    return [short, verdict, str(len(now)), digest, "; ".join([*differences[:SHOWN], *more])]
 
 
 def check_out(revision: str, repository: Path, folder: Path) -> None:
-    """Write the files of a revision into a folder; the repository is not touched."""
+    """Write the files of a revision into a folder; the repository stays as it is."""
     command = ["git", "-C", str(repository), "archive", revision]
     archive = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:
         files.extractall(folder, filter="data")
 
 
-def check_kept(folder: Path, made: dict[str, Any]) -> None:
-    """Refuse outputs that are not those asked for; note what those to be made are."""
+def check_kept(folder: Path, form: dict[str, Any]) -> None:
+    """Refuse a folder with outputs of another revision or form; write down which are in it."""
     note = folder / "made.json"
-    there = json.loads(note.read_text()) if note.exists() else made
-    if there != made:
-        raise SystemExit(f"{folder} holds outputs of {there}; asked for are those of {made}.")
+    present = json.loads(note.read_text()) if note.exists() else form
+    if present != form:
+        raise SystemExit(
+            f"{folder} holds outputs of {present}, not of {form}; give another folder."
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(made))
+    note.write_text(json.dumps(form))
 
 
 def main() -> None:
-    """Run both trees, print what is equal; exit with 1 where something is not."""
+    """Run both trees and print the comparison; exit with 1 if something differs."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -371,8 +375,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="unchanged-") as scratch:
         kept = arguments.keep or Path(scratch) / "before"
         commands = hashlib.sha256(f"{MAKING}{TRAINING}{TRAIN}{USING}{WALK}".encode())
-        made = {"revision": revision, "quick": arguments.quick, "machine": machine}
-        check_kept(kept, {**made, "commands": commands.hexdigest()})
+        form = {"revision": revision, "quick": arguments.quick, "machine": machine}
+        check_kept(kept, {**form, "commands": commands.hexdigest()})
         check_out(revision, arguments.tree, Path(scratch) / revision[:12])
         before = Tree(Path(scratch) / revision[:12], kept)
         if arguments.prepare:
@@ -382,8 +386,12 @@ def main() -> None:
         for tree in (before, now):
             tree.work(quick=arguments.quick, at_once=arguments.at_once)
         left, right = before.artefacts(), now.artefacts()
-        problems = [f"{said['line']}: {said['problem']}" for said in now.said() if said["problem"]]
-    rows = [compared(name, left.get(name, {}), right.get(name, {})) for name in {**left, **right}]
+        problems = [
+            f"{output['line']}: {output['problem']}"
+            for output in now.outputs()
+            if output["problem"]
+        ]
+    rows = [compare(name, left.get(name, {}), right.get(name, {})) for name in {**left, **right}]
     failed = [row for row in rows if row[1] == "differs"]
     lines = [machine, f"Against {revision}{', quick' if arguments.quick else ''}."]
     lines += side_by_side.table(["what", "", "parts", "SHA-256", "what differs"], rows)

@@ -1,8 +1,21 @@
-"""Errors that the model half adds to the tree of :mod:`salibi_data.store.errors`."""
+"""Errors of the model half, in the one tree of :mod:`salibi_data.store.errors`.
+
+``SalibiError``, ``StoreError`` and ``UsageError`` are those of the floor: they are named here as well, so
+that users of the model half find every error that it raises in one place.
+"""
 
 from __future__ import annotations
 
-from salibi_data.store.errors import SalibiError
+from salibi_data.store.errors import SalibiError, StoreError, UsageError
+
+__all__ = [
+    "CheckpointError",
+    "SalibiError",
+    "StoppedError",
+    "StoreError",
+    "TrainingError",
+    "UsageError",
+]
 
 
 class CheckpointError(SalibiError):

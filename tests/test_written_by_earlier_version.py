@@ -1,7 +1,7 @@
-"""What an earlier version wrote is opened, gone on with and finished by this one.
+"""Data written by an earlier version open, resume and finish with this one.
 
-The folder ``written_by_0.1.0`` says in its README what it holds and how that was made. Whatever changes
-here, data of that version are on people's disks: a test that fails says that they would be lost.
+The README of the folder ``written_by_0.1.0`` says what the folder holds and how it was made. Users have
+such data on their disks: where a test fails, users would lose them.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ PROJECT = next(p for p in Path(__file__).parents if (p / "pyproject.toml").is_fi
 COMMANDS = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["scripts"]
 
 MODEL_SIZE = Size(dim=8, depth=1, num_heads=2, decoder_dim=8, decoder_heads=2)
-"""That of the model in ``run``: none that the command line knows is as small."""
+"""Size of the model in ``run``, smaller than any size of the command line."""
 TRAINING = (
     *("--steps", 6, "--batch-size", 4, "--crop-px", 64, "--patch-px", 8, "--checkpoint-every", 3),
     *("--keep-checkpoints", 1, "--validation-samples", 4, "--no-stop-on-collapse"),
 )
-"""What ``run`` was begun with."""
+"""Options that ``run`` was started with."""
 ROUNDING = {"rtol": 1e-3, "atol": 1e-4}
-"""Of sums of 32-bit numbers, which other processors take in another order."""
+"""Tolerances of 32-bit sums, whose order depends on the processor."""
 
 
 @pytest.fixture
 def written(tmp_path, monkeypatch):
-    """A copy of the folder, to be worked in: paths in it are relative."""
+    """Copy of the folder that tests work in; its paths are relative."""
     shutil.copytree(DATA, tmp_path / "written")
     monkeypatch.chdir(tmp_path / "written")
     monkeypatch.setitem(SIZES, "tiny", MODEL_SIZE)

@@ -34,7 +34,7 @@ TRACKERS: Final = ("wandb", "mlflow")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How to train. Options that are 0 or empty are filled in when the run starts.
+    """Options of training. Those that are 0 or empty are filled in when the run starts.
 
     A TOML file (``--config``) has the same names.
 

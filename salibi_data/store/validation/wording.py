@@ -1,4 +1,4 @@
-"""Words for what an annotation asks for, and for values that do not fit."""
+"""Describes annotations, ranges and values in words, for messages."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _WORDS: Final[Mapping[Any, tuple[str, str]]] = {
     bool: ("true or false", "true or false"),
     Path: ("a path", "paths"),
 }
-"""One value of a type in words, and several."""
+"""Singular and plural of each type in words."""
 
 _repr = Repr()
 _repr.maxstring = _repr.maxother = 60
 
 
 def shown(value: Any) -> str:
-    """A value of any kind in a few words of one line; safe for what a hostile file holds."""
+    """Shorten any value to a few words on one line; safe for content of hostile files."""
     return "null" if value is None else _repr.repr(value)
 
 
 def words(hint: Any, *, several: bool = False) -> str:
-    """What an annotation asks for, in words."""
+    """Describe an annotation in words."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is tuple and arguments[-1] is Ellipsis:
         each = words(arguments[0], several=True)
@@ -44,13 +44,13 @@ def words(hint: Any, *, several: bool = False) -> str:
 
 
 def choice_words(choices: Collection[Any]) -> str:
-    """Names of which a text is one."""
+    """List choices in words."""
     names = [str(name) for name in choices if name != ""]
     return repr(names[0]) if len(names) == 1 else f"one of {', '.join(names)}"
 
 
 def range_words(limits: Mapping[str, Any]) -> str:
-    """The range of a field's metadata; empty where it has none."""
+    """Describe the range of a field in words; empty where it has none."""
     bounds = {
         name: str(limits[name]) if isinstance(limits[name], int) else f"{limits[name]:g}"
         for name in ("minimum", "above", "maximum", "below")

@@ -1,1 +1,1 @@
-"""What is measured while a model trains."""
+"""Measurements while a model trains."""

@@ -1,1 +1,1 @@
-"""Where the metrics of a run go."""
+"""Destinations of the metrics of a run."""

@@ -37,7 +37,7 @@ class TrackedRun:
     folder: RunFolder
     name: str
     config: Mapping[str, Any]
-    """Without secrets: see :func:`public`."""
+    """Configuration without secrets, as :func:`public` gives it."""
 
     def identifier(self, tracker: str) -> str:
         """Read the run's identifier at a tracker; empty where it has none yet."""

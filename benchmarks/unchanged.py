@@ -386,11 +386,7 @@ def main() -> None:
         for tree in (before, now):
             tree.work(quick=arguments.quick, at_once=arguments.at_once)
         left, right = before.artefacts(), now.artefacts()
-        problems = [
-            f"{output['line']}: {output['problem']}"
-            for output in now.outputs()
-            if output["problem"]
-        ]
+        problems = [f"{one['line']}: {one['problem']}" for one in now.outputs() if one["problem"]]
     rows = [compare(name, left.get(name, {}), right.get(name, {})) for name in {**left, **right}]
     failed = [row for row in rows if row[1] == "differs"]
     lines = [machine, f"Against {revision}{', quick' if arguments.quick else ''}."]

@@ -44,6 +44,12 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests to a catalog are sent again at once, without the pauses between them."""
+    monkeypatch.setattr("urllib3.Retry.sleep", lambda *_: None)
+
+
+@pytest.fixture
 def one_thread() -> Iterator[None]:
     """Small tensors are done sooner by one thread."""
     import torch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import defaultdict
+from functools import cache
 
 import pytest
 
@@ -12,7 +13,11 @@ from tests.support import house
 from tests.support.paths import ROOT
 
 MODULES = house.modules()
-EDGES = house.imports(MODULES)
+
+
+@cache
+def edges_of_tree() -> list[house.Edge]:
+    return house.imports(MODULES)
 
 
 def lines(items: object) -> str:
@@ -27,7 +32,7 @@ def test_every_room_has_a_place_in_the_order() -> None:
 def test_rooms_import_only_rooms_below_them() -> None:
     wrong = [
         edge
-        for edge in EDGES
+        for edge in edges_of_tree()
         if (room := house.room_of(edge.importer)) != house.room_of(edge.imported)
         and house.room_of(edge.imported) not in house.rooms_below(room)
     ]
@@ -35,11 +40,11 @@ def test_rooms_import_only_rooms_below_them() -> None:
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    groups = house.circles(EDGES)
+    groups = house.circles(edges_of_tree())
     edges = [
         edge
         for group in groups
-        for edge in EDGES
+        for edge in edges_of_tree()
         if edge.importer in group and edge.imported in group
     ]
     assert not groups, lines(edges)
@@ -48,14 +53,14 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 def test_the_halves_share_the_floor_alone() -> None:
     wrong = [
         edge
-        for edge in EDGES
+        for edge in edges_of_tree()
         if edge.importer.startswith("salibi_model")
         and edge.imported.startswith("salibi_data")
         and house.room_of(edge.imported) != "salibi_data.store"
     ]
     wrong += [
         edge
-        for edge in EDGES
+        for edge in edges_of_tree()
         if edge.importer.startswith("salibi_data") and edge.imported.startswith("salibi_model")
     ]
     assert not wrong, lines(wrong)

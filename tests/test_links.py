@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -55,7 +56,7 @@ def test_files_and_modules_that_documents_name_are_there(document: Path) -> None
     text = document.read_text()
     for name in FILE.findall(text):
         assert (ROOT / name).exists(), f"{document.name} names {name}, which is not there"
-    known = Names()
+    known = project_names()
     for name in MODULE.findall(text):
         assert known.has(name), f"{document.name} names {name}, which is not there"
 
@@ -89,6 +90,12 @@ class Names:
                 names |= set(_names(ast.parse(stub.read_text()).body))
             self._defined[module] = names
         return self._defined[module]
+
+
+@cache
+def project_names() -> Names:
+    """Names of the project, read once."""
+    return Names()
 
 
 def _names(body: list[ast.stmt], owner: str = "") -> Iterator[str]:
@@ -139,7 +146,7 @@ def imported(path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_references_in_docstrings_lead_somewhere(path: Path) -> None:
-    known = Names()
+    known = project_names()
     relative = path.relative_to(ROOT)
     module = ".".join(relative.with_suffix("").parts).removeprefix("cli.").removesuffix(".__init__")
     own = set(_names(ast.parse(path.read_text()).body))

@@ -107,7 +107,7 @@ def test_stopped_it_says_how_to_go_on_and_leaves_no_temporary_files(
     assert not list(scratch.iterdir())
 
 
-def test_an_unreachable_catalog_fails(tmp_path: Path) -> None:
+def test_an_unreachable_catalog_fails(tmp_path: Path, no_pauses: None) -> None:
     toml = tmp_path / "closed.toml"
     toml.write_text(
         'extends = "planetary-computer"\nname = "closed"\nurl = "http://127.0.0.1:9/"\n'

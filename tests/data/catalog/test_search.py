@@ -102,7 +102,7 @@ def test_an_api_that_keeps_failing_is_one_clear_error(monkeypatch: pytest.Monkey
         search(api(server.url), "naip", IOWA, None)
 
 
-def test_an_unreachable_catalog_is_one_clear_error() -> None:
+def test_an_unreachable_catalog_is_one_clear_error(no_pauses: None) -> None:
     with pytest.raises(CatalogError, match=r"127\.0\.0\.1:9/ .*cannot be searched"):
         search(api("http://127.0.0.1:9/"), "naip", IOWA, None)
 

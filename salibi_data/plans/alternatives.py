@@ -149,8 +149,8 @@ class SceneOwners:
 
     def add(self, selection: CellSelection, split: NDArray[np.uint8]) -> None:
         """Add tiles with their splits, shape (N,)."""
-        for name, code in selection.code.items():
-            for number, owner in _pairs(code[:, None], split):
+        for name, chosen in selection.code.items():
+            for number, owner in _pairs(chosen[:, None], split):
                 for scene in selection.sets[name][number]:
                     self._chosen[name, scene.id] = owner
         for name, code in selection.alternatives.items():

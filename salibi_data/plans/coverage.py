@@ -102,10 +102,9 @@ class Coverage:
 
     def touching(self, members: Sequence[int], tiles: NDArray[np.int64]) -> list[int]:
         """Return those of the scenes at some positions whose footprints touch any of some tiles."""
-        touches = self._touches[np.ix_(members, tiles)].any(axis=1)
-        return [
-            member for member, touched in zip(members, touches.tolist(), strict=True) if touched
-        ]
+        touches = self._touches[np.asarray(members)[:, None], tiles].any(axis=1)
+        touching: list[int] = np.asarray(members)[touches].tolist()
+        return touching
 
     def num_touched(self, member: int) -> int:
         """Return the number of tiles that a scene touches."""
@@ -192,15 +191,16 @@ def overclaiming(
     if nodata_cover is None or not scenes:
         return np.zeros(len(scenes), dtype=bool)
     stated = np.array([_percent(scene.properties.get(nodata_cover)) for scene in scenes])
-    known = np.isfinite(stated)
+    known: NDArray[np.bool_] = np.isfinite(stated)
     if not known.any():
         return known
     latitude = shapely.get_y(shapely.centroid(footprints))
     area = shapely.area(footprints) * np.cos(np.radians(latitude))
     is_full = stated <= FULL_SCENE_PERCENT
     full_area = np.median(area[is_full]) if is_full.any() else area[known].max()
+    # NaN, an unknown share, compares as False.
     claims: NDArray[np.bool_] = area > (1 - stated / 100 + OVERCLAIM_MARGIN) * full_area
-    return known & claims
+    return claims
 
 
 def _percent(value: object) -> float:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from salibi_data.store.filesystem import ScratchFolder
 
 PLAN_VERSION: Final = 3
+PLANNED_CLOUDS: Final = "planned_cloud_fraction"
+"""Name of the column with the clouds that were scored while planning."""
 _DAY_S: Final = 86_400
 _AGAIN: Final = "Plan again with `salibi-data plan`, and narrow it with --aoi, --bbox or --limit."
 
@@ -364,7 +366,7 @@ def sample_columns(
         pixel_m = gsd_m * gsd_ratio(recipe.zoom_offset, 0)
         columns[f"{recipe.name}_enlargement"] = pa.array((native_m / pixel_m).astype(np.float32))
     if np.isfinite(picks.cloud_fraction).any():
-        columns["planned_cloud_fraction"] = pa.array(picks.cloud_fraction)
+        columns[PLANNED_CLOUDS] = pa.array(picks.cloud_fraction)
     return columns
 
 

@@ -170,7 +170,9 @@ def _open_asset(catalog: Catalog, scene: Scene, asset: str, where: str) -> Itera
     else:
         return
     raise ReadError(
-        f"{where} cannot be read: {failure}. {_ADVICE[failure.kind]}", kind=failure.kind
+        f"{where} cannot be read: {failure}. {_ADVICE[failure.kind]}",
+        kind=failure.kind,
+        from_host=True,
     )
 
 

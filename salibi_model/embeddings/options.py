@@ -49,9 +49,10 @@ class Choices:
     )
     units: str | None = option(
         None,
-        help="Units of its values: stored, display, reflectance, dB, linear (power).",
+        help="Units of its values: stored, uint8 (display), reflectance, dn (Sentinel-2 numbers), "
+        "dB, power (linear).",
     )
-    """See :func:`salibi_model.embeddings.quantise.choose_units`."""
+    """See :func:`salibi_model.models.units.choose_units`."""
     scale: float | None = option(
         None, above=0, absent="the file's", help="Physical = offset + scale * value."
     )

@@ -11,13 +11,14 @@ from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.redaction import name_only, redact
 from salibi_data.store.schema import NODATA, Modality
 from salibi_data.store.storage import is_remote
-from salibi_model.data.modalities import RAW_UNITS, check_agreement
+from salibi_model.data.modalities import check_agreement
 from salibi_model.data.store import SampleStore
 from salibi_model.embeddings.inputs import Bounds, EmbeddingInput, InputImage, observed_share
 from salibi_model.embeddings.options import Choices
 from salibi_model.embeddings.rasters import OpenRaster, RasterFile
 from salibi_model.embeddings.windows import RasterInput
 from salibi_model.models.config import ModelConfig
+from salibi_model.models.units import RAW_UNITS
 
 
 class StoreInput(EmbeddingInput):

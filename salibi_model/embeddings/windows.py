@@ -19,7 +19,7 @@ from salibi_model.embeddings.footprints import outlines
 from salibi_model.embeddings.inputs import NOWHERE, EmbeddingInput, InputImage, observed_share
 from salibi_model.embeddings.quantise import check_plausible, choose_units, to_stored
 from salibi_model.embeddings.rasters import RasterFile
-from salibi_model.models.compatibility import check_gsd
+from salibi_model.models.compatibility import STORED, check_gsd
 from salibi_model.models.config import ModelConfig
 
 _PLAUSIBLE_WINDOWS: Final = 9
@@ -47,11 +47,24 @@ class RasterInput(EmbeddingInput):
         try:
             dtype = file.dtypes[self._indexes[0] - 1]
             self._units = choose_units(modality, file.choices.units, dtype)
+            self._check_scaling()
             self._centre_m = self._measure_centre()
             self._set_windows()
             self._check()
         except UsageError as error:
             raise UsageError(f"{self.name}: {error}") from error
+
+    def _check_scaling(self) -> None:
+        """Refuse a scale for values that are taken as they are."""
+        given = [
+            name for name in ("scale", "offset") if getattr(self._file.choices, name) is not None
+        ]
+        if self._units == STORED and given:
+            flags = " and ".join(f"--{name}" for name in given)
+            raise UsageError(
+                f"{flags} would change nothing: values in units {STORED!r} are taken as they are. "
+                "Leave it out, or give other --units."
+            )
 
     def _set_windows(self) -> None:
         """Compute the positions and sizes of the windows."""
@@ -173,7 +186,7 @@ class RasterInput(EmbeddingInput):
         self, values: Shaped[np.ndarray, "bands rows cols"]
     ) -> Shaped[np.ndarray, "bands rows cols"]:
         """Apply scale and offset: those of the options, or else of the file."""
-        if self._units == "stored":
+        if self._units == STORED:
             return values
         choices, file = self._file.choices, self._file
         scales = [choices.scale or file.scales[i - 1] for i in self._indexes]

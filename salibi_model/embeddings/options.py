@@ -59,10 +59,11 @@ class Choices:
     )
     units: str | None = option(
         None,
-        help="Units of its values: stored, display, reflectance, dB, linear (power).",
+        help="Units of its values: stored, uint8 (display), reflectance, dn (Sentinel-2 numbers), "
+        "dB, power (linear).",
         applies_to=RASTERS,
     )
-    """See :func:`salibi_model.embeddings.quantise.choose_units`."""
+    """See :func:`salibi_model.models.units.choose_units`."""
     scale: float | None = option(
         None,
         above=0,

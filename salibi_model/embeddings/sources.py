@@ -14,7 +14,7 @@ from salibi_data.store.schema import NODATA, Modality
 from salibi_data.store.storage import is_remote, local_path, shown_location
 from salibi_data.store.validation import check_applicable, given_options
 from salibi_model.data.agreement import describe_odd, listed
-from salibi_model.data.modalities import RAW_UNITS, check_agreement
+from salibi_model.data.modalities import check_agreement
 from salibi_model.data.store import SampleStore
 from salibi_model.embeddings.inputs import Bounds, EmbeddingInput, InputImage, observed_share
 from salibi_model.embeddings.names import distinct_names
@@ -22,6 +22,7 @@ from salibi_model.embeddings.options import RASTERS, STORES, Choices
 from salibi_model.embeddings.rasters import OpenRaster, RasterFile
 from salibi_model.embeddings.windows import RasterInput
 from salibi_model.models.config import ModelConfig
+from salibi_model.models.units import RAW_UNITS
 
 _IMAGE_SUFFIXES: Final = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".vrt"})
 """Suffixes by which a folder of images is told from a damaged store."""

@@ -42,7 +42,7 @@ def checkpoint(tmp_path_factory):
         (noise(64, 64) / np.float32(256), {"units": "stored"}, "whole numbers 0..255; got float32"),
         (noise(64, 64) / np.float32(256), {"units": "display"}, "hardly for display.*--scale 255"),
         (noise(64, 64).astype(np.uint16) * 9, {"units": "display"}, "display are 0..255; got from"),
-        (noise(64, 64), {"units": "dB"}, "cannot be brought to the display.*stored, display"),
+        (noise(64, 64), {"units": "dB"}, "cannot be brought to the display.*stored, uint8"),
         (noise(64, 64), {"window_px": 50}, "do not divide.*such as 64"),
         (noise(64, 64).astype(np.complex64), {"units": "display"}, "expected real numbers"),
     ],
@@ -60,7 +60,7 @@ def test_what_does_not_fit_is_refused_before_the_work(checkpoint, tmp_path, valu
 @pytest.mark.parametrize(
     ("make", "units", "words"),
     [
-        (lambda db: 10 ** (db / 10), "dB", "hardly in dB.*--units linear"),
+        (lambda db: 10 ** (db / 10), "dB", "hardly in dB.*--units power"),
         (lambda db: db, "linear", "hardly power.*--units dB"),
         (lambda db: 1000 * 10 ** (db / 20), "linear", "calibrate"),
         (lambda db: db * 100, "dB", "hardly in dB.*calibrate"),

@@ -13,16 +13,19 @@ import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from salibi_data.catalog.outlines import outline_of
 from salibi_data.catalog.scenes import Scene, newest_processing, scene_from_item
 from salibi_data.catalog.static_items import Item, read_items
 from salibi_data.store.errors import CatalogError, UsageError
 from salibi_data.store.filesystem import write_atomically
 from salibi_data.store.redaction import redacted_line
+from salibi_data.store.tiles import boxes_on_globe
 
 if TYPE_CHECKING:
     from pystac_client import Client
@@ -164,12 +167,15 @@ class CatalogSearch:
                 f"catalog {self.catalog.name!r} has no sensor {sensor_name!r}; it has "
                 f"{', '.join(self.catalog.sensors)}. Choose another catalog, or a variant without it."
             )
+        # APIs differ in what they make of a box across 180 degrees, or of longitudes beyond.
+        boxes = boxes_on_globe(bounds_lonlat)
         if self.catalog.kind == "static":
-            scenes = self._find_local(sensor, bounds_lonlat, intervals)
+            scenes = self._find_local(sensor, boxes, intervals)
         else:
             scenes = []
-            for interval in [None] if intervals is None else intervals:
-                answer = self._find_remote(sensor, bounds_lonlat, interval, max_items)
+            searches = product(boxes, [None] if intervals is None else intervals)
+            for box, interval in searches:
+                answer = self._find_remote(sensor, box, interval, max_items)
                 # Radar items state a range of times beside their datetime, and APIs compare that: a
                 # scene that began before midnight would belong to two days.
                 scenes += [scene for scene in answer if _is_within(scene, interval)]
@@ -186,21 +192,21 @@ class CatalogSearch:
     def _load_local(self, sensor: Sensor) -> _LocalScenes:
         if sensor.name not in self._local_scenes:
             import shapely
-            from shapely.geometry import shape
 
             items = read_items(Path(self.catalog.url), sensor.collection)
             scenes = _usable_scenes(sensor, items)
-            tree = shapely.STRtree([shape(scene.footprint) for scene in scenes])
+            tree = shapely.STRtree([outline_of(scene.footprint) for scene in scenes])
             self._local_scenes[sensor.name] = _LocalScenes(scenes=scenes, footprints=tree)
         return self._local_scenes[sensor.name]
 
     def _find_local(
-        self, sensor: Sensor, bounds: Bounds, intervals: Sequence[Interval] | None
+        self, sensor: Sensor, boxes: Sequence[Bounds], intervals: Sequence[Interval] | None
     ) -> list[Scene]:
         from shapely import box
 
         local = self._load_local(sensor)
-        indices = np.sort(local.footprints.query(box(*bounds), "intersects"))
+        areas = [box(*bounds) for bounds in boxes]
+        indices = np.unique(local.footprints.query(areas, "intersects")[1])
         scenes = [local.scenes[i] for i in indices]
         if intervals is None:
             return scenes

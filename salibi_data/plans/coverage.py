@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from salibi_data.catalog.outlines import outline_of
+from salibi_data.catalog.scenes import known_percent
 from salibi_data.store.tiles import tile_outlines
 
 if TYPE_CHECKING:
@@ -63,13 +65,10 @@ class Coverage:
         nodata_cover: str | None = None,
     ) -> None:
         import shapely
-        from shapely.geometry import shape
 
         self.scenes = tuple(scenes)
         self._outlines = tile_outlines(zoom, x, y)
-        self._footprints = np.array(
-            [shapely.make_valid(shape(scene.footprint)) for scene in scenes], dtype=object
-        )
+        self._footprints = np.array([outline_of(scene.footprint) for scene in scenes], dtype=object)
         self._covers = np.zeros((len(scenes), len(x)), dtype=bool)
         self._touches = np.zeros_like(self._covers)
         self._covers_by_members: dict[frozenset[int], Cover] = {}
@@ -190,7 +189,9 @@ def overclaiming(
 
     if nodata_cover is None or not scenes:
         return np.zeros(len(scenes), dtype=bool)
-    stated = np.array([_percent(scene.properties.get(nodata_cover)) for scene in scenes])
+    shares = [known_percent(scene.properties.get(nodata_cover)) for scene in scenes]
+    # NaN, an unknown share, compares as False.
+    stated = np.array(shares, dtype=np.float64)
     known: NDArray[np.bool_] = np.isfinite(stated)
     if not known.any():
         return known
@@ -198,13 +199,5 @@ def overclaiming(
     area = shapely.area(footprints) * np.cos(np.radians(latitude))
     is_full = stated <= FULL_SCENE_PERCENT
     full_area = np.median(area[is_full]) if is_full.any() else area[known].max()
-    # NaN, an unknown share, compares as False.
     claims: NDArray[np.bool_] = area > (1 - stated / 100 + OVERCLAIM_MARGIN) * full_area
     return claims
-
-
-def _percent(value: object) -> float:
-    """Return a stated percentage; NaN for what is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return float("nan")
-    return float(value) if 0 <= value <= 100 else float("nan")  # noqa: PLR2004

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from salibi_data.catalog.scenes import known_percent
 from salibi_data.plans import alternatives
 from salibi_data.plans.coverage import Coverage
 from salibi_data.plans.picks import MAX_SETS, CellSelection, SceneSet
@@ -38,7 +39,8 @@ MAX_CLOUD_ROUNDS: Final = 8
 """Number of sets of scenes that are tried for a tile before it is given up as cloudy."""
 
 _SECONDS_PER_DAY: Final = 86_400
-_UNKNOWN_CLOUD_PERCENT: Final = 100.0
+_UNKNOWN_CLOUD_PERCENT: Final = 1000.0
+"""Above every known one by more than :data:`CLOUD_STEP_PERCENT`."""
 _NONE: Final = np.iinfo(np.int32).max
 
 FindScenes = Callable[[str, "Sequence[Interval] | None"], "Sequence[Scene]"]
@@ -298,9 +300,9 @@ def _ids(scenes: Sequence[Scene]) -> tuple[str, ...]:
 def _cloud_percent(scene: Scene, sensor: Sensor) -> float:
     if sensor.cloud_cover is None:
         return 0.0
-    # Items may lack eo:cloud_cover, an optional field: such scenes rank last.
-    percent = scene.properties.get(sensor.cloud_cover)
-    return _UNKNOWN_CLOUD_PERCENT if percent is None else float(percent)
+    # Items may lack eo:cloud_cover, or state NaN, text or null: such scenes rank last.
+    percent = known_percent(scene.properties.get(sensor.cloud_cover))
+    return _UNKNOWN_CLOUD_PERCENT if percent is None else percent
 
 
 def _days(scene: Scene, anchor_s: float | None) -> float:

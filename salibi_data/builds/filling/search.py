@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from salibi_data.catalog.outlines import outline_of
 from salibi_data.plans.picks import SceneSet
 from salibi_data.store.tiles import tile_outlines
 
@@ -210,12 +211,11 @@ class _TileSearch:
     def _reaching(self, scenes: Iterable[Scene]) -> Iterable[Scene]:
         """Return the scenes whose footprints touch the tile."""
         import shapely
-        from shapely.geometry import shape
 
         tile = self.choice.tile
         outline = tile_outlines(tile.z, np.array([tile.x]), np.array([tile.y]))[0]
         for scene in scenes:
-            if shapely.intersects(shapely.make_valid(shape(scene.footprint)), outline):
+            if shapely.intersects(outline_of(scene.footprint), outline):
                 yield scene
 
 

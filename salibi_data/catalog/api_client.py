@@ -15,15 +15,14 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urljoin, urlsplit
-
-import requests
-import urllib3
-from pystac_client.stac_api_io import StacApiIO
 
 from salibi_data.store.errors import UsageError
 from salibi_data.store.redaction import redact, redacted_line
+
+if TYPE_CHECKING:
+    from requests import Session
 
 _PREFIX: Final = "SALIBI_SEARCH_"
 _CONNECT_S: Final = 15.0
@@ -169,30 +168,16 @@ class ApiAnswer:
     body: bytes
 
 
-class ApiClient(StacApiIO):
-    """Sends requests to one API, also those of pystac-client."""
+class ApiClient:
+    """Sends the requests of searches in one API."""
 
     def __init__(self, settings: SearchSettings) -> None:
-        super().__init__(max_retries=None)
+        import requests
+
         self.settings = settings
         self.deadline = Deadline(settings.timeout_s)
+        self._session = requests.Session()
         self._moved: dict[str, str] = {}
-
-    def request(
-        self,
-        href: str,
-        method: str | None = None,
-        headers: dict[str, str] | None = None,
-        parameters: dict[str, Any] | None = None,
-    ) -> str:
-        """Return the body of an answer; pystac-client calls this for the landing page."""
-        asked = ApiRequest(
-            method=(method or "GET").upper(),
-            url=href,
-            parameters=parameters or {},
-            headers=headers or {},
-        )
-        return self.ask(asked).body.decode("utf-8-sig")
 
     def ask(self, request: ApiRequest, *, is_large: bool = False) -> ApiAnswer:
         """Send a request until it is answered.
@@ -221,6 +206,9 @@ class ApiClient(StacApiIO):
 
     def _attempt(self, request: ApiRequest) -> ApiAnswer | ApiRequestError:
         """Send a request, and return the answer of status 2xx, or what went wrong."""
+        import requests
+        import urllib3
+
         try:
             answer = self._follow(request)
         except (requests.Timeout, urllib3.exceptions.TimeoutError):
@@ -264,11 +252,13 @@ class ApiClient(StacApiIO):
         Time limits of sockets start again with every byte, so the request runs in a thread, which is
         left behind where it is too slow. It is a daemon, and ends with its connection.
         """
+        import requests
+
         limit_s = min(self.settings.timeout_s, self.deadline.remaining_s())
         if limit_s <= 0:
             raise requests.Timeout
         outcomes: queue.SimpleQueue[ApiAnswer | BaseException] = queue.SimpleQueue()
-        session = self.session
+        session = self._session
 
         def work() -> None:
             try:
@@ -280,14 +270,16 @@ class ApiClient(StacApiIO):
         try:
             outcome = outcomes.get(timeout=limit_s)
         except queue.Empty:
-            self.session = requests.Session()  # a session serves one thread at a time
+            self._session = requests.Session()  # a session serves one thread at a time
             raise requests.Timeout from None
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
 
-def _receive(session: requests.Session, request: ApiRequest, limit_s: float) -> ApiAnswer:
+def _receive(session: Session, request: ApiRequest, limit_s: float) -> ApiAnswer:
+    import requests
+
     end = time.monotonic() + limit_s
     parameters, has_body = dict(request.parameters), request.method != "GET"
     prepared = session.prepare_request(
@@ -366,6 +358,8 @@ def _is_nested(value: Any) -> bool:
 
 def _retry_after_s(answer: ApiAnswer) -> float | None:
     """Return the seconds of pause that the host asks for, as a number or a date; RFC 9110, 10.2.3."""
+    import urllib3
+
     text = answer.headers.get("Retry-After")
     if text is None:
         return None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from salibi_data.catalog.dates import acquired_interval
+from salibi_data.catalog.outlines import outline_of
 from salibi_data.catalog.scenes import Scene, scene_from_item
 from salibi_data.store.redaction import redact
 
@@ -73,7 +74,7 @@ def scenes_asked_for(
     import shapely
 
     scenes, left_out = [], _LeftOut()
-    wanted = shapely.union_all([shapely.box(*box) for box in _boxes(bounds)])
+    wanted = shapely.box(*bounds)
     for stated, page_url in items:
         item, name = stated, repr(stated)
         if isinstance(stated, Mapping):
@@ -88,7 +89,7 @@ def scenes_asked_for(
         if not _overlaps(item["properties"], interval):
             left_out.add("outside the dates", name)
         elif interval is None or interval[0] <= scene.acquired_utc <= interval[1]:
-            footprint = shapely.make_valid(shapely.geometry.shape(scene.footprint))
+            footprint = outline_of(scene.footprint)
             if shapely.intersects(footprint, wanted):
                 scenes.append(scene)
             elif not shapely.intersects(shapely.envelope(footprint), wanted):
@@ -241,10 +242,3 @@ def _overlaps(properties: Mapping[str, Any], interval: Interval | None) -> bool:
     except (TypeError, ValueError, LookupError):
         return True  # an end that is malformed; the time of the scene decides
     return first <= interval[1] and interval[0] <= last
-
-
-def _boxes(bounds: Bounds) -> list[Bounds]:
-    west, south, east, north = bounds
-    if west <= east:
-        return [bounds]
-    return [(west, south, 180.0, north), (-180.0, south, east, north)]

@@ -17,11 +17,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urljoin
 
-import pystac
-from pystac_client import Client
-from pystac_client.exceptions import APIError
-from pystac_client.warnings import PystacClientWarning
-
 from salibi_data.catalog.api_client import (
     TOO_SLOW,
     ApiClient,
@@ -37,6 +32,8 @@ from salibi_data.store.errors import CatalogError
 from salibi_data.store.redaction import redact, redacted_line
 
 if TYPE_CHECKING:
+    from pystac_client import Client
+
     from salibi_data.catalog.dates import Interval
     from salibi_data.store.tiles import Bounds
 
@@ -61,19 +58,6 @@ _MIN_SLOW_ITEMS: Final = 15
 _POST_REFUSED: Final = frozenset({403, 404, 405, 411, 415, 501})
 _NUM_ANSWERS: Final = 3
 """Answers that may lack items before the search counts as failed."""
-
-_DAMAGED: Final = (
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-    NotImplementedError,
-    PystacClientWarning,  # pystac-client raises it where an API offers no search
-    pystac.STACError,
-    pystac.STACTypeError,
-)
-"""Exceptions of pystac and of this module on an answer that is no page of items."""
 
 
 class _OtherCollectionError(Exception):
@@ -197,11 +181,12 @@ class ItemApi:
         pauses_s = list(PATIENT_PAUSES_S if self._has_answered else PAUSES_S)
         deadline = self._client.deadline = Deadline(limit_s)
         self._known_ids.clear()
+        expected = _answer_errors()
         where = f"catalog {self._name!r} at {redact(self._url)}"
         while True:
             try:
                 answer = self._by_any_method(query)
-            except (ApiRequestError, APIError, *_DAMAGED) as error:
+            except expected as error:
                 wait_s = pauses_s.pop(0) * random.uniform(0.5, 1.5) if pauses_s else math.inf
                 if wait_s >= deadline.remaining_s():
                     raise CatalogError(
@@ -310,12 +295,12 @@ class ItemApi:
         raise ApiRequestError(f"the search does not end: there are more than {MAX_PAGES} pages")
 
     def _first_request(self, query: _Query, method: str, size: int) -> ApiRequest:
+        from pystac_client.warnings import PystacClientWarning
+
         with warnings.catch_warnings():
             # Whether POST is served shows by the answer; APIs that serve it do not always say so.
             warnings.simplefilter("ignore", PystacClientWarning)
-            if self._landing is None:
-                self._landing = Client.open(self._url, stac_io=self._client)
-            search = self._landing.search(
+            search = self._open_landing().search(
                 method=method,
                 collections=[query.collection],
                 bbox=query.bounds_lonlat,
@@ -324,6 +309,27 @@ class ItemApi:
                 max_items=query.max_items,
             )
         return ApiRequest(method=method, url=search.url, parameters=search.get_parameters())
+
+    def _open_landing(self) -> Client:
+        """Read the landing page, which says where and how the API is searched."""
+        if self._landing is None:
+            from pystac_client import Client
+
+            answer = self._client.ask(ApiRequest(method="GET", url=self._url))
+            self._landing = Client.from_dict(json.loads(answer.body), href=answer.url)
+        return self._landing
+
+
+def _answer_errors() -> tuple[type[Exception], ...]:
+    """Return what is raised where there is no answer, or none that is a page of items."""
+    import pystac
+    from pystac_client.exceptions import APIError
+    from pystac_client.warnings import PystacClientWarning
+
+    malformed = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+    # pystac-client raises its warning where an API offers no search.
+    library_errors = (pystac.STACError, pystac.STACTypeError, APIError, PystacClientWarning)
+    return (ApiRequestError, *malformed, *library_errors, NotImplementedError)
 
 
 def _next_request(page: Any, url: str, first: ApiRequest, method: str) -> ApiRequest | None:

@@ -15,9 +15,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-import numpy as np
-
 from salibi_data.catalog.dates import parse_time
+from salibi_data.catalog.outlines import mended_footprint
 
 if TYPE_CHECKING:
     from salibi_data.catalog.providers import Sensor
@@ -48,7 +47,8 @@ class Scene:
     acquired_utc: datetime
     """Time of acquisition."""
     footprint: Mapping[str, Any]
-    """GeoJSON geometry of the area with data, longitude and latitude in degrees."""
+    """GeoJSON geometry of the area with data, longitude and latitude in degrees; read it by
+    :func:`~salibi_data.catalog.outlines.outline_of`, since plans of older versions hold it unmended."""
     hrefs: Mapping[str, str]
     """Unsigned hrefs by asset key."""
     properties: Mapping[str, Any]
@@ -110,7 +110,7 @@ def _scene(sensor: Sensor, item: Mapping[str, Any]) -> Scene | None:
         return None
     if not isinstance(item["id"], str) or not item["id"]:
         raise TypeError(f"id is {item['id']!r}")
-    _check_polygon(geometry)
+    footprint = mended_footprint(geometry)
     # The direction of flight goes to the table of samples, whether or not scenes are chosen by it.
     names, assets = {*sensor.used_properties, "sat:orbit_state"}, set(sensor.assets)
     hrefs = {key: asset["href"] for key, asset in item["assets"].items() if key in assets and asset}
@@ -118,7 +118,7 @@ def _scene(sensor: Sensor, item: Mapping[str, Any]) -> Scene | None:
         id=item["id"],
         sensor=sensor.name,
         acquired_utc=_utc(properties),
-        footprint=geometry,
+        footprint=footprint,
         hrefs={key: strip_signature(href) for key, href in sorted(hrefs.items()) if href},
         properties=_known_properties(sensor, {n: properties[n] for n in names if n in properties}),
     )
@@ -192,16 +192,6 @@ def order_key(value: Any) -> tuple[int, tuple[float, ...], str]:
         return 3, (parse_time(text).timestamp(),), ""
     except ValueError:
         return 1, (), text
-
-
-def _check_polygon(geometry: Mapping[str, Any]) -> None:
-    import shapely
-    from shapely.geometry import shape
-
-    # Some providers' footprints cross themselves, which alone makes no item unusable.
-    outline = shapely.make_valid(shape(geometry))
-    if not (outline.area > 0 and np.isfinite(outline.bounds).all()):
-        raise ValueError("its geometry has no area")
 
 
 def newest_processing(sensor: Sensor, scenes: Sequence[Scene]) -> list[Scene]:

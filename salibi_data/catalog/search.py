@@ -11,16 +11,19 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from salibi_data.catalog.item_checks import distinct_scenes, scenes_asked_for
+from salibi_data.catalog.outlines import outline_of
 from salibi_data.catalog.scenes import Scene, newest_processing, scene_from_item
 from salibi_data.catalog.static_items import Item, read_items
 from salibi_data.store.errors import UsageError
 from salibi_data.store.filesystem import write_atomically
+from salibi_data.store.tiles import boxes_on_globe
 
 if TYPE_CHECKING:
     from shapely import STRtree
@@ -150,12 +153,15 @@ class CatalogSearch:
                 f"catalog {self.catalog.name!r} has no sensor {sensor_name!r}; it has "
                 f"{', '.join(self.catalog.sensors)}. Choose another catalog, or a variant without it."
             )
+        # APIs differ in what they make of a box across 180 degrees, or of longitudes beyond.
+        boxes = boxes_on_globe(bounds_lonlat)
         if self.catalog.kind == "static":
-            scenes = self._find_local(sensor, bounds_lonlat, intervals)
+            scenes = self._find_local(sensor, boxes, intervals)
         else:
             scenes = []
-            for interval in [None] if intervals is None else intervals:
-                scenes += self._find_remote(sensor, bounds_lonlat, interval, max_items)
+            searches = product(boxes, [None] if intervals is None else intervals)
+            for box, interval in searches:
+                scenes += self._find_remote(sensor, box, interval, max_items)
         # A scene without a required file would fail in every build; another one may not.
         required = set(self.required_assets.get(sensor_name, ()))
         unique = distinct_scenes(scene for scene in scenes if required <= set(scene.hrefs))
@@ -169,21 +175,21 @@ class CatalogSearch:
     def _load_local(self, sensor: Sensor) -> _LocalScenes:
         if sensor.name not in self._local_scenes:
             import shapely
-            from shapely.geometry import shape
 
             items = read_items(Path(self.catalog.url), sensor.collection)
             scenes = tuple(distinct_scenes(_usable_scenes(sensor, items)))
-            tree = shapely.STRtree([shape(scene.footprint) for scene in scenes])
+            tree = shapely.STRtree([outline_of(scene.footprint) for scene in scenes])
             self._local_scenes[sensor.name] = _LocalScenes(scenes=scenes, footprints=tree)
         return self._local_scenes[sensor.name]
 
     def _find_local(
-        self, sensor: Sensor, bounds: Bounds, intervals: Sequence[Interval] | None
+        self, sensor: Sensor, boxes: Sequence[Bounds], intervals: Sequence[Interval] | None
     ) -> list[Scene]:
         from shapely import box
 
         local = self._load_local(sensor)
-        indices = np.sort(local.footprints.query(box(*bounds), "intersects"))
+        areas = [box(*bounds) for bounds in boxes]
+        indices = np.unique(local.footprints.query(areas, "intersects")[1])
         scenes = [local.scenes[i] for i in indices]
         if intervals is None:
             return scenes

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from salibi_data.catalog.outlines import outline_of
 from salibi_data.store.tiles import tile_outlines
 
 if TYPE_CHECKING:
@@ -48,13 +49,10 @@ class Coverage:
         self, scenes: Sequence[Scene], zoom: int, x: NDArray[np.int64], y: NDArray[np.int64]
     ) -> None:
         import shapely
-        from shapely.geometry import shape
 
         self.scenes = tuple(scenes)
         self._outlines = tile_outlines(zoom, x, y)
-        self._footprints = np.array(
-            [shapely.make_valid(shape(scene.footprint)) for scene in scenes], dtype=object
-        )
+        self._footprints = np.array([outline_of(scene.footprint) for scene in scenes], dtype=object)
         self._covers = np.zeros((len(scenes), len(x)), dtype=bool)
         self._touches = np.zeros_like(self._covers)
         self._covers_by_members: dict[frozenset[int], Cover] = {}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salibi_data.catalog.dates import Interval, parse_dates
+from salibi_data.catalog.outlines import outline_of
 from salibi_data.catalog.providers import Catalog, load_catalog, with_grd
 from salibi_data.catalog.search import CatalogSearch, resolve_catalog
 from salibi_data.catalog.variants import Variant, check_fit, load_variant, used_assets
@@ -230,18 +231,16 @@ def _area(variant: Variant, finder: CatalogSearch, scope: Scope) -> Area:
 def _covered(variant: Variant, finder: CatalogSearch) -> Area:
     """Area of a catalog on disk: what the first sensor in order of selection covers."""
     import shapely
-    from shapely.geometry import shape
 
     first = next(rule.sensor for rule in variant.selection if rule.sensor in variant.sensors)
     sensor = finder.catalog.sensors[first]
-    footprints = [shape(scene.footprint) for scene in finder.scenes_on_disk(sensor)]
+    footprints = [outline_of(scene.footprint) for scene in finder.scenes_on_disk(sensor)]
     if not footprints:
         raise SelectionError(
             f"catalog {finder.catalog.name!r} has no item of {sensor.collection} that can be used; "
             "check that it holds the collection under that name."
         )
-    # Footprints of real items cross themselves at times; GEOS does not join such polygons.
-    outline = shapely.union_all([shapely.make_valid(footprint) for footprint in footprints])
+    outline = shapely.union_all(footprints)
     return Area(boxes=(outline.bounds,), outline=outline, touching=True)
 
 

@@ -105,9 +105,15 @@ class Area:
             if self.outline is not None:
                 xy = xy[self._meets(level, xy, touching=True)]
             if len(xy) > MAX_CELLS:
+                crossing = [box for box in self.boxes if box[0] > box[2]]
+                reason = (
+                    f" (west > east in {crossing[0]}, so it crosses 180 degrees)"
+                    if crossing
+                    else ""
+                )
                 raise UsageError(
-                    f"the area holds more than {MAX_CELLS:,} cells of zoom {zoom}; give a smaller "
-                    "--bbox or --aoi."
+                    f"the area holds more than {MAX_CELLS:,} cells of zoom {zoom}{reason}; give a "
+                    "smaller --bbox or --aoi."
                 )
         return xy
 

@@ -23,7 +23,7 @@ from salibi_data.store.errors import UsageError
 from salibi_model.checkpoints.files import save_model
 from salibi_model.data.pixel_size import pixel_m
 from salibi_model.embeddings.embed import embed
-from salibi_model.embeddings.quantise import to_stored
+from salibi_model.models.units import to_stored
 from tests.support.data.real_catalogs import NAIP, REAL, needs_real
 from tests.support.data.samples import environment
 from tests.support.model.embedded import UTM, noise, raster, rows_of
@@ -276,7 +276,7 @@ def test_real_radar_power(checkpoint, tmp_path):
             place, crs = dataset.transform, dataset.crs
     joined = raster(tmp_path / "s1.tif", np.stack(layers), transform=place, crs=crs, nodata=np.nan)
     options = {"bands": ("vv", "vh"), "out": tmp_path / "E", "any_gsd": True}
-    with pytest.raises(UsageError, match="--units linear"):
+    with pytest.raises(UsageError, match="--units power"):
         embed(checkpoint, [joined], units="dB", **options)
     embed(checkpoint, [joined], units="linear", **options)
     with np.errstate(divide="ignore"):

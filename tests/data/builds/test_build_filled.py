@@ -17,9 +17,9 @@ from salibi_data.inspection.verify import verify
 from salibi_data.plans.plan import Plan
 from salibi_data.plans.planner import plan
 from salibi_data.store.errors import SelectionError
-from tests.support.data import made_catalogs as made
+from tests.support.catalogs import made_catalogs as made
+from tests.support.catalogs.made_catalogs import PX, TILE_PX, item
 from tests.support.data import samples
-from tests.support.data.made_catalogs import PX, TILE_PX, item
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,9 +13,9 @@ from salibi_data.inspection.verify import verify
 from salibi_data.plans.planner import plan
 from salibi_data.store.errors import ReadError
 from salibi_data.store.open import open_store
-from tests.support.data import made_catalogs as made
+from tests.support.catalogs import made_catalogs as made
+from tests.support.catalogs.made_catalogs import PX, item
 from tests.support.data import samples
-from tests.support.data.made_catalogs import PX, item
 
 if TYPE_CHECKING:
     from pathlib import Path

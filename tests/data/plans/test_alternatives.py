@@ -10,8 +10,8 @@ from salibi_data.plans.picks import MAX_SETS
 from salibi_data.plans.plan import Plan
 from salibi_data.plans.planner import plan
 from salibi_data.store.errors import PlanError
-from tests.support.data import made_catalogs as made
-from tests.support.data.made_catalogs import item
+from tests.support.catalogs import made_catalogs as made
+from tests.support.catalogs.made_catalogs import item
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from salibi_data.catalog.item_checks import is_remote
 from salibi_data.sources.georeference import SceneRaster, read_placement
 from salibi_data.sources.longitudes import RoundGlobe
 from salibi_data.sources.sentinel1_calibration import load_gamma
@@ -140,10 +141,19 @@ def _integer_bound(dtype: np.dtype[Any], product: Product, scene: Scene) -> floa
 
 
 def resolve_href(catalog: Catalog, href: str) -> str:
-    """Return the URL or absolute path of an unsigned href; it stays unsigned."""
-    if catalog.kind == "static" and "://" not in href:
-        return str(Path(catalog.url).parent / href)
-    return href
+    """Return the URL or absolute path of an unsigned href; it stays unsigned.
+
+    Raises:
+        ReadError: an API's item has a path, which would mean a file of whatever machine reads it.
+    """
+    if is_remote(href):
+        return href
+    if catalog.kind == "api":
+        raise ReadError(
+            f"{redact(href)!r} of an item of catalog {catalog.name!r} is no address at a server; plan again",
+            kind="unusable",
+        )
+    return href if "://" in href else str(Path(catalog.url).parent / href)
 
 
 @contextmanager
@@ -172,7 +182,9 @@ def _open_asset(catalog: Catalog, scene: Scene, asset: str, where: str) -> Itera
     else:
         return
     raise ReadError(
-        f"{where} cannot be read: {failure}. {_ADVICE[failure.kind]}", kind=failure.kind
+        f"{where} cannot be read: {failure}. {_ADVICE[failure.kind]}",
+        kind=failure.kind,
+        from_host=True,
     )
 
 

@@ -16,7 +16,7 @@ All geometry is planar in degrees, axis order (longitude, latitude).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -119,13 +119,25 @@ def union_of(polygons: Iterable[Sequence[Ring]]) -> Any:
     """Return the union of polygons given by their rings, as :func:`outline_of` does."""
     import shapely
 
-    cleaned = [_closed(rings) for rings in polygons]
+    given = list(polygons)
+    for rings in given:
+        _check_degrees(rings)
+    cleaned = [_closed(rings) for rings in given]
     plain = _plain(cleaned)
     if plain is not None:
         return plain
-    outline = _polygons_alone(shapely.union_all([_mended(rings) for rings in cleaned]))
+    parts = [_plain([rings]) or _within(rings, _inside_on_globe) for rings in cleaned]
+    outline = polygons_alone(shapely.union_all(parts))
     # Where the outline is read again, an edge of more than half a turn would go the other way.
     return shapely.segmentize(outline, HALF_TURN)
+
+
+def union_in_plane(polygons: Iterable[Sequence[Ring]]) -> Any:
+    """Return the union of polygons in the coordinates of a projection (shapely)."""
+    import shapely
+
+    parts = [_within(_closed(rings), _inside) for rings in polygons]
+    return polygons_alone(shapely.union_all(parts))
 
 
 def mended_footprint(geometry: Any) -> Mapping[str, Any]:
@@ -168,15 +180,9 @@ def _positions(node: Any, depth: int) -> Any:
 
 
 def _closed(rings: Sequence[Ring]) -> list[Ring]:
-    """Close the rings and drop those with fewer than three corners; empty without an exterior ring.
-
-    Raises:
-        NotDegreesError: they are far outside the globe.
-    """
+    """Close the rings and drop those with fewer than three corners; empty without an exterior ring."""
     closed = []
     for number, ring in enumerate(rings):
-        if len(ring):
-            _check_degrees(ring)
         is_open = len(ring) > 0 and not np.array_equal(ring[0], ring[-1])
         whole = np.concatenate([ring, ring[:1]]) if is_open else ring
         if len(whole) >= _MIN_CLOSED_LENGTH:
@@ -186,9 +192,12 @@ def _closed(rings: Sequence[Ring]) -> list[Ring]:
     return closed
 
 
-def _check_degrees(ring: Ring) -> None:
-    west, south = ring.min(axis=0).tolist()
-    east, north = ring.max(axis=0).tolist()
+def _check_degrees(rings: Sequence[Ring]) -> None:
+    corners = np.concatenate([np.empty((0, 2)), *rings])
+    if len(corners) == 0:
+        return
+    west, south = corners.min(axis=0).tolist()
+    east, north = corners.max(axis=0).tolist()
     if not (max(-west, east) <= MAX_LONGITUDE and max(-south, north) <= MAX_LATITUDE):
         raise NotDegreesError(
             f"x from {west:.12g} to {east:.12g} and y from {south:.12g} to {north:.12g} are not "
@@ -214,31 +223,34 @@ def _is_on_globe(shape: Any) -> bool:
     return max(-west, east) <= HALF_TURN and max(-south, north) <= HALF_TURN / 2
 
 
-def _mended(rings: Sequence[Ring]) -> Any:
-    """Return what is inside a polygon, within -180..180 and -90..90 degrees."""
+def _within(rings: Sequence[Ring], inside: Callable[[Ring], Any]) -> Any:
+    """Return what is inside the first of some rings and not inside the others."""
     import shapely
 
-    inside = [_inside(ring) for ring in rings]
-    if not inside:
-        return shapely.Polygon()
-    return shapely.difference(inside[0], shapely.union_all(inside[1:]))
+    areas = [inside(ring) for ring in rings] or [shapely.Polygon()]
+    return shapely.difference(areas[0], shapely.union_all(areas[1:]))
 
 
 def _inside(ring: Ring) -> Any:
-    """Return what a closed ring goes round, within -180..180 and -90..90 degrees."""
+    """Return what a closed ring goes round at least once."""
     import shapely
 
+    shape = shapely.Polygon(ring)
+    if shape.is_valid:
+        return shape
+    # The other method, "linework", follows the even-odd rule: a ring that laps itself gets holes.
+    return shapely.make_valid(shape, method="structure", keep_collapsed=False)
+
+
+def _inside_on_globe(ring: Ring) -> Any:
+    """Return what a closed ring goes round, within -180..180 and -90..90 degrees."""
     corners = _unwrapped(ring)
     if corners[0, 0] != corners[-1, 0]:
         # It goes round a pole. Its direction does not tell which one, as rings are often reversed.
         pole = np.copysign(HALF_TURN / 2, ring[:, 1].mean())
         ends = [(corners[-1, 0], pole), (corners[0, 0], pole), corners[0]]
         corners = np.concatenate([corners, ends])
-    shape = shapely.Polygon(corners)
-    if not shape.is_valid:
-        # The other method, "linework", follows the even-odd rule: a ring that laps itself gets holes.
-        shape = shapely.make_valid(shape, method="structure", keep_collapsed=False)
-    return _on_globe(shape)
+    return _on_globe(_inside(corners))
 
 
 def _unwrapped(ring: Ring) -> Ring:
@@ -274,12 +286,12 @@ def _on_globe(shape: Any) -> Any:
     for turn in range(round(west / TURN), round(east / TURN) + 1):
         middle = turn * TURN
         world = shapely.box(middle - HALF_TURN, -HALF_TURN / 2, middle + HALF_TURN, HALF_TURN / 2)
-        piece = _polygons_alone(shapely.intersection(shape, world))
+        piece = polygons_alone(shapely.intersection(shape, world))
         pieces.append(shapely.transform(piece, lambda xy, east=middle: xy - (east, 0.0)))
     return shapely.union_all(pieces)
 
 
-def _polygons_alone(shape: Any) -> Any:
+def polygons_alone(shape: Any) -> Any:
     """Return the polygons of a geometry, without the points and lines that cutting leaves behind."""
     import shapely
 

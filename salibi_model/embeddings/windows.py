@@ -47,11 +47,24 @@ class RasterInput(EmbeddingInput):
         try:
             dtype = file.dtypes[self._indexes[0] - 1]
             self._units = choose_units(modality, file.choices.units, dtype)
+            self._check_scaling()
             self._centre_m = self._measure_centre()
             self._set_windows()
             self._check()
         except UsageError as error:
             raise UsageError(f"{self.name}: {error}") from error
+
+    def _check_scaling(self) -> None:
+        """Refuse a scale for values that are taken as they are."""
+        given = [
+            name for name in ("scale", "offset") if getattr(self._file.choices, name) is not None
+        ]
+        if self._units == STORED and given:
+            flags = " and ".join(f"--{name}" for name in given)
+            raise UsageError(
+                f"{flags} would change nothing: values in units {STORED!r} are taken as they are. "
+                "Leave it out, or give other --units."
+            )
 
     def _set_windows(self) -> None:
         """Compute the positions and sizes of the windows."""

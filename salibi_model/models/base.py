@@ -14,7 +14,12 @@ from torch import Tensor, nn
 from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
 from salibi_model.models.config import ModelConfig
-from salibi_model.models.stored_images import as_tensor, check_stored, images_to_stored
+from salibi_model.models.stored_images import (
+    as_tensor,
+    check_finite,
+    check_stored,
+    images_to_stored,
+)
 from salibi_model.models.units import highest_value
 from salibi_model.nn.alibi import patch_centres
 from salibi_model.nn.backends import BACKENDS
@@ -178,10 +183,17 @@ class PretrainModel(nn.Module, ABC):
             salibi_data.store.errors.UsageError: images of 'sar' are float32 from -12 to -12; ...
         """
         spec = self.config[modality]
+        highest = highest_value(self.config, spec)
         images = self._check_shape(images, spec)
         if units is not None:
-            images = images_to_stored(images, spec, units, check=check_values)
-        images = self._check_values(images, spec, check_range=check_values)
+            images = images_to_stored(images, spec, units, highest=highest, check=check_values)
+        if not _is_traced():
+            check_finite(images, spec)
+            if check_values:
+                check_stored(images, spec, highest)
+        if images.is_floating_point():
+            # Integers stay as they are: normalising converts them, and nodata is compared exactly.
+            images = images.to(next(self.parameters()).dtype)
         if gsd_m is not None:
             if gsd_ratio is not None:
                 raise UsageError("give gsd_ratio or gsd_m, not both.")
@@ -244,26 +256,16 @@ class PretrainModel(nn.Module, ABC):
             raise UsageError(f"images are {tensor.dtype}; expected numbers 0..255 as stored.")
         return tensor
 
-    def _check_values(self, images: Tensor, spec: Modality, *, check_range: bool) -> Tensor:
-        """Refuse values that cannot be stored ones; give floating ones in the weights' type."""
-        # A traced call has no values yet, and a branch on them would break its graph in two.
-        is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        is_float = images.is_floating_point()
-        if is_float and not is_traced and not bool(images.isfinite().all()):
-            raise UsageError(
-                f"the images have values that are not finite; nodata is {spec.nodata} here, and NaN "
-                'where their units are named (units="stored").'
-            )
-        if check_range and not is_traced:
-            check_stored(images, spec, highest_value(self.config, spec))
-        # Integers stay as they are: normalising converts them, and nodata is compared exactly.
-        return images.to(next(self.parameters()).dtype) if is_float else images
-
     @abstractmethod
     def _encode_whole(
         self, images: Tensor, modality: str, gsd_ratio: GsdRatio
     ) -> tuple[Tensor, Tensor]:
         """Compute tokens (B, N, D) and embedding (B, D) of checked images."""
+
+
+def _is_traced() -> bool:
+    """Whether PyTorch compiles, exports or traces the call: a branch on values would break its graph."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
 def _read_positive(name: str, value: Any, batch: int) -> GsdRatio:

@@ -18,20 +18,24 @@ from salibi_model.models.compatibility import STORED
 from salibi_model.models.units import (
     DISPLAY,
     MAX_STORED,
+    RAW_UNITS,
+    UNITS,
     check_plausible,
     choose_units,
     offered_units,
     to_stored,
 )
 
-_NUM_SAMPLED: Final = 16_384
+_NUM_SAMPLED: Final = 4096
 """Number of pixels that images are judged by."""
 _MIN_SAMPLED_EDGE, _MAX_SAMPLED_EDGE = 4, 64
 """Rows and columns that are sampled of each band of each image."""
-_MIN_OBSERVED: Final = 16
-"""Sampled pixels other than 0 without which nothing is said of an image."""
+_MIN_OBSERVED_SHARE: Final = 0.02
+"""Share of pixels other than 0 below which an image may be the resampled rim of an empty one."""
 _MAX_OUTSIDE_SHARE: Final = 0.01
 """Share of pixels that may lie outside of the range: bicubic resampling overshoots at edges."""
+_MIN_ABOVE_TWO_SHARE: Final = 0.02
+"""Share of values above 2 from which on an image is none of 0..1 with a few bright pixels."""
 _MAX_FRACTION_SHARE: Final = 0.1
 """Share of fractions above which an image that nowhere exceeds 1 is one of 0..1."""
 
@@ -46,7 +50,12 @@ def as_tensor(images: object, device: torch.device) -> Tensor | None:
 
 
 def images_to_stored(
-    images: Shaped[Tensor, "batch bands rows cols"], modality: Modality, units: str, *, check: bool
+    images: Shaped[Tensor, "batch bands rows cols"],
+    modality: Modality,
+    units: str,
+    *,
+    highest: float = MAX_STORED,
+    check: bool = True,
 ) -> Shaped[Tensor, "batch bands rows cols"]:
     """Convert images in a user's units to stored values; NaN becomes nodata.
 
@@ -56,28 +65,47 @@ def images_to_stored(
     Args:
         images: the modality's bands, in its order.
         modality: modality whose encoder takes the images.
-        units: a key of :data:`UNITS`, in upper or lower case.
+        units: a key of :data:`~salibi_model.models.units.UNITS`, in upper or lower case.
+        highest: highest value that a pixel may have, from :func:`~salibi_model.models.units.highest_value`.
         check: whether to refuse values that are implausible in these units.
 
     Returns:
-        Stored values, uint8; images in units ``stored`` keep their type, and values between
-        whole numbers.
+        Stored values, uint8. Images in units ``stored`` keep their type, and values between
+        whole numbers; so do those of a model that takes its authors' pixels.
 
     Raises:
         UsageError: the units cannot be converted, or the values do not fit them.
     """
     known = choose_units(modality, units, str(images.dtype))
     if known == STORED:
-        return images.nan_to_num(nan=modality.nodata) if images.is_floating_point() else images
+        if images.is_floating_point():
+            images = images.masked_fill(images.isnan(), modality.nodata)
+        is_display = UNITS.get(units.lower()) == DISPLAY
+        return images * (highest / MAX_STORED) if is_display and highest != MAX_STORED else images
     host = images.detach().cpu()
     values = (host.float() if _is_half(host.dtype) else host).numpy()
     try:
         if check:
             check_plausible(_sampled(images).ravel(), modality, known)
+        elif known == DISPLAY:
+            values = values.clip(0, MAX_STORED)
         stored = to_stored(values, modality, known)
     except UsageError as error:
         raise UsageError(f"images of {modality.name!r}: {error}") from None
     return torch.from_numpy(stored).to(images.device)
+
+
+def check_finite(images: Shaped[Tensor, "batch bands rows cols"], modality: Modality) -> None:
+    """Refuse images with values that are not finite.
+
+    Raises:
+        UsageError: a value is NaN or infinite.
+    """
+    if images.is_floating_point() and not bool(images.isfinite().all()):
+        raise UsageError(
+            f"the images have values that are not finite; nodata is {modality.nodata} here, and NaN "
+            'where their units are named (units="stored").'
+        )
 
 
 def check_stored(
@@ -93,7 +121,7 @@ def check_stored(
     Args:
         images: images with finite values.
         modality: modality whose encoder takes the images.
-        highest: highest value that a pixel may have, from :func:`highest_value`.
+        highest: highest value that a pixel may have, from :func:`~salibi_model.models.units.highest_value`.
 
     Raises:
         UsageError: the values of an image cannot be stored ones.
@@ -102,6 +130,11 @@ def check_stored(
         return
     values = _sampled(images)
     is_float = images.is_floating_point()
+    if values.min() >= 0 and values.max() <= highest:
+        # Nearly all images end here: many values above 2 rule out what lies within 0..1.
+        exceed_two = np.mean(values > 2, axis=1) >= _MIN_ABOVE_TWO_SHARE  # noqa: PLR2004
+        if not is_float or highest != MAX_STORED or bool(exceed_two.all()):
+            return
     is_wrong = _is_outside(values, highest, is_float=is_float)
     if is_float and highest == MAX_STORED:
         is_wrong = is_wrong | _is_within_one(values)
@@ -114,7 +147,7 @@ def check_stored(
 def _sampled(
     images: Shaped[Tensor, "batch bands rows cols"],
 ) -> Float[np.ndarray, "batch values"]:
-    """Return pixels of each image on a regular grid; one transfer of some 64 KiB from a GPU."""
+    """Return pixels of each image on a regular grid; one transfer of some 16 KiB from a GPU."""
     batch, bands, *shape = images.shape
     edge = math.isqrt(_NUM_SAMPLED // (batch * bands))
     edge = min(max(edge, _MIN_SAMPLED_EDGE), _MAX_SAMPLED_EDGE)
@@ -123,7 +156,7 @@ def _sampled(
     sample = images.detach()[:, :, row_step // 2 :: row_step, col_step // 2 :: col_step]
     # NumPy has no bfloat16.
     host = (sample.float() if _is_half(sample.dtype) else sample).cpu()
-    return host.numpy().reshape(batch, -1).astype(np.float64)
+    return host.numpy().reshape(batch, -1).astype(np.float32)
 
 
 def _is_half(dtype: torch.dtype) -> bool:
@@ -158,8 +191,8 @@ def _is_within_one(values: Float[np.ndarray, "batch values"]) -> Bool[np.ndarray
     # Bright pixels exceed a reflectance of 1, and strong scatterers a power of 1.
     below_one = ((size > 0) & (size < 0.9)).sum(axis=1) / shares  # noqa: PLR2004
     above_two = (size > 2).sum(axis=1) / shares  # noqa: PLR2004
-    mostly_less = (below_one > 0.5) & (above_two < 0.02)  # noqa: PLR2004
-    is_wrong: Bool[np.ndarray, " batch"] = (observed >= _MIN_OBSERVED) & (
+    mostly_less = (below_one > 0.5) & (above_two < _MIN_ABOVE_TWO_SHARE)  # noqa: PLR2004
+    is_wrong: Bool[np.ndarray, " batch"] = (observed >= _MIN_OBSERVED_SHARE * values.shape[1]) & (
         nowhere_more | mostly_less
     )
     return is_wrong
@@ -167,18 +200,21 @@ def _is_within_one(values: Float[np.ndarray, "batch values"]) -> Bool[np.ndarray
 
 def _refusal(modality: Modality, highest: float, dtype: str, low: float, high: float) -> str:
     """Write what was expected, what came, and what to do."""
-    if highest == 1:
-        expected, advice = "0..1, as in CROMA's training", "divide 8-bit values by 255"
+    expected = "values as stored: 1..255, and 0 for nodata"
+    if modality.units == RAW_UNITS:
+        expected = f"those of the model's authors, 0..{highest:g}"
+    named = [f'"{name}"' for name in offered_units(modality) if UNITS.get(name, name) != STORED]
+    if modality.units not in (DISPLAY, RAW_UNITS):
+        advice = f"have them converted by units={' or '.join(named)}, and undo other scaling"
+    elif highest == 1:
+        advice = 'have 8-bit pixels converted by units="uint8", or undo other scaling'
+    elif low < 0:
+        advice = "undo their normalisation, which the model does itself"
+    elif high <= 1:
+        advice = "multiply pixels of 0..1 by 255"
     else:
-        expected = "values as stored: 1..255, and 0 for nodata"
-        others = [name for name in offered_units(modality) if name != STORED]
-        named = " or ".join(f'"{name}"' for name in others)
-        advice = f"say what they are (units={named}) to have them converted" if others else ""
-        if modality.units == DISPLAY and abs(low) <= 1 and high <= 1:
-            advice = "multiply pixels of 0..1 by 255"
-    advice = advice or "bring them to 0..255"
+        advice = "bring them to 0..255 as the images of the training were"
     return (
-        f"images of {modality.name!r} are {dtype} from {low:.4g} to {high:.4g}; expected {expected} "
-        f"(units {modality.units}). Undo any normalisation, and {advice}; check_values=False takes "
-        "them as they are."
+        f"images of {modality.name!r} are {dtype} from {low:.6g} to {high:.6g}; expected {expected} "
+        f"(units {modality.units}): {advice}. check_values=False takes them as they are."
     )

@@ -52,7 +52,7 @@ _OFFERED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         DISPLAY: ("stored", "uint8"),
         REFLECTANCE: ("stored", "reflectance", "dn"),
         DECIBEL: ("stored", "dB", "power"),
-        RAW_UNITS: ("stored",),
+        RAW_UNITS: ("stored", "uint8"),
     }
 )
 """Names of the units that can be converted, by the units of the modality."""
@@ -112,7 +112,8 @@ def choose_units(modality: Modality, units: str | None, dtype: str) -> str:
     canonical = UNITS.get(str(units).lower(), str(units).lower())
     for name, known in by_name.items():
         if canonical in (known, name):
-            return known
+            # 8-bit pixels are what such a model was trained on, and black is no nodata for it.
+            return STORED if modality.units == RAW_UNITS else known
     raise UsageError(
         f"values in {units!r} cannot be brought to the {modality.units} of {modality.name!r}; "
         f"expected one of {', '.join(offered)}."
@@ -181,31 +182,38 @@ def check_plausible(values: Float[np.ndarray, " values"], modality: Modality, un
     start = f"the values, from {low:.4g} to {high:.4g}, are hardly"
     if units == DECIBEL and low >= 0:
         raise UsageError(
-            f"{start} in dB, which are mostly below 0. Power before the logarithm is --units "
-            "power; values as in a store are --units stored."
+            f"{start} in dB, which are mostly below 0. Power before the logarithm is "
+            f"{_option(POWER)}; values as in a store are {_option(STORED)}."
         )
     if units == DECIBEL and abs(median) > _MAX_MEDIAN_DB:
         raise UsageError(f"{start} in dB; calibrate them (--scale, --offset).")
     if units == POWER and low < 0 and median < 0:
-        raise UsageError(f"{start} power, which is above 0. After the logarithm it is --units dB.")
+        raise UsageError(
+            f"{start} power, which is above 0. After the logarithm it is {_option(DECIBEL)}."
+        )
     if units == POWER and median > _MAX_MEDIAN_POWER:
         raise UsageError(f"{start} power, which is about 0.001 to 1; calibrate them (--scale).")
     if units == REFLECTANCE and abs(median) > _MAX_MEDIAN_REFLECTANCE:
         raise UsageError(
             f"{start} reflectance, which is about 0 to 1: Sentinel-2 numbers without an offset are "
-            "--units dn; others need their --scale and --offset (Sentinel-2 L2A of today: --scale "
-            "0.0001 --offset -0.1)."
+            f"{_option(DN)}; others need scale and offset (Sentinel-2 L2A of today: --scale 0.0001 "
+            "--offset -0.1)."
         )
     if units == REFLECTANCE and low < _MIN_REFLECTANCE:
         raise UsageError(f"{start} reflectance, which is about 0 to 1; undo what normalised them.")
     if units == DN and (high <= _MAX_MEDIAN_REFLECTANCE or low * DN_SCALE < _MIN_REFLECTANCE):
         raise UsageError(
             f"{start} Sentinel-2 numbers, which are 10,000 times the reflectance. The reflectance "
-            "itself, about 0 to 1, is --units reflectance."
+            f"itself, about 0 to 1, is {_option(REFLECTANCE)}."
         )
     is_fractional = bool((finite != np.rint(finite)).any())
     if units == DISPLAY and modality.scale[0] == 1 and 0 < high <= 1 and is_fractional:
         raise UsageError(f"{start} for display, which are 0..255: multiply by 255 (--scale 255).")
+
+
+def _option(units: str) -> str:
+    """Return units as a user of the command, and of Python, gives them."""
+    return f'--units {units} (units="{units}")'
 
 
 def _as_stored(

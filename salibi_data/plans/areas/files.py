@@ -1,121 +1,206 @@
-"""Reading of area files: the polygons of GeoJSON and GeoParquet."""
+"""Reading of area files: the union of the polygons of a GeoJSON or GeoParquet file, in degrees."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from salibi_data.store.errors import UsageError
-from salibi_data.store.tiles import HALF_TURN
+import numpy as np
+
+from salibi_data.catalog.outlines import (
+    NotDegreesError,
+    geojson_polygons,
+    shape_polygons,
+    union_in_plane,
+    union_of,
+)
+from salibi_data.plans.areas.geoparquet import ABSENT, read_polygons
+from salibi_data.sources.gdal import translate_gdal_errors
+from salibi_data.store.errors import ReadError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-_DEPTHS: Final = {"Polygon": 2, "MultiPolygon": 3}
-"""Levels of lists around a position of a GeoJSON geometry: rings, and polygons of rings."""
+    from salibi_data.catalog.outlines import Ring
 
-_FAR: Final = 1e9
-"""Upper bound of a coordinate, metres included; the bounds of the outline tell metres from degrees."""
+log = logging.getLogger(__name__)
+
+LONLAT: Final = "OGC:CRS84"
+"""Longitude and latitude on WGS 84: the CRS of files that leave it out, by their specifications."""
+
+EDGE_M: Final = 1000.0
+"""Longest edge of an outline in a projection before it is bent to degrees: 0.02 m off at most."""
+
+MAX_EDGES: Final = 200_000
+"""Limit on the edges that an outline is divided into."""
+
+FAR: Final = 1e9
+"""Bound of coordinates in any unit of length: beyond the globe, or not a number."""
+
+_OTHER_FORMATS: Final = {
+    b"SQLite format 3": "a GeoPackage or another SQLite file",
+    b"\x00\x00\x27\x0a": "a shapefile",
+    b"fgb": "FlatGeobuf",
+    b"PK": "a zipped file",
+    b"\x1f\x8b": "a compressed file",
+    b"<": "XML, such as KML or GML",
+    b"\xff\xfe": "text in UTF-16",
+    b"\xfe\xff": "text in UTF-16",
+}
+"""Formats by their first bytes that users have and this software does not read."""
+
+
+_ADVICE: Final = "Save it in longitude and latitude (EPSG:4326), or state the CRS it has."
+
+
+class CrsError(ValueError):
+    """The CRS that a file states cannot be used."""
 
 
 def read_outline(path: Path) -> Any:
     """Read the union of a file's polygons, in longitude and latitude (shapely).
 
-    Points, lines, and features without a geometry are ignored.
+    Points, lines, and features without a geometry are ignored. The content decides about the format,
+    whatever the file's suffix.
 
     Args:
-        path: GeoJSON (RFC 7946), or GeoParquet whose coordinates are degrees.
+        path: GeoJSON (RFC 7946, or of 2008 with a ``crs``), or GeoParquet of any encoding and CRS.
+
+    Returns:
+        Polygon or multipolygon within -180..180 degrees, see :mod:`salibi_data.catalog.outlines`.
 
     Raises:
-        UsageError: there is no such file, or no polygon in it.
+        UsageError: there is no such file, no polygon in it, or its coordinates are in metres and it
+            states no CRS.
     """
     import pyarrow as pa
     import shapely
 
+    crs: Any = LONLAT
     try:
-        shapes = list(_from_parquet(path) if path.suffix == ".parquet" else _from_geojson(path))
-        # Repairing a polygon may leave lines and points of it behind.
-        polygons = [part for shape in shapes for part in _polygons(shapely.make_valid(shape))]
+        polygons, crs = _read(path)
+        outline = union_of(polygons) if crs in (None, LONLAT) else _to_lonlat(polygons, crs)
     except OSError as error:
         raise UsageError(f"no area can be read at {path}: {error.strerror or error}.") from error
+    except CrsError as error:
+        raise UsageError(f"the area at {path} cannot be read: {error}. {_ADVICE}") from error
+    except NotDegreesError as error:
+        states = f"states the CRS {LONLAT}" if crs is not None else "states no CRS"
+        raise UsageError(f"{path} {states}, but its {error}. {_ADVICE}") from error
     except (ValueError, pa.ArrowException, shapely.errors.ShapelyError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise UsageError(
             f"{path} is neither GeoJSON nor GeoParquet with polygons: {reason}."
         ) from error
-    outline = shapely.union_all(polygons)
     if outline.area == 0:
         raise UsageError(f"{path} holds no polygon; give the area to cover as polygons.")
-    if not shapely.box(-HALF_TURN, -HALF_TURN / 2, HALF_TURN, HALF_TURN / 2).covers(outline):
-        raise UsageError(
-            f"{path} spans {outline.bounds}, which is not longitude and latitude in degrees; "
-            "save it in EPSG:4326, cut in two where it crosses 180 degrees."
-        )
-    return outline
+    if crs is None:
+        log.warning("%s states no CRS; it is read as longitude and latitude in degrees", path)
+    # The order of corners is that of a union, which the digest in a plan's request was made of.
+    return shapely.union_all(shapely.get_parts(outline))
 
 
-def _polygons(shape: Any) -> Iterator[Any]:
-    """Yield the polygons of a shape, those in nested collections included."""
-    if shape.geom_type == "Polygon":
-        yield shape
-    elif hasattr(shape, "geoms"):
-        for part in shape.geoms:
-            yield from _polygons(part)
-
-
-def _from_geojson(path: Path) -> Iterator[Any]:
-    from shapely.geometry import shape
-
+def _read(path: Path) -> tuple[list[list[Ring]], Any]:
+    """Return a file's polygons and their CRS, see :func:`_crs`."""
+    with path.open("rb") as file:
+        start = file.read(16)
+    if start.startswith(b"PAR1"):
+        polygons, crs = read_polygons(path)
+        return polygons, _crs(crs) if crs is not ABSENT else LONLAT
+    for magic, name in _OTHER_FORMATS.items():
+        if start.startswith(magic):
+            raise UsageError(
+                f"{path} is {name}, which is not read; convert it, such as by "
+                f"`ogr2ogr -t_srs EPSG:4326 area.geojson {path.name}`."
+            )
     # Some tools on Windows write a byte order mark, which RFC 8259 lets readers ignore.
     content = json.loads(path.read_text(encoding="utf-8-sig"))
-    for geometry in _polygon_objects(content):
-        kind = geometry["type"]
-        yield shape(
-            {"type": kind, "coordinates": _lonlat(geometry.get("coordinates"), _DEPTHS[kind])}
+    polygons = list(geojson_polygons(content))
+    return polygons, _geojson_crs(content)
+
+
+def _geojson_crs(content: Any) -> Any:
+    """Return the CRS of a GeoJSON object.
+
+    Source: GeoJSON of 2008, section 3; RFC 7946 removed the member, and many programs still write it.
+    """
+    if "crs" not in content:
+        return LONLAT
+    member = content["crs"]
+    if member is None:
+        return None
+    properties = member.get("properties") if isinstance(member, dict) else None
+    kind = member.get("type") if isinstance(member, dict) else None
+    if isinstance(properties, dict) and str(kind).casefold() in ("name", "epsg"):
+        name = properties.get("name") or properties.get("code")
+        if name is not None:
+            return _crs(f"EPSG:{name}" if str(name).isdecimal() else str(name))
+    raise CrsError(f"its crs {str(member)[:60]} names none")
+
+
+@contextmanager
+def _gdal_errors_of(crs: Any) -> Iterator[None]:
+    """Convert GDAL's errors into a CrsError."""
+    try:
+        with translate_gdal_errors(f"its CRS {crs.to_string()[:60]}", ""):
+            yield
+    except ReadError as error:
+        raise CrsError(str(error).rstrip(". ")) from error
+
+
+def _crs(text: Any) -> Any:
+    """Return a CRS that rasterio knows; LONLAT for degrees on WGS 84, None for None: not stated.
+
+    Raises:
+        CrsError: it is unknown, or has no coordinates on the ground.
+    """
+    import rasterio
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+
+    if text is None:
+        return None
+    # PROJ's own complaints go to the log of this environment, not to the user's terminal.
+    with rasterio.Env():
+        try:
+            crs = CRS.from_user_input(json.dumps(text) if isinstance(text, dict) else text)
+        except CRSError as error:
+            raise CrsError(f"its CRS {str(text)[:60]!r} is unknown") from error
+        # Coordinates in files are east before north, in whatever order the CRS names its axes.
+        if crs in (CRS.from_user_input(LONLAT), CRS.from_epsg(4326)):
+            return LONLAT
+    if not (crs.is_projected or crs.is_geographic):
+        raise CrsError(f"its CRS {crs.to_string()[:60]} has no coordinates on the ground")
+    return crs
+
+
+def _to_lonlat(polygons: Sequence[Sequence[Ring]], crs: Any) -> Any:
+    """Return the union of polygons of another CRS, in degrees.
+
+    Raises:
+        CrsError: some coordinates have no longitude and latitude.
+    """
+    import shapely
+    from rasterio.warp import transform
+
+    def to_lonlat(xy: Ring) -> Ring:
+        lonlat: Ring = np.stack(transform(crs, LONLAT, *xy.T), axis=1)
+        return lonlat
+
+    corners = np.concatenate([np.empty((0, 2)), *(ring for rings in polygons for ring in rings)])
+    if not (np.abs(corners) <= FAR).all():
+        raise CrsError(
+            f"its coordinates reach {np.abs(corners).max():g}, and those of its CRS cannot"
         )
-
-
-def _polygon_objects(content: Any) -> Iterator[dict[str, Any]]:
-    """Yield every polygon and multipolygon of a GeoJSON object."""
-    if not isinstance(content, dict):
-        raise ValueError(f"expected an object with a type, found {str(content)[:40]!r}")  # noqa: TRY004
-    kind = content.get("type")
-    if kind == "Feature":
-        if content.get("geometry") is not None:
-            yield from _polygon_objects(content["geometry"])
-    elif kind in ("FeatureCollection", "GeometryCollection"):
-        members = content.get("features" if kind == "FeatureCollection" else "geometries")
-        if not isinstance(members, list):
-            raise ValueError(f"its {kind} holds no list")
-        for member in members:
-            yield from _polygon_objects(member)
-    elif kind in ("Polygon", "MultiPolygon"):
-        yield content
-    elif kind not in ("Point", "MultiPoint", "LineString", "MultiLineString"):
-        raise ValueError(f"type {kind!r} is not one of GeoJSON's")
-
-
-def _lonlat(node: Any, depth: int) -> Any:
-    """Coordinates without altitudes; ``depth`` levels of lists lie around each position."""
-    if not isinstance(node, list):
-        raise ValueError(f"coordinates hold {str(node)[:40]!r} where a list should be")  # noqa: TRY004
-    if depth > 0:
-        return [_lonlat(child, depth - 1) for child in node]
-    numbers = [n for n in node[:2] if isinstance(n, int | float) and abs(n) < _FAR]
-    if len(numbers) < len(("longitude", "latitude")):
-        raise ValueError(f"{str(node)[:60]} is not the longitude and latitude of a point")
-    return numbers
-
-
-def _from_parquet(path: Path) -> Iterator[Any]:
-    import pyarrow.parquet as pq
-    from shapely import from_wkb
-
-    file = pq.ParquetFile(path)
-    geo = json.loads((file.metadata.metadata or {}).get(b"geo", b"{}"))
-    column = geo.get("primary_column") if isinstance(geo, dict) else None
-    if column not in file.schema_arrow.names:
-        raise ValueError("its metadata names no column of geometries")
-    shapes = from_wkb(file.read(columns=[column])[column].to_pylist())
-    yield from (shape for shape in shapes if shape is not None)
+    with _gdal_errors_of(crs):
+        if crs.is_geographic:
+            return union_of([[to_lonlat(ring) for ring in rings] for rings in polygons])
+        # Joined before they are bent: neighbours' common edges are equal there to the last digit.
+        outline = union_in_plane(polygons)
+        metres = crs.linear_units_factor[1]
+        edge = max(EDGE_M / metres, outline.length / MAX_EDGES)
+        bent = shapely.transform(shapely.segmentize(outline, edge), to_lonlat)
+        return union_of(shape_polygons(bent))

@@ -123,8 +123,13 @@ def test_a_damaged_raster_keeps_what_was_embedded(checkpoint, tmp_path, monkeypa
 
 def test_tokens_of_images_of_several_sizes_are_refused(checkpoint, tmp_path):
     paths = [raster(tmp_path / f"{edge}.tif", noise(edge, edge)) for edge in (64, 80)]
-    with pytest.raises(UsageError, match="64x64, 80x80 px; with --tokens"):
-        embed(checkpoint, paths, out=tmp_path / "E", modalities=("lores",), tokens=True)
+    options = {"out": tmp_path / "E", "modalities": ("lores",), "tokens": True}
+    with pytest.raises(UsageError, match=r"--tokens.*64.tif has 64x64 px; .*80.tif has 80x80 px"):
+        embed(checkpoint, paths, **options)
+    paths.append(raster(tmp_path / "another.tif", noise(64, 64)))
+    with pytest.raises(UsageError, match=r"80.tif has 80x80 px, where most \(2 of 3\)") as caught:
+        embed(checkpoint, paths, **options)
+    assert "64.tif" not in str(caught.value)
 
 
 def test_secrets_of_an_address_are_not_told(checkpoint, tmp_path):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from salibi_data.catalog.outlines import outline_of
-from salibi_data.plans.picks import SceneSet
+from salibi_data.plans.picks import MAX_FILLERS, SceneSet
 from salibi_data.store.tiles import tile_outlines
 
 if TYPE_CHECKING:
@@ -23,11 +23,6 @@ if TYPE_CHECKING:
     from salibi_data.catalog.variants import SelectionRule
     from salibi_data.plans.picks import SceneChoice
     from salibi_data.store.tiles import TileXYZ
-
-MAX_FILLERS: Final = 16
-"""Number of scenes of one set that are read to fill a tile.
-
-Bounds what is read for a tile that no scene sees, where scenes without a grouping rule are many."""
 
 _SECONDS_PER_DAY: Final = 86_400
 

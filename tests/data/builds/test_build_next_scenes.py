@@ -146,6 +146,23 @@ def masked(folder: Path, name: str, seed: int, missing: slice | None, classes: i
     return item(name, image(folder, name, seed, missing), mask=mask, scene=name, **more)
 
 
+def test_clouds_are_scored_on_filled_tiles(tmp_path: Path) -> None:
+    """The mask has no pixels where the image has none; unknown classes count as cloudy."""
+    half, classes = image(tmp_path, "half", 1, EAST), np.full((1, PX, PX), 4, np.uint8)
+    classes[:, :, EAST] = 0
+    mask = made.write_tif(tmp_path / "half-mask.tif", classes)
+    items = [
+        item("half", half, mask=mask, take="x"),
+        masked(tmp_path, "whole", 2, None, 4, cloud=8, take="x"),
+    ]
+    arguments = made.write_catalog(tmp_path, *items, more=made.MASK, group_by='["take"]')
+    report = build(tmp_path / "s.zarr", **arguments, max_cloud=0.1)
+    assert (report.num_samples, report.dropped) == (16, {})
+    expected = made.values(1)
+    expected[:, :, EAST] = made.values(2)[:, :, EAST]
+    assert np.array_equal(made.square_of(tmp_path / "s.zarr"), expected)
+
+
 @pytest.mark.parametrize("max_cloud", [None, 0.1])
 def test_a_cloudy_scene_fills_nothing(tmp_path: Path, max_cloud: float | None) -> None:
     """Whether clouds are scored while planning or not."""

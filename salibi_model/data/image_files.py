@@ -1,22 +1,28 @@
 """Finds what GDAL reads from an image file without a word, but not as the image is meant.
 
 Colour tables, inverted and sub-byte values, and truncated PNG files are refused; the orientation
-that a camera wrote (EXIF tag 274) is applied.
+that a camera wrote (EXIF tag 274) is applied; and all that marks pixels as not observed counts.
 """
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Bool, Shaped
+from rasterio.enums import ColorInterp, MaskFlags
+
+from salibi_data.store.errors import UsageError
 
 _ORIENTATION: Final = 274
 """Tag of the orientation in EXIF and TIFF."""
+
+UNNAMED: Final = "rest"
+"""Name of the bands behind those that the user names."""
 
 _PNG_HEADER: Final = 8
 """Bytes before the first chunk of a PNG file."""
@@ -108,6 +114,94 @@ def misread_reason(dataset: Any, path: Path | None) -> str | None:
     if any(np.dtype(dtype).kind not in "uif" for dtype in dataset.dtypes):
         return f"holds {dataset.dtypes[0]}; expected real numbers: convert it to power or amplitude"
     return _colour_reason(dataset) or _depth_reason(dataset, path)
+
+
+class Masks:
+    """Tells observed pixels from others: by masks, transparency, and values that mean nodata."""
+
+    def __init__(self, dataset: Any, bands: Sequence[str], nodata: float | None = None) -> None:
+        """Read what the header says of masks.
+
+        Args:
+            dataset: the file, opened by rasterio.
+            bands: names of all its bands; a transparency band is one if it has no other name.
+            nodata: a value that means nodata besides those that the file names.
+
+        Raises:
+            UsageError: ``nodata`` is no value of a band's data type.
+        """
+        if nodata is not None:
+            for dtype in dict.fromkeys(dataset.dtypes):
+                _check_nodata(nodata, dtype)
+        self._nodata = nodata
+        self._tagged: tuple[float | None, ...] = dataset.nodatavals
+        flags = set(dataset.mask_flag_enums[0])
+        colours = dataset.colorinterp
+        self._alpha = next(
+            (index for index, colour in enumerate(colours, 1) if colour == ColorInterp.alpha), 0
+        )
+        # GDAL takes the fourth of four 8-bit bands for transparency, which in aerial images is often
+        # near-infrared: as a band of its own its zeros must not mask the others.
+        alpha_is_a_band = self._alpha and bands[self._alpha - 1] not in {"alpha", UNNAMED}
+        if alpha_is_a_band:
+            self._alpha = 0
+        self._reads_masks = not (alpha_is_a_band and MaskFlags.alpha in flags)
+        # Where a file has a mask of its own, GDAL passes over the value that it has for nodata, and
+        # where it has such a value over its transparency.
+        self._reads_tagged = MaskFlags.per_dataset in flags and not flags & {
+            MaskFlags.nodata,
+            MaskFlags.alpha,
+        }
+        self._reads_alpha = bool(self._alpha) and MaskFlags.alpha not in flags
+
+    def valid(
+        self,
+        dataset: Any,
+        values: Shaped[np.ndarray, "bands rows cols"],
+        indexes: Sequence[int],
+        **where: Any,
+    ) -> Bool[np.ndarray, "bands rows cols"]:
+        """Return ``True`` where values are observed.
+
+        Args:
+            dataset: the file, opened by rasterio.
+            values: values of the bands ``indexes`` as the file has them.
+            indexes: numbers of bands, from 1.
+            where: part or size of the image, as ``values`` were read: arguments of rasterio's ``read``.
+        """
+        valid = np.ones(values.shape, np.bool_)
+        if self._reads_masks:
+            valid = dataset.read_masks(indexes, **where) > 0
+        if self._reads_alpha:
+            valid &= dataset.read(self._alpha, **where) > 0
+        if self._reads_tagged:
+            for band, index in enumerate(indexes):
+                tagged = self._tagged[index - 1]
+                if tagged is not None and not np.isnan(tagged):
+                    valid[band] &= values[band] != tagged
+        if self._nodata is not None and not np.isnan(self._nodata):
+            valid &= values != self._nodata
+        if values.dtype.kind == "f":
+            valid &= ~np.isnan(values)  # no measurement, tagged as nodata or not
+        return valid
+
+
+def _check_nodata(nodata: float, dtype: str) -> None:
+    """Refuse a value that no pixel of a data type can have."""
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        largest = float(np.finfo(kind).max)
+        with np.errstate(over="ignore"):  # values are written with a few digits, rounded up or down
+            rounded = kind.type(nodata)
+        if np.isfinite(nodata) and not np.isfinite(rounded):
+            raise UsageError(f"--nodata {nodata:g} is beyond {dtype}, -{largest:g} to {largest:g}.")
+    elif kind.kind in "ui":
+        least, largest_integer = np.iinfo(kind).min, np.iinfo(kind).max
+        if not (least <= nodata <= largest_integer and float(nodata).is_integer()):
+            raise UsageError(
+                f"--nodata {nodata:g} is no value of {dtype}, whole numbers {least} to "
+                f"{largest_integer}: no pixel has it. Leave it out, or embed this file apart."
+            )
 
 
 def _colour_reason(dataset: Any) -> str | None:

@@ -15,7 +15,6 @@ from urllib.parse import unquote
 import numpy as np
 import rasterio
 from jaxtyping import Bool, Shaped
-from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
@@ -23,7 +22,7 @@ from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.redaction import first_line, redacted_line
 from salibi_data.store.schema import Modality
 from salibi_data.store.storage import is_remote, shown_location
-from salibi_model.data.image_files import misread_reason, orientation
+from salibi_model.data.image_files import UNNAMED, Masks, misread_reason, orientation
 from salibi_model.embeddings.options import Choices
 from salibi_model.models.config import ModelConfig
 
@@ -33,9 +32,6 @@ _GDAL_OPTIONS: Final = {
     "GDAL_HTTP_TIMEOUT": "60",
 }
 """GDAL options for rasters behind a URL; those of the environment override them."""
-
-_UNNAMED: Final = "rest"
-"""Name of the bands behind those that the user names."""
 
 _TAGS: Final = ("name", "band_name", "bandname", "long_name")
 """Tags that hold the name of a band."""
@@ -84,7 +80,7 @@ class RasterFile:
                 self.dtypes: tuple[str, ...] = dataset.dtypes
                 self.scales, self.offsets = dataset.scales, dataset.offsets
                 self.bands = _band_names(dataset, choices.bands)
-                self._masks = _Masks(dataset, self.bands, choices.nodata)
+                self._masks = Masks(dataset, self.bands, choices.nodata)
                 reason = misread_reason(dataset, self.path)
         except (RasterioError, OSError) as error:
             raise UsageError(
@@ -161,7 +157,7 @@ class RasterFile:
         try:
             with _open_raster(self._handle, self._location) as dataset:
                 values = dataset.read(indexes, window=where)
-                valid = self._masks.valid(dataset, values, indexes, where)
+                valid = self._masks.valid(dataset, values, indexes, window=where)
         except (RasterioError, OSError) as error:
             raise StoreError(
                 f"{self.name} cannot be read at row {window[0]}, column {window[1]} "
@@ -183,63 +179,6 @@ class RasterFile:
         )
 
 
-class _Masks:
-    """Tells observed pixels from others: by masks, transparency, and values that mean nodata.
-
-    Raises:
-        UsageError: ``nodata`` is no value of a band's data type.
-    """
-
-    def __init__(self, dataset: Any, bands: Sequence[str], nodata: float | None) -> None:
-        if nodata is not None:
-            for dtype in dict.fromkeys(dataset.dtypes):
-                _check_nodata(nodata, dtype)
-        self._nodata = nodata
-        self._tagged: tuple[float | None, ...] = dataset.nodatavals
-        flags = set(dataset.mask_flag_enums[0])
-        colours = dataset.colorinterp
-        self._alpha = next(
-            (index for index, colour in enumerate(colours, 1) if colour == ColorInterp.alpha), 0
-        )
-        # GDAL takes the fourth of four 8-bit bands for transparency, which in aerial images is often
-        # near-infrared: as a band of its own its zeros must not mask the others.
-        alpha_is_a_band = self._alpha and bands[self._alpha - 1] not in {"alpha", _UNNAMED}
-        if alpha_is_a_band:
-            self._alpha = 0
-        self._reads_masks = not (alpha_is_a_band and MaskFlags.alpha in flags)
-        # Where a file has a mask of its own, GDAL passes over the value that it has for nodata, and
-        # where it has such a value over its transparency.
-        self._reads_tagged = MaskFlags.per_dataset in flags and not flags & {
-            MaskFlags.nodata,
-            MaskFlags.alpha,
-        }
-        self._reads_alpha = bool(self._alpha) and MaskFlags.alpha not in flags
-
-    def valid(
-        self,
-        dataset: Any,
-        values: Shaped[np.ndarray, "bands rows cols"],
-        indexes: Sequence[int],
-        window: Window,
-    ) -> Bool[np.ndarray, "bands rows cols"]:
-        """Return ``True`` where the values of a window are observed."""
-        valid = np.ones(values.shape, np.bool_)
-        if self._reads_masks:
-            valid = dataset.read_masks(indexes, window=window) > 0
-        if self._reads_alpha:
-            valid &= dataset.read(self._alpha, window=window) > 0
-        if self._reads_tagged:
-            for band, index in enumerate(indexes):
-                tagged = self._tagged[index - 1]
-                if tagged is not None and not np.isnan(tagged):
-                    valid[band] &= values[band] != tagged
-        if self._nodata is not None and not np.isnan(self._nodata):
-            valid &= values != self._nodata
-        if values.dtype.kind == "f":
-            valid &= ~np.isnan(values)  # no measurement, tagged as nodata or not
-        return valid
-
-
 def local_file(location: str) -> Path | None:
     """File on this machine that a path or ``file://`` URL names; ``None`` if there is none."""
     if is_remote(location):
@@ -248,24 +187,6 @@ def local_file(location: str) -> Path | None:
     if not path.is_file() and location.startswith("file://"):
         path = Path(unquote(path.as_posix()))
     return path if path.is_file() else None
-
-
-def _check_nodata(nodata: float, dtype: str) -> None:
-    """Refuse a value that no pixel of a data type can have."""
-    kind = np.dtype(dtype)
-    if kind.kind == "f":
-        largest = float(np.finfo(kind).max)
-        with np.errstate(over="ignore"):  # values are written with a few digits, rounded up or down
-            rounded = kind.type(nodata)
-        if np.isfinite(nodata) and not np.isfinite(rounded):
-            raise UsageError(f"--nodata {nodata:g} is beyond {dtype}, -{largest:g} to {largest:g}.")
-    elif kind.kind in "ui":
-        least, largest_integer = np.iinfo(kind).min, np.iinfo(kind).max
-        if not (least <= nodata <= largest_integer and float(nodata).is_integer()):
-            raise UsageError(
-                f"--nodata {nodata:g} is no value of {dtype}, whole numbers {least} to "
-                f"{largest_integer}: no pixel has it. Leave it out, or embed this file apart."
-            )
 
 
 @contextmanager
@@ -290,5 +211,5 @@ def _band_names(dataset: Any, named: Sequence[str]) -> list[str]:
         tag = next((tags[key] for key in _TAGS if key in tags), "")
         colour = dataset.colorinterp[index - 1].name
         name = dataset.descriptions[index - 1] or tag or colour
-        names.append(_UNNAMED if named else name.strip().lower())
+        names.append(UNNAMED if named else name.strip().lower())
     return names

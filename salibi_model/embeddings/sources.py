@@ -13,11 +13,10 @@ from salibi_data.store.redaction import name_only
 from salibi_data.store.schema import NODATA, Modality
 from salibi_data.store.storage import is_remote, local_path, shown_location
 from salibi_data.store.validation import check_applicable, given_options
-from salibi_model.data.agreement import describe_odd, listed
+from salibi_model.data.input_names import describe_odd, distinct_names, listed
 from salibi_model.data.modalities import check_agreement
 from salibi_model.data.store import SampleStore
 from salibi_model.embeddings.inputs import Bounds, EmbeddingInput, InputImage, observed_share
-from salibi_model.embeddings.names import distinct_names
 from salibi_model.embeddings.options import RASTERS, STORES, Choices
 from salibi_model.embeddings.rasters import OpenRaster, RasterFile
 from salibi_model.embeddings.windows import RasterInput

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from salibi_data.store.errors import UsageError
 from salibi_model.checkpoints.files import save_model
+from salibi_model.data.input_names import distinct_names
 from salibi_model.embeddings.embed import embed
-from salibi_model.embeddings.names import distinct_names
 from tests.support.model.embedded import noise, raster
 from tests.support.model.nano import nano_model
 

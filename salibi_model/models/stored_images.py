@@ -54,7 +54,7 @@ def images_to_stored(
     modality: Modality,
     units: str,
     *,
-    highest: float = MAX_STORED,
+    highest: float = float(MAX_STORED),
     check: bool = True,
 ) -> Shaped[Tensor, "batch bands rows cols"]:
     """Convert images in a user's units to stored values; NaN becomes nodata.

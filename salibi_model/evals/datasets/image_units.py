@@ -30,6 +30,8 @@ from salibi_model.models.units import (
 
 _CHECKED_IMAGES: Final = 8
 """Number of training images, evenly spread, whose values are checked."""
+_CHECKED_EDGE: Final = 64
+"""Largest number of rows and of columns of an image that are checked."""
 _RADAR: Final = ("stored", "uint8", "db", "power")
 _OPTICAL: Final = ("stored", "uint8", "reflectance", "dn")
 _NAMES: Final = tuple(dict.fromkeys((*_RADAR, *_OPTICAL)))
@@ -52,8 +54,9 @@ def convert_named(
     """Convert power to dB, and make the nodata value of the units NaN."""
     if units == POWER:
         observed = images > 0
-        decibel = 10 * np.log10(images, where=observed, out=np.full_like(images, np.nan))
-        return decibel
+        decibel: Float32[np.ndarray, "images bands rows cols"] = np.full_like(images, np.nan)
+        np.log10(images, where=observed, out=decibel)
+        return 10 * decibel
     if units in (STORED, DN):
         return np.where(images == 0, np.float32(np.nan), images)
     return images
@@ -75,6 +78,8 @@ def check_units(data: LabelledImages, modality: Modality, bands: tuple[str, ...]
     if data.states_units:
         return
     values = data.unconverted(_spread(data), bands)
+    steps = [-(-edge // _CHECKED_EDGE) for edge in values.shape[-2:]]
+    values = values[..., :: steps[0], :: steps[1]]
     try:
         _check_values(values, modality, data.units)
     except UsageError as error:
@@ -94,7 +99,7 @@ def _check_values(
             pass
         else:
             return
-    names = _RADAR if modality.units == DECIBEL else _OPTICAL
+    names: tuple[str, ...] = _RADAR if modality.units == DECIBEL else _OPTICAL
     if modality.units == RAW_UNITS:
         names = _NAMES
     extent = f"values from {finite.min():.6g} to {finite.max():.6g}" if len(finite) else "no values"
@@ -120,7 +125,7 @@ def _check_values(
 
 def _are_of_8_bits(values: Float32[np.ndarray, "images bands rows cols"]) -> bool:
     flat = np.nan_to_num(values.reshape(len(values), -1))
-    return not find_foreign(flat, MAX_STORED, is_float=True).any()
+    return not find_foreign(flat, float(MAX_STORED), is_float=True).any()
 
 
 def _spread(data: LabelledImages) -> Indices:

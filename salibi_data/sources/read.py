@@ -14,6 +14,7 @@ import numpy as np
 
 from salibi_data.catalog.item_checks import is_remote
 from salibi_data.sources.georeference import SceneRaster, read_placement
+from salibi_data.sources.longitudes import RoundGlobe
 from salibi_data.sources.sentinel1_calibration import load_gamma
 from salibi_data.sources.sentinel2_offset import offset_warnings
 from salibi_data.store.errors import ReadError
@@ -96,12 +97,13 @@ def _read_once(
     where = f"asset {asset!r} of {scene.id} at {redact(scene.hrefs[asset])}"
     with _open_asset(catalog, scene, asset, where) as dataset:
         with translate_gdal_errors(where, _ADVICE["unusable"]):
-            file_placement = read_placement(dataset, product, where=where)
-            window = file_placement.window(
-                grid.bounds_3857, width=dataset.width, height=dataset.height
-            )
+            bounds_3857, size = grid.bounds_3857, {"width": dataset.width, "height": dataset.height}
+            file_placement = read_placement(dataset, product, where=where).near(bounds_3857, **size)
+            window = file_placement.window(bounds_3857, **size)
         if window is None:
             return None
+        if file_placement.turn_px is not None:
+            dataset = RoundGlobe(dataset, file_placement.turn_px)  # noqa: PLW2901
         raw = dataset.read([band.index for band in bands], window=window)
         with translate_gdal_errors(where, _ADVICE["unusable"]):
             placement = file_placement.for_window(window)

@@ -6,10 +6,11 @@ item's properties are columns, its geometry is WKB, and its assets are one struc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from salibi_data.catalog.declared import ASSET_FIELDS
 from salibi_data.store.errors import CatalogError
 from salibi_data.store.redaction import redacted_line
 
@@ -60,7 +61,10 @@ def _from_tree(path: Path, collection: str) -> Iterator[Item]:
                 "geometry": item.geometry,
                 "properties": item.properties,
                 "assets": {
-                    key: {"href": _relative(asset.get_absolute_href() or asset.href, root)}
+                    key: {
+                        **_declared(asset.to_dict()),
+                        "href": _relative(asset.get_absolute_href() or asset.href, root),
+                    }
                     for key, asset in item.assets.items()
                 },
             }
@@ -87,11 +91,16 @@ def _from_parquet(path: Path, collection: str) -> Iterator[Item]:
                 "geometry": mapping(from_wkb(geometry)) if geometry is not None else None,
                 "properties": properties,
                 "assets": {
-                    key: {"href": _relative(asset["href"], path.parent)}
+                    key: {**_declared(asset), "href": _relative(asset["href"], path.parent)}
                     for key, asset in assets.items()
                     if asset and asset["href"]
                 },
             }
+
+
+def _declared(asset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an asset declares of its file."""
+    return {name: asset[name] for name in ASSET_FIELDS if asset.get(name) is not None}
 
 
 def _relative(href: str, root: Path) -> str:

@@ -107,6 +107,7 @@ class Draft:
                 self._variant,
                 self._catalog,
                 used.scenes(),
+                with_shapes=True,
                 lost=lost,
                 request=request,
                 expected=tally.summary(),

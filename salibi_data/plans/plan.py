@@ -233,22 +233,26 @@ def metadata(
     variant: Variant,
     catalog: Catalog,
     scenes: Mapping[str, Mapping[str, Scene]],
+    *,
+    with_shapes: bool = False,
     **more: Any,
 ) -> dict[str, Any]:
-    """Metadata of a plan's file."""
+    """Metadata of a plan's file, or without shapes of a store's table of samples."""
     return {
         "plan_version": PLAN_VERSION,
         "variant": variant.to_dict(),
         "catalog": catalog.to_dict(),
-        "scenes": scenes_to_dict(scenes),
+        "scenes": scenes_to_dict(scenes, with_shapes=with_shapes),
         **more,
     }
 
 
-def scenes_to_dict(scenes: Mapping[str, Mapping[str, Scene]]) -> dict[str, list[dict[str, Any]]]:
+def scenes_to_dict(
+    scenes: Mapping[str, Mapping[str, Scene]], *, with_shapes: bool = False
+) -> dict[str, list[dict[str, Any]]]:
     """JSON form of scenes by sensor, in order of their ids."""
     return {
-        sensor: [scene.to_dict() for _, scene in sorted(used.items())]
+        sensor: [scene.to_dict(with_shapes=with_shapes) for _, scene in sorted(used.items())]
         for sensor, used in scenes.items()
     }
 

@@ -57,7 +57,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 ## Claims about speed, each in its quick form; without --quick they take minutes each
-BENCHMARKS := data/tiling data/remote_tiling data/shrinking data/reading data/remote_reading data/codecs model/scattered model/loading model/loader_wait model/step model/attention model/allocator model/bias data/planning data/scaling data/continent data/building data/importing
+BENCHMARKS := data/tiling data/remote_tiling data/shrinking data/reading data/remote_reading data/codecs model/scattered model/loading model/loader_wait model/step model/attention model/allocator model/bias model/value_check data/planning data/scaling data/continent data/building data/importing
 bench: $(STAMP)
 	for name in $(BENCHMARKS); do echo "== $$name" && $(BIN)/python -m benchmarks.$$(echo $$name | tr / .) --quick || exit 1; done
 

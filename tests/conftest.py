@@ -46,7 +46,8 @@ def pytest_collection_finish() -> None:
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests to a catalog are sent again at once, without the pauses between them."""
-    monkeypatch.setattr("urllib3.Retry.sleep", lambda *_: None)
+    monkeypatch.setattr("salibi_data.catalog.paging.PAUSES_S", (0.001, 0.001))
+    monkeypatch.setenv("SALIBI_SEARCH_BACKOFF_S", "0.001")
 
 
 @pytest.fixture

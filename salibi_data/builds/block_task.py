@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from salibi_data.builds.blocks import Block, make_samples
+from salibi_data.builds.blocks import Block, left_out_warnings, make_samples, tile_name
 from salibi_data.builds.parts import write_part
 from salibi_data.sources import gdal, http, rate_limits
 from salibi_data.store import __version__
@@ -38,6 +38,8 @@ class BlockReport:
     retries: Mapping[str, int] = field(default_factory=dict)
     """Number of requests sent again, by kind of failure."""
     warnings: tuple[str, ...] = ()
+    replaced: tuple[Mapping[str, Any], ...] = ()
+    """Samples made of other scenes than planned: ``tile``, ``sensor``, ``planned`` and ``used`` ids."""
     kind: str | None = None
     """Kind of the failure; None for a finished block."""
     reason: str | None = None
@@ -70,10 +72,20 @@ def run_block(
     started_s, before = time.monotonic(), http.counters()
     kind = reason = None
     warnings: tuple[str, ...] = ()
+    replaced: tuple[Mapping[str, Any], ...] = ()
     try:
         with rate_limits.deadline(deadline_s):
             samples = make_samples(variant, catalog, block)
-        warnings = samples.warnings
+        warnings = *samples.warnings, *left_out_warnings(samples.left_out)
+        replaced = tuple(
+            {
+                "tile": tile_name(block.choices[each.position].tile),
+                "sensor": each.sensor,
+                "planned": each.planned,
+                "used": each.used,
+            }
+            for each in samples.replaced
+        )
         write_part(workspace.part(block.digest), samples)
     except ReadError as error:
         kind, reason = error.kind, str(error)
@@ -89,6 +101,7 @@ def run_block(
         num_requests=read.requests,
         retries=dict(read.retries),
         warnings=warnings,
+        replaced=replaced,
         kind=kind,
         reason=reason,
     )

@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import compress, groupby
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data.builds.layers import cloud_layer_name, layers_of, sources_of, warp_layer
+from salibi_data.builds.filling.reading import SceneReader
+from salibi_data.builds.filling.search import PlannedTile, search
 from salibi_data.catalog.variants import native_gsd_m
 from salibi_data.pixels import radiometry, registration
 from salibi_data.plans.plan import BLOCK_ZOOM_OFFSET
 from salibi_data.store import __version__
 from salibi_data.store.schema import TILE_PX
-from salibi_data.store.tiles import PixelGrid, TileXYZ, ground_gsd_m
+from salibi_data.store.tiles import TileXYZ, ground_gsd_m
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from salibi_data.builds.filling.reading import Pixels
     from salibi_data.catalog.providers import Catalog
     from salibi_data.catalog.scenes import Scene
     from salibi_data.catalog.variants import ModalityRecipe, Variant
@@ -41,8 +43,8 @@ ALIGNMENT_COLUMNS: Final = (
 )
 """Measured offset between two modalities in metres, and the height of the correlation peak, 0..1."""
 
-Images = dict[str, dict[TileXYZ, "NDArray[np.float32]"]]
-"""Layer name -> tile -> (bands, rows, columns) in physical units, NaN where nothing was observed."""
+Images = dict[str, dict[TileXYZ, "Pixels"]]
+"""Sensor -> tile -> images by layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +54,32 @@ class Block:
     positions: tuple[int, ...]
     """Positions of the samples in the plan, increasing."""
     choices: tuple[SceneChoice, ...]
-    """Tiles of the samples, each with its scenes."""
+    """Tiles of the samples, each with its scenes and alternatives."""
     digest: str
     """Digest of the tiles, their items, the recipe and the software; equal digests mean equal pixels."""
 
     @property
     def name(self) -> str:
         """Name of the first tile, ``zoom/column/row``."""
-        first = self.choices[0].tile
-        return f"{first.z}/{first.x}/{first.y}"
+        return tile_name(self.choices[0].tile)
+
+
+def tile_name(tile: TileXYZ) -> str:
+    """Name of a tile, ``zoom/column/row``."""
+    return f"{tile.z}/{tile.x}/{tile.y}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replacement:
+    """Scenes of one sensor that a sample is made of in place of the planned ones."""
+
+    position: int
+    """Position in the block."""
+    sensor: str
+    planned: tuple[str, ...]
+    """Ids of the planned scenes."""
+    used: tuple[str, ...]
+    """Ids of the scenes that gave pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +100,10 @@ class BlockSamples:
     """Number of samples left out, by reason."""
     warnings: tuple[str, ...] = ()
     """Messages about sources that look wrong."""
+    replaced: tuple[Replacement, ...] = ()
+    """Samples that are not made of their planned scenes alone, by position."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Messages about scenes without usable pixels, by sensor and id."""
 
 
 def blocks_of(plan: Plan, round_number: int) -> Iterator[Block]:
@@ -90,6 +113,12 @@ def blocks_of(plan: Plan, round_number: int) -> Iterator[Block]:
     scene_digests = {
         sensor: {id_: _digest(scene.to_dict()) for id_, scene in used.items()}
         for sensor, used in plan.scenes.items()
+    }
+    # By identity: the choices hold the plan's own sets.
+    set_digests = {
+        id(each): _digest([scene.to_dict() for scene in each.all_scenes] + [len(each.fillers)])
+        for sets in plan.alternatives.values()
+        for each in sets
     }
     rows = compress(enumerate(plan.choices()), plan.rounds == round_number)
     for _, run in groupby(rows, key=lambda row: _parent(row[1].tile)):
@@ -104,6 +133,13 @@ def blocks_of(plan: Plan, round_number: int) -> Iterator[Block]:
             ]
             for choice in choices
         ]
+        foreseen = [
+            {name: [set_digests[id(each)] for each in sets] for name, sets in tile.items()}
+            for tile in (choice.alternatives for choice in choices)
+        ]
+        # Not listed where there are none, so that blocks of earlier versions' plans stay the same.
+        if any(foreseen):
+            content.append(foreseen)
         digest = _digest([recipe, content])[:24]
         yield Block(positions=positions, choices=choices, digest=digest)
 
@@ -114,15 +150,19 @@ def make_samples(variant: Variant, catalog: Catalog, block: Block) -> BlockSampl
     Raises:
         ReadError: a source cannot be read; then no sample of the block is made.
     """
-    work = _Work(variant=variant, catalog=catalog)
-    images: Images = {}
+    reader = SceneReader(variant=variant, catalog=catalog)
+    choices, images = list(block.choices), Images()
+    read: dict[TileXYZ, dict[tuple[str, str], Pixels]] = {choice.tile: {} for choice in choices}
     for sensor in variant.sensors:
-        images.update(_tile_images(work, sensor, block.choices))
+        images[sensor] = _planned_images(reader, sensor, choices, read)
+    replaced = _replace_scenes(reader, choices, images, read)
     positions, dropped = [], {"nodata": 0, "clouds": 0}
     fractions: list[tuple[list[float], float]] = []
-    for position, choice in enumerate(block.choices):
-        valid = [_valid_fraction(work, sensor, choice.tile, images) for sensor in variant.sensors]
-        cloud = _cloud_fraction(work, choice.tile, images)
+    for position, choice in enumerate(choices):
+        by_sensor = {sensor: images[sensor][choice.tile] for sensor in variant.sensors}
+        valid = [reader.valid_fraction(sensor, image) for sensor, image in by_sensor.items()]
+        cloudy = [reader.cloud_fraction(sensor, image) for sensor, image in by_sensor.items()]
+        cloud = max((share for share in cloudy if share is not None), default=float("nan"))
         if min(valid) < variant.min_valid_fraction:
             dropped["nodata"] += 1
         elif cloud > variant.max_cloud_fraction:
@@ -130,7 +170,8 @@ def make_samples(variant: Variant, catalog: Catalog, block: Block) -> BlockSampl
         else:
             positions.append(position)
             fractions.append((valid, cloud))
-    tiles = [block.choices[position].tile for position in positions]
+    kept = [choices[position] for position in positions]
+    tiles = [choice.tile for choice in kept]
     return BlockSamples(
         positions=tuple(positions),
         images={row.name: _quantised(row, tiles, images) for row in variant.modalities},
@@ -138,9 +179,22 @@ def make_samples(variant: Variant, catalog: Catalog, block: Block) -> BlockSampl
             len(fractions), len(variant.sensors)
         ),
         cloud_fraction=np.array([cloud for _, cloud in fractions], np.float32),
-        alignment=_alignment(work, [block.choices[position] for position in positions], images),
+        alignment=_alignment(variant, catalog, kept, images),
         dropped={reason: count for reason, count in dropped.items() if count},
-        warnings=tuple(sorted(work.warnings)),
+        warnings=tuple(sorted(reader.warnings)),
+        replaced=tuple(replaced),
+        left_out={
+            f"{sensor} {scene_id}": str(error)
+            for (sensor, scene_id), error in sorted(reader.unusable.items())
+        },
+    )
+
+
+def left_out_warnings(left_out: Mapping[str, str]) -> tuple[str, ...]:
+    """Messages about scenes without usable pixels, from :attr:`BlockSamples.left_out`."""
+    return tuple(
+        f"{scene} is left out where it was planned: {reason}"
+        for scene, reason in sorted(left_out.items())
     )
 
 
@@ -166,39 +220,97 @@ def _parent(tile: TileXYZ) -> tuple[int, int]:
     return tile.x >> BLOCK_ZOOM_OFFSET, tile.y >> BLOCK_ZOOM_OFFSET
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Work:
-    """Variant and catalog of a block, and the warnings that its sources give."""
+def _planned_images(
+    reader: SceneReader,
+    sensor: str,
+    choices: Sequence[SceneChoice],
+    read: dict[TileXYZ, dict[tuple[str, str], Pixels]],
+) -> dict[TileXYZ, Pixels]:
+    """Make every layer of one sensor on every tile from the planned scenes.
 
-    variant: Variant
-    catalog: Catalog
-    warnings: set[str] = field(default_factory=set)
-
-
-def _tile_images(work: _Work, sensor: str, choices: Sequence[SceneChoice]) -> Images:
-    """Make every layer of one sensor on every tile.
-
-    Each scene is read once for all its tiles, then warped in one pass per layer. A tile takes its
-    scenes in the plan's order; each fills the pixels that the scenes before it lack.
+    A tile takes its scenes in the plan's order; each fills the pixels that the scenes before it lack.
+    Of tiles that lack pixels then, those of each scene are added to ``read``.
     """
-    layers = layers_of(work.variant, work.catalog, sensor)
-    warped: dict[tuple[str, str], tuple[PixelGrid, NDArray[np.float32]]] = {}
-    for scene, tiles in _uses(sensor, choices):
-        grids = {layer.name: PixelGrid.around(tiles, tile_px=layer.tile_px) for layer in layers}
-        wanted = [(layer, grids[layer.name]) for layer in layers]
-        sources = sources_of(work.catalog, scene, wanted)
-        work.warnings.update(*(source.warnings for source in sources.values() if source))
-        for layer in layers:
-            grid = grids[layer.name]
-            warped[layer.name, scene.id] = grid, warp_layer(layer, grid, tiles, sources)
-    images: Images = {layer.name: {} for layer in layers}
-    for layer in layers:
-        for choice in choices:
-            scenes = (warped[layer.name, scene.id] for scene in choice.scenes[sensor])
-            images[layer.name][choice.tile] = radiometry.mosaic(
-                pixels[(slice(None), *grid.window(choice.tile))] for grid, pixels in scenes
+    pixels = {
+        (scene.id, tile): images
+        for scene, tiles in _uses(sensor, choices)
+        for tile, images in reader.read(scene, tiles).items()
+    }
+    mosaics: dict[TileXYZ, Pixels] = {}
+    for choice in choices:
+        tile = choice.tile
+        usable = {
+            scene.id: pixels[scene.id, tile]
+            for scene in choice.scenes[sensor]
+            if (scene.id, tile) in pixels
+        }
+        mosaics[tile] = reader.mosaic(sensor, usable.values())
+        if len(usable) < len(choice.scenes[sensor]) or not reader.is_good(sensor, mosaics[tile]):
+            # Copies, as a view keeps the pixels of the whole block in memory.
+            read[tile] |= {
+                (sensor, scene_id): {name: image.copy() for name, image in images.items()}
+                for scene_id, images in usable.items()
+            }
+    return mosaics
+
+
+def _replace_scenes(
+    reader: SceneReader,
+    choices: list[SceneChoice],
+    images: Images,
+    read: Mapping[TileXYZ, Mapping[tuple[str, str], Pixels]],
+) -> list[Replacement]:
+    """Make the tiles that lack pixels from other scenes; change their choices and images.
+
+    Raises:
+        ReadError: a planned scene has no usable pixels, and nothing can be made without it.
+    """
+    searched, planned = [], {}
+    for choice in choices:
+        lacking = frozenset(
+            sensor
+            for sensor, scenes in choice.scenes.items()
+            if any((sensor, scene.id) in reader.unusable for scene in scenes)
+            or not reader.is_good(sensor, images[sensor][choice.tile])
+        )
+        by_sensor = {sensor: images[sensor][choice.tile] for sensor in choice.scenes}
+        # A tile that another sensor sees cloudy is dropped whatever fills it.
+        if lacking and not any(
+            reader.is_cloudy(sensor, pixels)
+            for sensor, pixels in by_sensor.items()
+            if sensor not in lacking
+        ):
+            searched.append(choice)
+            planned[choice.tile] = PlannedTile(
+                images=by_sensor, scenes=read[choice.tile], lacking=lacking
             )
-    return images
+    found = search(reader, searched, planned) if searched else {}
+    replaced = []
+    for position, choice in enumerate(choices):
+        if choice.tile not in found:
+            errors = [
+                reader.unusable[scene.sensor, scene.id]
+                for scenes in choice.scenes.values()
+                for scene in scenes
+                if (scene.sensor, scene.id) in reader.unusable
+            ]
+            if errors and choice.tile in planned:
+                raise errors[0]
+            continue
+        attempts = found[choice.tile]
+        for sensor, attempt in attempts.items():
+            images[sensor][choice.tile] = attempt.images
+            ids = [
+                tuple(s.id for s in scenes) for scenes in (choice.scenes[sensor], attempt.scenes)
+            ]
+            if ids[0] != ids[1]:
+                replaced.append(
+                    Replacement(position=position, sensor=sensor, planned=ids[0], used=ids[1])
+                )
+        choices[position] = replace(
+            choice, scenes={sensor: attempt.scenes for sensor, attempt in attempts.items()}
+        )
+    return replaced
 
 
 def _uses(sensor: str, choices: Sequence[SceneChoice]) -> list[tuple[Scene, list[TileXYZ]]]:
@@ -211,48 +323,34 @@ def _uses(sensor: str, choices: Sequence[SceneChoice]) -> list[tuple[Scene, list
     return [uses[scene_id] for scene_id in sorted(uses)]
 
 
-def _cloud_fraction(work: _Work, tile: TileXYZ, images: Images) -> float:
-    """Largest cloudy share of a tile over the sensors with a cloud mask; NaN where none has one."""
-    fractions = [
-        radiometry.cloud_fraction(images[cloud_layer_name(name)][tile], mask.cloudy)
-        for name in work.variant.sensors
-        if (mask := work.catalog.sensors[name].clouds) is not None
-    ]
-    return max(fractions, default=float("nan"))
-
-
-def _valid_fraction(work: _Work, sensor: str, tile: TileXYZ, images: Images) -> float:
-    names = [recipe.name for recipe in work.variant.modalities if recipe.sensor == sensor]
-    return min(radiometry.valid_fraction(images[name][tile]) for name in names)
-
-
 def _quantised(
     recipe: ModalityRecipe, tiles: Sequence[TileXYZ], images: Images
 ) -> NDArray[np.uint8]:
     shape = (len(tiles), len(recipe.bands), recipe.tile_px, recipe.tile_px)
     stored = np.empty(shape, dtype=np.uint8)
     for row, tile in enumerate(tiles):
-        stored[row] = radiometry.quantise(images[recipe.name][tile], recipe)
+        stored[row] = radiometry.quantise(images[recipe.sensor][tile][recipe.name], recipe)
     return stored
 
 
 def _alignment(
-    work: _Work, choices: Sequence[SceneChoice], images: Images
+    variant: Variant, catalog: Catalog, choices: Sequence[SceneChoice], images: Images
 ) -> dict[str, NDArray[np.float32]]:
     """Measure the offset between two modalities on each tile by phase correlation."""
-    pair = work.variant.aligned
+    pair = variant.aligned
     if pair is None:
         return {}
-    moving = next(row for row in work.variant.modalities if row.name == pair.modality)
+    rows = {row.name: row for row in variant.modalities}
+    moving, fixed = rows[pair.modality], rows[pair.reference]
     measured = []
     for choice in choices:
         tile, scene = choice.tile, choice.scenes[moving.sensor][0]
         gsd_m = float(ground_gsd_m(tile.z, [tile.y])[0]) * TILE_PX / moving.tile_px
         shift = registration.shift_m(
-            images[pair.modality][tile].mean(axis=0),
-            images[pair.reference][tile].mean(axis=0),
+            images[moving.sensor][tile][moving.name].mean(axis=0),
+            images[fixed.sensor][tile][fixed.name].mean(axis=0),
             pixel_m=gsd_m,
-            native_gsd_m=native_gsd_m(moving, work.catalog, scene.properties) or gsd_m,
+            native_gsd_m=native_gsd_m(moving, catalog, scene.properties) or gsd_m,
         )
         length_m = float(np.hypot(shift.east_m, shift.north_m))
         measured.append((shift.east_m, shift.north_m, length_m, shift.peak))

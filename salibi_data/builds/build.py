@@ -20,7 +20,7 @@ from salibi_data.assembly.executor import Executor, WorkerDied, check_main_modul
 from salibi_data.assembly.shards import assemble
 from salibi_data.assembly.workspace import BuildWorkspace, Failure, wait_until_visible, write_json
 from salibi_data.builds.block_task import BlockReport, run_block
-from salibi_data.builds.blocks import blocks_of
+from salibi_data.builds.blocks import blocks_of, left_out_warnings
 from salibi_data.builds.contents import contents_of
 from salibi_data.builds.layout import FinishedBlock, store_rows
 from salibi_data.builds.options import BuildOptions
@@ -242,9 +242,13 @@ class _Job:
         if not finished:
             raise ReadError(failures[0].reason, kind="unusable")
         dropped, warnings = Counter[str](), set[str]()
+        left_out: dict[str, str] = {}
         for block in finished:
             dropped.update(block.samples.dropped)
             warnings.update(block.samples.warnings)
+            for scene, reason in block.samples.left_out.items():
+                # Blocks see other values of a scene; one of their messages stands for all.
+                left_out[scene] = min(reason, left_out.get(scene, reason))
         rows = store_rows(finished, self.plan)
         if not rows.rows:
             raise SelectionError(
@@ -264,7 +268,12 @@ class _Job:
             num_samples=len(rows.rows),
             dropped=dict(dropped),
             failures=failures,
-            warnings=(*_shortage(self.plan, len(rows.rows)), *sorted(warnings)),
+            warnings=(
+                *_shortage(self.plan, len(rows.rows)),
+                *sorted(warnings),
+                *left_out_warnings(left_out),
+            ),
+            replaced=Counter(sensor for row in rows.rows for sensor in row.replaced),
         )
 
     def _report_shards(self, done: int, total: int) -> None:

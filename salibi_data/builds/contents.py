@@ -9,7 +9,7 @@ import numpy as np
 
 from salibi_data.assembly.shards import StoreContents
 from salibi_data.builds.parts import read_part
-from salibi_data.builds.samples_table import acquired_columns, rows_of, write_samples
+from salibi_data.builds.samples_table import acquired_columns, rows_of, store_digest, write_samples
 from salibi_data.store import __version__
 from salibi_data.store.schema import StoreAttributes
 
@@ -56,7 +56,7 @@ def contents_of(plan: Plan, rows: StoreRows, parts_folder: Path) -> StoreContent
                 recipe.name: plan.variant.modality(recipe, plan.catalog)
                 for recipe in plan.variant.modalities
             },
-            plan_digest=plan.digest,
+            plan_digest=store_digest(plan, rows),
             software_version=__version__,
         ),
         index=_index(plan, rows),

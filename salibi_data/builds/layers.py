@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from salibi_data.pixels import radiometry, warp
-from salibi_data.sources.read import read_asset, resolve_href
+from salibi_data.sources.read import read_asset
 from salibi_data.store.schema import TILE_PX
 
 if TYPE_CHECKING:
@@ -104,9 +104,7 @@ def sources_of(
             arguments = catalog, scene, asset, layer.product, bands, grid
             read = partial(read_asset, *arguments, categorical=layer.categorical)
             reads.setdefault((asset, bands), read)
-    if len(reads) == 1 or not any(
-        "://" in resolve_href(catalog, scene.hrefs.get(asset, "")) for asset, _ in reads
-    ):
+    if len(reads) == 1 or not any("://" in scene.hrefs.get(asset, "") for asset, _ in reads):
         return {key: read() for key, read in reads.items()}
     with ThreadPoolExecutor(len(reads), thread_name_prefix="salibi-assets") as pool:
         # Deadlines are context variables, which threads of a pool do not inherit.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from salibi_data.assembly.writer import SAMPLES_PER_SHARD
@@ -30,6 +30,8 @@ class Row:
     valid_fraction: tuple[float, ...]
     cloud_fraction: float
     alignment: Mapping[str, float]
+    replaced: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Ids of the scenes that gave the pixels, by sensor, where these are not the planned ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,11 @@ class StoreRows:
     def shard(self, number: int) -> tuple[Row, ...]:
         """Rows of one shard."""
         return self.rows[number * SAMPLES_PER_SHARD : (number + 1) * SAMPLES_PER_SHARD]
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether any sample is made of other scenes than the planned ones."""
+        return any(row.replaced for row in self.rows)
 
     @property
     def digest(self) -> str:
@@ -76,6 +83,11 @@ def store_rows(blocks: Iterable[FinishedBlock], plan: Plan) -> StoreRows:
             cloud_fraction=float(block.samples.cloud_fraction[index]),
             alignment={
                 name: float(values[index]) for name, values in block.samples.alignment.items()
+            },
+            replaced={
+                each.sensor: each.used
+                for each in block.samples.replaced
+                if each.position == position
             },
         )
         for block in blocks

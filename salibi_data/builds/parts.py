@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salibi_data.builds.blocks import ALIGNMENT_COLUMNS, BlockSamples
+from salibi_data.builds.blocks import ALIGNMENT_COLUMNS, BlockSamples, Replacement
 from salibi_data.store.errors import StoreError
 from salibi_data.store.filesystem import write_atomically
 
@@ -41,6 +42,8 @@ def write_part(path: Path, samples: BlockSamples) -> None:
         "sha256": _checksums(samples),
         "dropped": dict(samples.dropped),
         "warnings": list(samples.warnings),
+        "replaced": [asdict(each) for each in samples.replaced],
+        "left_out": dict(samples.left_out),
     }
     table = pa.table(columns).replace_schema_metadata({"about": json.dumps(metadata)})
     with write_atomically(path) as partial:
@@ -89,6 +92,11 @@ def _read(path: Path, variant: Variant, *, images: bool) -> BlockSamples:
         alignment={name: table[name].to_numpy() for name in aligned},
         dropped=metadata["dropped"],
         warnings=tuple(metadata["warnings"]),
+        replaced=tuple(
+            Replacement(**{**row, "planned": tuple(row["planned"]), "used": tuple(row["used"])})
+            for row in metadata.get("replaced", ())
+        ),
+        left_out=metadata.get("left_out", {}),
     )
     if metadata["block"] != path.stem:
         raise ValueError(f"it holds block {metadata['block']}")
@@ -103,6 +111,8 @@ def _checksums(samples: BlockSamples) -> dict[str, str]:
     index = hashlib.sha256(np.array(samples.positions, "<i8").tobytes())
     for array in (samples.valid_fraction, samples.cloud_fraction, *samples.alignment.values()):
         index.update(np.ascontiguousarray(array).tobytes())
+    if samples.replaced:
+        index.update(json.dumps([asdict(each) for each in samples.replaced]).encode())
     pixels = {
         name: hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
         for name, images in samples.images.items()

@@ -61,7 +61,10 @@ def finished_report(
     check_sizes(store)
     table, metadata = geoparquet.read(store / SAMPLES_NAME, ["tile_id"])
     request = wanted.request if isinstance(wanted, Plan) else wanted
-    same_plan = not isinstance(wanted, Plan) or metadata.get("plan_digest") == wanted.digest
+    same_plan = not isinstance(wanted, Plan) or metadata.get("plan_digest") in (
+        wanted.digest,
+        wanted.full_digest,
+    )
     built_for = metadata.get("request")  # a store that was not built from a plan has none
     if not (same_plan and built_for == request):
         dataset = f" ({built_for['variant']} from {built_for['catalog']})" if built_for else ""
@@ -87,7 +90,7 @@ def unfinished_plan(
     if not workspace.plan.exists():
         return None
     plan = Plan.read(workspace.plan)
-    if plan.request != request or plan_digest not in (None, plan.digest):
+    if plan.request != request or plan_digest not in (None, plan.full_digest):
         raise StoreError(
             f"{workspace.folder} holds an unfinished build of something else. Finish that one with "
             "its own arguments, choose another path, or remove the folder."
@@ -101,7 +104,7 @@ def follow_plan(workspace: BuildWorkspace, wanted: Plan) -> Plan:
     Raises:
         StoreError: the workspace holds an unfinished build of something else.
     """
-    plan = unfinished_plan(workspace, wanted.digest, request=wanted.request)
+    plan = unfinished_plan(workspace, wanted.full_digest, request=wanted.request)
     if plan is not None:
         return plan
     wanted.write(workspace.plan)

@@ -57,6 +57,22 @@ def speed(path: Path) -> dict[str, float]:
     }
 
 
+def replaced_samples(path: Path, plan_digest: str) -> list[dict[str, Any]]:
+    """Samples that the runs of a plan made of other scenes than planned, as blocks report them."""
+    if not path.is_file():
+        return []
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    is_of_plan = False
+    for line in path.read_text(encoding="utf-8").splitlines():
+        entry = _entry(line)
+        if entry.get("event") == "begun":
+            is_of_plan = entry.get("plan") == plan_digest
+        elif is_of_plan:
+            # A block that was lost is made again: its samples are reported twice.
+            rows.update({(row["tile"], row["sensor"]): row for row in entry.get("replaced", ())})
+    return list(rows.values())
+
+
 def _entry(line: str) -> dict[str, Any]:
     """Parse a line of a log; empty where a power cut left half of the last line."""
     try:

@@ -8,10 +8,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from salibi_data.catalog.variants import native_gsd_m, used_assets
-from salibi_data.plans.plan import Plan, metadata
+from salibi_data.plans.alternatives import column_name
+from salibi_data.plans.picks import CellSelection
+from salibi_data.plans.plan import PLANNED_CLOUDS, Plan, metadata, sample_columns
 from salibi_data.store import geoparquet
-from salibi_data.store.tiles import tile_ids, tile_outlines
+from salibi_data.store.schema import SAMPLES_NAME
+from salibi_data.store.tiles import Tiles, tile_ids, tile_outlines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,9 +25,100 @@ if TYPE_CHECKING:
     from salibi_data.builds.layout import StoreRows
 
 
+def store_digest(plan: Plan, rows: StoreRows) -> str:
+    """Digest of the plan that identifies the store: with its alternatives only where one is used."""
+    return plan.full_digest if rows.is_replaced else plan.digest
+
+
 def rows_of(plan: Plan, rows: StoreRows, columns: Sequence[str] | None = None) -> Any:
-    """Columns of the plan for the rows of the store."""
-    return plan.table(columns).take([row.position for row in rows.rows])
+    """Columns of the plan for the rows of the store, with the scenes that gave the pixels."""
+    table = plan.table(columns).take([row.position for row in rows.rows])
+    foreseen = [column_name(sensor) for sensor in plan.variant.sensors]
+    table = table.drop_columns([name for name in foreseen if name in table.column_names])
+    return _with_used_scenes(plan, rows, table) if rows.is_replaced else table
+
+
+def _with_used_scenes(plan: Plan, rows: StoreRows, table: Any) -> Any:
+    """Put the scenes that gave the pixels, and what follows from them, into the columns of a plan."""
+    import pyarrow as pa
+
+    sensors = plan.variant.sensors
+    changed = [index for index, row in enumerate(rows.rows) if row.replaced]
+    planned = plan.table(["x", "y", "split", *(f"{sensor}_items" for sensor in sensors)])
+    planned = planned.take([rows.rows[index].position for index in changed])
+    sets = {
+        sensor: [
+            tuple(plan.scene(sensor, id_) for id_ in rows.rows[index].replaced.get(sensor, ids))
+            for index, ids in zip(changed, planned[f"{sensor}_items"].to_pylist(), strict=True)
+        ]
+        for sensor in sensors
+    }
+    used = CellSelection(
+        tiles=Tiles(
+            zoom=plan.variant.base_zoom,
+            x=planned["x"].to_numpy().astype(np.int64),
+            y=planned["y"].to_numpy().astype(np.int64),
+        ),
+        sets=sets,
+        code={sensor: np.arange(len(changed)) for sensor in sensors},
+        cloud_fraction=np.full(len(changed), np.nan, np.float32),
+        lost={},
+    )
+    columns = sample_columns(plan.variant, plan.catalog, used, planned["split"].to_numpy())
+    if PLANNED_CLOUDS in table.column_names:
+        columns[PLANNED_CLOUDS] = _planned_clouds(plan, rows, table, changed)
+    order = np.arange(len(table))
+    order[changed] = len(table) + np.arange(len(changed))
+    for number, name in enumerate(table.column_names):
+        if name in columns:
+            column = pa.chunked_array([*table[name].chunks, columns[name].cast(table[name].type)])
+            table = table.set_column(number, name, column.take(pa.array(order)))
+    return table
+
+
+def _planned_clouds(plan: Plan, rows: StoreRows, table: Any, changed: Sequence[int]) -> Any:
+    """Clouds scored while planning, of some rows; NaN where they are those of other scenes."""
+    import pyarrow as pa
+
+    scored = table[PLANNED_CLOUDS].to_numpy()[changed]
+    masked = {name for name in plan.variant.sensors if plan.catalog.sensors[name].clouds}
+    is_other = [not masked.isdisjoint(rows.rows[index].replaced) for index in changed]
+    return pa.array(np.where(is_other, np.float32("nan"), scored))
+
+
+def planned_items_name(sensor: str) -> str:
+    """Name of the column with the planned scenes of the samples that are made of others."""
+    return f"{sensor}_planned_items"
+
+
+def replaced_of_store(store: Path) -> list[dict[str, Any]]:
+    """Samples of a finished store that are made of other scenes than planned.
+
+    Returns:
+        ``tile`` (``zoom/column/row``), ``sensor``, ``planned`` and ``used`` ids of each.
+    """
+    with geoparquet.open_table(store / SAMPLES_NAME) as (file, _):
+        names = set(file.schema_arrow.names)
+        ending = planned_items_name("")
+        sensors = [name.removesuffix(ending) for name in sorted(names) if name.endswith(ending)]
+        columns = [name(sensor) for sensor in sensors for name in (planned_items_name, items_name)]
+        table = file.read(columns=["z", "x", "y", *columns]) if sensors else None
+    return [
+        {
+            "tile": f"{row['z']}/{row['x']}/{row['y']}",
+            "sensor": sensor,
+            "planned": row[planned_items_name(sensor)],
+            "used": row[items_name(sensor)],
+        }
+        for row in (table.to_pylist() if table is not None else ())
+        for sensor in sensors
+        if row[planned_items_name(sensor)] is not None
+    ]
+
+
+def items_name(sensor: str) -> str:
+    """Name of the column with the ids of a sensor's scenes."""
+    return f"{sensor}_items"
 
 
 def acquired_columns(plan: Plan) -> list[str]:
@@ -37,6 +133,10 @@ def write_samples(path: Path, plan: Plan, rows: StoreRows) -> None:
 
     table = rows_of(plan, rows)
     columns = {name: table[name] for name in table.column_names if name != "geometry"}
+    for sensor in sorted({sensor for row in rows.rows for sensor in row.replaced}):
+        planned = plan.table([f"{sensor}_items"])[f"{sensor}_items"].to_pylist()
+        lists = [planned[row.position] if sensor in row.replaced else None for row in rows.rows]
+        columns[planned_items_name(sensor)] = pa.array(lists, pa.list_(pa.string()))
     for number, sensor in enumerate(plan.variant.sensors):
         columns.update(_source_columns(plan, sensor, table[f"{sensor}_items"].to_pylist()))
         valid = [row.valid_fraction[number] for row in rows.rows]
@@ -47,7 +147,7 @@ def write_samples(path: Path, plan: Plan, rows: StoreRows) -> None:
         columns[name] = pa.array(measured, pa.float32())
     scenes = {
         sensor: {
-            id_: plan.scenes[sensor][id_]
+            id_: plan.scene(sensor, id_)
             for items in table[f"{sensor}_items"].to_pylist()
             for id_ in items
         }
@@ -59,7 +159,7 @@ def write_samples(path: Path, plan: Plan, rows: StoreRows) -> None:
             plan.catalog, url=""
         ),  # a folder of the builder's machine does not belong in a store
         scenes,
-        plan_digest=plan.digest,
+        plan_digest=store_digest(plan, rows),
         request=plan.request,
     )
     with geoparquet.write_rows(path, lambda: about) as add_rows:
@@ -74,7 +174,6 @@ def write_unsourced(path: Path, *, sensors: Sequence[str], about: Mapping[str, A
         sensors: names of the columns of the per-sensor arrays.
         about: metadata of the file.
     """
-    import numpy as np
     import pyarrow as pa
     import zarr
 
@@ -102,7 +201,7 @@ def _source_columns(plan: Plan, sensor: str, items: Sequence[Sequence[str]]) -> 
     """Columns of one sensor: hrefs of all scenes, orbit and native pixel size of the first."""
     import pyarrow as pa
 
-    scenes = [[plan.scenes[sensor][id_] for id_ in ids] for ids in items]
+    scenes = [[plan.scene(sensor, id_) for id_ in ids] for ids in items]
     assets = used_assets(plan.variant, plan.catalog, sensor)
     hrefs = [[scene.hrefs[asset] for scene in used for asset in assets] for used in scenes]
     columns = {f"{sensor}_hrefs": pa.array(hrefs)}

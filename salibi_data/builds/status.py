@@ -10,7 +10,8 @@ from typing import Any
 
 from salibi_data.assembly.workspace import BuildWorkspace, Failure
 from salibi_data.builds.blocks import blocks_of
-from salibi_data.builds.run_log import RunLog, speed
+from salibi_data.builds.run_log import RunLog, replaced_samples, speed
+from salibi_data.builds.samples_table import replaced_of_store
 from salibi_data.plans.plan import Plan
 from salibi_data.store.errors import StoreError
 from salibi_data.store.schema import MANIFEST_NAME
@@ -42,6 +43,8 @@ class BuildReport:
     """Blocks that could not be made; the next run tries them again."""
     warnings: tuple[str, ...] = ()
     """Messages about sources that look wrong, and about missing samples."""
+    replaced: Mapping[str, int] = field(default_factory=dict)
+    """Number of samples that are not made of their planned scenes alone, by sensor."""
     was_complete: bool = False
     """Whether the store was finished already and nothing was done."""
 
@@ -51,8 +54,12 @@ def status(store: str | Path) -> dict[str, Any]:
 
     Tiles of the plan's reserve count once the build has started on them.
 
+    Samples that are not made of their planned scenes alone are listed under ``replaced``, and counted
+    by sensor. Those of a finished store are in its table, those of a running build in its log.
+
     Raises:
         StoreError: neither a store nor a build of one is there.
+        PlanError: the samples' table is damaged.
     """
     store = Path(store)
     workspace = BuildWorkspace.of(store)
@@ -60,7 +67,12 @@ def status(store: str | Path) -> dict[str, Any]:
     if not workspace.plan.exists():
         if not finished:
             raise StoreError(f"neither a store nor a build of one is at {store}; check the path.")
-        return {"finished": True, "failures": [], "failures_by_kind": {}}
+        return {
+            "finished": True,
+            "failures": [],
+            "failures_by_kind": {},
+            **_replacements(replaced_of_store(store)),
+        }
     plan = Plan.read(workspace.plan)
     sizes = _started_blocks(plan, workspace)
     done = [digest for digest in sizes if workspace.part(digest).exists()]
@@ -79,7 +91,12 @@ def status(store: str | Path) -> dict[str, Any]:
         "blocks_done": len(done),
         "failures_by_kind": dict(Counter(failure.kind for failure in failures)),
         "failures": [asdict(failure) for failure in failures],
+        **_replacements(replaced_samples(RunLog.path_of(store), plan.digest)),
     }
+
+
+def _replacements(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"replaced_by_sensor": dict(Counter(row["sensor"] for row in rows)), "replaced": rows}
 
 
 def _started_blocks(plan: Plan, workspace: BuildWorkspace) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from salibi_data.store.errors import UsageError
 
@@ -26,3 +27,44 @@ def parse_dates(text: str) -> Interval:
     if first > last:
         raise UsageError(f"dates {text!r} end before they begin; give the earlier one first.")
     return first, last
+
+
+def parse_time(value: Any) -> datetime:
+    """Parse a time as items of catalogs state it; without a zone it is UTC.
+
+    Digits beyond microseconds are cut off.
+
+    Raises:
+        TypeError: not text.
+        ValueError: not a time, or none that UTC can express.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"time is {value!r}; expected text such as 2021-06-01T17:00:00Z")
+    # RFC 3339 allows lower case; some catalogs write the zone as a word.
+    text = value.strip().upper().replace(" UTC", "Z")
+    time = datetime.fromisoformat(text)
+    try:
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except OverflowError:
+        raise ValueError(
+            f"time is {value!r}, which lies outside the years 1..9999 in UTC"
+        ) from None
+
+
+def acquired_interval(properties: Any) -> Interval:
+    """Return first and last moment of an item's acquisition; equal where it states one only.
+
+    Raises:
+        TypeError: a stated time is no text.
+        ValueError: a stated time is malformed.
+        LookupError: no time is stated.
+    """
+    moment = properties.get("datetime")
+    first = properties.get("start_datetime") or moment
+    last = properties.get("end_datetime") or moment or first
+    if first is None:
+        first = last
+    if not first:
+        raise LookupError("datetime")
+    first, last = parse_time(first), parse_time(last)
+    return min(first, last), max(first, last)

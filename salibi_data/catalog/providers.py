@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -361,5 +362,11 @@ def with_grd(catalog: Catalog) -> Catalog:
 
 
 def _version(text: str) -> tuple[int, ...]:
+    # Names of Sentinel-2 products state the baseline 05.09 as N0509.
+    compact = re.fullmatch(r"N?(\d\d)(\d\d)", text.strip(), re.IGNORECASE)
+    parts = compact.groups() if compact else text.strip().split(".")
     # As text "10.00" would come before "4.00".
-    return tuple(int(part) for part in text.split(".") if part.isdigit())
+    numbers = [int(part) for part in parts if part.isdigit()]
+    while numbers and numbers[-1] == 0:  # 4, 4.0 and 04.00 are the same
+        numbers.pop()
+    return tuple(numbers)

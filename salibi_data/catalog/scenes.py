@@ -7,18 +7,20 @@ folder, so that a store does not depend on where that was.
 from __future__ import annotations
 
 import logging
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-import numpy as np
-
-from salibi_data.catalog.declared import declared_bands, declared_shapes
+from salibi_data.catalog.dates import parse_time
+from salibi_data.catalog.items.declared import declared_bands, declared_shapes
+from salibi_data.catalog.outlines import mended_footprint
 
 if TYPE_CHECKING:
-    from salibi_data.catalog.declared import DeclaredBand
+    from salibi_data.catalog.items.declared import DeclaredBand
     from salibi_data.catalog.providers import Sensor
 
 log = logging.getLogger(__name__)
@@ -47,20 +49,21 @@ class Scene:
     acquired_utc: datetime
     """Time of acquisition."""
     footprint: Mapping[str, Any]
-    """GeoJSON geometry of the area with data, longitude and latitude in degrees."""
+    """GeoJSON geometry of the area with data, longitude and latitude in degrees; read it by
+    :func:`~salibi_data.catalog.outlines.outline_of`, since plans of older versions hold it unmended."""
     hrefs: Mapping[str, str]
     """Unsigned hrefs by asset key."""
     properties: Mapping[str, Any]
     """Item properties that choosing and reading need."""
     declared: Mapping[str, Sequence[DeclaredBand]] = field(default_factory=dict)
     """Scale, offset and nodata of files by asset, where the catalog's TOML leaves them to the item;
-    see :func:`~salibi_data.catalog.declared.declared_bands`."""
+    see :func:`~salibi_data.catalog.items.declared.declared_bands`."""
     shapes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """(rows, columns) of images by asset, where the item declares them."""
 
     def group(self, sensor: Sensor) -> tuple[str, ...]:
         """Return the values that all scenes of one sample must share: a year, a pass."""
-        return tuple(str(self.properties.get(name)) for name in sensor.group_by)
+        return tuple(_group_text(self.properties.get(name)) for name in sensor.group_by)
 
     def to_dict(self, *, with_shapes: bool = False) -> dict[str, Any]:
         """Convert to JSON, without the sensor; :meth:`from_dict` is the inverse.
@@ -126,12 +129,12 @@ def scene_from_item(sensor: Sensor, item: Mapping[str, Any]) -> Scene | None:
 
 def _scene(sensor: Sensor, item: Mapping[str, Any]) -> Scene | None:
     properties, geometry = item["properties"], item["geometry"]
-    grouped = all(properties.get(name) is not None for name in sensor.group_by)
+    grouped = all(_is_stated(properties.get(name)) for name in sensor.group_by)
     if geometry is None or not grouped or not _meets(sensor.require, properties):
         return None
-    if not isinstance(item["id"], str):
+    if not isinstance(item["id"], str) or not item["id"]:
         raise TypeError(f"id is {item['id']!r}")
-    _check_polygon(geometry)
+    footprint = mended_footprint(geometry)
     # The direction of flight goes to the table of samples, whether or not scenes are chosen by it.
     names, assets = {*sensor.used_properties, "sat:orbit_state"}, set(sensor.assets)
     hrefs = {key: asset["href"] for key, asset in item["assets"].items() if key in assets and asset}
@@ -139,22 +142,82 @@ def _scene(sensor: Sensor, item: Mapping[str, Any]) -> Scene | None:
         id=item["id"],
         sensor=sensor.name,
         acquired_utc=_utc(properties),
-        footprint=geometry,
+        footprint=footprint,
         hrefs={key: strip_signature(href) for key, href in sorted(hrefs.items()) if href},
-        properties={key: properties[key] for key in sorted(names) if key in properties},
+        properties=_known_properties(sensor, {n: properties[n] for n in names if n in properties}),
         declared=declared_bands(sensor, item["assets"]),
         shapes=declared_shapes(sensor, item),
     )
 
 
-def _check_polygon(geometry: Mapping[str, Any]) -> None:
-    import shapely
-    from shapely.geometry import shape
+def _known_properties(sensor: Sensor, properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return properties in order of name, without the numbers that are none."""
+    percentages = {sensor.cloud_cover, sensor.nodata_cover}
+    sizes_m = {product.gsd_from for product in sensor.products.values()}
+    known = {}
+    for name, value in sorted(properties.items()):
+        if name in sensor.group_by:
+            known[name] = value
+        elif name in percentages or name in sizes_m:
+            number = known_percent(value) if name in percentages else known_number(value, above=0)
+            if number is not None:
+                # Integers stay integers, so that plans stay the same to the byte.
+                known[name] = value if isinstance(value, int) else number
+        elif name == "sat:orbit_state":
+            if isinstance(value, str):
+                known[name] = value
+        elif value is None or _is_stated(value):
+            known[name] = value
+    return known
 
-    # Some providers' footprints cross themselves, which alone makes no item unusable.
-    outline = shapely.make_valid(shape(geometry))
-    if not (outline.area > 0 and np.isfinite(outline.bounds).all()):
-        raise ValueError("its geometry has no area")
+
+def known_number(value: Any, *, above: float = -math.inf) -> float | None:
+    """Return a finite number above a bound, also from text such as ``12.5``; None: unknown.
+
+    Catalogs write null, NaN, infinities, words and negative numbers where a value was not computed.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) and number > above else None
+
+
+def known_percent(value: Any) -> float | None:
+    """Return a number from 0 to 100; None: unknown, see :func:`known_number`."""
+    number = known_number(value)
+    return number if number is not None and 0 <= number <= 100 else None  # noqa: PLR2004
+
+
+def _is_stated(value: Any) -> bool:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return False
+    return str(value).strip() != ""
+
+
+def _group_text(value: Any) -> str:
+    # One catalog writes the year 2021 as a number, as 2021.0 and as text.
+    return re.sub(r"^(\d+)\.0+$", r"\1", str(value).strip())
+
+
+def order_key(value: Any) -> tuple[int, tuple[float, ...], str]:
+    """Return a key that orders values of any type: unknown < text < numbers, versions < times.
+
+    Versions (``05.10``) are compared part by part, equal times are equal however they are written.
+    """
+    if not _is_stated(value):
+        return 0, (), ""
+    if (number := known_number(value)) is not None and not isinstance(value, str):
+        return 2, (number,), ""
+    text = str(value).strip()
+    if re.fullmatch(r"\d+(\.\d+)*", text, re.ASCII):
+        return 2, tuple(float(part) for part in text.split(".")), ""
+    try:
+        return 3, (parse_time(text).timestamp(),), ""
+    except ValueError:
+        return 1, (), text
 
 
 def newest_processing(sensor: Sensor, scenes: Sequence[Scene]) -> list[Scene]:
@@ -172,13 +235,13 @@ def newest_processing(sensor: Sensor, scenes: Sequence[Scene]) -> list[Scene]:
         return list(scenes)
     newest: dict[tuple[Any, ...], list[Scene]] = {}
 
-    def age(scene: Scene) -> tuple[bool, str, str]:
-        processed = scene.properties.get(rule.by)
-        return processed is not None, str(processed), scene.id
+    def age(scene: Scene) -> tuple[Any, str]:
+        return order_key(scene.properties.get(rule.by)), scene.id
 
     for scene in sorted(scenes, key=age, reverse=True):
-        key = tuple(scene.properties.get(name) for name in rule.of)
-        if None in key:  # this provider lacks a property, so items cannot be compared
+        stated = [scene.properties.get(name) for name in rule.of]
+        key: tuple[Any, ...] = tuple(order_key(value) for value in stated)
+        if not all(_is_stated(value) for value in stated):  # items that cannot be compared
             key = (scene.id,)
         newer = newest.setdefault(key, [])
         if not any(_same_ground(sensor, scene, other) for other in newer):
@@ -191,10 +254,12 @@ def _same_ground(sensor: Sensor, scene: Scene, other: Scene) -> bool:
     """Return whether two processings state about the same share of nodata, or do not state it."""
     if sensor.nodata_cover is None:
         return True
-    share, other_share = (scene.properties.get(sensor.nodata_cover) for scene in (scene, other))
+    share, other_share = (
+        known_percent(scene.properties.get(sensor.nodata_cover)) for scene in (scene, other)
+    )
     if share is None or other_share is None:
         return True
-    return abs(float(share) - float(other_share)) <= NODATA_MARGIN_PERCENT
+    return abs(share - other_share) <= NODATA_MARGIN_PERCENT
 
 
 def strip_signature(href: str) -> str:
@@ -206,9 +271,7 @@ def strip_signature(href: str) -> str:
 
 def _utc(properties: Mapping[str, Any]) -> datetime:
     # STAC allows a null `datetime` where the start and end of the acquisition are stated.
-    text = properties.get("datetime") or properties["start_datetime"]
-    time = datetime.fromisoformat(str(text))
-    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    return parse_time(properties.get("datetime") or properties["start_datetime"])
 
 
 def _meets(require: Mapping[str, Any], properties: Mapping[str, Any]) -> bool:

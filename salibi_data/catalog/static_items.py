@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from salibi_data.catalog.declared import ASSET_FIELDS
+from salibi_data.catalog.items.declared import ASSET_FIELDS
 from salibi_data.store.errors import CatalogError
 from salibi_data.store.redaction import redacted_line
 

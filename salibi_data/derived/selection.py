@@ -15,7 +15,8 @@ import numpy as np
 
 from salibi_data.catalog.dates import parse_dates
 from salibi_data.derived.options import SelectionOptions
-from salibi_data.plans import areas
+from salibi_data.plans.areas.area import Area
+from salibi_data.plans.areas.files import read_outline
 from salibi_data.plans.sampling import sampling_hash
 from salibi_data.store.errors import SelectionError, UsageError
 from salibi_data.store.schema import SPLITS, UNKNOWN_TIME
@@ -148,14 +149,14 @@ class Selection(SelectionOptions):
     @cached_property
     def _outline(self) -> Any:
         """Geometry of the area's file, read once; None without a file."""
-        return None if self.aoi is None else areas.read_outline(Path(self.aoi))
+        return None if self.aoi is None else read_outline(Path(self.aoi))
 
     @property
     def _area(self) -> Any:
         if self._outline is None and self.bounds_lonlat is None:
             return None
         box = self.bounds_lonlat or self._outline.bounds
-        return areas.Area(boxes=(box,), outline=self._outline)
+        return Area(boxes=(box,), outline=self._outline)
 
     def _acquired_within(self, acquired_s: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return for each sample whether all its times are known and within the dates, shape (N,)."""

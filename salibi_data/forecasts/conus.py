@@ -17,7 +17,7 @@ from salibi_data.catalog.variants import check_fit
 from salibi_data.forecasts.costs import Workload
 from salibi_data.forecasts.regions import AVAILABLE_SHARE, estimate_workload
 from salibi_data.plans import sampling, splits
-from salibi_data.plans.areas import CELL_ZOOM, Area
+from salibi_data.plans.areas.area import CELL_ZOOM, Area
 from salibi_data.store.tiles import Span, Tiles, tile_outlines
 
 if TYPE_CHECKING:

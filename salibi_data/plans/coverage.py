@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from salibi_data.catalog.outlines import outline_of
+from salibi_data.catalog.scenes import known_percent
 from salibi_data.store.tiles import tile_outlines
 
 if TYPE_CHECKING:
@@ -24,6 +26,15 @@ _SLIVER: Final = 1e-9
 
 _PARENT_LEVELS: Final = 4
 """Levels to the parents that are tested first: most 16 x 16 tiles lie far inside or outside."""
+
+
+FULL_SCENE_PERCENT: Final = 1.0
+"""Largest stated share of nodata, in percent, of a scene that shows the area of a full one."""
+
+OVERCLAIM_MARGIN: Final = 0.1
+"""Share of a full scene by which a footprint may exceed what the stated share of nodata leaves.
+
+Footprints are simplified outlines, and providers count a swath's ragged edges in different ways."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,19 +56,24 @@ class Coverage:
     """Footprints of scenes over tiles of one zoom."""
 
     def __init__(
-        self, scenes: Sequence[Scene], zoom: int, x: NDArray[np.int64], y: NDArray[np.int64]
+        self,
+        scenes: Sequence[Scene],
+        zoom: int,
+        x: NDArray[np.int64],
+        y: NDArray[np.int64],
+        *,
+        nodata_cover: str | None = None,
     ) -> None:
         import shapely
-        from shapely.geometry import shape
 
         self.scenes = tuple(scenes)
         self._outlines = tile_outlines(zoom, x, y)
-        self._footprints = np.array(
-            [shapely.make_valid(shape(scene.footprint)) for scene in scenes], dtype=object
-        )
+        self._footprints = np.array([outline_of(scene.footprint) for scene in scenes], dtype=object)
         self._covers = np.zeros((len(scenes), len(x)), dtype=bool)
         self._touches = np.zeros_like(self._covers)
         self._covers_by_members: dict[frozenset[int], Cover] = {}
+        self.overclaims = overclaiming(scenes, self._footprints, nodata_cover)
+        """Whether a scene's footprint claims much more than it holds; shape (scenes,)."""
         levels = min(_PARENT_LEVELS, zoom)
         parents, parent = np.unique(
             np.stack([x >> levels, y >> levels], axis=1), axis=0, return_inverse=True
@@ -74,13 +90,24 @@ class Coverage:
     def cover(self, members: Sequence[int]) -> Cover:
         """Cover the tiles with the scenes at some positions: by one scene where possible, else several.
 
-        Of the scenes that cover a tile alone, the one that covers most tiles is used. Several
-        scenes are used in order of the area they cover, without those that add nothing.
+        Of the scenes that cover a tile alone, the one that covers most tiles is used, and one that
+        claims too much only where there is no other. Several scenes are used in order of the area
+        they cover, without those that add nothing.
         """
         key = frozenset(members)
         if key not in self._covers_by_members:
             self._covers_by_members[key] = self._cover(sorted(members, key=self._age))
         return self._covers_by_members[key]
+
+    def touching(self, members: Sequence[int], tiles: NDArray[np.int64]) -> list[int]:
+        """Return those of the scenes at some positions whose footprints touch any of some tiles."""
+        touches = self._touches[np.asarray(members)[:, None], tiles].any(axis=1)
+        touching: list[int] = np.asarray(members)[touches].tolist()
+        return touching
+
+    def num_touched(self, member: int) -> int:
+        """Return the number of tiles that a scene touches."""
+        return int(self._touches[member].sum())
 
     def _age(self, member: int) -> tuple[Any, str]:
         return self.scenes[member].acquired_utc, self.scenes[member].id
@@ -89,7 +116,7 @@ class Coverage:
         code = np.full(self._covers.shape[1], -1, dtype=np.int32)
         sets: list[tuple[Scene, ...]] = []
         num_covered = self._covers.sum(axis=1)
-        for member in sorted(members, key=lambda m: -int(num_covered[m])):
+        for member in sorted(members, key=lambda m: (self.overclaims[m], -int(num_covered[m]))):
             alone = self._covers[member] & (code < 0)
             if alone.any():
                 code[alone] = len(sets)
@@ -143,3 +170,34 @@ class Coverage:
             for tile, members_used, is_covered in zip(tiles, used, done, strict=True)
             if is_covered
         ]
+
+
+def overclaiming(
+    scenes: Sequence[Scene], footprints: NDArray[np.object_], nodata_cover: str | None
+) -> NDArray[np.bool_]:
+    """Tell which scenes state much more nodata than their footprints admit, shape (scenes,).
+
+    Scenes of a sensor that states its nodata are cut from squares of one size. Its area is the median
+    of the footprints of full scenes, or the largest footprint where none is full.
+
+    Args:
+        scenes: scenes of one sensor.
+        footprints: their outlines in degrees (shapely), in the same order.
+        nodata_cover: property with the share without data in percent; None where there is none.
+    """
+    import shapely
+
+    if nodata_cover is None or not scenes:
+        return np.zeros(len(scenes), dtype=bool)
+    shares = [known_percent(scene.properties.get(nodata_cover)) for scene in scenes]
+    # NaN, an unknown share, compares as False.
+    stated = np.array(shares, dtype=np.float64)
+    known: NDArray[np.bool_] = np.isfinite(stated)
+    if not known.any():
+        return known
+    latitude = shapely.get_y(shapely.centroid(footprints))
+    area = shapely.area(footprints) * np.cos(np.radians(latitude))
+    is_full = stated <= FULL_SCENE_PERCENT
+    full_area = np.median(area[is_full]) if is_full.any() else area[known].max()
+    claims: NDArray[np.bool_] = area > (1 - stated / 100 + OVERCLAIM_MARGIN) * full_area
+    return claims

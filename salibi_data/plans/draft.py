@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salibi_data.plans import sampling, splits
+from salibi_data.plans import alternatives, sampling, splits
 from salibi_data.plans.estimate import Tally
-from salibi_data.plans.picks import CellSelection
+from salibi_data.plans.picks import MAX_SETS, CellSelection
 from salibi_data.plans.plan import metadata, sample_columns
 from salibi_data.store.errors import UsageError
 from salibi_data.store.geoparquet import write_rows
@@ -58,10 +58,14 @@ class Draft:
         self._limit = limit if target is None else sampling.num_planned(target)
         self._sets: dict[str, list[tuple[Scene, ...]]] = {name: [] for name in variant.sensors}
         self._numbers: dict[str, dict[tuple[str, ...], int]] = {n: {} for n in variant.sensors}
+        self._foreseen = {name: alternatives.SetRegister() for name in variant.sensors}
         self._clusters = splits.SceneClusters(variant) if variant.split_by == "scenes" else None
         self._lowest_hashes = np.empty(0, dtype=np.uint64)
         fields = [("x", pa.int64()), ("y", pa.int64()), ("cloud", pa.float32())]
-        self._schema = pa.schema([*fields, *((name, pa.int64()) for name in variant.sensors)])
+        fields += [(name, pa.int64()) for name in variant.sensors]
+        sets_of_a_tile = pa.list_(pa.int32(), MAX_SETS)
+        fields += [(_foreseen_name(name), sets_of_a_tile) for name in variant.sensors]
+        self._schema = pa.schema(fields)
         self._path = path
         self._file = pa.OSFile(str(path), "wb")
         self._writer = pa.ipc.new_file(self._file, self._schema)
@@ -79,7 +83,10 @@ class Draft:
         tiles = selection.tiles
         codes = {name: self._set_numbers(selection, name) for name in self._variant.sensors}
         columns = {"x": tiles.x, "y": tiles.y, "cloud": selection.cloud_fraction, **codes}
-        arrays = [pa.array(columns[name]) for name in self._schema.names]
+        arrays = [pa.array(values) for values in columns.values()]
+        for name in self._variant.sensors:
+            numbers = pa.array(self._foreseen_numbers(selection, name).ravel())
+            arrays.append(pa.FixedSizeListArray.from_arrays(numbers, MAX_SETS))
         self._writer.write(pa.record_batch(arrays, schema=self._schema))
         if self._limit is not None:
             hashes = np.concatenate(
@@ -99,7 +106,8 @@ class Draft:
         self._writer.close()
         self._file.close()
         tally, used = Tally(self._variant, self._catalog), _UsedScenes(self._sets)
-        codes = self._clusters.assign() if self._clusters is not None else None
+        codes = self._clusters.assign() if self._clusters is not None else {}
+        written = {name: alternatives.SetRegister() for name in self._variant.sensors}
 
         def plan_metadata() -> dict[str, Any]:
             lost = {reason: count for reason, count in sorted(self.lost.items()) if count}
@@ -107,25 +115,39 @@ class Draft:
                 self._variant,
                 self._catalog,
                 used.scenes(),
-                with_shapes=True,
+                written,
                 lost=lost,
                 request=request,
                 expected=tally.summary(),
                 target_samples=self._target,
             )
 
-        with write_rows(path, plan_metadata) as add_rows:
+        owners = None
+        if self._clusters is not None:
+            owners = alternatives.SceneOwners()
             for selection in self._limited_cells():
+                owners.add(selection, self._split(codes, selection.tiles))
+        with write_rows(path, plan_metadata) as add_rows:
+            for limited in self._limited_cells():
+                split = self._split(codes, limited.tiles)
+                selection = limited if owners is None else owners.restrict(limited, split)
                 x, y = selection.tiles.x, selection.tiles.y
-                if self._clusters is not None and codes is not None:
-                    split = self._clusters.split(codes, x, y)
-                else:
-                    split = splits.assign(self._variant, x, y)
                 columns = sample_columns(self._variant, self._catalog, selection, split)
+                for name, register in written.items():
+                    numbers = register.renumber(
+                        selection.alternatives[name], selection.alternative_sets[name].__getitem__
+                    )
+                    columns[alternatives.column_name(name)] = alternatives.column(numbers)
                 add_rows(columns, tile_outlines(selection.tiles.zoom, x, y))
                 tally.add(self._expected_reads(selection))
                 used.add(selection)
             check_budget(tally.summary(), max_bytes)
+
+    def _split(self, codes: Mapping[splits.Block, int], tiles: Tiles) -> NDArray[np.uint8]:
+        """Split code of each tile, shape (N,)."""
+        if self._clusters is not None:
+            return self._clusters.split(codes, tiles.x, tiles.y)
+        return splits.assign(self._variant, tiles.x, tiles.y)
 
     def _limited_cells(self) -> Iterator[CellSelection]:
         """Read the cells again, without the tiles that the limit leaves out."""
@@ -136,7 +158,12 @@ class Draft:
             reader = pa.ipc.open_file(file)
             for number in range(reader.num_record_batches):
                 batch = reader.get_batch(number)
-                column = {name: batch[name].to_numpy() for name in self._schema.names}
+                flat = ("x", "y", "cloud", *self._variant.sensors)
+                column = {name: batch[name].to_numpy() for name in flat}
+                foreseen = {
+                    name: batch[_foreseen_name(name)].flatten().to_numpy().reshape(-1, MAX_SETS)
+                    for name in self._variant.sensors
+                }
                 tiles = Tiles(zoom=self._variant.base_zoom, x=column["x"], y=column["y"])
                 keep = np.ones(len(tiles), dtype=bool)
                 if self._limit is not None:
@@ -150,6 +177,8 @@ class Draft:
                         code={name: column[name][keep] for name in self._variant.sensors},
                         cloud_fraction=column["cloud"][keep],
                         lost={},
+                        alternative_sets={name: each.sets for name, each in self._foreseen.items()},
+                        alternatives={name: code[keep] for name, code in foreseen.items()},
                     )
 
     def _expected_reads(self, selection: CellSelection) -> CellSelection:
@@ -180,6 +209,19 @@ class Draft:
                 sets.append(scenes)
             numbers_of_sets[number] = numbers[key]
         return numbers_of_sets[selection.code[sensor]]
+
+    def _foreseen_numbers(self, selection: CellSelection, sensor: str) -> NDArray[np.int32]:
+        """Numbers of each tile's sets among the foreseen sets of all cells, (N, MAX_SETS)."""
+        code = selection.alternatives.get(sensor)
+        if code is None:
+            return np.full((len(selection.tiles), MAX_SETS), -1, dtype=np.int32)
+        sets = selection.alternative_sets[sensor]
+        return self._foreseen[sensor].renumber(code, sets.__getitem__)
+
+
+def _foreseen_name(sensor: str) -> str:
+    """Name of the draft's column with the foreseen sets of a sensor."""
+    return f"{sensor} foreseen"
 
 
 class _UsedScenes:

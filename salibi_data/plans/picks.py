@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 from salibi_data.store.tiles import Tiles, TileXYZ
 
@@ -15,6 +15,32 @@ if TYPE_CHECKING:
 
     from salibi_data.catalog.scenes import Scene
 
+MAX_SETS: Final = 8
+"""Number of sets of scenes that a plan foresees for a tile and a sensor, the chosen one included.
+
+As many as are tried at most for a tile that is cloudy; a tile that lacks pixels in all of them
+lies beyond what its catalog's footprints can tell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneSet:
+    """Scenes that may make a sample together."""
+
+    scenes: tuple[Scene, ...]
+    """Scenes whose footprints cover the tile together, in the order of use."""
+    fillers: tuple[Scene, ...]
+    """Further scenes of the same group, in the order of use, for pixels that those above lack."""
+
+    @property
+    def all_scenes(self) -> tuple[Scene, ...]:
+        """All scenes in the order of use."""
+        return (*self.scenes, *self.fillers)
+
+    @property
+    def ids(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Ids of the scenes, and of the fillers."""
+        return tuple(s.id for s in self.scenes), tuple(s.id for s in self.fillers)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SceneChoice:
@@ -23,6 +49,9 @@ class SceneChoice:
     tile: TileXYZ
     scenes: Mapping[str, tuple[Scene, ...]]
     """Scenes per sensor: the best first, then those that fill its gaps."""
+    alternatives: Mapping[str, tuple[SceneSet, ...]] = field(default_factory=dict)
+    """Sets per sensor in the order of use, for a tile that lacks pixels: the chosen scenes with their
+    fillers, then sets of other groups. No sensors in plans of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +67,11 @@ class CellSelection:
     """Cloudy share of each tile where it was scored, NaN elsewhere; shape (N,)."""
     lost: Mapping[str, int]
     """Number of tiles without scenes, by the sensor that lacks them; ``clouds`` where all are cloudy."""
+    alternative_sets: Mapping[str, Sequence[SceneSet]] = field(default_factory=dict)
+    """Distinct sets that may be tried for a tile, per sensor."""
+    alternatives: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
+    """Indices of each tile's alternative sets in the order of use, the chosen one first, -1 for none;
+    shape (N, :data:`MAX_SETS`) per sensor."""
 
     def choices(self) -> list[SceneChoice]:
         """List the choices tile by tile."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,8 +21,8 @@ import numpy as np
 from salibi_data.catalog.providers import Catalog, catalog_from_dict
 from salibi_data.catalog.scenes import Scene
 from salibi_data.catalog.variants import Variant, native_gsd_m, variant_from_dict
-from salibi_data.plans import sampling
-from salibi_data.plans.picks import SceneChoice
+from salibi_data.plans import alternatives, sampling
+from salibi_data.plans.picks import SceneChoice, SceneSet
 from salibi_data.store import geoparquet
 from salibi_data.store.errors import GridError, PlanError
 from salibi_data.store.filesystem import write_atomically
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from salibi_data.store.filesystem import ScratchFolder
 
 PLAN_VERSION: Final = 3
+PLANNED_CLOUDS: Final = "planned_cloud_fraction"
+"""Name of the column with the clouds that were scored while planning."""
 _DAY_S: Final = 86_400
 _AGAIN: Final = "Plan again with `salibi-data plan`, and narrow it with --aoi, --bbox or --limit."
 
@@ -71,6 +73,10 @@ class Plan:
     """Number of rows, those of the reserve included."""
     target_samples: int | None
     """Number of samples that the store is to have; other rows are a reserve. None for all that pass."""
+    spare_scenes: Mapping[str, Mapping[str, Scene]] = field(default_factory=dict)
+    """Scenes in no sample as planned, which may fill samples that lack pixels, by sensor and id."""
+    alternatives: Mapping[str, Sequence[SceneSet]] = field(default_factory=dict)
+    """Sets of scenes by sensor, which the rows name by number; none in plans of earlier versions."""
     keeper: ScratchFolder | None = None
     """Owner of the scratch folder with the plan's file; None for a file that is kept."""
 
@@ -96,11 +102,18 @@ class Plan:
                     f"{path} has plan version {metadata.get('plan_version')}; expected "
                     f"{PLAN_VERSION}. Plan again with `salibi-data plan`."
                 )
+            scenes = scenes_from_dict(metadata["scenes"])
+            spare = scenes_from_dict(metadata.get("spare_scenes", {}))
             plan = cls(
                 path=path,
                 variant=variant_from_dict(metadata["variant"], where=str(path)),
                 catalog=catalog_from_dict(metadata["catalog"], where=str(path), folder=path.parent),
-                scenes=scenes_from_dict(metadata["scenes"]),
+                scenes=scenes,
+                spare_scenes=spare,
+                alternatives={
+                    name: alternatives.sets_from_list(sets, {**scenes[name], **spare[name]})
+                    for name, sets in metadata.get("alternatives", {}).items()
+                },
                 lost=metadata["lost"],
                 request=metadata["request"],
                 expected=metadata["expected"],
@@ -118,6 +131,7 @@ class Plan:
         sensors = self.variant.sensors
         columns = ["z", "x", "y", "tile_id", "split"]
         columns += [f"{name}_{what}" for name in sensors for what in ("items", "acquired")]
+        columns += [alternatives.column_name(name) for name in self.alternatives]
         last_id = -1
         for table in self._tables(columns):
             try:
@@ -144,6 +158,10 @@ class Plan:
         for name in self.variant.sensors:
             if not set(_flat(table[f"{name}_items"])) <= set(self.scenes[name]):
                 raise ValueError(f"a row has an unknown {name} scene")
+        for name, sets in self.alternatives.items():
+            numbers = _flat(table[alternatives.column_name(name)])
+            if numbers and not 0 <= min(numbers) <= max(numbers) < len(sets):
+                raise ValueError(f"a row has an unknown set of {name} scenes")
         ids = tile_ids(self.variant.base_zoom, x, y)
         # Equal ids are two rows for a tile, which would become two samples in the store.
         if np.any(np.diff(ids) <= 0):
@@ -158,15 +176,31 @@ class Plan:
     def choices(self) -> Iterator[SceneChoice]:
         """The samples in order, read as they are asked for."""
         names = self.variant.sensors
-        for table in self._tables(["x", "y", "z", *(f"{name}_items" for name in names)]):
+        numbers = {name: alternatives.column_name(name) for name in self.alternatives}
+        columns = ["x", "y", "z", *(f"{name}_items" for name in names), *numbers.values()]
+        for table in self._tables(columns):
             for row in table.to_pylist():
+                foreseen = {
+                    name: tuple(self.alternatives[name][number] for number in row[column])
+                    for name, column in numbers.items()
+                }
                 yield SceneChoice(
                     tile=TileXYZ(row["x"], row["y"], row["z"]),
                     scenes={
                         name: tuple(self.scenes[name][id_] for id_ in row[f"{name}_items"])
                         for name in names
                     },
+                    # Sensors that have nothing but the chosen scenes are left out.
+                    alternatives={
+                        name: sets
+                        for name, sets in foreseen.items()
+                        if len(sets) > 1 or (sets and sets[0].fillers)
+                    },
                 )
+
+    def scene(self, sensor: str, scene_id: str) -> Scene:
+        """Return a scene of the plan, in use or spare."""
+        return self.scenes[sensor].get(scene_id) or self.spare_scenes[sensor][scene_id]
 
     def table(self, columns: Sequence[str] | None = None) -> Any:
         """The samples as a pyarrow table, or some of its columns."""
@@ -193,8 +227,27 @@ class Plan:
         return sampling.rounds_of(self.ranks, self.target_samples)
 
     @cached_property
+    def full_digest(self) -> str:
+        """SHA-256 of the plan with its alternatives; :attr:`digest` where it has none.
+
+        It identifies a store in which samples are made of other scenes than the chosen ones.
+        """
+        if not self.alternatives:
+            return self.digest
+        sets = {name: [each.ids for each in sets] for name, sets in self.alternatives.items()}
+        content = [self.digest, sets, scenes_to_dict(self.spare_scenes)]
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+        for table in self._tables([alternatives.column_name(name) for name in sets]):
+            for column in table.columns:
+                digest.update(json.dumps(column.to_pylist()).encode())
+        return digest.hexdigest()
+
+    @cached_property
     def digest(self) -> str:
-        """SHA-256 of what decides the store's bytes; the address of a local catalog does not count."""
+        """SHA-256 of what decides the store's bytes; the address of a local catalog does not count.
+
+        Alternatives do not count: they decide bytes only where the chosen scenes lack pixels.
+        """
         variant = self.variant.to_dict()
         for key in ("summary", "region", "target_samples"):
             variant.pop(key)
@@ -233,18 +286,31 @@ def metadata(
     variant: Variant,
     catalog: Catalog,
     scenes: Mapping[str, Mapping[str, Scene]],
-    *,
-    with_shapes: bool = False,
+    foreseen: Mapping[str, alternatives.SetRegister] | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """Metadata of a plan's file, or without shapes of a store's table of samples."""
-    return {
+    """Metadata of a plan's file, and of ``samples.parquet``, which has no alternatives."""
+    content = {
         "plan_version": PLAN_VERSION,
         "variant": variant.to_dict(),
         "catalog": catalog.to_dict(),
-        "scenes": scenes_to_dict(scenes, with_shapes=with_shapes),
+        # Shapes only check files, which a store has behind it.
+        "scenes": scenes_to_dict(scenes, with_shapes=foreseen is not None),
         **more,
     }
+    if foreseen is not None:
+        spare = {
+            name: {
+                scene.id: scene
+                for each in register.sets
+                for scene in each.all_scenes
+                if scene.id not in scenes[name]
+            }
+            for name, register in foreseen.items()
+        }
+        content["alternatives"] = {name: each.to_list() for name, each in foreseen.items()}
+        content["spare_scenes"] = scenes_to_dict(spare, with_shapes=True)
+    return content
 
 
 def scenes_to_dict(
@@ -303,7 +369,7 @@ def sample_columns(
         pixel_m = gsd_m * gsd_ratio(recipe.zoom_offset, 0)
         columns[f"{recipe.name}_enlargement"] = pa.array((native_m / pixel_m).astype(np.float32))
     if np.isfinite(picks.cloud_fraction).any():
-        columns["planned_cloud_fraction"] = pa.array(picks.cloud_fraction)
+        columns[PLANNED_CLOUDS] = pa.array(picks.cloud_fraction)
     return columns
 
 

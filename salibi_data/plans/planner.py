@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from salibi_data.catalog.dates import Interval, parse_dates
+from salibi_data.catalog.outlines import outline_of
 from salibi_data.catalog.providers import Catalog, load_catalog, with_grd
 from salibi_data.catalog.search import CatalogSearch, resolve_catalog
 from salibi_data.catalog.variants import Variant, check_fit, load_variant, used_assets
-from salibi_data.plans import areas, splits
+from salibi_data.plans import splits
+from salibi_data.plans.areas.area import Area, bounds_of
+from salibi_data.plans.areas.files import read_outline
 from salibi_data.plans.cloud_scores import CellClouds
 from salibi_data.plans.draft import Draft
 from salibi_data.plans.options import PlanOptions, Scope
@@ -158,7 +161,7 @@ def request(variant: Variant, catalog: Catalog, scope: Scope) -> dict[str, Any]:
     provider = {**catalog.to_dict(), "url": "", "kind": "", "search_method": ""}
     recipe = json.dumps([variant.to_dict(), provider], sort_keys=True).encode()
     aoi, bounds_lonlat = scope.aoi, scope.bounds_lonlat
-    outline = None if aoi is None else areas.read_outline(Path(aoi))
+    outline = None if aoi is None else read_outline(Path(aoi))
     return {
         "variant": variant.name,
         "catalog": catalog.name,
@@ -186,7 +189,7 @@ class _CellFinder:
             wanted = [self.dates] if intervals is None else intervals
             clipped = [(max(start, first), min(end, last)) for start, end in wanted]
             intervals = [(start, end) for start, end in clipped if start <= end]
-        scenes = self.finder.find(sensor, areas.bounds_of(self.tiles), intervals)
+        scenes = self.finder.find(sensor, bounds_of(self.tiles), intervals)
         self.counts[sensor] += len(scenes)
         return scenes
 
@@ -206,17 +209,17 @@ def _target(variant: Variant, catalog: Catalog, scope: Scope) -> int | None:
     return None if narrowed or catalog.kind == "static" else variant.target_samples
 
 
-def _area(variant: Variant, finder: CatalogSearch, scope: Scope) -> areas.Area:
+def _area(variant: Variant, finder: CatalogSearch, scope: Scope) -> Area:
     boxes: tuple[Bounds, ...] = ()
     if (bounds_lonlat := scope.bounds_lonlat) is not None:
         boxes = (bounds_lonlat,)
     if (aoi := scope.aoi) is not None:
-        outline = areas.read_outline(Path(aoi))
-        return areas.Area(boxes=boxes or (outline.bounds,), outline=outline)
+        outline = read_outline(Path(aoi))
+        return Area(boxes=boxes or (outline.bounds,), outline=outline)
     if not boxes and finder.catalog.kind == "static":
         return _covered(variant, finder)
     regions = tuple(region.bounds_lonlat for region in variant.regions)
-    area = areas.Area(boxes=boxes or regions)
+    area = Area(boxes=boxes or regions)
     if not area.cells(variant.base_zoom):
         raise SelectionError(
             f"no tile of zoom {variant.base_zoom} lies wholly within {area.boxes}; "
@@ -225,22 +228,20 @@ def _area(variant: Variant, finder: CatalogSearch, scope: Scope) -> areas.Area:
     return area
 
 
-def _covered(variant: Variant, finder: CatalogSearch) -> areas.Area:
+def _covered(variant: Variant, finder: CatalogSearch) -> Area:
     """Area of a catalog on disk: what the first sensor in order of selection covers."""
     import shapely
-    from shapely.geometry import shape
 
     first = next(rule.sensor for rule in variant.selection if rule.sensor in variant.sensors)
     sensor = finder.catalog.sensors[first]
-    footprints = [shape(scene.footprint) for scene in finder.scenes_on_disk(sensor)]
+    footprints = [outline_of(scene.footprint) for scene in finder.scenes_on_disk(sensor)]
     if not footprints:
         raise SelectionError(
             f"catalog {finder.catalog.name!r} has no item of {sensor.collection} that can be used; "
             "check that it holds the collection under that name."
         )
-    # Footprints of real items cross themselves at times; GEOS does not join such polygons.
-    outline = shapely.union_all([shapely.make_valid(footprint) for footprint in footprints])
-    return areas.Area(boxes=(outline.bounds,), outline=outline, touching=True)
+    outline = shapely.union_all(footprints)
+    return Area(boxes=(outline.bounds,), outline=outline, touching=True)
 
 
 def _guarded(variant: Variant, tiles: Tiles) -> Tiles:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from salibi_data.catalog.scenes import known_percent
+from salibi_data.plans import alternatives
 from salibi_data.plans.coverage import Coverage
-from salibi_data.plans.picks import CellSelection
+from salibi_data.plans.picks import MAX_SETS, CellSelection, SceneSet
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +39,8 @@ MAX_CLOUD_ROUNDS: Final = 8
 """Number of sets of scenes that are tried for a tile before it is given up as cloudy."""
 
 _SECONDS_PER_DAY: Final = 86_400
-_UNKNOWN_CLOUD_PERCENT: Final = 100.0
+_UNKNOWN_CLOUD_PERCENT: Final = 1000.0
+"""Above every known one by more than :data:`CLOUD_STEP_PERCENT`."""
 _NONE: Final = np.iinfo(np.int32).max
 
 FindScenes = Callable[[str, "Sequence[Interval] | None"], "Sequence[Scene]"]
@@ -71,6 +74,7 @@ def choose(
     remaining = np.arange(len(tiles))
     sets: dict[str, list[tuple[Scene, ...]]] = {}
     code: dict[str, NDArray[np.int64]] = {}
+    foreseen: dict[str, alternatives.Foreseen] = {}
     clouds = np.full(len(tiles), np.nan, dtype=np.float32)
     for rule in variant.selection:
         if rule.sensor not in variant.sensors:
@@ -90,23 +94,44 @@ def choose(
         lost[rule.sensor] += int((~served & ~cloudy).sum())
         sets[rule.sensor] = options.sets
         code = {name: codes[served] for name, codes in code.items()} | {rule.sensor: best[served]}
+        foreseen = {name: each.take(served) for name, each in foreseen.items()}
+        foreseen[rule.sensor] = options.foresee(served, rule, sensor)
         remaining = remaining[served]
+    alternatives.leave_out_distant(foreseen, variant.selection)
     return CellSelection(
         tiles=tiles.take(remaining),
         sets=sets,
         code=code,
         cloud_fraction=clouds[remaining],
         lost={reason: count for reason, count in lost.items() if count},
+        alternative_sets={name: each.sets for name, each in foreseen.items()},
+        alternatives={name: each.code for name, each in foreseen.items()},
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Option:
+    """Set of scenes by which a group covers some tiles."""
+
+    number: int
+    """Index of the set among all sets."""
+    members: tuple[int, ...]
+    """Positions of the group's scenes that may be used."""
+    tiles: NDArray[np.int64]
+    """Positions of the tiles."""
+    anchor_s: float | None
+    """Time that the tiles' scenes have to be near to, seconds since 1970 UTC."""
 
 
 @dataclass(kw_only=True)
 class _Options:
     """Options for some tiles: one row per group of scenes that may be used together."""
 
+    coverage: Coverage
     sets: list[tuple[Scene, ...]]
-    code: NDArray[np.int32]
-    """Index of the set that a group gives a tile, -1 for none; shape (groups, tiles)."""
+    options: list[_Option]
+    option: NDArray[np.int32]
+    """Index of the option that a group gives a tile, -1 for none; shape (groups, tiles)."""
     rank: NDArray[np.int32]
     """Rank of a group for a tile, lowest is best, :data:`_NONE` without a set; shape (groups, tiles)."""
 
@@ -115,9 +140,50 @@ class _Options:
         num_groups, num_tiles = self.rank.shape
         if num_groups == 0:
             return np.zeros(num_tiles, np.int64), np.full(num_tiles, -1, dtype=np.int64)
-        row, columns = np.argmin(self.rank, axis=0), np.arange(num_tiles)
+        row, option = self._first()
+        numbers = np.array([each.number for each in self.options], dtype=np.int64)
+        return row, np.where(option >= 0, numbers[option], -1) if len(numbers) else option
+
+    def _first(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Row of the best group and its option for each tile; the option is -1 where there is none."""
+        row, columns = np.argmin(self.rank, axis=0), np.arange(self.rank.shape[1])
         served = self.rank[row, columns] < _NONE
-        return row, np.where(served, self.code[row, columns], -1).astype(np.int64)
+        return row, np.where(served, self.option[row, columns], -1).astype(np.int64)
+
+    def foresee(
+        self, served: NDArray[np.bool_], rule: SelectionRule, sensor: Sensor
+    ) -> alternatives.Foreseen:
+        """List the sets that may be tried for the tiles that are served, the best first.
+
+        Uses the options up: ranks are struck out.
+        """
+        found = np.full((MAX_SETS, self.rank.shape[1]), -1, dtype=np.int32)
+        for turn in range(min(MAX_SETS, len(self.rank))):
+            row, found[turn] = self._first()
+            if not (found[turn] >= 0).any():
+                break
+            self.rank[row, np.arange(len(row))] = _NONE
+        register = alternatives.SetRegister()
+        code = register.renumber(
+            np.ascontiguousarray(found[:, served].T),
+            lambda index: self._with_fillers(self.options[index], rule, sensor),
+        )
+        return alternatives.Foreseen(sets=register.sets, code=code)
+
+    def _with_fillers(self, option: _Option, rule: SelectionRule, sensor: Sensor) -> SceneSet:
+        """The set of an option, and the group's other scenes that touch its tiles, the best first."""
+        used, coverage = self.sets[option.number], self.coverage
+        ids = set(_ids(used))
+
+        def score(member: int) -> tuple[Any, ...]:
+            scene, num_tiles = (coverage.scenes[member],), coverage.num_touched(member)
+            claims = bool(coverage.overclaims[member])
+            return _score(scene, rule, sensor, option.anchor_s, num_tiles, overclaims=claims)
+
+        touching = coverage.touching(option.members, option.tiles)
+        others = [member for member in touching if coverage.scenes[member].id not in ids]
+        fillers = tuple(coverage.scenes[member] for member in sorted(others, key=score))
+        return SceneSet(scenes=used, fillers=fillers)
 
 
 def _options(
@@ -131,11 +197,13 @@ def _options(
     groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for position, scene in enumerate(scenes):
         groups[scene.group(sensor)].append(position)
-    coverage = Coverage(scenes, tiles.zoom, tiles.x, tiles.y)
+    coverage = Coverage(scenes, tiles.zoom, tiles.x, tiles.y, nodata_cover=sensor.nodata_cover)
+    claiming = {scene.id for scene, is_so in zip(scenes, coverage.overclaims, strict=True) if is_so}
     shape = len(groups), len(tiles)
-    code, rank = np.full(shape, -1, np.int32), np.full(shape, _NONE, np.int32)
+    option, rank = np.full(shape, -1, np.int32), np.full(shape, _NONE, np.int32)
     numbers: dict[tuple[str, ...], int] = {}
     sets: list[tuple[Scene, ...]] = []
+    options: list[_Option] = []
     scored: list[tuple[tuple[Any, ...], int, NDArray[np.int64]]] = []
     within = np.inf if rule.within_days is None else rule.within_days
     for when in [None] if anchor_s is None else np.unique(anchor_s).tolist():
@@ -147,17 +215,22 @@ def _options(
                 at = np.nonzero(anchored & (cover.code == number))[0]
                 if len(at) == 0:
                     continue
-                key = tuple(scene.id for scene in used)
+                key = _ids(used)
                 if key not in numbers:
                     numbers[key] = len(sets)
                     sets.append(used)
-                code[row, at] = numbers[key]
-                scored.append((_score(used, rule, sensor, when, cover.num_tiles), row, at))
+                option[row, at] = len(options)
+                options.append(
+                    _Option(number=numbers[key], members=tuple(near), tiles=at, anchor_s=when)
+                )
+                claims = not claiming.isdisjoint(key)
+                score = _score(used, rule, sensor, when, cover.num_tiles, overclaims=claims)
+                scored.append((score, row, at))
     # Ranks in place of scores: numpy compares integers fast, and cannot compare tuples.
     order = {score: index for index, score in enumerate(sorted({score for score, _, _ in scored}))}
     for score, row, at in scored:
         rank[row, at] = order[score]
-    return _Options(sets=sets, code=code, rank=rank)
+    return _Options(coverage=coverage, sets=sets, options=options, option=option, rank=rank)
 
 
 def _clearest(
@@ -199,8 +272,14 @@ def _score(
     sensor: Sensor,
     anchor_s: float | None,
     num_tiles: int,
+    *,
+    overclaims: bool,
 ) -> tuple[Any, ...]:
-    """Key that sets are ordered by: coarse scores, tiles served, exact scores, datetime, ids."""
+    """Key that sets are ordered by: coarse scores, tiles served, exact scores, datetime, ids.
+
+    Of sets with equal coarse scores, those come last whose footprints claim more than they hold. They
+    come before clearer ones for no more than that: where they lack pixels, others fill.
+    """
     exact = {
         "newest": -max(scene.acquired_utc.timestamp() for scene in used),
         "cloud": max(_cloud_percent(scene, sensor) for scene in used),
@@ -210,16 +289,20 @@ def _score(
     coarse = [exact[name] // steps[name] if name in steps else exact[name] for name in rule.rank]
     fine = [exact[name] for name in rule.rank]
     # The ids of all scenes, as two sets may begin with the same scene.
-    ids = tuple(scene.id for scene in used)
-    return (*coarse, -num_tiles, *fine, used[0].acquired_utc.timestamp(), ids)
+    time_s = used[0].acquired_utc.timestamp()
+    return (*coarse, overclaims, -num_tiles, *fine, time_s, _ids(used))
+
+
+def _ids(scenes: Sequence[Scene]) -> tuple[str, ...]:
+    return tuple(scene.id for scene in scenes)
 
 
 def _cloud_percent(scene: Scene, sensor: Sensor) -> float:
     if sensor.cloud_cover is None:
         return 0.0
-    # Items may lack eo:cloud_cover, an optional field: such scenes rank last.
-    percent = scene.properties.get(sensor.cloud_cover)
-    return _UNKNOWN_CLOUD_PERCENT if percent is None else float(percent)
+    # Items may lack eo:cloud_cover, or state NaN, text or null: such scenes rank last.
+    percent = known_percent(scene.properties.get(sensor.cloud_cover))
+    return _UNKNOWN_CLOUD_PERCENT if percent is None else percent
 
 
 def _days(scene: Scene, anchor_s: float | None) -> float:

@@ -143,6 +143,10 @@ def _open_remote(file: RemoteFile, where: str) -> Iterator[Any]:
             yield dataset
     except _gdal_errors() as error:
         problem = describe_error(error)
+    except ReadError:
+        # A request that failed inside the block is the cause, whatever its message became there.
+        if container.failure is None:
+            raise
     if container.failure is not None:
         raise container.failure
     if problem:

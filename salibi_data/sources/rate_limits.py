@@ -34,6 +34,8 @@ class HttpSettings:
     """Seconds to establish a connection."""
     timeout_s: float = 30.0
     """Seconds without any data after which a connection counts as stalled."""
+    total_s: float = 1800.0
+    """Seconds to fetch one range, with all attempts and pauses."""
     parallel: int = 16
     """Maximum of parallel requests to one host by all workers of a cluster; each process may always
     have one."""
@@ -84,8 +86,7 @@ _END: ContextVar[tuple[float, float] | None] = ContextVar("salibi_deadline", def
 def deadline(seconds: float) -> Iterator[None]:
     """Limit the time of all reading in the block, waits and retries included.
 
-    Of nested deadlines the earliest counts. A body that arrives slowly may exceed it by one
-    ``timeout_s``.
+    Of nested deadlines the earliest counts. It also ends a request whose answer arrives slowly.
 
     Raises:
         ReadError: the deadline passed during a read; of kind ``timeout``.

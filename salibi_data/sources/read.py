@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from salibi_data.catalog.item_checks import is_remote
 from salibi_data.sources.georeference import SceneRaster, read_placement
+from salibi_data.sources.longitudes import RoundGlobe
 from salibi_data.sources.pixel_values.agreement import check_file
 from salibi_data.sources.pixel_values.masks import (
     is_worth_opening,
@@ -28,8 +30,8 @@ from salibi_data.sources.pixel_values.nodata import (
     missing_values,
     unreachable_warnings,
 )
-from salibi_data.sources.pixel_values.overviews import observed_numbers
-from salibi_data.sources.pixel_values.scaling import is_eight_bit, scaling_of
+from salibi_data.sources.pixel_values.overviews import whole_bands
+from salibi_data.sources.pixel_values.scaling import scaling_of
 from salibi_data.sources.pixel_values.value_range import check_values, never_measured
 from salibi_data.sources.sentinel1_calibration import load_gamma
 from salibi_data.sources.sentinel2_offset import offset_warnings
@@ -157,6 +159,8 @@ class _Window:
     placement: Placement
     window: Any
     """Rasterio window."""
+    turn_px: int | None
+    """Columns of a file that goes round the globe; None for all others."""
     file_shape: tuple[int, int]
     """(rows, columns) of the file."""
     whole: Sequence[NDArray[np.float32] | None]
@@ -232,12 +236,14 @@ def _read_window(reading: _Reading) -> _Window | None:
             where=where,
         )
         with translate_gdal_errors(where, _ADVICE["unusable"]):
-            file_placement = read_placement(dataset, product, where=where)
-            window = file_placement.window(
-                reading.grid.bounds_3857, width=dataset.width, height=dataset.height
-            )
+            bounds_3857 = reading.grid.bounds_3857
+            size = {"width": dataset.width, "height": dataset.height}
+            file_placement = read_placement(dataset, product, where=where).near(bounds_3857, **size)
+            window = file_placement.window(bounds_3857, **size)
         if window is None:
             return None
+        if file_placement.turn_px is not None:
+            dataset = RoundGlobe(dataset, file_placement.turn_px)  # noqa: PLW2901
         raw = dataset.read(numbers, window=window)
         declared = scene.declared.get(reading.asset, ())
         nodata = missing_values(dataset, numbers, product, declared)
@@ -262,37 +268,19 @@ def _read_window(reading: _Reading) -> _Window | None:
             scaling=scaling,
             placement=placement,
             window=window,
+            turn_px=file_placement.turn_px,
             file_shape=dataset.shape,
-            whole=_whole_bands(dataset, reading, scaling, nodata),
+            whole=whole_bands(
+                dataset, numbers, product, scaling, nodata=nodata, named=reading.named
+            ),
             may_have_sidecar=may_have_sidecar(
-                dataset, is_remote="://" in scene.hrefs[reading.asset], stated=is_stated
+                dataset, is_remote=is_remote(scene.hrefs[reading.asset]), stated=is_stated
             ),
             warnings=(
                 *warnings,
                 *unreachable_warnings(scene, reading.asset, product, raw.dtype),
             ),
         )
-
-
-def _whole_bands(
-    dataset: Any, reading: _Reading, scaling: Scaling, nodata: Sequence[tuple[float, ...]]
-) -> list[NDArray[np.float32] | None]:
-    """Return each band's overview where a window may mislead: a dark one of a 16-bit rendering."""
-    numbers, product = reading.numbers, reading.product
-    is_unclear = product.units == "display" and not is_eight_bit(dataset, numbers)
-    # The mask of a footprint is made for the file's own grid, not for an overview's.
-    if not is_unclear or not scaling.changes_nothing or product.nodata == "footprint":
-        return [None] * len(numbers)
-    return [
-        observed_numbers(
-            dataset,
-            number,
-            nodata=values,
-            named=reading.named,
-            stated=product.nodata is not None,
-        )
-        for number, values in zip(numbers, nodata, strict=True)
-    ]
 
 
 def _hidden_by_sidecar(reading: _Reading, content: _Window) -> NDArray[np.bool_] | None:
@@ -305,7 +293,7 @@ def _hidden_by_sidecar(reading: _Reading, content: _Window) -> NDArray[np.bool_]
     try:
         with _open(reading.catalog, sensor, where) as mask:
             return sidecar_hidden(
-                mask,
+                mask if content.turn_px is None else RoundGlobe(mask, content.turn_px),
                 reading.numbers,
                 shape=content.file_shape,
                 window=content.window,
@@ -323,10 +311,19 @@ def _hidden_by_sidecar(reading: _Reading, content: _Window) -> NDArray[np.bool_]
 
 
 def resolve_href(catalog: Catalog, href: str) -> str:
-    """Return the URL or absolute path of an unsigned href; it stays unsigned."""
-    if catalog.kind == "static" and "://" not in href:
-        return str(Path(catalog.url).parent / href)
-    return href
+    """Return the URL or absolute path of an unsigned href; it stays unsigned.
+
+    Raises:
+        ReadError: an API's item has a path, which would mean a file of whatever machine reads it.
+    """
+    if is_remote(href):
+        return href
+    if catalog.kind == "api":
+        raise ReadError(
+            f"{redact(href)!r} of an item of catalog {catalog.name!r} is no address at a server; plan again",
+            kind="unusable",
+        )
+    return href if "://" in href else str(Path(catalog.url).parent / href)
 
 
 @contextmanager
@@ -349,7 +346,9 @@ def _open_asset(catalog: Catalog, scene: Scene, asset: str, where: str) -> Itera
     else:
         return
     raise ReadError(
-        f"{where} cannot be read: {failure}. {_ADVICE[failure.kind]}", kind=failure.kind
+        f"{where} cannot be read: {failure}. {_ADVICE[failure.kind]}",
+        kind=failure.kind,
+        from_host=True,
     )
 
 

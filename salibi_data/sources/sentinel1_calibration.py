@@ -143,6 +143,7 @@ def load_gamma(
             f"{where} cannot be read: {_reason(error)}. Restore it, or the access to it, and run "
             "again.",
             kind=error.kind if isinstance(error, ReadError) else "missing",
+            from_host=True,
         ) from None
     return parse_gamma(content, where=where)
 

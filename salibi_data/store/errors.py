@@ -69,11 +69,15 @@ class ReadError(SalibiError):
     Args:
         message: text for the user.
         kind: reason, for counting failures and for deciding what to try again.
+        from_host: whether the reason is what a host answered, and not what the file holds.
     """
 
-    def __init__(self, message: str, *, kind: ReadKind = "damaged") -> None:
+    def __init__(
+        self, message: str, *, kind: ReadKind = "damaged", from_host: bool = False
+    ) -> None:
         super().__init__(message)
         self.kind: ReadKind = kind
+        self.from_host = from_host
 
 
 class StoreError(SalibiError):

@@ -30,6 +30,9 @@ MERCATOR_EDGE_M: Final = math.pi * EARTH_RADIUS_M
 HALF_TURN: Final = 180.0
 """Degrees of longitude on either side of Greenwich."""
 
+MAX_LONGITUDE: Final = 540.0
+"""Largest longitude that is read, on either side: maps that repeat the world draw on its copies."""
+
 MAX_ZOOM: Final = 26
 """Highest zoom whose tile ids fit a signed 64-bit integer with room to spare."""
 
@@ -209,34 +212,63 @@ class Span(NamedTuple):
 def spans_within(bounds_lonlat: Bounds, zoom: int) -> list[Span]:
     """Rectangles of the tiles at ``zoom`` that lie entirely within ``bounds_lonlat`` (degrees).
 
-    Two where the box crosses the antimeridian (west > east), none where no tile fits.
+    Two where the box crosses the antimeridian, none where no tile fits.
+
+    Raises:
+        UsageError: the box is empty or outside the world.
+    """
+    spans = [_span_within(box, zoom) for box in boxes_on_globe(bounds_lonlat)]
+    return [span for span in spans if span.right > span.left and span.bottom > span.top]
+
+
+def boxes_on_globe(bounds_lonlat: Bounds) -> list[Bounds]:
+    """Boxes within -180..180 degrees of longitude that hold the same ground as a box.
+
+    Args:
+        bounds_lonlat: west, south, east, north in degrees. A box with west > east crosses the
+            antimeridian (RFC 7946, section 5.2), and so does one from 170 to 190 degrees.
+
+    Returns:
+        The box itself, moved by whole turns, or its parts on both sides of the antimeridian.
 
     Raises:
         UsageError: the box is empty or outside the world.
     """
     west, south, east, north = bounds_lonlat
-    within_world = max(abs(west), abs(east)) <= HALF_TURN
-    if not (within_world and -HALF_TURN / 2 <= south < north <= HALF_TURN / 2 and west != east):
+    turn = 2 * HALF_TURN
+    width = east - west + (turn if west > east else 0)
+    if not (
+        max(abs(west), abs(east)) <= MAX_LONGITUDE
+        and -HALF_TURN / 2 <= south < north <= HALF_TURN / 2
+        and width > 0
+    ):
         raise UsageError(
             f"bounds {bounds_lonlat} are not west, south, east, north in degrees with "
             "south < north; check their order."
         )
-    if west > east:
-        return [
-            *spans_within((west, south, HALF_TURN, north), zoom),
-            *spans_within((-HALF_TURN, south, east, north), zoom),
-        ]
+    if width >= turn:
+        return [(-HALF_TURN, south, HALF_TURN, north)]
+    # By multiples of a turn alone: a box that needs no move keeps its digits.
+    west -= turn * math.floor((west + HALF_TURN) / turn)
+    east -= turn * (math.ceil((east + HALF_TURN) / turn) - 1)
+    if west < east:
+        return [(west, south, east, north)]
+    return [(west, south, HALF_TURN, north), (-HALF_TURN, south, east, north)]
+
+
+def _span_within(bounds_lonlat: Bounds, zoom: int) -> Span:
+    """Rectangle of the tiles within a box that does not cross; empty or reversed where none fits."""
+    west, south, east, north = bounds_lonlat
     # Only tiles with every corner inside count: a partly covered tile would need nodata.
     left, top = _fractional_tile(west, north, zoom)
     right, bottom = _fractional_tile(east, south, zoom)
     slack = 1e-6  # share of a tile; allows for degrees rounded to ten decimals
-    span = Span(
+    return Span(
         math.ceil(left - slack),
         math.ceil(top - slack),
         math.floor(right + slack),
         math.floor(bottom + slack),
     )
-    return [span] if span.right > span.left and span.bottom > span.top else []
 
 
 def _fractional_tile(lon: float, lat: float, zoom: int) -> tuple[float, float]:

@@ -30,9 +30,9 @@ from salibi_model.checkpoints.published_parameters import (
     joint_parameters,
     with_second_layer,
 )
-from salibi_model.data.modalities import RAW_UNITS
 from salibi_model.errors import CheckpointError
 from salibi_model.models.config import MISTAKES, ModelConfig, Size
+from salibi_model.models.units import RAW_UNITS
 from salibi_model.nn.alibi import patch_centres
 from salibi_model.nn.decoder import sincos_positions
 

@@ -15,9 +15,7 @@ from jaxtyping import Float64
 from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.schema import Modality, gsd_ratio
 from salibi_model.data.store import SampleStore
-
-RAW_UNITS: Final = "raw"
-"""Units of a converted model's modalities: whatever its authors' pixels were."""
+from salibi_model.models.units import RAW_UNITS
 
 _VALUE_FIELDS: Final = ("bands", "units", "scale", "offset", "gsd_ratio", "nodata")
 """Fields of a modality that say what its values mean."""

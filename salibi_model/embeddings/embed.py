@@ -100,7 +100,7 @@ def embed(
         stride_px: pixels from one window to the next; ``None``: their edge, so that they touch.
         bands: names of a raster's bands, in its order; empty: those in the file.
         units: units of a raster's values, see
-            :func:`salibi_model.embeddings.quantise.choose_units`.
+            :func:`salibi_model.models.units.choose_units`.
         scale: physical value = offset + scale * the file's; ``None``: the file's own, else 1.
         offset: see ``scale``.
         nodata: a value that means "not observed", in addition to the file's mask.

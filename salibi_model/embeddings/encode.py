@@ -13,6 +13,7 @@ from salibi_model.embeddings.inputs import EmbeddingInput, InputImage
 from salibi_model.embeddings.writer import Tokens, Vectors
 from salibi_model.errors import CheckpointError
 from salibi_model.models.base import PretrainModel
+from salibi_model.models.units import RAW_UNITS
 
 _RUN: Final = 8
 """Number of images that a thread reads at a time."""
@@ -86,7 +87,10 @@ def encode_images(
     ratios = torch.tensor([image.gsd_ratio for image in images])
     # A single number if all are equal: the bias is then computed once for the batch.
     all_equal = bool((ratios == ratios[0]).all())
-    tokens, vectors = model.encode(pixels, modality, images[0].gsd_ratio if all_equal else ratios)
+    ratio = images[0].gsd_ratio if all_equal else ratios
+    # 8-bit pixels, which CROMA's weights take as 0..1.
+    is_raw = model.config[modality].units == RAW_UNITS
+    tokens, vectors = model.encode(pixels, modality, ratio, units="uint8" if is_raw else None)
     if not bool(vectors.isfinite().all()):
         raise CheckpointError(
             f"embeddings of {modality!r} are not finite. The model's weights are damaged, or it "

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from salibi_data.store.redaction import name_only
-
 Bounds = tuple[float, float, float, float]
 """(west, south, east, north) in degrees; NaN without a georeference."""
 
@@ -42,7 +40,9 @@ class EmbeddingInput(ABC):
     """One input for one modality of the model: a sequence of images, some of them empty."""
 
     name: str
-    """Path or URL as it was given, without secrets."""
+    """Path as it was given; a URL without secrets."""
+    short_name: str
+    """End of the name that tells this input from the others."""
     number: int
     """Number of the input."""
 
@@ -71,7 +71,7 @@ class EmbeddingInput(ABC):
 
     def identity(self, item: int) -> str:
         """Return the name of an image: ``micro.zarr#17/20969/50650``, ``scene.tif#512,1024``."""
-        return f"{name_only(self.name)}#{self.label(item)}"
+        return f"{self.short_name}#{self.label(item)}"
 
 
 def observed_share(observed: Bool[np.ndarray, "bands rows cols"]) -> float:

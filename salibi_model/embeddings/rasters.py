@@ -10,18 +10,19 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 import numpy as np
 import rasterio
 from jaxtyping import Bool, Shaped
-from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from salibi_data.store.errors import StoreError, UsageError
-from salibi_data.store.redaction import redact, redacted_line
+from salibi_data.store.redaction import first_line, redacted_line
 from salibi_data.store.schema import Modality
-from salibi_data.store.storage import is_remote
+from salibi_data.store.storage import is_remote, shown_location
+from salibi_model.data.image_files import UNNAMED, Masks, misread_reason, orientation
 from salibi_model.embeddings.options import Choices
 from salibi_model.models.config import ModelConfig
 
@@ -43,10 +44,10 @@ class OpenRaster(threading.local):
     sets are not safe for threads.
     """
 
-    _location = ""
+    _location: str | Path = ""
     _dataset: Any = None
 
-    def __call__(self, location: str) -> Any:
+    def __call__(self, location: str | Path) -> Any:
         """Open ``location``, unless it is open in this thread."""
         if self._location != location:
             if self._dataset is not None:
@@ -59,33 +60,41 @@ class OpenRaster(threading.local):
 
 
 class RasterFile:
-    """A raster file, by its header.
+    """A raster file, by its header; a photograph stands upright, as its EXIF data say.
 
     Raises:
         UsageError: the file cannot be read as a raster.
     """
 
     def __init__(self, location: str, choices: Choices, handle: OpenRaster) -> None:
-        self.location, self.name, self.choices = location, redact(location), choices
+        self.name, self.choices = shown_location(location), choices
+        self.path = local_file(location)
+        # An absolute path cannot be taken for the prefix of a driver, as that of "NETCDF:a.tif".
+        self._location = location if self.path is None else self.path.absolute()
         self._handle = handle
         try:
-            with _open_raster(handle, location) as dataset:
-                self.shape: tuple[int, int] = dataset.shape
+            with _open_raster(handle, self._location) as dataset:
+                self._orientation = orientation(dataset, self.path)
+                self.shape: tuple[int, int] = self._orientation.shape(*dataset.shape)
                 self.transform, self.crs = dataset.transform, dataset.crs or None
                 self.dtypes: tuple[str, ...] = dataset.dtypes
                 self.scales, self.offsets = dataset.scales, dataset.offsets
                 self.bands = _band_names(dataset, choices.bands)
-                self._alpha_is_a_band = _has_named_alpha(dataset, len(choices.bands))
+                self._masks = Masks(dataset, self.bands, choices.nodata)
+                reason = misread_reason(dataset, self.path)
         except (RasterioError, OSError) as error:
             raise UsageError(
-                f"{self.name} cannot be read as a raster ({redacted_line(error.__cause__ or error)}). Give a Salibi store, a "
-                "GeoTIFF, or an image that GDAL reads."
+                f"{self.name} cannot be read as a raster ({self._reason(error)}). Give a Salibi "
+                "store, a GeoTIFF, or an image that GDAL reads."
+            ) from error
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"{self.name} has a name that is not UTF-8, which GDAL does not open; rename it."
             ) from error
         except UsageError as error:
             raise UsageError(f"{self.name}: {error}") from error
-        # Complex numbers, as in single-look SAR, have no order and no mean that a model could use.
-        if any(np.dtype(dtype).kind not in "uif" for dtype in self.dtypes):
-            raise UsageError(f"{self.name} holds {self.dtypes[0]}; expected real numbers.")
+        if reason is not None:
+            raise UsageError(f"{self.name} {reason}.")
 
     def facts(self) -> dict[str, Any]:
         """Return the identity of the file: its header, and size and time on disk."""
@@ -96,9 +105,8 @@ class RasterFile:
             "transform": list(self.transform)[:6],
             "crs": self.crs.to_string() if self.crs else None,
         }
-        path = Path(self.location.removeprefix("file://"))
-        if not is_remote(self.location) and path.is_file():
-            status = path.stat()
+        if self.path is not None:
+            status = self.path.stat()
             facts |= {"bytes": status.st_size, "modified_ns": status.st_mtime_ns}
         return facts
 
@@ -144,23 +152,24 @@ class RasterFile:
         Raises:
             StoreError: the window cannot be read.
         """
-        row, col, rows, cols = window
+        row, col, rows, cols = self._orientation.window_in_file(window, self.shape)
         where = Window(col, row, cols, rows)
         try:
-            with _open_raster(self._handle, self.location) as dataset:
+            with _open_raster(self._handle, self._location) as dataset:
                 values = dataset.read(indexes, window=where)
-                masks = None
-                if not self._alpha_is_a_band:
-                    masks = dataset.read_masks(indexes, window=where)
+                valid = self._masks.valid(dataset, values, indexes, window=where)
         except (RasterioError, OSError) as error:
             raise StoreError(
-                f"{self.name} cannot be read at row {row}, column {col} ({redacted_line(error.__cause__ or error)}). What was "
-                "embedded before is kept; run the same command again, or leave this file out."
+                f"{self.name} cannot be read at row {window[0]}, column {window[1]} "
+                f"({self._reason(error)}). What was embedded before is kept; run the same command "
+                "again, or leave this file out."
             ) from error
-        valid = np.ones(values.shape, np.bool_) if masks is None else masks > 0
-        if self.choices.nodata is not None:
-            valid &= values != self.choices.nodata
-        return values, valid
+        return self._orientation.apply(values), self._orientation.apply(valid)
+
+    def _reason(self, error: Exception) -> str:
+        """Reason of an error of GDAL, on one line; names of local files are no secrets."""
+        cause = error.__cause__ or error
+        return redacted_line(cause) if self.path is None else first_line(cause)
 
     def _missing_message(self, reason: str) -> str:
         return (
@@ -170,8 +179,18 @@ class RasterFile:
         )
 
 
+def local_file(location: str) -> Path | None:
+    """File on this machine that a path or ``file://`` URL names; ``None`` if there is none."""
+    if is_remote(location):
+        return None
+    path = Path(location.removeprefix("file://"))
+    if not path.is_file() and location.startswith("file://"):
+        path = Path(unquote(path.as_posix()))
+    return path if path.is_file() else None
+
+
 @contextmanager
-def _open_raster(handle: OpenRaster, location: str) -> Iterator[Any]:
+def _open_raster(handle: OpenRaster, location: str | Path) -> Iterator[Any]:
     """Yield the open raster, with retries for servers."""
     options = {name: value for name, value in _GDAL_OPTIONS.items() if name not in os.environ}
     with rasterio.Env(**options):
@@ -192,16 +211,5 @@ def _band_names(dataset: Any, named: Sequence[str]) -> list[str]:
         tag = next((tags[key] for key in _TAGS if key in tags), "")
         colour = dataset.colorinterp[index - 1].name
         name = dataset.descriptions[index - 1] or tag or colour
-        names.append("rest" if named else name.strip().lower())
+        names.append(UNNAMED if named else name.strip().lower())
     return names
-
-
-def _has_named_alpha(dataset: Any, num_named: int) -> bool:
-    """Whether the band that masks the file as transparency is one that the user has named.
-
-    GDAL takes the fourth of four 8-bit bands for transparency, which in aerial images is often
-    near-infrared: its zeros must not mask the other bands.
-    """
-    if MaskFlags.alpha not in dataset.mask_flag_enums[0] or dataset.nodata is not None:
-        return False
-    return ColorInterp.alpha in dataset.colorinterp[:num_named]

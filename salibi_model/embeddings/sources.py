@@ -1,23 +1,30 @@
 """Opens the inputs of an embedding: samples of stores and windows of rasters, by modality."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import UInt8
 
 from salibi_data.store.errors import StoreError, UsageError
-from salibi_data.store.redaction import name_only, redact
+from salibi_data.store.redaction import name_only
 from salibi_data.store.schema import NODATA, Modality
-from salibi_data.store.storage import is_remote
-from salibi_model.data.modalities import RAW_UNITS, check_agreement
+from salibi_data.store.storage import is_remote, local_path, shown_location
+from salibi_data.store.validation import check_applicable, given_options
+from salibi_model.data.input_names import describe_odd, distinct_names, listed
+from salibi_model.data.modalities import check_agreement
 from salibi_model.data.store import SampleStore
 from salibi_model.embeddings.inputs import Bounds, EmbeddingInput, InputImage, observed_share
-from salibi_model.embeddings.options import Choices
+from salibi_model.embeddings.options import RASTERS, STORES, Choices
 from salibi_model.embeddings.rasters import OpenRaster, RasterFile
 from salibi_model.embeddings.windows import RasterInput
 from salibi_model.models.config import ModelConfig
+from salibi_model.models.units import RAW_UNITS
+
+_IMAGE_SUFFIXES: Final = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".vrt"})
+"""Suffixes by which a folder of images is told from a damaged store."""
 
 
 class StoreInput(EmbeddingInput):
@@ -29,7 +36,7 @@ class StoreInput(EmbeddingInput):
     def __init__(
         self, store: SampleStore, number: int, modality: Modality, split: str | None
     ) -> None:
-        self.name = redact(store.location)
+        self.name = shown_location(store.location)
         self.number = number
         self._store, self._modality = store, modality
         all_samples = np.arange(len(store))
@@ -105,19 +112,28 @@ class Inputs:
             raise UsageError("nothing to embed: give a store, GeoTIFFs or images.")
         for name in choices.modalities:
             config[name]
+        texts = [str(location) for location in locations]
+        stores = {location for location in texts if _is_store(location)}
+        _check_choices(choices, len(stores), len(texts))
+        self._short_names = distinct_names(texts)
         self.by_modality: dict[str, list[EmbeddingInput]] = {}
         self.facts: list[dict[str, Any]] = []
         """Identity of each input: name, size, time of change, plan digest."""
         handle = OpenRaster()
-        for number, location in enumerate(map(str, locations)):
-            if _is_store(location):
+        failures: list[tuple[str, UsageError]] = []
+        for number, location in enumerate(texts):
+            if location in stores:
                 self._add_store(SampleStore(location), number, config, choices)
                 continue
-            file = RasterFile(location, choices, handle)
-            self.facts.append(file.facts())
-            for modality in file.modalities(config):
-                source = RasterInput(file, number, modality, config)
-                self.by_modality.setdefault(modality.name, []).append(source)
+            try:
+                self._add_raster(RasterFile(location, choices, handle), number, config)
+            except UsageError as error:
+                # Files on disk are all looked at, so that one message names those that are odd.
+                if is_remote(location):
+                    raise
+                failures.append((shown_location(location), error))
+        if failures:
+            raise _failure(failures, len(texts))
         self.by_modality = {
             name: self.by_modality[name] for name in config.names if name in self.by_modality
         }
@@ -127,6 +143,16 @@ class Inputs:
         if choices.tokens:
             self._check_one_shape()
 
+    def _add_raster(self, file: RasterFile, number: int, config: ModelConfig) -> None:
+        sources = [RasterInput(file, number, each, config) for each in file.modalities(config)]
+        self.facts.append(file.facts())
+        for modality, source in zip(file.modalities(config), sources, strict=True):
+            self._add(modality.name, source)
+
+    def _add(self, modality: str, source: EmbeddingInput) -> None:
+        source.short_name = self._short_names[source.number]
+        self.by_modality.setdefault(modality, []).append(source)
+
     def _add_store(
         self, store: SampleStore, number: int, config: ModelConfig, choices: Choices
     ) -> None:
@@ -134,31 +160,72 @@ class Inputs:
         names = choices.modalities or tuple(name for name in config.names if name in available)
         if not names:
             raise UsageError(
-                f"{redact(store.location)} has {', '.join(available)}, none of the model's modalities "
+                f"{shown_location(store.location)} has {', '.join(available)}, none of the model's modalities "
                 f"{', '.join(config.names)}. Take a store of the kind it was trained on."
             )
         check_agreement(store, [config[name] for name in names])
         digest = store.attributes.plan_digest
-        self.facts.append({"name": redact(store.location), "plan_digest": digest})
+        self.facts.append({"name": shown_location(store.location), "plan_digest": digest})
         for name in names:
             source = StoreInput(store, number, config[name], choices.split)
             if not len(source):
                 raise StoreError(f"{source.name} has no samples in the split {choices.split!r}.")
-            self.by_modality.setdefault(name, []).append(source)
+            self._add(name, source)
 
     def _check_one_shape(self) -> None:
         """Refuse images of several sizes: tokens are one array, with as many for every image."""
         for name, sources in self.by_modality.items():
-            shapes = sorted({shape for source in sources for shape in source.shapes()})
-            if len(shapes) > 1:
-                listed = ", ".join(f"{rows}x{cols}" for rows, cols in shapes)
+            names_by_size: dict[str, list[str]] = defaultdict(list)
+            for source in sources:
+                for rows, cols in source.shapes():
+                    names_by_size[f"{rows}x{cols} px"].append(source.name)
+            if len(names_by_size) > 1:
                 raise UsageError(
-                    f"images of {name!r} are {listed} px; with --tokens they have to be of one "
-                    "size: embed them apart, or without tokens."
+                    f"images of {name!r} have to be of one size with --tokens, and "
+                    f"{describe_odd(names_by_size)}: embed them apart, or without tokens."
                 )
 
 
+def _check_choices(choices: Choices, num_stores: int, num_inputs: int) -> None:
+    """Refuse options that no input uses."""
+    absent = {}
+    if not num_stores:
+        absent[STORES] = "no input is one"
+    if num_stores == num_inputs:
+        absent[RASTERS] = (
+            "the input is a Salibi store" if num_inputs == 1 else "all inputs are stores"
+        )
+    check_applicable(Choices, given_options(choices), absent)
+
+
+def _failure(failures: Sequence[tuple[str, UsageError]], num_inputs: int) -> UsageError:
+    """One error for all inputs that cannot be embedded."""
+    first = failures[0][1]
+    if len(failures) == 1:
+        return first
+    names = [name for name, _ in failures]
+    return UsageError(
+        f"{len(failures)} of {num_inputs} inputs cannot be embedded: {listed(names)}. {first}"
+    )
+
+
 def _is_store(location: str) -> bool:
+    """Whether a location is a store: a URL that ends in ``.zarr``, or a folder.
+
+    Raises:
+        UsageError: it is a folder of images.
+    """
     if is_remote(location):
         return name_only(location).endswith(".zarr")
-    return Path(location.removeprefix("file://")).is_dir()
+    folder = local_path(location)
+    if not folder.is_dir():
+        return False
+    if not (folder / "zarr.json").exists():
+        images = [path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES]
+        if images:
+            raise UsageError(
+                f"{shown_location(location)} is a folder of {len(images)} images, not a store; give "
+                f"the images themselves, such as {shown_location(location).rstrip('/')}/*"
+                f"{images[0].suffix}."
+            )
+    return True

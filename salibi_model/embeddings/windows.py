@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+from jaxtyping import Bool, Float32, Shaped
 from rasterio.windows import Window
 from rasterio.windows import transform as window_transform
 
@@ -17,10 +17,10 @@ from salibi_data.store.schema import Modality
 from salibi_model.data.pixel_size import pixel_m
 from salibi_model.embeddings.footprints import outlines
 from salibi_model.embeddings.inputs import NOWHERE, EmbeddingInput, InputImage, observed_share
-from salibi_model.embeddings.quantise import check_plausible, choose_units, to_stored
 from salibi_model.embeddings.rasters import RasterFile
-from salibi_model.models.compatibility import check_gsd
+from salibi_model.models.compatibility import STORED, check_gsd
 from salibi_model.models.config import ModelConfig
+from salibi_model.models.units import DN, DN_SCALE, check_plausible, choose_units, to_stored
 
 _PLAUSIBLE_WINDOWS: Final = 9
 """Number of windows, spread over the raster, whose values are checked before the first is encoded."""
@@ -47,11 +47,24 @@ class RasterInput(EmbeddingInput):
         try:
             dtype = file.dtypes[self._indexes[0] - 1]
             self._units = choose_units(modality, file.choices.units, dtype)
+            self._check_scaling()
             self._centre_m = self._measure_centre()
             self._set_windows()
             self._check()
         except UsageError as error:
             raise UsageError(f"{self.name}: {error}") from error
+
+    def _check_scaling(self) -> None:
+        """Refuse a scale for values that are taken as they are."""
+        given = [
+            name for name in ("scale", "offset") if getattr(self._file.choices, name) is not None
+        ]
+        if self._units == STORED and given:
+            flags = " and ".join(f"--{name}" for name in given)
+            raise UsageError(
+                f"{flags} would change nothing: values in units {STORED!r} are taken as they are. "
+                "Leave it out, or give other --units."
+            )
 
     def _set_windows(self) -> None:
         """Compute the positions and sizes of the windows."""
@@ -94,8 +107,7 @@ class RasterInput(EmbeddingInput):
         observed = []
         items = np.linspace(0, len(self) - 1, min(len(self), _PLAUSIBLE_WINDOWS))
         for item in np.unique(items.astype(int)).tolist():
-            values, valid = file.read(self._window(item), self._indexes)
-            physical = self._physical(values)
+            physical, valid = self._read(self._window(item))
             to_stored(physical, self._modality, self._units, valid=valid)
             observed.append(physical[valid].astype(np.float32))
         check_plausible(np.concatenate(observed), self._modality, self._units)
@@ -169,17 +181,31 @@ class RasterInput(EmbeddingInput):
             "training's first modality."
         )
 
+    def _read(
+        self, window: tuple[int, int, int, int]
+    ) -> tuple[Shaped[np.ndarray, "bands rows cols"], Bool[np.ndarray, "bands rows cols"]]:
+        """Read a window: values in the units, and ``True`` where they are observed."""
+        values, valid = self._file.read(window, self._indexes)
+        if self._units == DN:
+            # Before an offset is applied, which moves the products' nodata value.
+            valid = valid & (values != 0)
+        return self._physical(values), valid
+
     def _physical(
         self, values: Shaped[np.ndarray, "bands rows cols"]
     ) -> Shaped[np.ndarray, "bands rows cols"]:
         """Apply scale and offset: those of the options, or else of the file."""
-        if self._units == "stored":
+        if self._units == STORED:
             return values
         choices, file = self._file.choices, self._file
         scales = [choices.scale or file.scales[i - 1] for i in self._indexes]
         offsets = [
             file.offsets[i - 1] if choices.offset is None else choices.offset for i in self._indexes
         ]
+        if self._units == DN:
+            # Scale and offset give reflectance; the units are numbers without an offset.
+            scales = [1.0 if scale == 1 else scale / DN_SCALE for scale in scales]
+            offsets = [offset / DN_SCALE for offset in offsets]
         if all(scale == 1 for scale in scales) and not any(offsets):
             return values
         scaled: Float32[np.ndarray, "bands rows cols"] = (
@@ -190,12 +216,12 @@ class RasterInput(EmbeddingInput):
     def _input_image(self, item: int) -> InputImage | None:
         """Read a window, and pad it to whole patches; ``None`` if nothing is observed."""
         window = self._window(item)
-        values, valid = self._file.read(window, self._indexes)
+        physical, valid = self._read(window)
         if not valid.any():
             return None
         nodata = self._modality.nodata
         try:
-            stored = to_stored(self._physical(values), self._modality, self._units, valid=valid)
+            stored = to_stored(physical, self._modality, self._units, valid=valid)
         except UsageError as error:
             raise UsageError(f"{self.name}, row {window[0]}, column {window[1]}: {error}") from None
         padding = [

@@ -184,11 +184,13 @@ class FrozenModel(FrozenEncoder):
             CheckpointError: a value is not finite.
         """
         stored = self._stored(images, next(self.model.parameters()).device)
+        # Rescaled by their statistics, values are in the training's units, outliers beyond 0..255.
+        encode = functools.partial(self.model.encode, check_values=False)
         if self.gsd_use == "metres":
-            tokens, vectors = self.model.encode(stored, self.encoder, gsd_m=self.gsd_m)
+            encode = functools.partial(encode, gsd_m=self.gsd_m)
         else:
-            ratio = self._spec.gsd_ratio * self._gsd_factor
-            tokens, vectors = self.model.encode(stored, self.encoder, gsd_ratio=ratio)
+            encode = functools.partial(encode, gsd_ratio=self._spec.gsd_ratio * self._gsd_factor)
+        tokens, vectors = encode(stored, self.encoder)
         if not bool(vectors.isfinite().all() & tokens.isfinite().all()):
             raise CheckpointError(
                 f"features by {self.encoder!r} are not finite: expected numbers to compare. The "

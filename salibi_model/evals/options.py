@@ -14,6 +14,13 @@ HEADS: Final = ("linear", "conv")
 REGULARISATIONS: Final = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
 """Values of ``c`` tried on the validation split, from the strongest regularisation."""
 
+FOLDERS: Final = "folders of images"
+TASKS: Final = "GEO-Bench tasks"
+"""What an option of labelled images applies to."""
+
+DEFAULT_PARTITION: Final = "default"
+"""Name of GEO-Bench's partition of all training samples."""
+
 _SPLIT_HELP: Final = "train, validation, test."
 _SEED_HELP: Final = "Random seed of random weights, and of a segmentation head."
 
@@ -121,9 +128,18 @@ class EvalOptions(InputOptions):
     """Options of the inputs, of the labelled data, and how the work is done."""
 
     gsd_m: float | None = option(
-        None, minimum=0.001, unit="m", help="Metres per pixel, of plain images."
+        None,
+        minimum=0.001,
+        unit="m",
+        help="Metres per pixel, of plain images.",
+        applies_to=FOLDERS,
     )
-    partition: str = option("default", help="GEO-Bench partition, such as 0.10x_train.")
+    partition: str | None = option(
+        None,
+        absent=DEFAULT_PARTITION,
+        help="GEO-Bench partition, such as 0.10x_train.",
+        applies_to=TASKS,
+    )
     batch_size: int = option(32, minimum=1, help="Images encoded at a time.")
 
 

@@ -134,7 +134,8 @@ def _use(config: ModelConfig, name: str) -> str:
         "```\n\n"
         "`check_input` refuses other bands, another order, other units, and a ground sample distance "
         f"more than {GSD_FACTOR:g} times that of the training. Whole stores and GeoTIFFs: "
-        f"`salibi-model embed {name} scene.tif -o embeddings`.\n"
+        f"`salibi-model embed {name} scene.tif -o embeddings`. Values in other units are converted "
+        "by `encode(..., units=...)` and `embed --units`: `reflectance`, `dn`, `db`, `power`, `uint8`.\n"
     )
 
 
@@ -151,8 +152,9 @@ def _limits(config: ModelConfig) -> str:
         "segmentation and retrieval with a small head on top. Not meant for decisions about people, "
         "nor for measuring where errors matter without a validation on the place at hand.\n\n"
         f"It has seen the places, seasons and sensors of its training data only. {known} Clouds, "
-        "snow and sensors it has not seen are not detected as such. Values in other units are "
-        "encoded without complaint unless they are checked.\n"
+        "snow and sensors it has not seen are not detected as such. Images in other units "
+        "are refused where a sample of their pixels shows it; percent, say, cannot be told from stored "
+        "values.\n"
     )
 
 

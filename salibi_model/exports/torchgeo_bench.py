@@ -5,6 +5,7 @@ values that the encoder was trained on, as in the project's own evaluation. Noth
 this module.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,12 +102,13 @@ class SalibiBench(BenchModel):  # type: ignore[misc]
         gsd_factor = math.sqrt(height * width / math.prod(shape))
         spec = self.model.config[self.modality]
         stored = to_training_values(self.model.config, spec, values, valid)
+        # Rescaled by their statistics, values are in the training's units, outliers beyond 0..255.
+        encode = functools.partial(self.model.encode, check_values=False)
         if self._gsd_m is None:
-            ratio = spec.gsd_ratio * gsd_factor
-            tokens, vectors = self.model.encode(stored, self.modality, gsd_ratio=ratio)
+            encode = functools.partial(encode, gsd_ratio=spec.gsd_ratio * gsd_factor)
         else:
-            metres = self._gsd_m * gsd_factor
-            tokens, vectors = self.model.encode(stored, self.modality, gsd_m=metres)
+            encode = functools.partial(encode, gsd_m=self._gsd_m * gsd_factor)
+        tokens, vectors = encode(stored, self.modality)
         rows, cols = (edge // patch_px for edge in shape)
         self.tokens(tokens.transpose(1, 2).reshape(len(images), -1, rows, cols))
         return vectors

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
@@ -13,6 +14,13 @@ from torch import Tensor, nn
 from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
 from salibi_model.models.config import ModelConfig
+from salibi_model.models.stored_images import (
+    as_tensor,
+    check_finite,
+    check_stored,
+    images_to_stored,
+)
+from salibi_model.models.units import highest_value
 from salibi_model.nn.alibi import patch_centres
 from salibi_model.nn.backends import BACKENDS
 from salibi_model.nn.layers import Attention
@@ -128,33 +136,64 @@ class PretrainModel(nn.Module, ABC):
 
     def encode(
         self,
-        images: Shaped[Tensor, "batch bands height width"],
+        images: Shaped[Tensor | np.ndarray, "batch bands height width"],
         modality: str,
         gsd_ratio: GsdRatio | None = None,
         *,
         gsd_m: GsdRatio | None = None,
+        units: str | None = None,
+        check_values: bool = True,
     ) -> tuple[Float[Tensor, "batch tokens dim"], Float[Tensor, "batch dim"]]:
         """Encode whole images of one modality, of any size and ground sample distance (GSD).
 
         Args:
-            images: values in the store's units (0..255, 0 = nodata); they are normalised here
-                with the checkpoint's statistics. Edges are multiples of the patch (16 px).
+            images: values as stored (1..255, 0 = nodata) or in ``units``; they are normalised here
+                with the checkpoint's statistics. Edges are multiples of the patch (16 px). A NumPy
+                array is copied to the model's device.
             modality: name of the array: ``sar``, ``lores``, ``hires_4x``.
             gsd_ratio: ground size of a pixel over that of a base-zoom pixel, one number or one
                 per image. ``None`` takes the modality's own, as in training: 1 for ``sar`` and
                 ``lores``, 0.5 for ``hires_4x``.
             gsd_m: metres on the ground per pixel, in place of ``gsd_ratio``, one number or one
                 per image; of a georeferenced raster, see :func:`salibi_model.data.pixel_size.pixel_m`.
+            units: units of the values, converted by the modality's scale and offset as a raster's
+                are in :func:`salibi_model.embed`; NaN becomes nodata. ``stored``; ``uint8`` for
+                pixels for display, 0..255; ``reflectance``, 0..1; ``dn``, Sentinel-2's numbers
+                without their offset, 10,000 times the reflectance; ``db`` or ``power`` of radar.
+                ``None``: as stored, NaN refused.
+            check_values: whether to refuse values that cannot be in these units, by a sample of
+                pixels: 0..1, z-scores, dB or numbers beyond 255 given as stored. Nothing is checked
+                while PyTorch compiles or exports the call.
 
         Returns:
             Tokens (B, N, D), row-major, and the embedding (B, D). It describes an image; to
             compare modalities, :meth:`project` it first.
 
         Raises:
-            UsageError: no such modality, or images or distances that do not fit it.
+            UsageError: no such modality, images or distances that do not fit it, or values that
+                are not in the units.
+
+        Example:
+            >>> model = salibi_model.load(run_path)
+            >>> decibel = torch.full((1, 2, 64, 64), -12.0)
+            >>> tokens, embedding = model.encode(decibel, "sar", units="db")
+            >>> model.encode(decibel, "sar")
+            Traceback (most recent call last):
+            ...
+            salibi_data.store.errors.UsageError: images of 'sar' are float32 from -12 to -12; ...
         """
         spec = self.config[modality]
-        images = self._check_images(images, spec)
+        highest = highest_value(self.config, spec)
+        images = self._check_shape(images, spec)
+        if units is not None:
+            images = images_to_stored(images, spec, units, highest=highest, check=check_values)
+        if not _is_traced():
+            check_finite(images, spec)
+            if check_values:
+                check_stored(images, spec, highest)
+        if images.is_floating_point():
+            # Integers stay as they are: normalising converts them, and nodata is compared exactly.
+            images = images.to(next(self.parameters()).dtype)
         if gsd_m is not None:
             if gsd_ratio is not None:
                 raise UsageError("give gsd_ratio or gsd_m, not both.")
@@ -203,31 +242,30 @@ class PretrainModel(nn.Module, ABC):
         ratio = self.config[modality].gsd_ratio
         return ratio if gsd_scale is None else ratio * gsd_scale
 
-    def _check_images(self, images: Tensor, spec: Modality) -> Tensor:
-        """Refuse images that do not fit the modality; give others in the weights' type."""
-        fits = isinstance(images, Tensor) and images.ndim == 4 and images.numel()  # noqa: PLR2004
-        if not fits or images.shape[1] != len(spec.bands):
-            actual = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+    def _check_shape(self, images: object, spec: Modality) -> Tensor:
+        """Refuse images that do not fit the modality; give arrays as tensors."""
+        tensor = as_tensor(images, next(self.parameters()).device)
+        fits = tensor is not None and tensor.ndim == 4 and tensor.numel() > 0  # noqa: PLR2004
+        if tensor is None or not fits or tensor.shape[1] != len(spec.bands):
+            actual = type(images).__name__ if tensor is None else tuple(tensor.shape)
             raise UsageError(
                 f"modality {spec.name!r} has the bands {', '.join(spec.bands)}: expected a tensor "
                 f"(batch, {len(spec.bands)}, height, width), got {actual}."
             )
-        if images.is_complex() or images.dtype == torch.bool:
-            raise UsageError(f"images are {images.dtype}; expected numbers 0..255 as stored.")
-        if not images.is_floating_point():
-            return images
-        if not bool(images.isfinite().all()):
-            raise UsageError(
-                f"the images have values that are not finite; nodata is {spec.nodata} here."
-            )
-        # Integers stay as they are: normalising converts them, and nodata is compared exactly.
-        return images.to(next(self.parameters()).dtype)
+        if tensor.is_complex() or tensor.dtype == torch.bool:
+            raise UsageError(f"images are {tensor.dtype}; expected numbers 0..255 as stored.")
+        return tensor
 
     @abstractmethod
     def _encode_whole(
         self, images: Tensor, modality: str, gsd_ratio: GsdRatio
     ) -> tuple[Tensor, Tensor]:
         """Compute tokens (B, N, D) and embedding (B, D) of checked images."""
+
+
+def _is_traced() -> bool:
+    """Whether PyTorch compiles, exports or traces the call: a branch on values would break its graph."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
 def _read_positive(name: str, value: Any, batch: int) -> GsdRatio:

@@ -37,8 +37,8 @@ def check_input(
         modality: modality whose encoder will see the images.
         bands: names of the bands, in the order of the array.
         units: units of the array's values: :data:`STORED`, or the modality's own where these are
-            equal (``display``). Values in dB or reflectance are converted first, by
-            :func:`salibi_model.embeddings.quantise.to_stored`.
+            equal (``display``). Values in dB or reflectance are converted by
+            :meth:`~salibi_model.models.base.PretrainModel.encode` where it is given their units.
         gsd_m: metres on the ground per pixel.
         any_gsd: whether to accept images that are more than :data:`GSD_FACTOR` times finer or
             coarser than those of the training. The model scales distances, but has not seen
@@ -168,8 +168,8 @@ def _check_units(expected: Modality, units: str) -> None:
         )
         raise UsageError(
             f"{expected.name!r} takes values as stored, 1..255 and 0 for nodata, not {units}: "
-            f"convert them first ({formula}; rounded, clipped), as "
-            "salibi_model.embeddings.quantise.to_stored does."
+            f"convert them first ({formula}; rounded, clipped), or have encode(..., units={units!r}) "
+            "do so."
         )
     raise UsageError(
         f"{expected.name!r} was trained on {expected.units}, stored as 0..255; got {units!r}. "

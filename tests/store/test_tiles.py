@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import TYPE_CHECKING
 
 import mercantile
 import numpy as np
@@ -17,6 +18,7 @@ from salibi_data.store.tiles import (
     PixelGrid,
     Span,
     TileXYZ,
+    boxes_on_globe,
     ground_gsd_m,
     hilbert_order,
     mercator_pixel_m,
@@ -25,6 +27,9 @@ from salibi_data.store.tiles import (
     tiles_of,
 )
 from tests.support.data.tiles import tiles_within
+
+if TYPE_CHECKING:
+    from salibi_data.store.tiles import Bounds
 
 
 @st.composite
@@ -114,7 +119,38 @@ def test_a_box_over_the_antimeridian_is_split() -> None:
     assert len({tile.y for tile in tiles}) == 5
 
 
-@pytest.mark.parametrize("bounds", [(10, 5, 20, 4), (-200, 0, 10, 1), (0, 0, 1, 91)])
+@pytest.mark.parametrize(
+    ("bounds", "same"),
+    [
+        ((178, 10, 182, 12), (178, 10, -178, 12)),
+        ((-182, 10, -178, 12), (178, 10, -178, 12)),
+        ((190, 10, 200, 12), (-170, 10, -160, 12)),
+        ((180, 10, 190, 12), (-180, 10, -170, 12)),
+        ((180, 10, -170, 12), (-180, 10, -170, 12)),
+        ((350, 10, 10, 12), (-10, 10, 10, 12)),
+        ((350, 10, 370, 12), (-10, 10, 10, 12)),
+        ((0, 10, 360, 12), (-180, 10, 180, 12)),
+    ],
+)
+def test_longitudes_of_any_turn_are_the_same_box(bounds: Bounds, same: Bounds) -> None:
+    for zoom in (1, 8, 10):
+        assert sorted(tiles_within(bounds, zoom)) == sorted(tiles_within(same, zoom))
+    assert boxes_on_globe((-93.25, 41.7, 12.1, 42)) == [(-93.25, 41.7, 12.1, 42)]
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        (10, 5, 20, 4),
+        (-600, 0, 10, 1),
+        (0, 0, 1, 91),
+        (5, 0, 5, 1),
+        (500_000, 4_000_000, 500_100, 4_000_100),
+        (42, -93, 43, -92),
+        (350, 0, -350, 1),
+        (0, 0, float("nan"), 1),
+    ],
+)
 def test_senseless_bounds_are_refused(bounds: tuple[float, float, float, float]) -> None:
     with pytest.raises(UsageError, match="west, south, east, north"):
         tiles_within(bounds, 8)

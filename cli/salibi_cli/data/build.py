@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -126,6 +126,7 @@ def build(
                 "dropped": dict(report.dropped),
                 "failures": [vars(failure) for failure in report.failures],
                 "warnings": list(report.warnings),
+                "replaced": dict(report.replaced),
                 "was_complete": report.was_complete,
             }
         )
@@ -136,6 +137,7 @@ def build(
             f"{report.num_samples} samples {what} in {store}"
             + (f"; dropped {dropped}" if dropped else "")
         )
+        _print_replaced(report.replaced)
         for warning in report.warnings:
             typer.echo(f"warning: {warning}", err=True)
     if report.failures:
@@ -172,7 +174,16 @@ def status(store: Store, *, as_json: Json = False) -> None:
             )
         for failure in progress["failures"]:
             typer.echo(f"  {failure['tile']} {failure['kind']}: {failure['reason']}")
+    _print_replaced(progress["replaced_by_sensor"])
     typer.echo("the store is finished" if progress["finished"] else "the store is not finished")
+
+
+def _print_replaced(counts: Mapping[str, int]) -> None:
+    if counts:
+        sensors = ", ".join(f"{sensor} of {count}" for sensor, count in sorted(counts.items()))
+        typer.echo(
+            f"filled from other scenes than planned: {sensors} samples; `status --json` lists them"
+        )
 
 
 def _default_store(variant: str | None, plan_file: Path | None) -> Path:

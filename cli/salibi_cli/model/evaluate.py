@@ -10,7 +10,13 @@ import typer
 from salibi_cli import common
 from salibi_cli.model.retrieval import Checkpoint, Json, Name, eval_retrieval, name_of
 from salibi_cli.options import Fields, with_options
-from salibi_model.evals.options import EvalOptions, KnnOptions, LinearOptions, SegmentOptions
+from salibi_model.evals.options import (
+    DEFAULT_PARTITION,
+    EvalOptions,
+    KnnOptions,
+    LinearOptions,
+    SegmentOptions,
+)
 
 if TYPE_CHECKING:
     from salibi_model.evals.metrics import Score
@@ -138,7 +144,7 @@ def _evaluate(
             name=name or name_of(checkpoint),
             inputs=options,
             results=results,
-            recorded={"partition": options.partition},
+            recorded={"partition": options.partition or DEFAULT_PARTITION},
             device=choose_device(device),
             batch_size=options.batch_size,
             on_progress=advance,

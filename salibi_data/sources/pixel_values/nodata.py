@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
-from salibi_data.catalog.declared import band_of
+from salibi_data.catalog.items.declared import band_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from salibi_data.catalog.declared import DeclaredBand
+    from salibi_data.catalog.items.declared import DeclaredBand
     from salibi_data.catalog.providers import Product
     from salibi_data.catalog.scenes import Scene
 

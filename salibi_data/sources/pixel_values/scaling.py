@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salibi_data.catalog.declared import band_of
+from salibi_data.catalog.items.declared import band_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from salibi_data.catalog.declared import DeclaredBand
+    from salibi_data.catalog.items.declared import DeclaredBand
     from salibi_data.catalog.providers import Product
     from salibi_data.catalog.scenes import Scene
 

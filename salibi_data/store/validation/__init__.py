@@ -15,6 +15,7 @@ Fields are described by their metadata, which :func:`option` sets:
 ``below``          bound that a value must not reach
 ``choices``        names that a text is one of: a collection, which may change at run time
 ``finite``         false where NaN and infinity fit a number, too
+``applies_to``     what an option is for, in words; see :func:`check_applicable`
 ``help``, ``unit``  what a person reads of it
 =================  ==============================================================================
 
@@ -29,6 +30,7 @@ from dataclasses import field, fields
 from typing import Any, TypeVar, get_args
 
 from salibi_data.store.errors import UsageError
+from salibi_data.store.validation.applicability import check_applicable, given_options
 from salibi_data.store.validation.converter import (
     RecordError,
     converter_for,
@@ -40,9 +42,11 @@ from salibi_data.store.validation.wording import choice_words, range_words, show
 
 __all__ = [
     "RecordError",
+    "check_applicable",
     "check_options",
     "check_record",
     "expectation",
+    "given_options",
     "option",
     "read_record",
     "shown",

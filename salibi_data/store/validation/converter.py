@@ -222,9 +222,11 @@ def _field_reader(each: Field[Any], hint: Any, converter: Converter) -> _Reader:
 def _check_limits(value: Any, hint: Any, limits: Mapping[str, Any], suffix: str) -> None:
     """Refuse a number out of its range and a text that is no choice; in lists, each entry."""
     if get_origin(hint) in UNIONS:
-        kinds = [kind for kind in get_args(hint) if kind is not NoneType]
-        lists = [kind for kind in kinds if get_origin(kind) is tuple]
-        hint = (lists if isinstance(value, tuple) and lists else kinds)[0]
+        arms = [kind for kind in get_args(hint) if kind is not NoneType]
+        hint = next(
+            (kind for kind in arms if isinstance(value, tuple) and get_origin(kind) is tuple),
+            next(iter(arms), hint),
+        )
     if isinstance(value, tuple):
         kinds = get_args(hint)
         for index, entry in enumerate(value):

@@ -1,69 +1,46 @@
 """Reads labelled images from one folder per class, the layout of EuroSAT, UC Merced and AID.
 
-Images are ``<root>/<class>/<image>``, or with a split
-``<root>/{train,validation,test}/<class>/<image>``; the root may lie below folders that hold
-nothing else (UC Merced's ``Images/``).
+:mod:`salibi_model.evals.datasets.image_folders` finds the files.
 """
 
 import hashlib
 import json
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float32, Int64
-from rasterio.enums import ColorInterp, Resampling
-from rasterio.env import Env
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
-from rasterio.io import DatasetReader
+from rasterio.enums import Resampling
 
 from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.redaction import first_line
+from salibi_model.data.image_files import UPRIGHT
+from salibi_model.data.input_names import describe_odd, listed
 from salibi_model.data.pixel_size import dataset_pixel_m
+from salibi_model.evals.datasets.image_folders import find_images, find_root
+from salibi_model.evals.datasets.image_headers import (
+    ImageHeader,
+    grouped,
+    kinds_by_class,
+    open_image,
+    read_header,
+)
 from salibi_model.evals.datasets.labelled import SPLITS, Indices, LabelledImages, Split
 
-SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff"})
-"""Suffixes of image files, in lower case."""
-SPLIT_SHARES: Final = (0.6, 0.2, 0.2)
-"""Shares of each class for training, validation and test, if the images come without a split."""
-
-_SPLIT_FOLDERS: Final[dict[str, Split]] = {
-    "train": "train",
-    **dict.fromkeys(("val", "valid", "validation"), "validation"),
-    "test": "test",
-}
-_MIN_IMAGES: Final = 3
-"""Smallest number of images of a class: one for each split."""
 _PROBED_IMAGES: Final = 64
 """Number of images, spread over all, that common size, bands and GSD are taken from."""
+_PROBED_CLASSES: Final = 256
+"""Largest number of further images, one per class, whose kinds are compared."""
 _SIZE_TOLERANCE: Final = 0.1
 """Largest deviation of an image's edge, as a share of the common edge."""
-_DEFAULT_BANDS: Final[dict[int, tuple[str, ...]]] = {
-    1: ("gray",),
-    3: ("red", "green", "blue"),
-    4: ("red", "green", "blue", "nir"),
-}
-"""Names by number of bands, for files that do not name them."""
-_DRIVERS: Final = ("JPEG", "PNG", "GTiff")
-"""GDAL drivers that may open an image. GDAL chooses a driver by a file's content, and some of the
-others read further files, or the network."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Header:
-    """Size and bands of an image file."""
-
-    shape: tuple[int, int]
-    """(rows, columns)."""
-    bands: tuple[str, ...]
-    """Names of the bands."""
-    has_mask: bool
-    """Whether the file's mask is used; not where its transparency band is one of the bands."""
+class MixedImagesWarning(UserWarning):
+    """Images of a data set are of several kinds, which a model may take for their content."""
 
 
 class ClassFolders(LabelledImages):
@@ -101,9 +78,9 @@ class ClassFolders(LabelledImages):
         """
         if gsd_m is not None and not 0 < gsd_m < float("inf"):
             raise UsageError(f"gsd_m is metres per pixel, above zero; got {gsd_m}.")
-        self.path = _root(Path(folder))
+        self.path = find_root(Path(folder))
         self.name = Path(folder).resolve().name
-        by_split = _find_images(self.path, seed)
+        by_split = find_images(self.path, seed)
         self.classes = tuple(sorted({label for paths in by_split.values() for label in paths}))
         self._paths: list[Path] = []
         self._labels: list[int] = []
@@ -116,10 +93,14 @@ class ClassFolders(LabelledImages):
         self._named_bands = bands
         probed = self._probe()
         self._shape = Counter(header.shape for header in probed.values()).most_common(1)[0][0]
-        self.bands = bands or next(iter(probed.values())).bands
+        usual = Counter((header.bands, header.names_bands) for header in probed.values())
+        (common_bands, self._are_named), _ = usual.most_common(1)[0]
+        self.bands = bands or common_bands
         for path, header in probed.items():
             self._check_bands_of(path, header)
         self.gsd_m = gsd_m or _georeferenced_gsd_m(list(probed))
+        self._is_turned = any(header.orientation != UPRIGHT for header in probed.values())
+        self._check_kinds(probed)
         self.digest = self._digest()
 
     def split_indices(self, split: Split) -> Int64[np.ndarray, " images"]:
@@ -132,198 +113,131 @@ class ClassFolders(LabelledImages):
     ) -> Float32[np.ndarray, "images bands rows cols"]:
         """Read images; see :meth:`LabelledImages.read`."""
         self.check_bands(bands)
-        numbers = [self.bands.index(band) + 1 for band in bands]
-        return np.stack([self._image(self._paths[int(k)], numbers) for k in indices])
+        return np.stack([self._image(self._paths[int(k)], bands) for k in indices])
 
     def labels(self, indices: Indices) -> Int64[np.ndarray, " images *shape"]:
         """Return class numbers (images,)."""
         return np.array([self._labels[int(k)] for k in indices], dtype=np.int64)
 
-    def _probe(self) -> dict[Path, _Header]:
+    def _probe(self) -> dict[Path, ImageHeader]:
         """Read the headers of some images, evenly spread over splits and classes."""
         positions = np.linspace(0, len(self._paths) - 1, min(len(self._paths), _PROBED_IMAGES))
-        headers = {}
-        for path in (self._paths[int(position)] for position in positions.round()):
-            with _open_image(path) as dataset:
-                headers[path] = _header(dataset, path, self._named_bands)
+        return self._headers([self._paths[int(position)] for position in positions.round()])
+
+    def _headers(self, paths: Sequence[Path]) -> dict[Path, ImageHeader]:
+        """Read headers; one error names all the images that cannot be read."""
+        headers: dict[Path, ImageHeader] = {}
+        failures: list[tuple[Path, StoreError]] = []
+        for path in paths:
+            try:
+                with open_image(path) as dataset:
+                    headers[path] = read_header(dataset, path, self._named_bands)
+            except StoreError as error:
+                failures.append((path, error))
+        if len(failures) == 1:
+            raise failures[0][1]
+        if failures:
+            raise StoreError(
+                f"{len(failures)} of the {len(paths)} images looked at cannot be used: "
+                f"{listed([str(path) for path, _ in failures])}. {failures[0][1]}"
+            )
         return headers
 
-    def _check_bands_of(self, path: Path, header: _Header) -> None:
-        if len(header.bands) != len(self.bands):
+    def _check_bands_of(self, path: Path, header: ImageHeader) -> None:
+        names_differ = self._are_named and header.names_bands
+        if len(header.bands) == len(self.bands) and (
+            not names_differ or set(header.bands) == set(self.bands)
+        ):
+            return
+        named = self._named_bands
+        groups = self._survey(lambda each: each.described_bands)
+        most = max(groups, key=lambda what: len(groups[what]))
+        if len(groups) == 1 or (named and not most.startswith(f"{len(named)} ")):
             raise StoreError(
                 f"{path} has {len(header.bands)} bands where {len(self.bands)} are expected "
                 f"({', '.join(self.bands)}); all images must have the same."
             )
+        raise StoreError(
+            f"{describe_odd(groups)}; all images must have the same. Convert them, or leave them out."
+        )
 
-    def _image(self, path: Path, numbers: Sequence[int]) -> Float32[np.ndarray, "bands rows cols"]:
-        """Read one image at the common size; ``numbers`` of bands count from 1."""
-        with _open_image(path) as dataset:
-            header = _header(dataset, path, self._named_bands)
+    def _survey(self, describe: Callable[[ImageHeader], str]) -> dict[str, list[str]]:
+        """Sort all images by what their headers say; for errors, as it takes its time."""
+        groups: dict[str, list[str]] = defaultdict(list)
+        for path in self._paths:
+            with suppress(StoreError), open_image(path) as dataset:
+                groups[describe(read_header(dataset, path, self._named_bands))].append(str(path))
+        return groups
+
+    def _check_kinds(self, probed: Mapping[Path, ImageHeader]) -> None:
+        """Warn of data types and formats that differ, above all by class."""
+        labels = dict(zip(self._paths, self._labels, strict=True))
+        first = {label: path for path, label in reversed(labels.items())}
+        seen = {labels[path] for path in probed}
+        others = [path for label, path in sorted(first.items()) if label not in seen]
+        headers = {**probed, **self._headers(others[:_PROBED_CLASSES])}
+        self._dtypes = {header.dtype for header in headers.values()}
+        names = {path: self.classes[labels[path]] for path in headers}
+        by_class = kinds_by_class(headers, names, lambda header: header.described_values)
+        if by_class:
+            self._warn(
+                f"{by_class}: the range of the values gives the class away. Convert them to one type."
+            )
+        elif len(self._dtypes) > 1:
+            odd = describe_odd(grouped(headers, lambda header: header.described_values))
+            self._warn(f"{odd}: one scale is measured for all. Convert them to one type.")
+        formats = kinds_by_class(headers, names, lambda header: f"the format {header.driver}")
+        if "JPEG" in formats:
+            self._warn(f"{formats}: traces of its compression may give the class away.")
+
+    def _warn(self, note: str) -> None:
+        warnings.warn(f"{self.path}: {note}", MixedImagesWarning, stacklevel=2)
+
+    def _image(self, path: Path, bands: Sequence[str]) -> Float32[np.ndarray, "bands rows cols"]:
+        """Read one image upright and at the common size."""
+        with open_image(path) as dataset:
+            header = read_header(dataset, path, self._named_bands)
             self._check_bands_of(path, header)
-            for edge, common in zip(header.shape, self._shape, strict=True):
-                if abs(edge - common) > _SIZE_TOLERANCE * common:
-                    raise StoreError(
-                        f"{path} has {header.shape} pixels; most images have {self._shape}, and "
-                        "one may differ by a tenth. Cut it to that size, or leave it out."
-                    )
-            window = {"indexes": list(numbers), "out_shape": (len(numbers), *self._shape)}
-            values = dataset.read(**window, resampling=Resampling.bilinear).astype(np.float32)
-            valid = dataset.read_masks(**window) > 0 if header.has_mask else np.True_
+            self._check_size(path, header)
+            if header.dtype not in self._dtypes:
+                self._dtypes.add(header.dtype)
+                self._warn(f"{path.name} has {header.described_values}; most images have others.")
+            names = header.bands if header.names_bands and self._are_named else self.bands
+            numbers = [names.index(band) + 1 for band in bands]
+            where = {"out_shape": (len(numbers), *header.orientation.shape(*self._shape))}
+            values = dataset.read(numbers, resampling=Resampling.bilinear, **where)
+            valid = header.masks.valid(dataset, values, numbers, **where)
+        values = values.astype(np.float32)
         image = np.where(valid & np.isfinite(values), values, np.float32(np.nan))
         if np.isnan(image).all():
             raise StoreError(f"{path} holds no measurement: every pixel is nodata. Leave it out.")
-        return image
+        return header.orientation.apply(image)
+
+    def _check_size(self, path: Path, header: ImageHeader) -> None:
+        if self._fits(header):
+            return
+        odd = sorted(self._survey(lambda each: str(self._fits(each)))[str(False)])
+        others = [name for name in odd if name != str(path)]
+        more = f" (so are the sizes of {listed(others)})" if others else ""
+        raise StoreError(
+            f"{path} has {header.shape} pixels; most images have {self._shape}, and one may differ by "
+            f"a tenth{more}. Cut it to that size, or leave it out."
+        )
+
+    def _fits(self, header: ImageHeader) -> bool:
+        """Whether an image has about the common size."""
+        edges = zip(header.shape, self._shape, strict=True)
+        return all(abs(edge - common) <= _SIZE_TOLERANCE * common for edge, common in edges)
 
     def _digest(self) -> str:
         """Hash names, sizes and times of the files, and all that decides what is read from them."""
         names = [path.relative_to(self.path).as_posix() for path in self._paths]
         files = [path.stat() for path in self._paths]
         stamps = [(file.st_size, file.st_mtime_ns) for file in files]
-        identity = [names, stamps, self._ends, self.bands, self.gsd_m]
+        identity: list[Any] = [names, stamps, self._ends, self.bands, self.gsd_m]
+        if self._is_turned:
+            identity.append("upright")  # earlier versions read the same files as they lie
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-
-
-def _root(folder: Path) -> Path:
-    """Descend through folders that hold nothing but one folder of folders."""
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder; give one with a folder of images per class.")
-    subfolders = _folders(folder)
-    while len(subfolders) == 1 and not _images(folder) and _folders(subfolders[0]):
-        folder = subfolders[0]
-        subfolders = _folders(folder)
-    return folder
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
-    )
-
-
-def _find_images(root: Path, seed: int) -> dict[Split, dict[str, list[Path]]]:
-    """Return the images by split and class.
-
-    Raises:
-        UsageError: there are no images, too few, only one class, or a split is missing.
-    """
-    split_folders = {
-        _SPLIT_FOLDERS[folder.name.lower()]: folder
-        for folder in _folders(root)
-        if folder.name.lower() in _SPLIT_FOLDERS
-    }
-    if "train" not in split_folders:
-        return _random_split(_classes(root), seed, root)
-    missing = [split for split in SPLITS if split not in split_folders]
-    if missing:
-        raise UsageError(
-            f"{root} has a folder of training images, but none for {' and '.join(missing)}; give "
-            f"it {', '.join(SPLITS)}, or none of them and a split is drawn."
-        )
-    by_split = {split: _classes(split_folders[split]) for split in SPLITS}
-    for split in SPLITS:
-        untrained = sorted(set(by_split[split]) - set(by_split["train"]))
-        if untrained:
-            raise UsageError(
-                f"{split_folders[split]} has classes that {split_folders['train']} lacks: "
-                f"{', '.join(untrained)}."
-            )
-    return by_split
-
-
-def _classes(folder: Path) -> dict[str, list[Path]]:
-    """Return the images of each class folder."""
-    classes = {each.name: _images(each) for each in _folders(folder)}
-    empty = [name for name, paths in classes.items() if not paths]
-    if not classes or len(empty) == len(classes):
-        raise UsageError(
-            f"{folder} holds no images in folders named for their classes; give a folder such as "
-            f"{folder.name}/<class>/<image> with {', '.join(sorted(SUFFIXES))}, or that of a "
-            "GEO-Bench task."
-        )
-    if empty:
-        raise UsageError(
-            f"{folder / empty[0]} holds no images ({', '.join(sorted(SUFFIXES))}); fill it or "
-            "remove it."
-        )
-    if len(classes) == 1:
-        raise UsageError(
-            f"{folder} has images of one class alone, {next(iter(classes))!r}; a classification "
-            "needs two."
-        )
-    return classes
-
-
-def _random_split(
-    classes: dict[str, list[Path]], seed: int, root: Path
-) -> dict[Split, dict[str, list[Path]]]:
-    """Split each class at random, by the hash of names: adding an image moves few others."""
-    by_split: dict[Split, dict[str, list[Path]]] = {split: {} for split in SPLITS}
-    for name, paths in classes.items():
-        if len(paths) < _MIN_IMAGES:
-            raise UsageError(
-                f"{root / name} holds {len(paths)} of the {_MIN_IMAGES} images that training, "
-                "validation and test need at least; add some, or remove the class."
-            )
-        # By class and name, not by the path: a copy in another folder has the same split.
-        order = sorted(paths, key=lambda path: _sha256(f"{seed}/{path.parent.name}/{path.name}"))
-        _, validation, test = (max(1, round(share * len(paths))) for share in SPLIT_SHARES)
-        by_split["test"][name] = sorted(order[:test])
-        by_split["validation"][name] = sorted(order[test : test + validation])
-        by_split["train"][name] = sorted(order[test + validation :])
-    return by_split
-
-
-def _sha256(text: str) -> bytes:
-    # Names of files need not be UTF-8; Python keeps their bytes as surrogates.
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
-
-
-@contextmanager
-def _open_image(path: Path) -> Iterator[Any]:
-    """Open an image with rasterio; its errors within the block become a StoreError."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with Env(), DatasetReader(path, driver=list(_DRIVERS)) as dataset:
-                yield dataset
-    except (RasterioIOError, RasterioError) as error:
-        raise StoreError(
-            f"{path} cannot be read as an image: {first_line(error)}. Replace it, or leave it out."
-        ) from error
-
-
-def _header(dataset: Any, path: Path, named_bands: tuple[str, ...] | None) -> _Header:
-    """Read size and bands of an open image.
-
-    Raises:
-        StoreError: the image has a colour table, or complex numbers.
-    """
-    colours = dataset.colorinterp
-    if ColorInterp.palette in colours:
-        raise StoreError(
-            f"{path} holds numbers of a colour table, not colours; convert it (gdal_translate "
-            "-expand rgb)."
-        )
-    if any(name.startswith("complex") for name in dataset.dtypes):
-        raise StoreError(f"{path} holds complex numbers; convert it to power or amplitude.")
-    # GDAL calls the fourth of four 8-bit bands transparency unless the file says otherwise; it
-    # counts as a band only if the user has named it.
-    is_alpha = colours[-1] == ColorInterp.alpha
-    if named_bands and len(named_bands) == dataset.count:
-        return _Header(shape=dataset.shape, bands=named_bands, has_mask=not is_alpha)
-    num_bands = dataset.count - is_alpha
-    names = dataset.descriptions[:num_bands]
-    if all(names) and len(set(names)) == num_bands:
-        bands = tuple(str(name).lower() for name in names)
-    else:
-        bands = _DEFAULT_BANDS.get(num_bands, tuple(f"band{k + 1}" for k in range(num_bands)))
-    return _Header(shape=dataset.shape, bands=bands, has_mask=True)
 
 
 def _georeferenced_gsd_m(paths: Sequence[Path]) -> float:

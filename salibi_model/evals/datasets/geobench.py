@@ -7,7 +7,9 @@ the samples into splits, statistics of the bands, and pickles with the labels an
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +18,13 @@ from jaxtyping import Float32, Float64, Int64
 
 from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.redaction import first_line
-from salibi_model.evals.datasets.geobench_samples import DOWNLOAD_AGAIN, read_image, read_label
+from salibi_model.data.input_names import describe_odd
+from salibi_model.evals.datasets.geobench_samples import (
+    DOWNLOAD_AGAIN,
+    read_image,
+    read_label,
+    read_shape,
+)
 from salibi_model.evals.datasets.geobench_tasks import (
     CLASSIFICATION_FOLDER,
     GEOBENCH_TASKS,
@@ -26,7 +34,7 @@ from salibi_model.evals.datasets.geobench_tasks import (
 )
 from salibi_model.evals.datasets.labelled import SPLITS, Indices, LabelledImages, Split
 from salibi_model.evals.datasets.safe_pickle import Inert, unpickle_inert
-from salibi_model.evals.options import EvalOptions
+from salibi_model.evals.options import DEFAULT_PARTITION
 
 _SPECS_NAME: Final = "task_specs.pkl"
 _STATS_NAME: Final = "band_stats.json"
@@ -64,7 +72,7 @@ class GeoBenchTask(LabelledImages):
     on the grid of its photograph. Classes named "no data" are classes of the benchmark, and stay.
     """
 
-    def __init__(self, folder: str | Path, *, partition: str = EvalOptions.partition) -> None:
+    def __init__(self, folder: str | Path, *, partition: str = DEFAULT_PARTITION) -> None:
         """Open a task.
 
         Args:
@@ -94,6 +102,7 @@ class GeoBenchTask(LabelledImages):
         files = [self._file(number).stat() for number in range(len(self._samples))]
         stamps = [(file.st_size, file.st_mtime_ns) for file in files]
         identity = [self.name, self.classes, self._splits, self._stats, stamps]
+        self._shape: tuple[int, ...] | None = None
         self.digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     def split_indices(self, split: Split) -> Int64[np.ndarray, " images"]:
@@ -107,7 +116,13 @@ class GeoBenchTask(LabelledImages):
         """Read images; see :meth:`LabelledImages.read`."""
         self.check_bands(bands)
         sources = [self._spec.bands[band] for band in bands]
-        return self._stack([read_image(self._file(k), self._spec, sources) for k in indices])
+        images = [read_image(self._file(k), self._spec, sources) for k in indices]
+        for image in images:
+            # Of the first image read: a later batch of another size would be resampled to it.
+            self._shape = self._shape or image.shape[-2:]
+            if image.shape[-2:] != self._shape:
+                raise self._odd_sizes()
+        return self._stack(images)
 
     def labels(self, indices: Indices) -> Int64[np.ndarray, " images *shape"]:
         """Read labels; see :meth:`LabelledImages.labels`."""
@@ -213,12 +228,20 @@ class GeoBenchTask(LabelledImages):
             raise StoreError(
                 f"{self.path} has no images in a split of the partition; take another partition."
             )
-        shapes = {array.shape for array in arrays}
-        if len(shapes) > 1:
-            raise StoreError(
-                f"images of {self.path} differ in size: {sorted(shapes)}. {DOWNLOAD_AGAIN}"
-            )
+        if len({array.shape for array in arrays}) > 1:
+            raise self._odd_sizes()
         return np.stack(arrays)
+
+    def _odd_sizes(self) -> StoreError:
+        """An error that names the samples of another size than most, of all there are."""
+        names: dict[str, list[str]] = defaultdict(list)
+        for number in range(len(self._samples)):
+            path = self._file(number)
+            with suppress(StoreError):
+                names["{} x {} px".format(*read_shape(path, self._spec))].append(path.name)
+        return StoreError(
+            f"images of {self.path} differ in size: {describe_odd(names)}. {DOWNLOAD_AGAIN}"
+        )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -49,6 +49,16 @@ def read_image(
     return image
 
 
+def read_shape(path: Path, spec: GeoBenchSpec) -> tuple[int, int]:
+    """Read (rows, columns) of a sample's grid.
+
+    Raises:
+        StoreError: the file is damaged, or lacks the band.
+    """
+    with _open_bands(path) as datasets:
+        return _grid(datasets, spec, path)
+
+
 def read_label(path: Path, spec: GeoBenchSpec) -> Int64[np.ndarray, " *shape"]:
     """Read a sample's label.
 

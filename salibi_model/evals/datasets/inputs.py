@@ -8,9 +8,9 @@ from torch import Tensor
 
 from salibi_data.store.errors import UsageError
 from salibi_data.store.schema import Modality
-from salibi_model.data.modalities import RAW_UNITS
 from salibi_model.evals.datasets.labelled import LabelledImages
 from salibi_model.models.config import ModelConfig
+from salibi_model.models.units import RAW_UNITS, highest_value
 
 COMMON_NAMES = {
     "b1": "coastal",
@@ -118,8 +118,7 @@ def training_statistics(
     2207.08051) and CROMA: 0..1 for CROMA, 0..255 for the Scale-ALiBi authors' models.
     """
     if modality.units == RAW_UNITS:
-        highest = 1.0 if config.architecture == "croma" else 255.0
-        middle = torch.full((len(modality.bands),), highest / 2)
+        middle = torch.full((len(modality.bands),), highest_value(config, modality) / 2)
         return middle, middle / 2
     return torch.tensor(modality.mean), torch.tensor(modality.std)
 

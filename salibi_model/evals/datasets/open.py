@@ -5,15 +5,17 @@ from pathlib import Path
 
 from salibi_data.store.errors import UsageError
 from salibi_data.store.redaction import redact
+from salibi_data.store.validation import check_applicable
+from salibi_model.data.input_names import distinct_names
 from salibi_model.evals.datasets.labelled import LabelledImages
-from salibi_model.evals.options import EvalOptions
+from salibi_model.evals.options import DEFAULT_PARTITION, FOLDERS, TASKS, EvalOptions
 
 
 def open_labelled(
     path: str | Path,
     *,
     gsd_m: float | None = None,
-    partition: str = EvalOptions.partition,
+    partition: str | None = None,
     seed: int = 0,
     bands: tuple[str, ...] | None = None,
 ) -> LabelledImages:
@@ -24,7 +26,8 @@ def open_labelled(
             folder of images per class.
         gsd_m: metres per pixel, for images without a georeference; overrides the georeference of
             images that have one.
-        partition: GEO-Bench's partition: ``default``, ``0.01x_train`` to ``1.00x_train``.
+        partition: GEO-Bench's partition: ``default``, which ``None`` stands for, ``0.01x_train`` to
+            ``1.00x_train``.
         seed: random seed of the split of images that come without one.
         bands: names of the images' bands, where the files have none.
 
@@ -61,22 +64,26 @@ def open_labelled(
             f"{folder} is no folder; give that of a GEO-Bench v1 task, or one with a folder of "
             "images per class."
         )
+    given = {
+        name: value
+        for name, value in (("gsd_m", gsd_m), ("partition", partition))
+        if value is not None
+    }
     if is_task(folder):
-        if gsd_m is not None or bands is not None:
-            raise UsageError(
-                f"{folder} is a GEO-Bench task, whose GSD and bands are known; leave gsd_m and "
-                "the names of bands away."
-            )
-        return GeoBenchTask(folder, partition=partition)
+        reason = f"{folder} is a GEO-Bench task, whose GSD and bands are known"
+        check_applicable(EvalOptions, given, {FOLDERS: reason})
+        if bands is not None:
+            raise UsageError(f"bands applies to {FOLDERS}, but {reason}. Leave it out.")
+        return GeoBenchTask(folder, partition=partition or DEFAULT_PARTITION)
     if tasks := task_folders(folder):
         raise UsageError(
             f"{folder} holds {len(tasks)} GEO-Bench tasks; give one of them, such as {tasks[0]}."
         )
-    if partition != EvalOptions.partition:
-        raise UsageError(
-            f"partition {partition!r} was asked for, but {folder} is no GEO-Bench task, and only "
-            "those have partitions; leave it away."
-        )
+    check_applicable(
+        EvalOptions,
+        given,
+        {TASKS: f"{folder} is no GEO-Bench task, and only those have partitions"},
+    )
     return ClassFolders(folder, gsd_m=gsd_m, seed=seed, bands=bands)
 
 
@@ -84,7 +91,7 @@ def open_all(
     path: str | Path,
     *,
     gsd_m: float | None = None,
-    partition: str = EvalOptions.partition,
+    partition: str | None = None,
     seed: int = 0,
     bands: tuple[str, ...] | None = None,
 ) -> list[LabelledImages]:
@@ -111,7 +118,7 @@ def open_all(
 
 
 def open_data(
-    paths: Sequence[str], *, gsd_m: float | None = None, partition: str = EvalOptions.partition
+    paths: Sequence[str], *, gsd_m: float | None = None, partition: str | None = None
 ) -> list[LabelledImages]:
     """Open the labelled data sets of several folders, and refuse Salibi stores.
 
@@ -119,12 +126,18 @@ def open_data(
         UsageError: a path is that of a Salibi store, which has no labels, or of no labelled data.
         StoreError: a data set is damaged.
     """
-    data: list[LabelledImages] = []
     for path in paths:
         if "://" in path or (Path(path) / "zarr.json").is_file():
             raise UsageError(
                 f"{redact(path)} is a store: its samples have no labels. Give a GEO-Bench folder or "
                 "one with a folder of images per class, or take `salibi-model eval retrieval`."
             )
-        data += open_all(path, gsd_m=gsd_m, partition=partition)
+    names = distinct_names(paths)
+    data: list[LabelledImages] = []
+    for path, name in zip(paths, names, strict=True):
+        opened = open_all(path, gsd_m=gsd_m, partition=partition)
+        # Folders of one name, which the rows of results are told apart by.
+        if "/" in name and len(opened) == 1:
+            opened[0].name = name
+        data += opened
     return data

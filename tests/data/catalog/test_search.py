@@ -92,11 +92,9 @@ def test_throttling_is_waited_out() -> None:
         assert server.requests == 4
 
 
-def test_an_api_that_keeps_failing_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("salibi_data.catalog.search.SEARCH_BACKOFF_S", 0.01)
-    monkeypatch.setattr("salibi_data.catalog.search.PAUSES_S", (0.01, 0.01))
+def test_an_api_that_keeps_failing_is_one_clear_error(no_pauses: None) -> None:
     with (
-        serve(StacServer([item(1)], failures=[500] * 20)) as server,
+        serve(StacServer([item(1)], failures=[500] * 100)) as server,
         pytest.raises(CatalogError, match="cannot be searched for naip"),
     ):
         search(api(server.url), "naip", IOWA, None)
@@ -137,9 +135,8 @@ def test_paging_that_ends_early_is_an_error_never_fewer_scenes() -> None:
 
 @pytest.mark.parametrize("body", ["<html>busy</html>", '{"type": "Feat', "[]"])
 def test_an_answer_that_is_none_is_asked_for_again_then_one_clear_error(
-    body: str, monkeypatch: pytest.MonkeyPatch
+    body: str, no_pauses: None
 ) -> None:
-    monkeypatch.setattr("salibi_data.catalog.search.PAUSES_S", (0.01, 0.01))
     with serve(StacServer([item(1)], bodies=[body, body])) as server:
         assert len(search(api(server.url), "naip", IOWA, None)) == 1
     with (

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from salibi_data.plans.areas import CELL_ZOOM, MAX_CELLS, Area, read_outline
+from salibi_data.plans.areas.area import CELL_ZOOM, MAX_CELLS, Area
+from salibi_data.plans.areas.files import read_outline
 from salibi_data.plans.planner import plan
 from salibi_data.store.errors import SelectionError, UsageError
 from salibi_data.store.tiles import spans_within, tile_bounds

@@ -232,8 +232,8 @@ def api_toml(server: StacServer, at: Path) -> str:
 def test_a_plan_that_was_stopped_asks_only_for_what_it_lacks(
     whole: Plan, sample_catalog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("salibi_data.catalog.search.PATIENT_PAUSES_S", (0.01,))
-    monkeypatch.setattr("salibi_data.catalog.search.SEARCH_BACKOFF_S", 0.01)
+    monkeypatch.setattr("salibi_data.catalog.paging.PATIENT_PAUSES_S", (0.01,))
+    monkeypatch.setenv("SALIBI_SEARCH_BACKOFF_S", "0.01")
     area = outline_of(whole)
     output = tmp_path / "plan.parquet"
     with serve(StacServer(api_items(sample_catalog, "https://example.com"))) as server:

@@ -166,6 +166,27 @@ def test_cromas_feed_forward_is_read_without_its_dropout_too(tmp_path):
     assert converted(weights, tmp_path).config.architecture == "croma"
 
 
+def test_cromas_weights_take_values_of_0_to_1(tmp_path):
+    model = converted(croma_weights(), tmp_path)
+    pixels = torch.randint(0, 256, (1, 2, 32, 32), dtype=torch.uint8)
+    with pytest.raises(
+        UsageError, match=r"uint8 from .*expected those of the model's authors, 0\.\.1"
+    ):
+        model.encode(pixels, "sar")
+    expected = model.encode(pixels / 255, "sar")[1]
+    torch.testing.assert_close(model.encode(pixels, "sar", units="uint8")[1], expected)
+
+
+def test_the_authors_weights_take_values_of_0_to_255(authors, tmp_path):
+    model, images = converted(authors, tmp_path), raw_images()["lores"]
+    with pytest.raises(UsageError, match=r"expected those of the model's authors, 0\.\.255"):
+        model.encode(images / 255, "lores")
+    for units in ("stored", "uint8"):
+        assert torch.equal(
+            model.encode(images.float(), "lores", units=units)[1], model.encode(images, "lores")[1]
+        )
+
+
 def test_what_cromas_file_lacks_is_refused(tmp_path):
     """Its release has neither projections nor decoder: no number is better than a random one."""
     model = converted(croma_weights(), tmp_path)

@@ -42,7 +42,7 @@ def checkpoint(tmp_path_factory):
         (noise(64, 64) / np.float32(256), {"units": "stored"}, "whole numbers 0..255; got float32"),
         (noise(64, 64) / np.float32(256), {"units": "display"}, "hardly for display.*--scale 255"),
         (noise(64, 64).astype(np.uint16) * 9, {"units": "display"}, "display are 0..255; got from"),
-        (noise(64, 64), {"units": "dB"}, "cannot be brought to the display.*stored, display"),
+        (noise(64, 64), {"units": "dB"}, "cannot be brought to the display.*stored, uint8"),
         (noise(64, 64), {"window_px": 50}, "do not divide.*such as 64"),
         (noise(64, 64).astype(np.complex64), {"units": "display"}, "expected real numbers"),
     ],
@@ -60,7 +60,7 @@ def test_what_does_not_fit_is_refused_before_the_work(checkpoint, tmp_path, valu
 @pytest.mark.parametrize(
     ("make", "units", "words"),
     [
-        (lambda db: 10 ** (db / 10), "dB", "hardly in dB.*--units linear"),
+        (lambda db: 10 ** (db / 10), "dB", "hardly in dB.*--units power"),
         (lambda db: db, "linear", "hardly power.*--units dB"),
         (lambda db: 1000 * 10 ** (db / 20), "linear", "calibrate"),
         (lambda db: db * 100, "dB", "hardly in dB.*calibrate"),
@@ -123,8 +123,13 @@ def test_a_damaged_raster_keeps_what_was_embedded(checkpoint, tmp_path, monkeypa
 
 def test_tokens_of_images_of_several_sizes_are_refused(checkpoint, tmp_path):
     paths = [raster(tmp_path / f"{edge}.tif", noise(edge, edge)) for edge in (64, 80)]
-    with pytest.raises(UsageError, match="64x64, 80x80 px; with --tokens"):
-        embed(checkpoint, paths, out=tmp_path / "E", modalities=("lores",), tokens=True)
+    options = {"out": tmp_path / "E", "modalities": ("lores",), "tokens": True}
+    with pytest.raises(UsageError, match=r"--tokens.*64.tif has 64x64 px; .*80.tif has 80x80 px"):
+        embed(checkpoint, paths, **options)
+    paths.append(raster(tmp_path / "another.tif", noise(64, 64)))
+    with pytest.raises(UsageError, match=r"80.tif has 80x80 px, where most \(2 of 3\)") as caught:
+        embed(checkpoint, paths, **options)
+    assert "64.tif" not in str(caught.value)
 
 
 def test_secrets_of_an_address_are_not_told(checkpoint, tmp_path):

@@ -20,14 +20,17 @@ from rasterio.windows import Window
 
 import salibi_model
 from salibi_data.store.errors import UsageError
+from salibi_data.store.schema import Modality
 from salibi_model.checkpoints.files import save_model
 from salibi_model.data.pixel_size import pixel_m
 from salibi_model.embeddings.embed import embed
-from salibi_model.embeddings.quantise import to_stored
+from salibi_model.models.config import ModelConfig
+from salibi_model.models.scale_mae import ScaleMae
+from salibi_model.models.units import to_stored
 from tests.support.data.real_catalogs import NAIP, REAL, needs_real
 from tests.support.data.samples import environment
 from tests.support.model.embedded import UTM, noise, raster, rows_of
-from tests.support.model.nano import nano_model
+from tests.support.model.nano import SIZE, nano_model
 from tests.support.model.stores import describe
 
 
@@ -143,11 +146,12 @@ def test_the_fourth_band_of_an_aerial_image_masks_nothing_when_it_is_near_infrar
     ("units", "make"),
     [
         ("linear", lambda db: (10 ** (db / 10)).astype(np.float32)),
+        ("power", lambda db: (10 ** (db / 10)).astype(np.float64)),
         ("dB", lambda db: db.astype(np.float32)),
         ("stored", lambda db: np.clip(np.rint((db + 30) / 0.15), 1, 255).astype(np.uint8)),
         ("db", lambda db: np.rint(db * 100).astype(np.int16)),
     ],
-    ids=["linear", "dB", "stored", "scaled-integers"],
+    ids=["linear", "power", "dB", "stored", "scaled-integers"],
 )
 def test_radar_in_any_units_comes_to_the_same_stored_values(checkpoint, tmp_path, units, make):
     """Bands are found by their names, though the file has them the other way round."""
@@ -164,6 +168,50 @@ def test_radar_in_any_units_comes_to_the_same_stored_values(checkpoint, tmp_path
             torch.from_numpy(stored)[None], "sar", gsd_m=float(rows["gsd_m"][0])
         )
     assert np.allclose(rows["embedding"], vector, atol=1e-3)
+
+
+S2 = Modality(
+    name="s2", sensor="sentinel-2", zoom=15, gsd_ratio=1.0, size_px=256, bands=("red", "nir"),
+    units="reflectance", scale=(0.002, 0.004), offset=(-0.002, -0.004), mean=(60.0, 90.0),
+    std=(40.0, 50.0),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "number_of", "tags"),
+    [
+        ({"units": "dn"}, lambda reflectance: reflectance * 10_000, None),
+        ({"units": "DN", "offset": -0.1}, lambda reflectance: reflectance * 10_000 + 1000, None),
+        ({"units": "dn"}, lambda reflectance: reflectance * 10_000 + 1000, (1e-4, -0.1)),
+        ({"units": "dn"}, lambda reflectance: reflectance * 20_000, (5e-5, 0.0)),
+        ({"units": "reflectance", "scale": 1e-4}, lambda reflectance: reflectance * 10_000, None),
+    ],
+    ids=["numbers", "baseline-04.00", "tagged", "other-scale", "reflectance"],
+)
+def test_sentinel_2_numbers_come_to_the_same_stored_values(tmp_path, options, number_of, tags):
+    torch.manual_seed(0)
+    config = ModelConfig(
+        architecture="scale-mae", size=SIZE, modalities=(S2,), objectives=("reconstruction",),
+        base_gsd_m=3.7,
+    )  # fmt: skip
+    save_model(ScaleMae(config).eval(), tmp_path / "model", training={"step": 1})
+    stored = np.random.default_rng(0).integers(10, 250, (2, 64, 64), dtype=np.uint8)
+    physical = np.reshape(S2.offset, (2, 1, 1)) + np.reshape(S2.scale, (2, 1, 1)) * stored
+    numbers = np.rint(number_of(physical)).astype(np.uint16)
+    if options["units"].lower() == "dn":
+        numbers[:, :16], stored[:, :16] = 0, 0
+    path = raster(tmp_path / "s2.tif", numbers, names=("red", "nir"))
+    if tags is not None:
+        with rasterio.open(path, "r+") as dataset:
+            dataset.scales, dataset.offsets = (tags[0],) * 2, (tags[1],) * 2
+    embed(tmp_path / "model", [path], out=tmp_path / "E", **options)
+    rows = rows_of(tmp_path / "E", "s2")
+    assert rows["valid_fraction"] == [(stored != 0).all(axis=0).mean()]
+    with torch.inference_mode():
+        _, vector = salibi_model.load(tmp_path / "model").encode(
+            torch.from_numpy(stored)[None], "s2", gsd_m=float(rows["gsd_m"][0])
+        )
+    assert np.allclose(rows["embedding"], vector, atol=1e-6)
 
 
 def test_plain_images_need_a_gsd_and_have_no_place(checkpoint, tmp_path):
@@ -276,7 +324,7 @@ def test_real_radar_power(checkpoint, tmp_path):
             place, crs = dataset.transform, dataset.crs
     joined = raster(tmp_path / "s1.tif", np.stack(layers), transform=place, crs=crs, nodata=np.nan)
     options = {"bands": ("vv", "vh"), "out": tmp_path / "E", "any_gsd": True}
-    with pytest.raises(UsageError, match="--units linear"):
+    with pytest.raises(UsageError, match="--units power"):
         embed(checkpoint, [joined], units="dB", **options)
     embed(checkpoint, [joined], units="linear", **options)
     with np.errstate(divide="ignore"):

@@ -83,7 +83,7 @@ def test_encodings_are_those_of_scale_alibi_on_raw_values():
     for name, images in nano_images().items():
         spec = plain.config[name]
         stretched = images * spec.std[0] + spec.mean[0]
-        tokens, _ = plain.encode(stretched, name)
+        tokens, _ = plain.encode(stretched, name, check_values=False)
         assert torch.allclose(model.encode(images, name)[0], tokens, atol=1e-4)
 
 

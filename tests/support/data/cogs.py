@@ -66,7 +66,7 @@ def catalog(signing: Any = "none", *, requester_pays: bool = False) -> Catalog:
         attribution="",
         requester_pays=requester_pays,
     )
-    return Catalog(name="test", title="", kind="api", sensors={"naip": sensor}, signing=signing)
+    return Catalog(name="test", title="", kind="static", sensors={"naip": sensor}, signing=signing)
 
 
 def scene(href: str) -> Scene:

@@ -119,8 +119,16 @@ def test_nan_is_kept_and_an_image_of_nothing_else_refused(eurosat: Path) -> None
 def test_images_of_different_sizes_are_refused(eurosat: Path) -> None:
     small = np.ones((9, 9))
     rewrite(eurosat, **{"01 - Coastal aerosol": small, "04 - Red": small})
-    with pytest.raises(StoreError, match="differ in size"):
-        open_labelled(eurosat).read([0, 1], ["red"])
+    words = r"differ in size: train_0000\.hdf5 has 9 x 9 px, where most \(\d of \d\) have 20 x 20"
+    for batches in (
+        [[0, 1]],
+        [[1, 0]],
+        [[0], [1]],
+        [[1], [0]],
+    ):  # of a batch, and from one to the next
+        task = open_labelled(eurosat)
+        with pytest.raises(StoreError, match=words):
+            [task.read(batch, ["red"]) for batch in batches]
 
 
 def test_a_band_that_does_not_fit_the_grid_is_refused(eurosat: Path) -> None:

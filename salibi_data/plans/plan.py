@@ -178,25 +178,33 @@ class Plan:
         names = self.variant.sensors
         numbers = {name: alternatives.column_name(name) for name in self.alternatives}
         columns = ["x", "y", "z", *(f"{name}_items" for name in names), *numbers.values()]
+        known: dict[tuple[Any, ...], Mapping[str, tuple[SceneSet, ...]]] = {}
         for table in self._tables(columns):
             for row in table.to_pylist():
-                foreseen = {
-                    name: tuple(self.alternatives[name][number] for number in row[column])
-                    for name, column in numbers.items()
-                }
+                key = tuple(tuple(row[column]) for column in numbers.values())
+                # Thousands of tiles have the same sets.
+                if key not in known:
+                    known[key] = self._foreseen(dict(zip(numbers, key, strict=True)))
                 yield SceneChoice(
                     tile=TileXYZ(row["x"], row["y"], row["z"]),
                     scenes={
                         name: tuple(self.scenes[name][id_] for id_ in row[f"{name}_items"])
                         for name in names
                     },
-                    # Sensors that have nothing but the chosen scenes are left out.
-                    alternatives={
-                        name: sets
-                        for name, sets in foreseen.items()
-                        if len(sets) > 1 or (sets and sets[0].fillers)
-                    },
+                    alternatives=known[key],
                 )
+
+    def _foreseen(self, numbers: Mapping[str, Sequence[int]]) -> dict[str, tuple[SceneSet, ...]]:
+        """Sets of a tile by their numbers, without sensors that have nothing but the chosen scenes."""
+        foreseen = {
+            name: tuple(self.alternatives[name][number] for number in of_sensor)
+            for name, of_sensor in numbers.items()
+        }
+        return {
+            name: sets
+            for name, sets in foreseen.items()
+            if len(sets) > 1 or (sets and sets[0].fillers)
+        }
 
     def scene(self, sensor: str, scene_id: str) -> Scene:
         """Return a scene of the plan, in use or spare."""

@@ -127,7 +127,7 @@ def test_status_says_which_samples_were_filled_and_from_where(tmp_path: Path) ->
     (block,) = (entry for line in log if (entry := json.loads(line))["event"] == "block")
     assert sorted(each["tile"] for each in block["replaced"]) == sorted(tiles)
     shown = samples.run("status", str(tmp_path / "s.zarr")).stdout
-    assert "filled from other scenes than planned: one of 8 samples" in shown
+    assert "samples made of other scenes than planned: 8 one" in shown
 
 
 def test_samples_that_no_scene_sees_are_dropped_and_counted(tmp_path: Path) -> None:

@@ -15,11 +15,6 @@ if TYPE_CHECKING:
 
     from salibi_data.catalog.providers import Product, Sensor
 
-ASSET_FIELDS: Final = (
-    *("proj:shape", "raster:bands", "bands", "raster:scale", "raster:offset", "nodata"),
-)
-"""Fields of a STAC asset that this module reads."""
-
 DeclaredBand = Mapping[str, float]
 """``scale``, ``offset`` and ``nodata`` of one band, each where it is declared and has an effect."""
 

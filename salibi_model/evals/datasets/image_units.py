@@ -104,7 +104,8 @@ def _check_values(
         names = _NAMES
     extent = f"values from {finite.min():.6g} to {finite.max():.6g}" if len(finite) else "no values"
     if units is None:
-        trained = f"{modality.units} stored as 0..255" if modality.units != RAW_UNITS else "0..255"
+        is_raw = modality.units == RAW_UNITS
+        trained = "0..255" if is_raw else f"{modality.units}, stored as 0..255"
         raise UsageError(
             f"the images have {extent}, and {modality.name!r} was trained on {trained}: say with "
             f"--units (units=) what they are, one of {', '.join(names)}. They are then standardised "

@@ -113,7 +113,7 @@ def test_mistakes_are_one_line(checkpoint, tasks, small_store, tmp_path, monkeyp
         profile |= {"crs": "EPSG:32631", "transform": Affine(10, 0, 5e5, 0, -10, 4.6e6)}
         with rasterio.open(numbers / "ab"[number % 2] / f"{number}.tif", "w", **profile) as file:
             file.write(np.random.default_rng(number).integers(100, 9000, (3, 32, 32)))
-    plain = ("knn", "--data", numbers)
+    plain = ("knn", "--data", numbers, "--modality", "lores")
     for arguments, code, words in (
         (plain, 2, "numbers: the images have values from 1"),
         ((*plain, "--units", "db"), 2, "images in dB do not suit 'lores'"),

@@ -137,7 +137,9 @@ class CellClouds:
     def _read(self, scene: Scene, mask: CloudMask, grid: PixelGrid) -> NDArray[np.uint8]:
         product = mask.product
         bands = tuple(product.bands.values())
-        source = read_asset(self._catalog, scene, mask.asset, product, bands, grid)
+        source = read_asset(
+            self._catalog, scene, mask.asset, product, bands, grid, categorical=True
+        )
         if source is None:
             return np.full(grid.shape, _UNKNOWN, dtype=np.uint8)
         classes = warp.warp(source, grid, categorical=True)[0]

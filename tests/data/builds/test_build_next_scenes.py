@@ -18,6 +18,7 @@ from tests.support.catalogs.made_catalogs import PX, item
 from tests.support.data import samples
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -40,10 +41,34 @@ def without_crs(path: Path) -> Path:
     return path
 
 
-def test_a_scene_without_usable_pixels_is_left_out_and_named_once(tmp_path: Path) -> None:
-    odd = without_crs(image(tmp_path, "odd", 1))
+def without_a_band(path: Path) -> Path:
+    return made.write_tif(path, made.values(1)[:1])
+
+
+def in_16_bit(path: Path) -> Path:
+    return made.write_tif(path, made.values(1).astype(np.uint16) * 100)
+
+
+def unchanged(path: Path) -> Path:
+    return path
+
+
+@pytest.mark.parametrize(
+    ("spoil", "declared", "words"),
+    [
+        (without_crs, None, "has no CRS"),
+        (without_a_band, None, "has 1 band"),
+        (in_16_bit, None, "uint16 values in the range"),
+        (unchanged, [PX, PX // 2], "declares 1024 x 512"),
+    ],
+)
+def test_a_scene_without_usable_pixels_is_left_out_and_named_once(
+    tmp_path: Path, spoil: Callable[[Path], Path], declared: list[int] | None, words: str
+) -> None:
+    odd = spoil(image(tmp_path, "odd", 1))
+    shape = {} if declared is None else {"proj__shape": declared}
     items = [
-        item("odd", odd, scene="odd"),
+        item("odd", odd, scene="odd", **shape),
         item("next", image(tmp_path, "next", 2), cloud=8, scene="next"),
     ]
     arguments = made.write_catalog(tmp_path, *items)
@@ -51,7 +76,7 @@ def test_a_scene_without_usable_pixels_is_left_out_and_named_once(tmp_path: Path
     assert (report.num_samples, report.replaced, report.failures) == (16, {"one": 16}, ())
     (warning,) = report.warnings
     assert warning.startswith("one odd is left out where it was planned: ")
-    assert "has no CRS" in warning
+    assert words in warning
     assert np.array_equal(made.square_of(tmp_path / "s.zarr"), made.values(2))
     shown = samples.run(
         *("build", "--variant", arguments["variant"], "--catalog", arguments["catalog"]),

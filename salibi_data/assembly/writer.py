@@ -23,7 +23,7 @@ from salibi_data.store.filesystem import (
     remove_partials,
     write_atomically,
 )
-from salibi_data.store.open import parse_manifest
+from salibi_data.store.manifest import parse_manifest
 from salibi_data.store.schema import (
     ATTRIBUTES_KEY,
     INDEX_ARRAYS,

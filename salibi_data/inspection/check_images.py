@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from salibi_data.store.open import ManifestEntry, StoreFiles
+    from salibi_data.store.manifest import ManifestEntry
+    from salibi_data.store.open import StoreFiles
     from salibi_data.store.progress import Progress
 
 

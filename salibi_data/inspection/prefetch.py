@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
 
-    from salibi_data.store.open import ManifestEntry, StoreFiles
+    from salibi_data.store.manifest import ManifestEntry
+    from salibi_data.store.open import StoreFiles
 
 
 class PrefetchedStorage(WrapperStore[Store]):

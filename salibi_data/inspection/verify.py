@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from salibi_data.inspection.check_images import check_images, image_shards
 from salibi_data.inspection.check_index import check_arrays, check_index, check_table
 from salibi_data.store.errors import VerificationError
-from salibi_data.store.open import ManifestEntry, StoreFiles
+from salibi_data.store.open import StoreFiles
 from salibi_data.store.schema import (
     MANIFEST_NAME,
 )
@@ -18,6 +18,7 @@ from salibi_data.store.storage import is_url
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from salibi_data.store.manifest import ManifestEntry
     from salibi_data.store.progress import Progress
 
 _MAX_LISTED: Final = 5
@@ -35,6 +36,8 @@ class Verification:
     """Number of files in the manifest."""
     checks: tuple[str, ...]
     """Names of the checks."""
+    is_listed: bool = True
+    """Whether the names of the files could be listed; if not, a file beyond the manifest is not noticed."""
     against_source: Mapping[str, float] | None = None
     """Number of samples compared with their sources (``samples``), and the largest and mean
     difference in steps of the stored values; None if none was compared."""
@@ -71,7 +74,9 @@ def verify(
     files = StoreFiles.at(store)
     group, attributes = files.open()
     manifest = files.manifest()
-    problems = [*_check_files(files, manifest, skip_checksums=image_shards(manifest, attributes))]
+    listed = files.listed_sizes()
+    skip_checksums = image_shards(manifest, attributes)
+    problems = [*_check_files(files, manifest, listed or {}, skip_checksums=skip_checksums)]
     # Each stage only runs on a store without problems so far: they would be reported again.
     if not problems:
         problems += check_arrays(group, attributes)
@@ -100,6 +105,7 @@ def verify(
         num_samples=int(group["tile"].shape[0]),
         num_files=len(manifest),
         checks=tuple(checks),
+        is_listed=listed is not None,
         against_source=differences,
     )
 
@@ -115,19 +121,28 @@ def _failure_message(where: str, problems: list[str], *, is_remote: bool) -> str
 def _check_files(
     files: StoreFiles,
     manifest: Mapping[str, ManifestEntry],
+    listed: Mapping[str, int],
     *,
     skip_checksums: frozenset[str],
 ) -> Iterator[str]:
     """Yield files that are missing, unexpected, or differ from their size or checksum.
 
     The cards beside a published store are checked as well.
+
+    Args:
+        files: store to check.
+        manifest: size and checksum of every file.
+        listed: size of every file that the storage lists, by name; empty where it lists none.
+        skip_checksums: names of files whose checksums are compared elsewhere.
     """
-    present = {name: size for name, size in files.sizes().items() if not name.endswith(".partial")}
+    present = {name: size for name, size in listed.items() if not name.endswith(".partial")}
+    # Not every bucket lists all that may be read.
+    present |= files.sizes_of(name for name in manifest if name not in present)
     for name in sorted(set(present) - set(manifest) - {MANIFEST_NAME}):
         yield f"file {name} is not in the manifest"
     for name, entry in manifest.items():
         if name not in present:
-            yield f"file {name} is missing"
+            yield f"file {name} is missing{'' if listed else ', or access is refused'}"
         elif present[name] != entry.bytes or (
             name not in skip_checksums and files.sha256(name, entry.bytes) != entry.sha256
         ):

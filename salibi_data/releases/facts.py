@@ -12,7 +12,8 @@ from salibi_data.inspection.info import info
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from salibi_data.store.open import ManifestEntry, StoreFiles
+    from salibi_data.store.manifest import ManifestEntry
+    from salibi_data.store.open import StoreFiles
     from salibi_data.store.schema import Release, StoreAttributes
 
 

@@ -1,7 +1,8 @@
 """Reads and replaces ``latest.json``, the pointer to the newest release of a dataset.
 
 The pointer is the only object of a published dataset that changes. It is replaced on the condition
-that it has not changed since it was read, so that two publishers cannot undo each other's work.
+that it has not changed since it was read, so that two publishers cannot undo each other's work. Some
+servers of the S3 kind lack conditional puts: there the user has to give up this protection.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from salibi_data.store.errors import StoreError
 from salibi_data.store.open import parse_release
 from salibi_data.store.schema import LATEST_NAME, Release
-from salibi_data.store.storage import get_if_present
+from salibi_data.store.storage import get_if_present, http_status, names_at
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
+
+_NO_CONDITION: Final = frozenset({400, 405, 422, 501})
+"""Statuses by which servers refuse a header ``If-Match`` or ``If-None-Match`` that they do not know."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,8 @@ class Latest:
     """Newest release; None where nothing has been published."""
     version: Any
     """Entity tag or version of the object in the storage; None where there is no pointer."""
+    is_refused: bool = False
+    """Whether access to the pointer was refused: it is missing, unless it may be written only."""
 
     @classmethod
     def read(cls, target: ObjectStore, url: str) -> Latest:
@@ -37,9 +43,10 @@ class Latest:
         Raises:
             StoreError: it is damaged, or of a newer schema.
         """
-        pointer = get_if_present(target, LATEST_NAME)
+        refusals: list[Exception] = []
+        pointer = get_if_present(target, LATEST_NAME, refusals)
         if pointer is None:
-            return cls(url=url, release=None, version=None)
+            return cls(url=url, release=None, version=None, is_refused=bool(refusals))
         release = parse_release(bytes(pointer.bytes()), where=url)
         version = {key: pointer.meta.get(key) for key in ("e_tag", "version")}
         known = {key: value for key, value in version.items() if value is not None}
@@ -81,10 +88,10 @@ class Latest:
         """Make ``release`` the newest release, if the pointer has not changed since it was read.
 
         Raises:
-            StoreError: another release was published meanwhile.
+            StoreError: another release was published meanwhile, or the server cannot put on condition.
         """
         import obstore
-        from obstore.exceptions import AlreadyExistsError, PreconditionError
+        from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
         from obstore.store import LocalStore
 
         if release == self.release:
@@ -95,25 +102,41 @@ class Latest:
             # Google's storage lets caches keep public objects for an hour unless it is told not to.
             put["attributes"] = {"Content-Type": "application/json", "Cache-Control": "no-cache"}
         try:
-            try:
-                obstore.put(target, LATEST_NAME, content, **put)
-            except NotImplementedError:  # a folder, or AWS_CONDITIONAL_PUT=disabled
-                if Latest.read(target, self.url) != self:
-                    raise PreconditionError from None
-                obstore.put(target, LATEST_NAME, content, **{**put, "mode": "overwrite"})
+            obstore.put(target, LATEST_NAME, content, **put)
+        except NotImplementedError:  # a folder, or AWS_CONDITIONAL_PUT=disabled
+            if Latest.read(target, self.url).release != self.release:
+                raise self._replaced_meanwhile() from None
+            obstore.put(target, LATEST_NAME, content, **{**put, "mode": "overwrite"})
         except (AlreadyExistsError, PreconditionError) as error:
-            if Latest.read(target, self.url).release == release:
+            now = Latest.read(target, self.url)
+            if now.release == release:
                 return  # another publisher of the same store was faster
-            raise StoreError(
-                f"another release was published to {self.url} meanwhile; run the same command again "
-                "if this one is to be the newest."
-            ) from error
+            is_weak = str((self.version or {}).get("e_tag", "")).startswith("W/")
+            if now.release != self.release or not (is_weak or now.is_refused):
+                raise self._replaced_meanwhile() from error
+            reason = "access to it is refused" if now.is_refused else "its entity tag is weak"
+            raise self._unconditional(reason) from error
+        except BaseError as error:
+            # Data were put before, without a condition: what the server refuses is the condition.
+            if http_status(error) not in _NO_CONDITION:
+                raise
+            reason = f"the server answered {http_status(error)} to a put with a condition"
+            raise self._unconditional(reason) from error
+
+    def _replaced_meanwhile(self) -> StoreError:
+        return StoreError(
+            f"another release was published to {self.url} meanwhile; run the same command again "
+            "if this one is to be the newest."
+        )
+
+    def _unconditional(self, reason: str) -> StoreError:
+        return StoreError(
+            f"{LATEST_NAME} of {self.url} cannot be replaced on condition that nobody else has: "
+            f"{reason}. All other files were sent. Set AWS_CONDITIONAL_PUT=disabled and run the same "
+            "command again to replace it anyway; of two publishers at once, one is then lost."
+        )
 
 
 def others_at(target: ObjectStore) -> list[str]:
-    """Names of what lies at an address besides releases."""
-    import obstore
-
-    listing = obstore.list_with_delimiter(target)
-    names = [*listing["common_prefixes"], *(entry["path"] for entry in listing["objects"])]
-    return [name for name in names if name not in ("releases", LATEST_NAME)]
+    """Names of what lies at an address besides releases; none where names may not be listed."""
+    return [name for name in names_at(target) or () if name not in ("releases", LATEST_NAME)]

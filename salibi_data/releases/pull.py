@@ -17,7 +17,8 @@ from salibi_data.assembly.writer import replace_store
 from salibi_data.releases.options import TransferOptions
 from salibi_data.store.errors import StoreError
 from salibi_data.store.filesystem import remove_partials, write_atomically
-from salibi_data.store.open import ManifestEntry, StoreFiles, parse_manifest
+from salibi_data.store.manifest import ManifestEntry, parse_manifest
+from salibi_data.store.open import StoreFiles
 from salibi_data.store.schema import MANIFEST_NAME
 from salibi_data.store.storage import parallel_map, read_blocks, translate_errors
 

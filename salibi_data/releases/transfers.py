@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from salibi_data.store.errors import StoreError
 from salibi_data.store.filesystem import file_sha256
-from salibi_data.store.open import ManifestEntry
-from salibi_data.store.storage import BLOCK_BYTES, list_sizes, parallel_map, read_blocks
+from salibi_data.store.manifest import ManifestEntry
+from salibi_data.store.storage import (
+    BLOCK_BYTES,
+    list_sizes_if_allowed,
+    parallel_map,
+    read_blocks,
+    sizes_of,
+)
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -108,7 +114,9 @@ def missing(
     target: ObjectStore, prefix: str, uploads: Sequence[Upload], *, workers: int
 ) -> list[Upload]:
     """Uploads whose objects are missing below ``prefix``, or have another content."""
-    sizes = list_sizes(target, prefix)
+    sizes = list_sizes_if_allowed(target, prefix)
+    if sizes is None:
+        sizes = sizes_of(target, [upload.key for upload in uploads], workers=workers)
     same_size = [upload for upload in uploads if sizes.get(upload.key) == upload.entry.bytes]
     present = parallel_map(lambda upload: upload.is_there(target), same_size, workers=workers)
     done = {upload.key for upload, is_there in zip(same_size, present, strict=True) if is_there}

@@ -9,12 +9,16 @@ GRD items are invented and never used.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
+from salibi_data.catalog.outlines import outline_of, polygons_alone
+from salibi_data.sources.longitudes import columns_of_turn, turn_of, turns_towards
 from salibi_data.store.errors import ReadError
+from salibi_data.store.tiles import boxes_on_globe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,6 +41,9 @@ MIN_CONTROL_POINTS: Final = 4
 
 _EDGE_SAMPLES: Final = 21
 """Points per edge at which a rectangle is projected, since a spline bends straight edges."""
+
+_WIDE_DEG: Final = 90.0
+"""Width of an outline in degrees from which on its corners may have no place in a local projection."""
 
 _HALF_TURN: Final = 180.0
 
@@ -104,6 +111,42 @@ class Placement:
     """Affine transform from (column, row) to ``crs``."""
     control_points: ControlPoints | None = None
     """Control points, where there is no transform."""
+    turn_px: int | None = None
+    """Columns of a turn, where the file goes round the globe; see
+    :class:`~salibi_data.sources.longitudes.RoundGlobe`."""
+
+    def near(self, bounds_3857: Bounds, *, width: int, height: int) -> Placement:
+        """Return the placement moved by whole turns round the globe to where the bounds are.
+
+        Longitudes of 0..360 become those of the bounds, and a raster across 180 degrees comes to the
+        side of the bounds.
+
+        Args:
+            bounds_3857: (west, south, east, north) in metres of EPSG:3857.
+            width: columns of the file.
+            height: rows of the file.
+        """
+        turn = turn_of(self.crs)
+        if turn is None:
+            return self
+        from rasterio.warp import transform_bounds
+
+        west, _, east, _ = transform_bounds("EPSG:3857", self.crs, *bounds_3857)
+        shift = turn * turns_towards(self._extent(width, height), (west, east), turn)
+        if self.control_points is not None:
+            points = self.control_points
+            return replace(self, control_points=replace(points, x=points.x + shift))
+        a, b, c, d, e, f = cast("AffineCoefficients", self.transform)
+        turn_px = columns_of_turn(a, width, turn) if b == d == 0 else None
+        return replace(self, transform=(a, b, c + shift, d, e, f), turn_px=turn_px)
+
+    def _extent(self, width: int, height: int) -> tuple[float, float]:
+        """Return the least and largest x of a file."""
+        if self.control_points is not None:
+            return float(self.control_points.x.min()), float(self.control_points.x.max())
+        a, b, c, *_ = cast("AffineCoefficients", self.transform)
+        corners = [a * column + b * row + c for column in (0, width) for row in (0, height)]
+        return min(corners), max(corners)
 
     def window(self, bounds_3857: Bounds, *, width: int, height: int) -> Any:
         """Return the rasterio window that covers the bounds with a margin.
@@ -114,14 +157,17 @@ class Placement:
             height: rows of the file.
 
         Returns:
-            None where the file does not reach the bounds.
+            None where the file does not reach the bounds. The window of a file that goes round the
+            globe may reach over its first and last column.
         """
         from rasterio.windows import Window
 
         west, north, east, south = self._pixel_bounds(bounds_3857)
-        left = max(0, int(np.floor(west)) - MARGIN_PX)
+        left = int(np.floor(west)) - MARGIN_PX
+        right = int(np.ceil(east)) + MARGIN_PX
+        if self.turn_px is None:
+            left, right = max(0, left), min(width, right)
         top = max(0, int(np.floor(north)) - MARGIN_PX)
-        right = min(width, int(np.ceil(east)) + MARGIN_PX)
         bottom = min(height, int(np.ceil(south)) + MARGIN_PX)
         if right <= left or bottom <= top:
             return None
@@ -143,13 +189,43 @@ class Placement:
             footprint: GeoJSON geometry, longitude and latitude in degrees.
             shape: (rows, columns) of the image, and of the result.
         """
+        import shapely
         from rasterio.features import geometry_mask
         from rasterio.warp import transform_geom
+        from shapely.geometry import mapping
 
         # GeoJSON is longitude, latitude (RFC 7946): OGC:CRS84, since EPSG:4326 is latitude first.
-        geometry = transform_geom("OGC:CRS84", self.crs, dict(footprint))
-        outside: NDArray[np.bool_] = geometry_mask([geometry], shape, self._affine())
+        outline = self._cut_to_image(outline_of(footprint), shape)
+        if outline.is_empty:
+            return np.ones(shape, dtype=bool)
+        geometry = shapely.geometry.shape(transform_geom("OGC:CRS84", self.crs, mapping(outline)))
+        copies = [geometry]
+        if (turn := turn_of(self.crs)) is not None:
+            # The margin of a window at 180 degrees lies on the other side of it.
+            least, largest = self._extent(shape[1], shape[0])
+            west, _, east, _ = geometry.bounds
+            first, last = math.ceil((least - east) / turn), math.floor((largest - west) / turn)
+            copies = [
+                shapely.transform(geometry, lambda xy, shift=shift: xy + np.array([shift, 0.0]))
+                for shift in turn * np.arange(first, last + 1)
+            ] or copies
+        outside: NDArray[np.bool_] = geometry_mask(copies, shape, self._affine())
         return outside
+
+    def _cut_to_image(self, outline: Any, shape: tuple[int, ...]) -> Any:
+        """Cut an outline that is too wide for most projections to the surroundings of an image."""
+        import shapely
+        from rasterio.transform import array_bounds
+        from rasterio.warp import transform_bounds
+
+        if all(part.bounds[2] - part.bounds[0] <= _WIDE_DEG for part in shapely.get_parts(outline)):
+            return outline
+        bounds = array_bounds(*shape, self._affine())
+        west, south, east, north = transform_bounds(self.crs, "OGC:CRS84", *bounds)
+        south, north = max(south - 1, -_HALF_TURN / 2), min(north + 1, _HALF_TURN / 2)
+        boxes = boxes_on_globe((west - 1, south, east + 1, north))
+        near = shapely.union_all([shapely.box(*box) for box in boxes])
+        return polygons_alone(shapely.intersection(outline, near))
 
     def _pixel_bounds(self, bounds_3857: Bounds) -> Bounds:
         from rasterio.warp import transform_bounds
@@ -224,7 +300,7 @@ def read_control_points(dataset: Any, *, where: str) -> tuple[ControlPoints, str
         where: name of the file in messages.
 
     Raises:
-        ReadError: there are none, too few, none with a CRS, or they cross the antimeridian.
+        ReadError: there are none, too few, none with a CRS, or they are far apart.
     """
     points, crs = dataset.gcps
     if crs is None or len(points) < MIN_CONTROL_POINTS:
@@ -237,9 +313,12 @@ def read_control_points(dataset: Any, *, where: str) -> tuple[ControlPoints, str
     # Sentinel-1 GRD has a CRS for its control points only; ``dataset.crs`` is empty there.
     x = np.array([point.x for point in points], np.float64)
     if crs.is_geographic and np.ptp(x) > _HALF_TURN:
+        # On both sides of 180 degrees: no spline can follow longitudes that jump.
+        x = np.where(x < 0, x + 2 * _HALF_TURN, x)
+    if crs.is_geographic and np.ptp(x) > _HALF_TURN:
         raise ReadError(
-            f"{where} has ground control points on both sides of the antimeridian, which no spline "
-            "can follow; leave this scene out.",
+            f"{where} has ground control points from {x.min():g} to {x.max():g} degrees of longitude, "
+            "more than half the globe apart; leave this scene out.",
             kind="unusable",
         )
     return ControlPoints(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from io import BytesIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from salibi_data.store.errors import StoreError
+from salibi_data.store.manifest import ManifestEntry, parse_manifest
 from salibi_data.store.redaction import first_line
 from salibi_data.store.schema import (
     LATEST_NAME,
@@ -27,10 +27,11 @@ from salibi_data.store.storage import (
     failure_reason,
     get_if_present,
     is_url,
-    list_sizes,
+    list_sizes_if_allowed,
     local_path,
     open_storage,
     read_blocks,
+    sizes_of,
     translate_errors,
 )
 
@@ -40,14 +41,8 @@ if TYPE_CHECKING:
 
 GROUP_NAME: Final = "zarr.json"
 """File that makes a folder a Zarr group."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ManifestEntry:
-    """Size and checksum of one file, as the manifest lists them."""
-
-    bytes: int
-    sha256: str
+_CONNECTIONS: Final = 8
+"""Files that are asked for at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +75,11 @@ class StoreFiles:
             raise _no_store(where)
         storage = open_storage(location, timeout=timeout)
         with translate_errors(where, "read"):
-            release = None
-            if get_if_present(storage, GROUP_NAME) is None:
-                pointer = get_if_present(storage, LATEST_NAME)
+            release, refusals = None, list[Exception]()
+            if get_if_present(storage, GROUP_NAME, refusals) is None:
+                pointer = get_if_present(storage, LATEST_NAME, refusals)
                 if pointer is None:
-                    raise _no_store(where)
+                    raise refusals[0] if refusals else _no_store(where)
                 release = parse_release(bytes(pointer.bytes()), where=where)
         return cls(where=where, storage=storage, release=release, timeout=timeout)
 
@@ -115,15 +110,43 @@ class StoreFiles:
         with translate_errors(f"{name} of {self.where}", "read"):
             return bytes(obstore.get(self.storage, self.key(name)).bytes())
 
-    def sizes(self) -> dict[str, int]:
-        """Size in bytes of every file that is there, by its name.
+    def listed_sizes(self) -> dict[str, int] | None:
+        """Size in bytes of every file that is there, by its name; None where names are not listed.
 
         Raises:
-            StoreError: they cannot be listed.
+            StoreError: they cannot be listed at present.
         """
         with translate_errors(self.where, "listed"):
-            sizes = list_sizes(self.storage, self._prefix.rstrip("/"))
-        return {name.removeprefix(self._prefix): size for name, size in sizes.items()}
+            sizes = list_sizes_if_allowed(self.storage, self._prefix.rstrip("/"))
+        return None if sizes is None else self._named(sizes)
+
+    def sizes(self) -> dict[str, int]:
+        """Size in bytes of every file, by its name; by the manifest where names are not listed.
+
+        Raises:
+            StoreError: they cannot be listed at present, or the manifest cannot be read.
+        """
+        sizes = self.listed_sizes()
+        if sizes is not None:
+            return sizes
+        content = self.manifest_content()
+        entries = parse_manifest(content, where=f"{MANIFEST_NAME} of {self.where}")
+        return {name: entry.bytes for name, entry in entries.items()} | {
+            MANIFEST_NAME: len(content)
+        }
+
+    def sizes_of(self, names: Iterable[str]) -> dict[str, int]:
+        """Size in bytes of some files, by name, without those that are missing or may not be read.
+
+        Raises:
+            StoreError: the server cannot be asked.
+        """
+        keys = [self.key(name) for name in names]
+        with translate_errors(self.where, "read"):
+            return self._named(sizes_of(self.storage, keys, workers=_CONNECTIONS))
+
+    def _named(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        return {key.removeprefix(self._prefix): size for key, size in sizes.items()}
 
     def sha256(self, name: str, num_bytes: int) -> str:
         """SHA-256 of one file's content, read block by block.
@@ -180,7 +203,7 @@ class StoreFiles:
         """
         group = self.group()
         attributes = parse_attributes(group.attrs, where=self.where)
-        with translate_errors(self.where, "read"):
+        with translate_errors(f"{MANIFEST_NAME} of {self.where}", "read"):
             if get_if_present(self.storage, self.key(MANIFEST_NAME)) is None:
                 raise StoreError(
                     f"{self.where} has no {MANIFEST_NAME}, which is written last: the store is not "
@@ -192,12 +215,17 @@ class StoreFiles:
         """Zarr's storage of the group, read-only."""
         from zarr.storage import LocalStore, ObjectStore
 
+        from salibi_data.store.zarr_storage import UnlistedStorage
+
         if self.folder is not None:
             return LocalStore(self.folder, read_only=True)
-        if self.release is None:
-            return ObjectStore(self.storage, read_only=True)
-        url = f"{self.where.rstrip('/')}/{self.release.store}"
-        return ObjectStore(open_storage(url, timeout=self.timeout), read_only=True)
+        storage = self.storage
+        if self.release is not None:
+            url = f"{self.where.rstrip('/')}/{self.release.store}"
+            storage = open_storage(url, timeout=self.timeout)
+        return UnlistedStorage(
+            ObjectStore(storage, read_only=True), self.where, lambda: frozenset(self.manifest())
+        )
 
     def group(self, storage: Any = None) -> Any:
         """Open the Zarr group.
@@ -348,26 +376,6 @@ def parse_attributes(attributes: Mapping[str, Any], *, where: str) -> StoreAttri
         raise StoreError(
             f"{where} has damaged attributes ({error}). Build or pull the store again."
         ) from error
-
-
-def parse_manifest(content: bytes, *, where: str) -> dict[str, ManifestEntry]:
-    """Parse a manifest: size and SHA-256 of every file, by its name.
-
-    Raises:
-        StoreError: it is damaged.
-    """
-    try:
-        files: Mapping[str, Any] = json.loads(content)["files"]
-        entries = {
-            name: ManifestEntry(bytes=int(entry["bytes"]), sha256=str(entry["sha256"]))
-            for name, entry in files.items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{where} is damaged; build or pull it again.") from error
-    # A manifest from the network must not make pull write outside of its folder.
-    if any(".." in PurePosixPath(name).parts or name.startswith("/") for name in entries):
-        raise StoreError(f"{where} is damaged: it names files outside of the store.")
-    return entries
 
 
 def _no_store(where: str) -> StoreError:

@@ -51,6 +51,10 @@ _ENVIRONMENT_PREFIX: Final = {
     "abfss": "AZURE",
 }
 
+_LOOK_AT_CREDENTIALS: Final = "look at the credentials in the environment, and at what they allow"
+_BAD_CREDENTIALS: Final = r"InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken"
+"""Error codes of S3 that mean the credentials, whatever the object."""
+
 _REASONS: Final = (
     (r"NoSuchBucket|ContainerNotFound|bucket does not exist", "its bucket does not exist"),
     (
@@ -66,9 +70,15 @@ _REASONS: Final = (
     (r"incorrectly configured region", "its bucket is in another region; set AWS_REGION"),
     (r"Unable to recognise URL", "it is not the address of a store"),
     (r"Account must be specified", "set AZURE_STORAGE_ACCOUNT_NAME"),
+    (_BAD_CREDENTIALS, f"access is refused; {_LOOK_AT_CREDENTIALS}"),
+    (
+        # Without the right to list, S3 and Google answer 403 or 401 for what is not there as well.
+        r"(?s)performing (GET|HEAD)\b.*status code: 40[13]",
+        f"it is missing, or access is refused; check the address, and {_LOOK_AT_CREDENTIALS}",
+    ),
     (
         r"status code: 40[13]|AccessDenied|AuthenticationFailed|os error 13\b",
-        "access is refused; look at the credentials in the environment, and at what they allow",
+        f"access is refused; {_LOOK_AT_CREDENTIALS}",
     ),
     (
         r"error sending request|error decoding response|timed out|TimedOut|connection",
@@ -76,6 +86,9 @@ _REASONS: Final = (
     ),
 )
 """Patterns in errors of obstore and the reason to give a user; the first that matches counts."""
+
+_NO_LISTING: Final = frozenset({400, 401, 403, 404, 405, 501})
+"""Statuses by which servers refuse to list."""
 
 _NETWORK_VSI: Final = re.compile(
     r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)(_streaming)?[/?]"
@@ -199,15 +212,22 @@ def failure_reason(error: Exception) -> str:
             return meaning
     if isinstance(error, FileNotFoundError):
         return "it is not there"
-    status = re.search(r"status code: (\d{3})", text)
-    if status:
-        return f"the server answered {status[1]}"
+    if (status := http_status(error)) is not None:
+        return f"the server answered {status}"
     return f"storage failed ({type(error).__name__})"
 
 
-def get_if_present(storage: ObjectStore, name: str) -> Any:
-    """Object as obstore returns it; None where the bucket exists but the object does not."""
+def get_if_present(storage: ObjectStore, name: str, refusals: list[Exception] | None = None) -> Any:
+    """Object as obstore returns it; None where the bucket exists but the object does not.
+
+    Args:
+        storage: storage of the object.
+        name: name of the object.
+        refusals: list to which a refusal of access is added, and None returned: buckets that may
+            not be listed refuse access to objects that do not exist. Without a list it is raised.
+    """
     import obstore
+    from obstore.exceptions import BaseError
 
     try:
         return obstore.get(storage, name)
@@ -216,6 +236,30 @@ def get_if_present(storage: ObjectStore, name: str) -> Any:
         if "bucket" in failure_reason(error):
             raise
         return None
+    except BaseError as error:
+        if refusals is None or not is_refusal(error):
+            raise
+        refusals.append(error)
+        return None
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether an object is missing in a bucket that may not be listed, or access to it refused.
+
+    False where the credentials themselves are refused.
+    """
+    from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+
+    if re.search(_BAD_CREDENTIALS, str(error)):
+        return False
+    is_denied = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+    return is_denied or http_status(error) in (401, 403)
+
+
+def http_status(error: Exception) -> int | None:
+    """HTTP status that obstore's message states."""
+    status = re.search(r"status code: (\d{3})", str(error))
+    return int(status[1]) if status else None
 
 
 def read_blocks(storage: ObjectStore, name: str, num_bytes: int) -> Iterator[bytes]:
@@ -236,6 +280,67 @@ def list_sizes(storage: ObjectStore, prefix: str = "") -> dict[str, int]:
         for batch in obstore.list(storage, prefix or None)
         for entry in batch
     }
+
+
+def names_at(storage: ObjectStore) -> list[str] | None:
+    """Names of folders and objects at the top; None where the server does not let them be listed."""
+    import obstore
+
+    listing = _if_allowed(lambda: obstore.list_with_delimiter(storage))
+    if listing is None:
+        return None
+    return [*listing["common_prefixes"], *(entry["path"] for entry in listing["objects"])]
+
+
+def list_sizes_if_allowed(storage: ObjectStore, prefix: str = "") -> dict[str, int] | None:
+    """Result of :func:`list_sizes`; None where the server does not let names be listed."""
+    from obstore.store import HTTPStore
+
+    # Web servers list by WebDAV, if at all.
+    if isinstance(storage, HTTPStore):
+        return None
+    return _if_allowed(lambda: list_sizes(storage, prefix))
+
+
+def _if_allowed(list_names: Callable[[], _Result]) -> _Result | None:
+    from obstore.exceptions import BaseError
+
+    try:
+        return list_names()
+    except NotImplementedError:
+        return None
+    except (BaseError, FileNotFoundError) as error:
+        if http_status(error) in _NO_LISTING:
+            return None
+        raise
+
+
+def sizes_of(storage: ObjectStore, names: Sequence[str], *, workers: int) -> dict[str, int]:
+    """Size in bytes of some objects, by name, without those that are missing or may not be read."""
+    sizes = parallel_map(lambda name: _size_if_readable(storage, name), names, workers=workers)
+    return {name: size for name, size in zip(names, sizes, strict=True) if size is not None}
+
+
+def _size_if_readable(storage: ObjectStore, name: str) -> int | None:
+    import obstore
+    from obstore.exceptions import BaseError
+
+    try:
+        return int(obstore.head(storage, name)["size"])
+    except FileNotFoundError:
+        return None
+    except BaseError:
+        pass  # some servers and signed addresses allow GET alone
+    try:
+        return int(obstore.get(storage, name, options={"range": (0, 1)}).meta["size"])
+    except FileNotFoundError:
+        return None
+    except BaseError as error:
+        if http_status(error) == 416:  # noqa: PLR2004 - it is empty
+            return 0
+        if not is_refusal(error):
+            raise
+        return None
 
 
 def parallel_map(

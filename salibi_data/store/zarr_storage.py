@@ -16,14 +16,18 @@ from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 import numpy as np
+from obstore.exceptions import BaseError
 from zarr.abc.store import RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, WrapperStore
 
 from salibi_data.store.errors import StoreError, UsageError
+from salibi_data.store.storage import failure_reason, is_refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from zarr.abc.store import ByteRequest
     from zarr.core.buffer import Buffer, BufferPrototype
@@ -39,6 +43,51 @@ _SHARE_AFTER_CLEANING: Final = 0.9
 _SHARE_BETWEEN_CHECKS: Final = 0.05
 """Share of the bound that one process adds before it checks the size of the folder again."""
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
+
+
+class UnlistedStorage(WrapperStore[Store]):
+    """Storage of a store where access to a missing file may be refused.
+
+    Buckets that may be read but not listed answer 403 for a missing file, and Zarr asks for files
+    that need not be there. The manifest tells whether a file is one of those.
+
+    Args:
+        store: Zarr's storage of the group.
+        where: path or URL of the store, for messages.
+        read_names: function that reads the names of the store's files; called when access is refused.
+    """
+
+    def __init__(self, store: Store, where: str, read_names: Callable[[], frozenset[str]]) -> None:
+        super().__init__(store)
+        self._where, self._read_names = where, read_names
+        self._names: frozenset[str] | None = None
+
+    def _with_store(self, store: Store) -> UnlistedStorage:
+        return type(self)(store, self._where, self._read_names)
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Bytes of a file; None where there is none.
+
+        Raises:
+            StoreError: access to a file of the store is refused.
+        """
+        try:
+            return await super().get(key, prototype, byte_range)
+        except BaseError as error:
+            if not is_refusal(error):
+                raise
+            if self._names is None:
+                try:
+                    self._names = await asyncio.to_thread(self._read_names)
+                except StoreError:
+                    raise error from None
+            if key not in self._names:
+                return None
+            raise StoreError(
+                f"file {key} of {self._where} cannot be read: {failure_reason(error)}."
+            ) from error
 
 
 class ShardStorage(WrapperStore[Store]):

@@ -16,9 +16,10 @@ import numpy as np
 
 from salibi_data.store import geoparquet
 from salibi_data.store.errors import StoreError
-from salibi_data.store.open import open_store
-from salibi_data.store.redaction import redact
-from salibi_data.store.schema import MANIFEST_NAME, SAMPLES_NAME, SPLITS
+from salibi_data.store.open import StoreFiles
+from salibi_data.store.redaction import name_only, redact
+from salibi_data.store.schema import SPLITS
+from salibi_data.store.storage import is_url
 from salibi_data.store.tiles import tile_bounds
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class ViewedSamples:
     """Samples of a store that the page shows, in the store's order.
 
     Args:
-        store: path of the Zarr group.
+        store: path or URL of the Zarr group, or of a published dataset: its newest release.
         limit: largest number of samples to show: runs of neighbours, spread evenly over the store.
 
     Raises:
@@ -51,14 +52,17 @@ class ViewedSamples:
     """
 
     def __init__(self, store: str | Path, *, limit: int | None = None) -> None:
-        self.folder = Path(store)
-        self.group, self.attributes = open_store(self.folder)
-        self.digest = hashlib.sha256((self.folder / MANIFEST_NAME).read_bytes()).hexdigest()
+        files = StoreFiles.at(store)
+        self.group, self.attributes = files.open()
+        self.digest = hashlib.sha256(files.manifest_content()).hexdigest()
         """SHA-256 of the manifest, in hexadecimal."""
         self.rows = spread_rows(self.group["tile"].shape[0], limit)
         """Rows of the samples in the store, shape (num_samples,)."""
         if len(self.rows) == 0:
-            raise StoreError(f"{self.folder} has no sample; there is nothing to look at.")
+            raise StoreError(f"{files.where} has no sample; there is nothing to look at.")
+        self.name = name_only(files.where) if is_url(store) else Path(store).resolve().name
+        """Last part of the store's path or URL."""
+        self._table_file = files.samples_file()
         self.x, self.y = self.group["tile"][:][self.rows, 1:].T.astype(np.int64)
         """Columns and rows of the tiles at the base zoom, each of shape (num_samples,)."""
         self.columns = self._columns()
@@ -125,7 +129,7 @@ class ViewedSamples:
         }
 
     def _shift_m(self) -> NDArray[np.float32]:
-        with geoparquet.open_table(self.folder / SAMPLES_NAME) as (file, _):
+        with geoparquet.open_table(self._table_file) as (file, _):
             if _SHIFT not in file.schema_arrow.names:
                 return np.full(len(self), np.nan, np.float32)
             # Not `to_numpy`: where pandas is installed it imports it, which takes half a second.
@@ -133,7 +137,7 @@ class ViewedSamples:
         return np.array(values, np.float32)[self.rows]
 
     def _read_row_group(self, number: int) -> pa.Table:
-        with self._table_lock, geoparquet.open_table(self.folder / SAMPLES_NAME) as (file, _):
+        with self._table_lock, geoparquet.open_table(self._table_file) as (file, _):
             names = [name for name in file.schema_arrow.names if name != "geometry"]
             return file.read_row_group(number, columns=names)
 

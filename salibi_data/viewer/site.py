@@ -139,7 +139,7 @@ class Site:
         """Return the content of ``store.json``, which the page reads first."""
         attributes = self.samples.attributes
         return {
-            "name": self.samples.folder.resolve().name,
+            "name": self.samples.name,
             "variant": attributes.variant,
             "catalog": attributes.catalog,
             "planDigest": attributes.plan_digest,

@@ -16,6 +16,7 @@ from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.progress import StageProgress
 from salibi_data.store.validation import check_applicable, given_options
 from salibi_model.checkpoints.load import load
+from salibi_model.evals.datasets.image_units import check_units
 from salibi_model.evals.datasets.inputs import UnfitError, bands_for, modalities_for
 from salibi_model.evals.datasets.labelled import LabelledImages
 from salibi_model.evals.features import FrozenEncoder, FrozenModel, MeanColour, untrained_model
@@ -211,6 +212,8 @@ class _Run:
         # Cached: all encoders of the same bands share the statistics, which may be measured.
         statistics = functools.cache(data.statistics)
         bands_by_modality = {name: bands_for(config, name, data) for name in modalities}
+        for name, bands in bands_by_modality.items():
+            check_units(data, config[name], bands)
         encoders: list[tuple[str, FrozenEncoder]] = [
             (self.name, FrozenModel(self.model, data, name, statistics=statistics))
             for name in modalities

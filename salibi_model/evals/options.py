@@ -138,6 +138,13 @@ class EvalOptions(InputOptions):
         help="Metres per pixel, of plain images.",
         applies_to=FOLDERS,
     )
+    units: str | None = option(
+        None,
+        absent="8 bits, or the model's",
+        help="Units of plain images: stored, uint8, reflectance, dn, dB, power.",
+        applies_to=FOLDERS,
+    )
+    """See :mod:`salibi_model.evals.datasets.image_units`."""
     partition: str | None = option(
         None,
         absent=DEFAULT_PARTITION,

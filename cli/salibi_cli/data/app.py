@@ -20,7 +20,6 @@ from salibi_data.store.errors import SalibiError, UsageError
 app = common.app(help="Make aligned, multi-modal, multi-scale satellite datasets.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Store = Annotated[Path, typer.Argument(help="Path of the store.")]
 StoreOrUrl = Annotated[str, typer.Argument(metavar="STORE", help="Path or URL of the store.")]
 
 
@@ -203,6 +202,7 @@ def verify(
                 "samples": report.num_samples,
                 "files": report.num_files,
                 "checks": list(report.checks),
+                "listed": report.is_listed,
                 "against_source": report.against_source,
             }
         )
@@ -211,11 +211,13 @@ def verify(
             f"{report.num_samples} samples in {report.num_files} files are as promised: "
             f"{', '.join(report.checks)}"
         )
+        if not report.is_listed:
+            typer.echo("names may not be listed there: files beyond the manifest are not noticed")
 
 
 @app.command()
 def figure(
-    store: Store,
+    store: StoreOrUrl,
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="PNG file to write.")] = Path(
         "grid.png"

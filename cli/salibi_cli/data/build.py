@@ -180,9 +180,9 @@ def status(store: Store, *, as_json: Json = False) -> None:
 
 def _print_replaced(counts: Mapping[str, int]) -> None:
     if counts:
-        sensors = ", ".join(f"{sensor} of {count}" for sensor, count in sorted(counts.items()))
+        sensors = ", ".join(f"{count} {sensor}" for sensor, count in sorted(counts.items()))
         typer.echo(
-            f"filled from other scenes than planned: {sensors} samples; `status --json` lists them"
+            f"samples made of other scenes than planned: {sensors}; `status --json` lists them"
         )
 
 

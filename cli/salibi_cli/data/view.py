@@ -19,7 +19,7 @@ EXPORT_QUALITY = 85
 
 
 def view(
-    store: Annotated[Path, typer.Argument(help="Path of the store.")],
+    store: Annotated[str, typer.Argument(metavar="STORE", help="Path or URL of the store.")],
     *,
     export: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write the page as static files instead.")

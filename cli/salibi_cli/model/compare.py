@@ -39,7 +39,7 @@ def compare(
         str, typer.Option(help="knn, linear, segment, segment-conv: those that fit the data.")
     ] = "knn",
     knn: Annotated[KnnOptions, options.Fields(only=("k", "distance"))],
-    inputs: Annotated[EvalOptions, options.Fields(only=("scales", "gsd_m", "partition"))],
+    inputs: Annotated[EvalOptions, options.Fields(only=("scales", "gsd_m", "units", "partition"))],
     given: Annotated[
         dict[str, Any],
         options.Fields(kind=TrainingConfig, only=("size", "steps", "epochs", "batch_size", "seed")),
@@ -64,7 +64,7 @@ def compare(
     from salibi_model.evals.datasets.open import open_data
 
     chosen = _methods(methods, knn)
-    labelled = open_data(data, gsd_m=inputs.gsd_m, partition=inputs.partition)
+    labelled = open_data(data, gsd_m=inputs.gsd_m, partition=inputs.partition, units=inputs.units)
     with common.progress("comparing", unit="steps and images") as advance:
 
         def on_step(name: str, done: int, total: int, metrics: Mapping[str, float]) -> None:

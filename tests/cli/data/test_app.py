@@ -210,8 +210,8 @@ def start_cpu_s(*arguments: str) -> float:
 MODULES = sorted(
     str(path.relative_to(ROOT).with_suffix("")).replace(os.sep, ".").removesuffix(".__init__")
     for path in (ROOT / "salibi_data").rglob("*.py")
-    # Subclasses of rasterio's, Dask's and Zarr's.
-    if path.stem not in {"gdal_opener", "dask_plugins", "prefetch", "zarr_storage"}
+    # Subclasses of rasterio's, Dask's, Zarr's and urllib3's.
+    if path.stem not in {"gdal_opener", "dask_plugins", "prefetch", "zarr_storage", "session"}
 )
 HEAVY = (
     *(

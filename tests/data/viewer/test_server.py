@@ -93,11 +93,11 @@ def test_a_foreign_name_that_points_here_is_turned_away(ask):
     assert ask("/", {"Host": "[::1]:8000"})[0] == 200
 
 
-def test_many_tiles_at_a_time_are_the_same_tiles(ask, site):
+def test_many_tiles_at_a_time_are_the_same_tiles(ask, site, store):
     paths = [tile_path(site, i, levels=i % 3) for i in range(24)] + ["/samples/0.json"] * 4
     with ThreadPoolExecutor(8) as threads:
         bodies = list(threads.map(lambda path: ask(path)[2], paths))
-    new_site = Site(ViewedSamples(site.samples.folder), as_rgb)
+    new_site = Site(ViewedSamples(store), as_rgb)
     assert bodies == [new_site.get(path[1:]).body for path in paths]
 
 

@@ -140,9 +140,20 @@ def signed_s3_server(bucket: str) -> Iterator[S3]:
         yield replace(server, key=key["AccessKeyId"], secret=key["SecretAccessKey"])
 
 
+EMPTY_LISTING = (
+    "<?xml version='1.0'?><ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+)
+
+
+def denied() -> web.Response:
+    """Answer of S3 to a request without the right to it."""
+    text = "<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"
+    return web.Response(status=403, text=text, content_type="application/xml")
+
+
 @dataclass
 class Gate:
-    """A way to a server that can be closed: whoever writes is refused, or loses the connection."""
+    """A way to a server, which takes away what other servers and buckets lack or do not allow."""
 
     endpoint: str
     url: str = ""
@@ -150,6 +161,16 @@ class Gate:
     """Number of writes that are let through; None: all."""
     full: bool = False
     """Whether writes beyond are answered with 507, the bucket being full; else cut off."""
+    lists: bool = True
+    """Whether names may be listed; if not, what is missing is refused as well, as S3 does it."""
+    knows_names: bool = True
+    """Whether a listing that is allowed holds any name."""
+    head_status: int | None = None
+    """Answer to every HEAD, where only GET is allowed."""
+    condition_status: int | None = None
+    """Answer to writes on condition, where the server lacks them."""
+    weak_tags: bool = False
+    """Whether entity tags are made weak, as compressing proxies do; these fulfil no condition."""
 
     def application(self) -> web.Application:
         """The way as an application, to be served."""
@@ -162,6 +183,8 @@ class Gate:
             if self.writes == 0:
                 return self._refuse(request)
             self.writes -= 1
+        if (refusal := self._refusal(request)) is not None:
+            return refusal
         # Signatures cover the host and the path as they were sent, escapes included.
         target = URL(f"{self.endpoint}{request.raw_path}", encoded=True)
         async with (
@@ -171,8 +194,28 @@ class Gate:
             ) as answer,
         ):
             headers = {k: v for k, v in answer.headers.items() if k not in _OF_CONNECTION}
+            if answer.status == 404 and not self.lists:
+                return denied()
+            if self.weak_tags and "ETag" in answer.headers:
+                headers = {k: v for k, v in headers.items() if k.lower() != "etag"}
+                headers["ETag"] = f"W/{answer.headers['ETag']}"
             body = await answer.read()
             return web.Response(status=answer.status, headers=headers, body=body)
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        if "list-type" in request.query:
+            if not self.lists:
+                return denied()
+            if not self.knows_names:
+                return web.Response(text=EMPTY_LISTING, content_type="application/xml")
+        if request.method == "HEAD" and self.head_status is not None:
+            return web.Response(status=self.head_status)
+        condition = request.headers.get("If-Match", request.headers.get("If-None-Match"))
+        if request.method != "PUT" or condition is None:
+            return None
+        if self.condition_status is not None:
+            return web.Response(status=self.condition_status)
+        return web.Response(status=412) if condition.startswith("W/") else None
 
     def _refuse(self, request: web.Request) -> web.Response:
         if not self.full and request.transport is not None:

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import compress, groupby
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from salibi_data.builds.filling.reading import SceneReader
-from salibi_data.builds.filling.search import PlannedTile, search
+from salibi_data.builds.filling.replacing import (
+    Images,
+    Replacement,
+    planned_images,
+    replace_scenes,
+)
 from salibi_data.catalog.variants import native_gsd_m
 from salibi_data.pixels import radiometry, registration
 from salibi_data.plans.plan import BLOCK_ZOOM_OFFSET
@@ -30,7 +35,6 @@ if TYPE_CHECKING:
 
     from salibi_data.builds.filling.reading import Pixels
     from salibi_data.catalog.providers import Catalog
-    from salibi_data.catalog.scenes import Scene
     from salibi_data.catalog.variants import ModalityRecipe, Variant
     from salibi_data.plans.picks import SceneChoice
     from salibi_data.plans.plan import Plan
@@ -42,9 +46,6 @@ ALIGNMENT_COLUMNS: Final = (
     "alignment_peak",
 )
 """Measured offset between two modalities in metres, and the height of the correlation peak, 0..1."""
-
-Images = dict[str, dict[TileXYZ, "Pixels"]]
-"""Sensor -> tile -> images by layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,19 +68,6 @@ class Block:
 def tile_name(tile: TileXYZ) -> str:
     """Name of a tile, ``zoom/column/row``."""
     return f"{tile.z}/{tile.x}/{tile.y}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Replacement:
-    """Scenes of one sensor that a sample is made of in place of the planned ones."""
-
-    position: int
-    """Position in the block."""
-    sensor: str
-    planned: tuple[str, ...]
-    """Ids of the planned scenes."""
-    used: tuple[str, ...]
-    """Ids of the scenes that gave pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +102,7 @@ def blocks_of(plan: Plan, round_number: int) -> Iterator[Block]:
         sensor: {id_: _digest(scene.to_dict()) for id_, scene in used.items()}
         for sensor, used in plan.scenes.items()
     }
-    # By identity: the choices hold the plan's own sets.
-    set_digests = {
-        id(each): _digest([scene.to_dict() for scene in each.all_scenes] + [len(each.fillers)])
-        for sets in plan.alternatives.values()
-        for each in sets
-    }
+    digest_alternatives = _AlternativesDigests()
     rows = compress(enumerate(plan.choices()), plan.rounds == round_number)
     for _, run in groupby(rows, key=lambda row: _parent(row[1].tile)):
         positions, choices = zip(*run, strict=True)
@@ -133,15 +116,39 @@ def blocks_of(plan: Plan, round_number: int) -> Iterator[Block]:
             ]
             for choice in choices
         ]
-        foreseen = [
-            {name: [set_digests[id(each)] for each in sets] for name, sets in tile.items()}
-            for tile in (choice.alternatives for choice in choices)
-        ]
+        foreseen = [digest_alternatives(choice) for choice in choices]
         # Not listed where there are none, so that blocks of earlier versions' plans stay the same.
         if any(foreseen):
             content.append(foreseen)
         digest = _digest([recipe, content])[:24]
         yield Block(positions=positions, choices=choices, digest=digest)
+
+
+class _AlternativesDigests:
+    """Digests of the alternatives of tiles; each distinct one is computed once."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Any, str]] = {}
+
+    def __call__(self, choice: SceneChoice) -> str:
+        """Digest of a tile's alternatives; empty where it has none."""
+        foreseen = choice.alternatives
+        if not foreseen:
+            return ""
+        # By identity, as a plan's choices share their alternatives; kept, so that none is reused.
+        if id(foreseen) not in self._known:
+            content = {
+                name: [
+                    [
+                        [scene.to_dict() for scene in scenes]
+                        for scenes in (each.scenes, each.fillers)
+                    ]
+                    for each in sets
+                ]
+                for name, sets in foreseen.items()
+            }
+            self._known[id(foreseen)] = foreseen, _digest(content)
+        return self._known[id(foreseen)][1]
 
 
 def make_samples(variant: Variant, catalog: Catalog, block: Block) -> BlockSamples:
@@ -154,15 +161,15 @@ def make_samples(variant: Variant, catalog: Catalog, block: Block) -> BlockSampl
     choices, images = list(block.choices), Images()
     read: dict[TileXYZ, dict[tuple[str, str], Pixels]] = {choice.tile: {} for choice in choices}
     for sensor in variant.sensors:
-        images[sensor] = _planned_images(reader, sensor, choices, read)
-    replaced = _replace_scenes(reader, choices, images, read)
+        images[sensor] = planned_images(reader, sensor, choices, read)
+    replaced = replace_scenes(reader, choices, images, read)
     positions, dropped = [], {"nodata": 0, "clouds": 0}
     fractions: list[tuple[list[float], float]] = []
     for position, choice in enumerate(choices):
-        by_sensor = {sensor: images[sensor][choice.tile] for sensor in variant.sensors}
-        valid = [reader.valid_fraction(sensor, image) for sensor, image in by_sensor.items()]
-        cloudy = [reader.cloud_fraction(sensor, image) for sensor, image in by_sensor.items()]
-        cloud = max((share for share in cloudy if share is not None), default=float("nan"))
+        made = [images[sensor][choice.tile] for sensor in variant.sensors]
+        valid = [each.valid_fraction for each in made]
+        cloudy = [each.cloud_fraction for each in made if each.cloud_fraction is not None]
+        cloud = max(cloudy, default=float("nan"))
         if min(valid) < variant.min_valid_fraction:
             dropped["nodata"] += 1
         elif cloud > variant.max_cloud_fraction:
@@ -220,116 +227,13 @@ def _parent(tile: TileXYZ) -> tuple[int, int]:
     return tile.x >> BLOCK_ZOOM_OFFSET, tile.y >> BLOCK_ZOOM_OFFSET
 
 
-def _planned_images(
-    reader: SceneReader,
-    sensor: str,
-    choices: Sequence[SceneChoice],
-    read: dict[TileXYZ, dict[tuple[str, str], Pixels]],
-) -> dict[TileXYZ, Pixels]:
-    """Make every layer of one sensor on every tile from the planned scenes.
-
-    A tile takes its scenes in the plan's order; each fills the pixels that the scenes before it lack.
-    Of tiles that lack pixels then, those of each scene are added to ``read``.
-    """
-    pixels = {
-        (scene.id, tile): images
-        for scene, tiles in _uses(sensor, choices)
-        for tile, images in reader.read(scene, tiles).items()
-    }
-    mosaics: dict[TileXYZ, Pixels] = {}
-    for choice in choices:
-        tile = choice.tile
-        usable = {
-            scene.id: pixels[scene.id, tile]
-            for scene in choice.scenes[sensor]
-            if (scene.id, tile) in pixels
-        }
-        mosaics[tile] = reader.mosaic(sensor, usable.values())
-        if len(usable) < len(choice.scenes[sensor]) or not reader.is_good(sensor, mosaics[tile]):
-            # Copies, as a view keeps the pixels of the whole block in memory.
-            read[tile] |= {
-                (sensor, scene_id): {name: image.copy() for name, image in images.items()}
-                for scene_id, images in usable.items()
-            }
-    return mosaics
-
-
-def _replace_scenes(
-    reader: SceneReader,
-    choices: list[SceneChoice],
-    images: Images,
-    read: Mapping[TileXYZ, Mapping[tuple[str, str], Pixels]],
-) -> list[Replacement]:
-    """Make the tiles that lack pixels from other scenes; change their choices and images.
-
-    Raises:
-        ReadError: a planned scene has no usable pixels, and nothing can be made without it.
-    """
-    searched, planned = [], {}
-    for choice in choices:
-        lacking = frozenset(
-            sensor
-            for sensor, scenes in choice.scenes.items()
-            if any((sensor, scene.id) in reader.unusable for scene in scenes)
-            or not reader.is_good(sensor, images[sensor][choice.tile])
-        )
-        by_sensor = {sensor: images[sensor][choice.tile] for sensor in choice.scenes}
-        # A tile that another sensor sees cloudy is dropped whatever fills it.
-        if lacking and not any(
-            reader.is_cloudy(sensor, pixels)
-            for sensor, pixels in by_sensor.items()
-            if sensor not in lacking
-        ):
-            searched.append(choice)
-            planned[choice.tile] = PlannedTile(
-                images=by_sensor, scenes=read[choice.tile], lacking=lacking
-            )
-    found = search(reader, searched, planned) if searched else {}
-    replaced = []
-    for position, choice in enumerate(choices):
-        if choice.tile not in found:
-            errors = [
-                reader.unusable[scene.sensor, scene.id]
-                for scenes in choice.scenes.values()
-                for scene in scenes
-                if (scene.sensor, scene.id) in reader.unusable
-            ]
-            if errors and choice.tile in planned:
-                raise errors[0]
-            continue
-        attempts = found[choice.tile]
-        for sensor, attempt in attempts.items():
-            images[sensor][choice.tile] = attempt.images
-            ids = [
-                tuple(s.id for s in scenes) for scenes in (choice.scenes[sensor], attempt.scenes)
-            ]
-            if ids[0] != ids[1]:
-                replaced.append(
-                    Replacement(position=position, sensor=sensor, planned=ids[0], used=ids[1])
-                )
-        choices[position] = replace(
-            choice, scenes={sensor: attempt.scenes for sensor, attempt in attempts.items()}
-        )
-    return replaced
-
-
-def _uses(sensor: str, choices: Sequence[SceneChoice]) -> list[tuple[Scene, list[TileXYZ]]]:
-    """Scenes of the block in the order of their ids, each with the tiles that use it."""
-    uses: dict[str, tuple[Scene, list[TileXYZ]]] = {}
-    for choice in choices:
-        for scene in choice.scenes[sensor]:
-            uses.setdefault(scene.id, (scene, []))[1].append(choice.tile)
-    # Sorted by id, so that the order of reading does not depend on the tiles.
-    return [uses[scene_id] for scene_id in sorted(uses)]
-
-
 def _quantised(
     recipe: ModalityRecipe, tiles: Sequence[TileXYZ], images: Images
 ) -> NDArray[np.uint8]:
     shape = (len(tiles), len(recipe.bands), recipe.tile_px, recipe.tile_px)
     stored = np.empty(shape, dtype=np.uint8)
     for row, tile in enumerate(tiles):
-        stored[row] = radiometry.quantise(images[recipe.sensor][tile][recipe.name], recipe)
+        stored[row] = radiometry.quantise(images[recipe.sensor][tile].images[recipe.name], recipe)
     return stored
 
 
@@ -347,8 +251,8 @@ def _alignment(
         tile, scene = choice.tile, choice.scenes[moving.sensor][0]
         gsd_m = float(ground_gsd_m(tile.z, [tile.y])[0]) * TILE_PX / moving.tile_px
         shift = registration.shift_m(
-            images[moving.sensor][tile][moving.name].mean(axis=0),
-            images[fixed.sensor][tile][fixed.name].mean(axis=0),
+            images[moving.sensor][tile].images[moving.name].mean(axis=0),
+            images[fixed.sensor][tile].images[fixed.name].mean(axis=0),
             pixel_m=gsd_m,
             native_gsd_m=native_gsd_m(moving, catalog, scene.properties) or gsd_m,
         )

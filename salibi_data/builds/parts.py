@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from salibi_data.builds.blocks import ALIGNMENT_COLUMNS, BlockSamples, Replacement
+from salibi_data.builds.blocks import ALIGNMENT_COLUMNS, BlockSamples
+from salibi_data.builds.filling.replacing import Replacement
 from salibi_data.store.errors import StoreError
 from salibi_data.store.filesystem import write_atomically
 

@@ -162,7 +162,8 @@ def remote_href(href: Any, base: str | None) -> str | None:
     try:
         parts = urlsplit(text)
         if parts.scheme:
-            return text if _is_remote(text) else None
+            rest = text[len(parts.scheme) :]  # the scheme in lower case, as `parts` has it
+            return f"{parts.scheme}{rest}" if _is_remote(text) else None
         # Backslashes separate folders on Windows only, and stand in no URL.
         if base is None or "\\" in text or text.startswith(("/vsi", "~")):
             return None

@@ -178,25 +178,33 @@ class Plan:
         names = self.variant.sensors
         numbers = {name: alternatives.column_name(name) for name in self.alternatives}
         columns = ["x", "y", "z", *(f"{name}_items" for name in names), *numbers.values()]
+        known: dict[tuple[Any, ...], Mapping[str, tuple[SceneSet, ...]]] = {}
         for table in self._tables(columns):
             for row in table.to_pylist():
-                foreseen = {
-                    name: tuple(self.alternatives[name][number] for number in row[column])
-                    for name, column in numbers.items()
-                }
+                key = tuple(tuple(row[column]) for column in numbers.values())
+                # Thousands of tiles have the same sets.
+                if key not in known:
+                    known[key] = self._foreseen(dict(zip(numbers, key, strict=True)))
                 yield SceneChoice(
                     tile=TileXYZ(row["x"], row["y"], row["z"]),
                     scenes={
                         name: tuple(self.scenes[name][id_] for id_ in row[f"{name}_items"])
                         for name in names
                     },
-                    # Sensors that have nothing but the chosen scenes are left out.
-                    alternatives={
-                        name: sets
-                        for name, sets in foreseen.items()
-                        if len(sets) > 1 or (sets and sets[0].fillers)
-                    },
+                    alternatives=known[key],
                 )
+
+    def _foreseen(self, numbers: Mapping[str, Sequence[int]]) -> dict[str, tuple[SceneSet, ...]]:
+        """Sets of a tile by their numbers, without sensors that have nothing but the chosen scenes."""
+        foreseen = {
+            name: tuple(self.alternatives[name][number] for number in of_sensor)
+            for name, of_sensor in numbers.items()
+        }
+        return {
+            name: sets
+            for name, sets in foreseen.items()
+            if len(sets) > 1 or (sets and sets[0].fillers)
+        }
 
     def scene(self, sensor: str, scene_id: str) -> Scene:
         """Return a scene of the plan, in use or spare."""
@@ -294,7 +302,8 @@ def metadata(
         "plan_version": PLAN_VERSION,
         "variant": variant.to_dict(),
         "catalog": catalog.to_dict(),
-        "scenes": scenes_to_dict(scenes),
+        # Shapes only check files, which a store has behind it.
+        "scenes": scenes_to_dict(scenes, with_shapes=foreseen is not None),
         **more,
     }
     if foreseen is not None:
@@ -308,14 +317,16 @@ def metadata(
             for name, register in foreseen.items()
         }
         content["alternatives"] = {name: each.to_list() for name, each in foreseen.items()}
-        content["spare_scenes"] = scenes_to_dict(spare)
+        content["spare_scenes"] = scenes_to_dict(spare, with_shapes=True)
     return content
 
 
-def scenes_to_dict(scenes: Mapping[str, Mapping[str, Scene]]) -> dict[str, list[dict[str, Any]]]:
+def scenes_to_dict(
+    scenes: Mapping[str, Mapping[str, Scene]], *, with_shapes: bool = False
+) -> dict[str, list[dict[str, Any]]]:
     """JSON form of scenes by sensor, in order of their ids."""
     return {
-        sensor: [scene.to_dict() for _, scene in sorted(used.items())]
+        sensor: [scene.to_dict(with_shapes=with_shapes) for _, scene in sorted(used.items())]
         for sensor, used in scenes.items()
     }
 

@@ -54,7 +54,7 @@ def images_to_stored(
     modality: Modality,
     units: str,
     *,
-    highest: float = MAX_STORED,
+    highest: float = float(MAX_STORED),
     check: bool = True,
 ) -> Shaped[Tensor, "batch bands rows cols"]:
     """Convert images in a user's units to stored values; NaN becomes nodata.
@@ -129,19 +129,30 @@ def check_stored(
     if images.dtype == torch.uint8 and highest == MAX_STORED:
         return
     values = _sampled(images)
-    is_float = images.is_floating_point()
-    if values.min() >= 0 and values.max() <= highest:
-        # Nearly all images end here: many values above 2 rule out what lies within 0..1.
-        exceed_two = np.mean(values > 2, axis=1) >= _MIN_ABOVE_TWO_SHARE  # noqa: PLR2004
-        if not is_float or highest != MAX_STORED or bool(exceed_two.all()):
-            return
-    is_wrong = _is_outside(values, highest, is_float=is_float)
-    if is_float and highest == MAX_STORED:
-        is_wrong = is_wrong | _is_within_one(values)
+    is_wrong = find_foreign(values, highest, is_float=images.is_floating_point())
     if is_wrong.any():
         seen = values[is_wrong]
         dtype = str(images.dtype).removeprefix("torch.")
         raise UsageError(_refusal(modality, highest, dtype, float(seen.min()), float(seen.max())))
+
+
+def find_foreign(
+    values: Float[np.ndarray, "batch values"], highest: float, *, is_float: bool
+) -> Bool[np.ndarray, " batch"]:
+    """Find the images whose values cannot be stored ones; see :func:`check_stored`.
+
+    Args:
+        values: values of each image, or some of them; 0 where nothing was observed.
+        highest: highest value that a pixel may have.
+        is_float: whether values may lie between whole numbers.
+    """
+    if values.min() >= 0 and values.max() <= highest:
+        # Nearly all images end here: many values above 2 rule out what lies within 0..1.
+        exceed_two = np.mean(values > 2, axis=1) >= _MIN_ABOVE_TWO_SHARE  # noqa: PLR2004
+        if not is_float or highest != MAX_STORED or bool(exceed_two.all()):
+            return np.zeros(len(values), np.bool_)
+    is_foreign = _is_outside(values, highest, is_float=is_float)
+    return is_foreign | _is_within_one(values) if is_float and highest == MAX_STORED else is_foreign
 
 
 def _sampled(

@@ -10,7 +10,8 @@ import typer
 from salibi_cli import common, options
 from salibi_cli.model.evaluate import Data
 from salibi_cli.model.train import layered
-from salibi_model.evals.options import EvalOptions, KnnOptions, LinearOptions, SegmentOptions
+from salibi_data.store.validation import check_applicable, given_options
+from salibi_model.evals.options import KNN, EvalOptions, KnnOptions, LinearOptions, SegmentOptions
 from salibi_model.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def compare(
         str, typer.Option(help="knn, linear, segment, segment-conv: those that fit the data.")
     ] = "knn",
     knn: Annotated[KnnOptions, options.Fields(only=("k", "distance"))],
-    inputs: Annotated[EvalOptions, options.Fields(only=("scales", "gsd_m", "partition"))],
+    inputs: Annotated[EvalOptions, options.Fields(only=("scales", "gsd_m", "units", "partition"))],
     given: Annotated[
         dict[str, Any],
         options.Fields(kind=TrainingConfig, only=("size", "steps", "epochs", "batch_size", "seed")),
@@ -63,7 +64,7 @@ def compare(
     from salibi_model.evals.datasets.open import open_data
 
     chosen = _methods(methods, knn)
-    labelled = open_data(data, gsd_m=inputs.gsd_m, partition=inputs.partition)
+    labelled = open_data(data, gsd_m=inputs.gsd_m, partition=inputs.partition, units=inputs.units)
     with common.progress("comparing", unit="steps and images") as advance:
 
         def on_step(name: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
@@ -100,6 +101,8 @@ def _methods(text: str, knn: KnnOptions) -> list[ProbeOptions]:
     names = common.listed(text) or ()
     if unknown := [name for name in names if name not in known]:
         raise typer.BadParameter(f"no method {unknown[0]!r}; take some of {', '.join(known)}")
+    if "knn" not in names:
+        check_applicable(KnnOptions, given_options(knn), {KNN: f"--methods are {', '.join(names)}"})
     return [known[name] for name in names]
 
 

@@ -38,7 +38,9 @@ Out = Annotated[
     Path,
     typer.Option("--out", "-o", help="Folder of results; existing rows are not computed again."),
 ]
-Options = Annotated[EvalOptions, Fields(first=("modality", "gsd_m", "partition", "scales"))]
+Options = Annotated[
+    EvalOptions, Fields(first=("modality", "gsd_m", "units", "partition", "scales"))
+]
 
 
 @evaluation.command("knn")
@@ -135,7 +137,9 @@ def _evaluate(
 
     # Opened first: a damaged results folder is refused before hours of encoding.
     results = Results(out)
-    labelled = open_data(data, gsd_m=options.gsd_m, partition=options.partition)
+    labelled = open_data(
+        data, gsd_m=options.gsd_m, partition=options.partition, units=options.units
+    )
     with common.progress("encoding", unit="images") as advance:
         rows = evaluate(
             checkpoint,

@@ -29,6 +29,7 @@ from salibi_model.evals.datasets.image_headers import (
     open_image,
     read_header,
 )
+from salibi_model.evals.datasets.image_units import convert_named, named_units
 from salibi_model.evals.datasets.labelled import SPLITS, Indices, LabelledImages, Split
 
 _PROBED_IMAGES: Final = 64
@@ -52,6 +53,7 @@ class ClassFolders(LabelledImages):
     """
 
     task = "classification"
+    states_units = False
 
     def __init__(
         self,
@@ -60,6 +62,7 @@ class ClassFolders(LabelledImages):
         gsd_m: float | None = None,
         seed: int = 0,
         bands: tuple[str, ...] | None = None,
+        units: str | None = None,
     ) -> None:
         """Find the images, split them, and read the headers of some.
 
@@ -71,13 +74,16 @@ class ClassFolders(LabelledImages):
             bands: names of the bands, in the files' order; by default those in the files, or red,
                 green, blue, and near infrared as the fourth. A transparency band counts as a band
                 only if it is named here.
+            units: units of the values; see :func:`salibi_model.evals.datasets.open.open_labelled`.
 
         Raises:
-            UsageError: there are not images of two classes or more, or the GSD is not known.
+            UsageError: there are not images of two classes or more, the GSD is not known, or there
+                are no such units.
             StoreError: the images cannot be read, or differ in their bands.
         """
         if gsd_m is not None and not 0 < gsd_m < float("inf"):
             raise UsageError(f"gsd_m is metres per pixel, above zero; got {gsd_m}.")
+        self.units = None if units is None else named_units(units)
         self.path = find_root(Path(folder))
         self.name = Path(folder).resolve().name
         by_split = find_images(self.path, seed)
@@ -112,6 +118,19 @@ class ClassFolders(LabelledImages):
         self, indices: Indices, bands: Sequence[str]
     ) -> Float32[np.ndarray, "images bands rows cols"]:
         """Read images; see :meth:`LabelledImages.read`."""
+        images = convert_named(self.unconverted(indices, bands), self.units)
+        for k, image in zip(indices, images, strict=True):
+            if np.isnan(image).all():
+                raise StoreError(
+                    f"{self._paths[int(k)]} holds no measurement: every pixel is nodata in units "
+                    f"{self.units}. Leave it out."
+                )
+        return images
+
+    def unconverted(
+        self, indices: Indices, bands: Sequence[str]
+    ) -> Float32[np.ndarray, "images bands rows cols"]:
+        """Read images in the units of their files."""
         self.check_bands(bands)
         return np.stack([self._image(self._paths[int(k)], bands) for k in indices])
 
@@ -237,6 +256,8 @@ class ClassFolders(LabelledImages):
         identity: list[Any] = [names, stamps, self._ends, self.bands, self.gsd_m]
         if self._is_turned:
             identity.append("upright")  # earlier versions read the same files as they lie
+        if self.units is not None:
+            identity.append(self.units)
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 

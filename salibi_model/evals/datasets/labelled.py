@@ -42,6 +42,10 @@ class LabelledImages(ABC):
     counts it."""
     bands: tuple[str, ...]
     """Common lower-case names where known (``red``, ``nir``, ``vv``); else the file's own."""
+    units: str | None = None
+    """Units of the files' values, where the user names them, as in :mod:`salibi_model.models.units`."""
+    states_units: bool = True
+    """Whether the data set itself says what its values are, so that nobody has to."""
     gsd_m: float
     """Edge of a pixel of :meth:`read` on the ground, in metres."""
     digest: str
@@ -69,6 +73,12 @@ class LabelledImages(ABC):
             UsageError: there is no such band.
             StoreError: a file is missing or damaged, or an image holds no measurement at all.
         """
+
+    def unconverted(
+        self, indices: Indices, bands: Sequence[str]
+    ) -> Float32[np.ndarray, "images bands rows cols"]:
+        """Read images in the units of their files; see :meth:`read`."""
+        return self.read(indices, bands)
 
     @abstractmethod
     def labels(self, indices: Indices) -> Int64[np.ndarray, " images *shape"]:

@@ -18,6 +18,7 @@ def open_labelled(
     partition: str | None = None,
     seed: int = 0,
     bands: tuple[str, ...] | None = None,
+    units: str | None = None,
 ) -> LabelledImages:
     """Open one labelled data set: a GEO-Bench v1 task, or a folder of images per class.
 
@@ -30,6 +31,9 @@ def open_labelled(
             ``1.00x_train``.
         seed: random seed of the split of images that come without one.
         bands: names of the images' bands, where the files have none.
+        units: units of plain images that are neither of 8 bits nor in those of the model's training:
+            ``stored``, ``uint8``, ``reflectance``, ``dn`` (Sentinel-2's numbers), ``db`` or
+            ``power``. Power is converted to dB; the nodata value 0 of ``stored`` and ``dn`` is NaN.
 
     Raises:
         UsageError: there is no labelled data set, there are several, or an option does not apply
@@ -66,11 +70,11 @@ def open_labelled(
         )
     given = {
         name: value
-        for name, value in (("gsd_m", gsd_m), ("partition", partition))
+        for name, value in (("gsd_m", gsd_m), ("partition", partition), ("units", units))
         if value is not None
     }
     if is_task(folder):
-        reason = f"{folder} is a GEO-Bench task, whose GSD and bands are known"
+        reason = f"{folder} is a GEO-Bench task, whose GSD and bands are known, as its units are"
         check_applicable(EvalOptions, given, {FOLDERS: reason})
         if bands is not None:
             raise UsageError(f"bands applies to {FOLDERS}, but {reason}. Leave it out.")
@@ -84,7 +88,7 @@ def open_labelled(
         given,
         {TASKS: f"{folder} is no GEO-Bench task, and only those have partitions"},
     )
-    return ClassFolders(folder, gsd_m=gsd_m, seed=seed, bands=bands)
+    return ClassFolders(folder, gsd_m=gsd_m, seed=seed, bands=bands, units=units)
 
 
 def open_all(
@@ -94,6 +98,7 @@ def open_all(
     partition: str | None = None,
     seed: int = 0,
     bands: tuple[str, ...] | None = None,
+    units: str | None = None,
 ) -> list[LabelledImages]:
     """Open every labelled data set of a folder: the tasks of a GEO-Bench root, or the only one.
 
@@ -103,6 +108,7 @@ def open_all(
         partition: as for :func:`open_labelled`.
         seed: as for :func:`open_labelled`.
         bands: as for :func:`open_labelled`.
+        units: as for :func:`open_labelled`.
 
     Raises:
         UsageError, StoreError: as :func:`open_labelled`.
@@ -112,13 +118,17 @@ def open_all(
     folder = Path(path)
     tasks = [] if is_task(folder) else task_folders(folder)
     return [
-        open_labelled(each, gsd_m=gsd_m, partition=partition, seed=seed, bands=bands)
+        open_labelled(each, gsd_m=gsd_m, partition=partition, seed=seed, bands=bands, units=units)
         for each in tasks or [folder]
     ]
 
 
 def open_data(
-    paths: Sequence[str], *, gsd_m: float | None = None, partition: str | None = None
+    paths: Sequence[str],
+    *,
+    gsd_m: float | None = None,
+    partition: str | None = None,
+    units: str | None = None,
 ) -> list[LabelledImages]:
     """Open the labelled data sets of several folders, and refuse Salibi stores.
 
@@ -135,7 +145,7 @@ def open_data(
     names = distinct_names(paths)
     data: list[LabelledImages] = []
     for path, name in zip(paths, names, strict=True):
-        opened = open_all(path, gsd_m=gsd_m, partition=partition)
+        opened = open_all(path, gsd_m=gsd_m, partition=partition, units=units)
         # Folders of one name, which the rows of results are told apart by.
         if "/" in name and len(opened) == 1:
             opened[0].name = name

@@ -7,6 +7,8 @@ import shutil
 
 import numpy as np
 import pytest
+import rasterio
+from affine import Affine
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -104,7 +106,19 @@ def test_mistakes_are_one_line(checkpoint, tasks, small_store, tmp_path, monkeyp
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     (damaged / "results.json").write_text("[")
+    numbers = tmp_path / "numbers"
+    for number in range(6):
+        (numbers / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        profile = {"driver": "GTiff", "width": 32, "height": 32, "count": 3, "dtype": "uint16"}
+        profile |= {"crs": "EPSG:32631", "transform": Affine(10, 0, 5e5, 0, -10, 4.6e6)}
+        with rasterio.open(numbers / "ab"[number % 2] / f"{number}.tif", "w", **profile) as file:
+            file.write(np.random.default_rng(number).integers(100, 9000, (3, 32, 32)))
+    plain = ("knn", "--data", numbers, "--modality", "lores")
     for arguments, code, words in (
+        (plain, 2, "numbers: the images have values from 1"),
+        ((*plain, "--units", "db"), 2, "images in dB do not suit 'lores'"),
+        ((*plain, "--units", "furlongs"), 2, "no units 'furlongs'"),
+        (("knn", "--data", eurosat, "--units", "dn"), 2, "as its units are"),
         (("knn", "--data", small_store), 2, "its samples have no labels"),
         (("knn", "--data", tmp_path / "absent"), 2, "absent"),
         (("linear", "--data", "s3://bucket/data.zarr"), 2, "eval retrieval"),

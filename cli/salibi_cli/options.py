@@ -98,6 +98,11 @@ def with_options(command: _Command) -> _Command:
     return cast("_Command", run)
 
 
+def arguments_of(options: Any) -> dict[str, Any]:
+    """The fields of a dataclass as arguments of a function that has a parameter for each."""
+    return {each.name: getattr(options, each.name) for each in fields(options)}
+
+
 def help_of(kind: Any, name: str) -> str:
     """Help text of a field, for an argument that a command declares itself."""
     (field,) = (each for each in fields(kind) if each.name == name)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from salibi_cli import common
-from salibi_cli.options import with_options
+from salibi_cli.options import arguments_of, with_options
 from salibi_data.store.errors import UsageError
 from salibi_model.evals.options import RetrievalOptions
 from salibi_model.training.config import DEFAULT_STORE
@@ -56,7 +56,7 @@ def eval_retrieval(
         report = retrieval(
             checkpoint,
             data,
-            **vars(options),
+            **arguments_of(options),
             device=str(choose_device(device)),
             on_sample=advance,
         )

@@ -8,7 +8,10 @@ from PIL import Image
 
 from salibi_cli.common import run
 from salibi_cli.model import app
+from salibi_model.checkpoints.files import save_model
+from tests.support.model.embedded import noise, raster, rows_of
 from tests.support.model.labelled.geobench_files import write_task
+from tests.support.model.nano import nano_model
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +56,16 @@ def test_it_is_refused_by_name(labelled, monkeypatch, capsys, arguments, option,
     assert error.count("\n") == 1
     assert option.split()[0] in error
     assert words in error
+
+
+def test_options_that_apply_reach_the_work(tmp_path, monkeypatch, capsys):
+    """With their defaults, too."""
+    save_model(nano_model(base_gsd_m=3.7).eval(), tmp_path / "model", training={"step": 1})
+    raster(tmp_path / "x.tif", noise(128, 64))
+    options = ("--modality", "lores", "--window-px", "64", "--stride", "64", "--nodata", "7")
+    arguments = ["embed", tmp_path / "model", tmp_path / "x.tif", "-o", tmp_path / "E", *options]
+    monkeypatch.setattr("sys.argv", ["salibi-model", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        run(app.application)
+    assert stopped.value.code == 0, capsys.readouterr().err
+    assert len(rows_of(tmp_path / "E", "lores")["item"]) == 2

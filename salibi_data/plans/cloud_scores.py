@@ -78,6 +78,8 @@ class CellClouds:
         tiles = self._tiles.take(positions)
         mosaic = np.zeros((len(positions), grid.tile_px, grid.tile_px), dtype=np.uint8)
         for scene in scenes:
+            if (mosaic != _UNKNOWN).all():
+                break
             blocks = self._mask(scene, mask, grid)[tiles.y - grid.top, tiles.x - grid.left]
             np.copyto(mosaic, blocks, where=mosaic == _UNKNOWN)
         shares: NDArray[np.float32] = (mosaic != _CLEAR).mean(axis=(1, 2), dtype=np.float32)

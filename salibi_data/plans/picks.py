@@ -22,6 +22,12 @@ As many as are tried at most for a tile that is cloudy; a tile that lacks pixels
 lies beyond what its catalog's footprints can tell."""
 
 
+MAX_FILLERS: Final = 16
+"""Number of scenes of one set that are read to fill a tile.
+
+Bounds what is read for a tile that no scene sees, where scenes without a grouping rule are many."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SceneSet:
     """Scenes that may make a sample together."""
@@ -35,6 +41,11 @@ class SceneSet:
     def all_scenes(self) -> tuple[Scene, ...]:
         """All scenes in the order of use."""
         return (*self.scenes, *self.fillers)
+
+    @property
+    def read_scenes(self) -> tuple[Scene, ...]:
+        """Scenes that are read at most, where all fillers are over one place."""
+        return (*self.scenes, *self.fillers[:MAX_FILLERS])
 
     @property
     def ids(self) -> tuple[tuple[str, ...], tuple[str, ...]]:

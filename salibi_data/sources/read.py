@@ -308,7 +308,11 @@ def _hidden_by_sidecar(reading: _Reading, content: _Window) -> NDArray[np.bool_]
         if str(error).startswith(name):
             raise
         failure = error
-    raise ReadError(f"{name} cannot be read: {failure}. {_ADVICE[failure.kind]}", kind=failure.kind)
+    raise ReadError(
+        f"{name} cannot be read: {failure}. {_ADVICE[failure.kind]}",
+        kind=failure.kind,
+        from_host=True,
+    )
 
 
 def resolve_href(catalog: Catalog, href: str) -> str:

@@ -63,7 +63,7 @@ def links_to(*tokens: int | None) -> Callable[[OddApi], Callable[[dict[str, Any]
     return of
 
 
-@pytest.mark.parametrize("count", ["exact", None, "7", 2, 1200])
+@pytest.mark.parametrize("count", ["exact", None, 1200])
 @pytest.mark.parametrize("last", [6, 3, 0], ids=["itself", "the page before", "the first"])
 def test_a_next_link_that_was_followed_ends_the_search(last: int, count: Any, caplog: Any) -> None:
     with serve(OddApi(ITEMS)) as api:
@@ -123,9 +123,8 @@ def test_empty_pages_are_followed_and_not_without_end(count: Any) -> None:
 
 
 @pytest.mark.parametrize("count", [1200, "1200", 1200.0, None, "unknown", True, -1, 3, 0])
-@pytest.mark.parametrize("place", ["numberMatched", "context"])
-@pytest.mark.parametrize("number", [7, 6, 1])
-def test_a_count_may_be_an_estimate(count: Any, place: str, number: int) -> None:
+@pytest.mark.parametrize(("place", "number"), [("numberMatched", 7), ("context", 6)])
+def test_a_count_may_be_an_estimate(place: str, number: int, count: Any) -> None:
     with serve(OddApi(ITEMS[:number])) as api:
 
         def change(page: dict[str, Any], query: Query) -> None:

@@ -203,7 +203,7 @@ def compare(
                 fitting,
                 options,
                 name=name,
-                inputs=InputOptions(scales=tuple(scales), floors=number == 0, seed=config.seed),
+                inputs=_inputs(scales, floors=number == 0, seed=config.seed),
                 results=results,
                 device=device,
                 on_progress=on_progress,
@@ -214,6 +214,13 @@ def compare(
         scores=tuple(scores),
         differences=tuple(_differences(scores, next(iter(configs)), results)),
     )
+
+
+def _inputs(scales: Sequence[float], *, floors: bool, seed: int) -> InputOptions:
+    """Inputs of one model; random weights, which have a seed, are measured for the first."""
+    if not floors:
+        return InputOptions(scales=tuple(scales))
+    return InputOptions(scales=tuple(scales), floors=True, seed=seed)
 
 
 def shared_budget(config: TrainingConfig, models: Sequence[str]) -> dict[str, TrainingConfig]:
@@ -231,8 +238,14 @@ def shared_budget(config: TrainingConfig, models: Sequence[str]) -> dict[str, Tr
     stores = [SampleStore(location) for location in config.stores]
     first = resolve(next(iter(configs.values())), stores)
     return {
+        # With digests, as resolved ones are: of compared models one may not use what another does.
         name: replace(
-            model_config, steps=first.steps, epochs=0, batch_size=first.batch_size, lr=first.lr
+            model_config,
+            steps=first.steps,
+            epochs=0,
+            batch_size=first.batch_size,
+            lr=first.lr,
+            store_digests=first.store_digests,
         )
         for name, model_config in configs.items()
     }

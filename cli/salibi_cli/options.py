@@ -7,7 +7,8 @@ that were given, by the names of the fields.
 Metadata of fields is described in :mod:`salibi_data.store.validation`; the command line
 reads four more keys of its metadata: ``flag`` (spelling, such as ``--stride``), ``negated`` (the flag
 sets the field to false), ``metavar``, and ``command`` (false: there is no option). ``absent`` says in
-words what the default leads to, where it is 0 or empty.
+words what the default leads to, where it is 0 or empty. Of options with ``applies_to`` the instance
+remembers which were given, so that those of no use are refused even at their defaults.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ import typer
 
 from salibi_cli import common
 from salibi_data.store.errors import UsageError
-from salibi_data.store.validation import expectation
+from salibi_data.store.validation import expectation, mark_given
 
 if TYPE_CHECKING:
     from salibi_data.store.tiles import Bounds
@@ -95,6 +96,11 @@ def with_options(command: _Command) -> _Command:
     run.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
     run.__annotations__ = {name: each.annotation for name, each in parameters.items()}
     return cast("_Command", run)
+
+
+def arguments_of(options: Any) -> dict[str, Any]:
+    """The fields of a dataclass as arguments of a function that has a parameter for each."""
+    return {each.name: getattr(options, each.name) for each in fields(options)}
 
 
 def help_of(kind: Any, name: str) -> str:
@@ -162,7 +168,14 @@ def _reader(
             value = arguments[option.field.name]
             if value is not None and (field_value := option.read(value)) is not None:
                 given[option.field.name] = field_value
-        return given if given_only else kind(**given)
+        if given_only:
+            return given
+        record = kind(**given)
+        # Where an option applies to some inputs alone, its default counts too if it was given.
+        names = {option.field.name for option in options if option.applies_to} & given.keys()
+        if names:
+            mark_given(record, names)
+        return record
 
     return read
 
@@ -193,6 +206,11 @@ class _Option:
         if self.type is bool and (self.given_only or self.field.default):
             return [f"{name}/--no-{name.removeprefix('--')}"]
         return [name]
+
+    @property
+    def applies_to(self) -> str:
+        """What the option is for, where it is not for all inputs."""
+        return str(self.field.metadata.get("applies_to", ""))
 
     @property
     def default_text(self) -> str:
@@ -261,7 +279,7 @@ class _Option:
     @property
     def _typer_default(self) -> Any:
         default = self.field.default
-        if self.given_only or default in (None, ()):
+        if self.given_only or self.applies_to or default in (None, ()):
             return None
         if self.field.metadata.get("negated"):
             return not default

@@ -166,10 +166,10 @@ def make_samples(variant: Variant, catalog: Catalog, block: Block) -> BlockSampl
     positions, dropped = [], {"nodata": 0, "clouds": 0}
     fractions: list[tuple[list[float], float]] = []
     for position, choice in enumerate(choices):
-        by_sensor = {sensor: images[sensor][choice.tile] for sensor in variant.sensors}
-        valid = [reader.valid_fraction(sensor, image) for sensor, image in by_sensor.items()]
-        cloudy = [reader.cloud_fraction(sensor, image) for sensor, image in by_sensor.items()]
-        cloud = max((share for share in cloudy if share is not None), default=float("nan"))
+        made = [images[sensor][choice.tile] for sensor in variant.sensors]
+        valid = [each.valid_fraction for each in made]
+        cloudy = [each.cloud_fraction for each in made if each.cloud_fraction is not None]
+        cloud = max(cloudy, default=float("nan"))
         if min(valid) < variant.min_valid_fraction:
             dropped["nodata"] += 1
         elif cloud > variant.max_cloud_fraction:
@@ -233,7 +233,7 @@ def _quantised(
     shape = (len(tiles), len(recipe.bands), recipe.tile_px, recipe.tile_px)
     stored = np.empty(shape, dtype=np.uint8)
     for row, tile in enumerate(tiles):
-        stored[row] = radiometry.quantise(images[recipe.sensor][tile][recipe.name], recipe)
+        stored[row] = radiometry.quantise(images[recipe.sensor][tile].images[recipe.name], recipe)
     return stored
 
 
@@ -251,8 +251,8 @@ def _alignment(
         tile, scene = choice.tile, choice.scenes[moving.sensor][0]
         gsd_m = float(ground_gsd_m(tile.z, [tile.y])[0]) * TILE_PX / moving.tile_px
         shift = registration.shift_m(
-            images[moving.sensor][tile][moving.name].mean(axis=0),
-            images[fixed.sensor][tile][fixed.name].mean(axis=0),
+            images[moving.sensor][tile].images[moving.name].mean(axis=0),
+            images[fixed.sensor][tile].images[fixed.name].mean(axis=0),
             pixel_m=gsd_m,
             native_gsd_m=native_gsd_m(moving, catalog, scene.properties) or gsd_m,
         )

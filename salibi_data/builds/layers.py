@@ -101,7 +101,8 @@ def sources_of(
     reads: dict[tuple[str, tuple[Band, ...]], Callable[[], SceneRaster | None]] = {}
     for layer, grid in layers:
         for _, (asset, bands) in _assets_of(layer):
-            read = partial(read_asset, catalog, scene, asset, layer.product, bands, grid)
+            arguments = catalog, scene, asset, layer.product, bands, grid
+            read = partial(read_asset, *arguments, categorical=layer.categorical)
             reads.setdefault((asset, bands), read)
     if len(reads) == 1 or not any("://" in scene.hrefs.get(asset, "") for asset, _ in reads):
         return {key: read() for key, read in reads.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -59,15 +60,19 @@ class OffsetRule:
 class Product:
     """A set of bands of one sensor that share units, scale and nodata.
 
-    Physical value = ``scale * digital number + offset``.
+    Physical value = ``scale * digital number + offset``. A product that states none of ``scale``,
+    ``offset``, ``offset_from`` and ``calibration`` takes what its items or files declare.
     """
 
     units: Units
     """Units of the physical values."""
     bands: Mapping[str, Band]
     """Bands by name."""
-    nodata: float | Literal["footprint"] | None = None
-    """Missing value; ``footprint``: outside the item's geometry; None: the file's own tag."""
+    nodata: float | Literal["footprint"] | tuple[float, ...] | None = field(
+        default=None, metadata={"finite": False}
+    )
+    """Missing value, or a list of them; ``footprint``: outside the item's geometry; None: the value
+    that the file states, or the item. Masks and alpha bands of the file count besides."""
     nodata_bands: Literal["any", "all"] = "any"
     """Bands that must have the missing value for a pixel to be missing: any one, or all."""
     scale: float = 1.0
@@ -94,6 +99,9 @@ class Product:
 
     def __post_init__(self) -> None:
         check_record(self)
+        if isinstance(self.nodata, float) and not math.isfinite(self.nodata):
+            # NaN and infinity are missing in every file, and JSON has no word for them.
+            object.__setattr__(self, "nodata", ())
         if self.geolocation == "gcps" and self.nodata == "footprint":
             raise ValueError("a product placed by control points needs a nodata value of its own")
         uncalibrated = {band.asset for band in self.bands.values()} - set(self.calibration)
@@ -115,6 +123,19 @@ class Product:
         """Return the native pixel of a band in metres, for an item with these properties."""
         own = properties.get(self.gsd_from) if self.gsd_from else None
         return float(own) if own is not None else self.bands[band].gsd_m or self.gsd_m
+
+    @property
+    def nodata_values(self) -> tuple[float, ...] | None:
+        """Missing values; None where the file's own count."""
+        if self.nodata is None or isinstance(self.nodata, tuple):
+            return self.nodata
+        return () if isinstance(self.nodata, str) else (self.nodata,)
+
+    @property
+    def takes_declared_scale(self) -> bool:
+        """Whether scale and offset are those that items or files declare."""
+        is_stated = self.scale != 1 or self.offset != 0 or self.offset_from is not None
+        return not is_stated and not self.calibration
 
     def offset_for(self, properties: Mapping[str, Any]) -> float:
         """Return the offset for an item with these properties."""

@@ -10,15 +10,17 @@ import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from salibi_data.catalog.dates import parse_time
+from salibi_data.catalog.items.declared import declared_bands, declared_shapes
 from salibi_data.catalog.outlines import mended_footprint
 
 if TYPE_CHECKING:
+    from salibi_data.catalog.items.declared import DeclaredBand
     from salibi_data.catalog.providers import Sensor
 
 log = logging.getLogger(__name__)
@@ -53,20 +55,37 @@ class Scene:
     """Unsigned hrefs by asset key."""
     properties: Mapping[str, Any]
     """Item properties that choosing and reading need."""
+    declared: Mapping[str, Sequence[DeclaredBand]] = field(default_factory=dict)
+    """Scale, offset and nodata of files by asset, where the catalog's TOML leaves them to the item;
+    see :func:`~salibi_data.catalog.items.declared.declared_bands`."""
+    shapes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """(rows, columns) of images by asset, where the item declares them."""
 
     def group(self, sensor: Sensor) -> tuple[str, ...]:
         """Return the values that all scenes of one sample must share: a year, a pass."""
         return tuple(_group_text(self.properties.get(name)) for name in sensor.group_by)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Convert to JSON, without the sensor; :meth:`from_dict` is the inverse."""
-        return {
+    def to_dict(self, *, with_shapes: bool = False) -> dict[str, Any]:
+        """Convert to JSON, without the sensor; :meth:`from_dict` is the inverse.
+
+        Args:
+            with_shapes: whether to include the shapes. They show whether a file is the item's, and
+                change no pixel of one that is, so stores and digests do without them.
+        """
+        content: dict[str, Any] = {
             "id": self.id,
             "acquired": self.acquired_utc.isoformat(),
             "footprint": self.footprint,
             "hrefs": dict(self.hrefs),
             "properties": dict(self.properties),
         }
+        if self.declared:
+            content["declared"] = {
+                asset: [dict(band) for band in bands] for asset, bands in self.declared.items()
+            }
+        if with_shapes and self.shapes:
+            content["shapes"] = {asset: list(shape) for asset, shape in self.shapes.items()}
+        return content
 
     @classmethod
     def from_dict(cls, sensor: str, content: Mapping[str, Any]) -> Scene:
@@ -78,6 +97,11 @@ class Scene:
             footprint=content["footprint"],
             hrefs=content["hrefs"],
             properties=content["properties"],
+            declared=content.get("declared", {}),
+            shapes={
+                asset: (rows, columns)
+                for asset, (rows, columns) in content.get("shapes", {}).items()
+            },
         )
 
 
@@ -121,6 +145,8 @@ def _scene(sensor: Sensor, item: Mapping[str, Any]) -> Scene | None:
         footprint=footprint,
         hrefs={key: strip_signature(href) for key, href in sorted(hrefs.items()) if href},
         properties=_known_properties(sensor, {n: properties[n] for n in names if n in properties}),
+        declared=declared_bands(sensor, item["assets"]),
+        shapes=declared_shapes(sensor, item),
     )
 
 

@@ -216,7 +216,9 @@ class CatalogSearch:
         if cache_file is not None:
             cache_file.parent.mkdir(parents=True, exist_ok=True)
             with write_atomically(cache_file) as partial:
-                partial.write_text(json.dumps([scene.to_dict() for scene in scenes]))
+                partial.write_text(
+                    json.dumps([scene.to_dict(with_shapes=True) for scene in scenes])
+                )
         return scenes
 
     def _open_api(self) -> ItemApi:

@@ -60,7 +60,10 @@ def read_items(path: Path, collection: str) -> Iterator[Item]:
 def _from_tree(path: Path, collection: str) -> Iterator[Item]:
     import pystac
 
-    for item, where, parent in _walk(pystac.Catalog.from_file(str(path)), None):
+    root = pystac.read_file(str(path))
+    if not isinstance(root, pystac.Catalog):  # collections are catalogs
+        raise TypeError("it is no catalog or collection")
+    for item, where, parent in _walk(root, None):
         # One that is no object is of no collection; whoever makes scenes of items names it.
         if isinstance(item, dict) and (item.get("collection") or parent) == collection:
             assets = item.get("assets")

@@ -29,9 +29,9 @@ class SelectionOptions:
         flag="--bbox",
         metavar="W,S,E,N",
         unit="degrees",
-        help="Only tiles wholly within, in degrees.",
+        help="Only tiles wholly within, in degrees; W > E crosses 180.",
     )
-    """(west, south, east, north)."""
+    """(west, south, east, north); longitudes may be of any turn."""
     aoi: Path | str | None = option(
         None,
         metavar="FILE",

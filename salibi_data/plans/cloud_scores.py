@@ -78,6 +78,8 @@ class CellClouds:
         tiles = self._tiles.take(positions)
         mosaic = np.zeros((len(positions), grid.tile_px, grid.tile_px), dtype=np.uint8)
         for scene in scenes:
+            if (mosaic != _UNKNOWN).all():
+                break
             blocks = self._mask(scene, mask, grid)[tiles.y - grid.top, tiles.x - grid.left]
             np.copyto(mosaic, blocks, where=mosaic == _UNKNOWN)
         shares: NDArray[np.float32] = (mosaic != _CLEAR).mean(axis=(1, 2), dtype=np.float32)
@@ -135,7 +137,9 @@ class CellClouds:
     def _read(self, scene: Scene, mask: CloudMask, grid: PixelGrid) -> NDArray[np.uint8]:
         product = mask.product
         bands = tuple(product.bands.values())
-        source = read_asset(self._catalog, scene, mask.asset, product, bands, grid)
+        source = read_asset(
+            self._catalog, scene, mask.asset, product, bands, grid, categorical=True
+        )
         if source is None:
             return np.full(grid.shape, _UNKNOWN, dtype=np.uint8)
         classes = warp.warp(source, grid, categorical=True)[0]

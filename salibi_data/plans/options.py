@@ -25,9 +25,9 @@ class Scope:
         flag="--bbox",
         metavar="W,S,E,N",
         unit="degrees",
-        help="Only tiles wholly within, in degrees.",
+        help="Only tiles wholly within, in degrees; W > E crosses 180.",
     )
-    """(west, south, east, north)."""
+    """(west, south, east, north); longitudes may be of any turn, see :func:`boxes_on_globe`."""
     aoi: Path | str | None = option(
         None,
         metavar="FILE",
@@ -50,6 +50,10 @@ class Scope:
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.bounds_lonlat is not None:
+            from salibi_data.store.tiles import boxes_on_globe
+
+            boxes_on_globe(self.bounds_lonlat)
 
     @property
     def is_narrowed(self) -> bool:

@@ -15,11 +15,17 @@ if TYPE_CHECKING:
 
     from salibi_data.catalog.scenes import Scene
 
-MAX_SETS: Final = 8
+MAX_SETS: Final = 16
 """Number of sets of scenes that a plan foresees for a tile and a sensor, the chosen one included.
 
-As many as are tried at most for a tile that is cloudy; a tile that lacks pixels in all of them
-lies beyond what its catalog's footprints can tell."""
+Sentinel-2 passes a place some twelve times in two months. A tile without pixels in all of these is
+one that the sensor does not see; more sets would only cost the reading of further scenes."""
+
+
+MAX_FILLERS: Final = 16
+"""Number of scenes of one set that are read to fill a tile.
+
+Bounds what is read for a tile that no scene sees, where scenes without a grouping rule are many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +41,11 @@ class SceneSet:
     def all_scenes(self) -> tuple[Scene, ...]:
         """All scenes in the order of use."""
         return (*self.scenes, *self.fillers)
+
+    @property
+    def read_scenes(self) -> tuple[Scene, ...]:
+        """Scenes that are read at most, where all fillers are over one place."""
+        return (*self.scenes, *self.fillers[:MAX_FILLERS])
 
     @property
     def ids(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -71,7 +82,7 @@ class CellSelection:
     """Distinct sets that may be tried for a tile, per sensor."""
     alternatives: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
     """Indices of each tile's alternative sets in the order of use, the chosen one first, -1 for none;
-    shape (N, :data:`MAX_SETS`) per sensor."""
+    shape (N, sets) per sensor."""
 
     def choices(self) -> list[SceneChoice]:
         """List the choices tile by tile."""

@@ -302,7 +302,8 @@ def metadata(
         "plan_version": PLAN_VERSION,
         "variant": variant.to_dict(),
         "catalog": catalog.to_dict(),
-        "scenes": scenes_to_dict(scenes),
+        # Shapes only check files, which a store has behind it.
+        "scenes": scenes_to_dict(scenes, with_shapes=foreseen is not None),
         **more,
     }
     if foreseen is not None:
@@ -316,14 +317,16 @@ def metadata(
             for name, register in foreseen.items()
         }
         content["alternatives"] = {name: each.to_list() for name, each in foreseen.items()}
-        content["spare_scenes"] = scenes_to_dict(spare)
+        content["spare_scenes"] = scenes_to_dict(spare, with_shapes=True)
     return content
 
 
-def scenes_to_dict(scenes: Mapping[str, Mapping[str, Scene]]) -> dict[str, list[dict[str, Any]]]:
+def scenes_to_dict(
+    scenes: Mapping[str, Mapping[str, Scene]], *, with_shapes: bool = False
+) -> dict[str, list[dict[str, Any]]]:
     """JSON form of scenes by sensor, in order of their ids."""
     return {
-        sensor: [scene.to_dict() for _, scene in sorted(used.items())]
+        sensor: [scene.to_dict(with_shapes=with_shapes) for _, scene in sorted(used.items())]
         for sensor, used in scenes.items()
     }
 

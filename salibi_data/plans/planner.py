@@ -57,7 +57,8 @@ def plan(
     Args:
         variant: name, path of a TOML file, or a :class:`~salibi_data.catalog.variants.Variant`.
         catalog: name, path of a TOML file, or a :class:`~salibi_data.catalog.providers.Catalog`.
-        bounds_lonlat: (west, south, east, north) in degrees; candidates lie wholly within.
+        bounds_lonlat: (west, south, east, north) in degrees; candidates lie wholly within. West > east
+            crosses 180 degrees, and so does a box from 170 to 190.
         aoi: GeoJSON or GeoParquet file of an outline; candidates lie wholly within.
         dates: ``A/B``; limits every sensor.
         limit: maximum number of samples, drawn evenly and reproducibly from all possible ones.

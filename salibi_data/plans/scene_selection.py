@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -87,7 +87,7 @@ def choose(
             best, scored = options.best()[1], np.full(len(remaining), np.nan)
         else:
             limit = variant.max_cloud_fraction
-            best, scored = _clearest(options, remaining, rule.sensor, cloudiness, limit)
+            best, scored = _clearest(options, remaining, cloudiness, limit)
             clouds[remaining] = scored
         served, cloudy = best >= 0, (best < 0) & np.isfinite(scored)
         lost["clouds"] += int(cloudy.sum())
@@ -95,7 +95,7 @@ def choose(
         sets[rule.sensor] = options.sets
         code = {name: codes[served] for name, codes in code.items()} | {rule.sensor: best[served]}
         foreseen = {name: each.take(served) for name, each in foreseen.items()}
-        foreseen[rule.sensor] = options.foresee(served, rule, sensor)
+        foreseen[rule.sensor] = options.foresee(served)
         remaining = remaining[served]
     alternatives.leave_out_distant(foreseen, variant.selection)
     return CellSelection(
@@ -129,56 +129,69 @@ class _Options:
 
     coverage: Coverage
     sets: list[tuple[Scene, ...]]
+    rule: SelectionRule
+    sensor: Sensor
     options: list[_Option]
     option: NDArray[np.int32]
     """Index of the option that a group gives a tile, -1 for none; shape (groups, tiles)."""
     rank: NDArray[np.int32]
     """Rank of a group for a tile, lowest is best, :data:`_NONE` without a set; shape (groups, tiles)."""
 
+    _foreseen: dict[int, SceneSet] = field(default_factory=dict)
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """Index of the set of each option; the last one, -1, is that of no option."""
+        return np.array([*(option.number for option in self.options), -1], dtype=np.int64)
+
     def best(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Row of the best group and its set for each tile; the set is -1 where there is none."""
-        num_groups, num_tiles = self.rank.shape
-        if num_groups == 0:
-            return np.zeros(num_tiles, np.int64), np.full(num_tiles, -1, dtype=np.int64)
-        row, option = self._first()
-        numbers = np.array([each.number for each in self.options], dtype=np.int64)
-        return row, np.where(option >= 0, numbers[option], -1) if len(numbers) else option
+        row, option = self.first()
+        return row, self.numbers[option]
 
-    def _first(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def first(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Row of the best group and its option for each tile; the option is -1 where there is none."""
+        if len(self.rank) == 0:
+            none = np.zeros(self.rank.shape[1], dtype=np.int64)
+            return none, none - 1
         row, columns = np.argmin(self.rank, axis=0), np.arange(self.rank.shape[1])
         served = self.rank[row, columns] < _NONE
         return row, np.where(served, self.option[row, columns], -1).astype(np.int64)
 
-    def foresee(
-        self, served: NDArray[np.bool_], rule: SelectionRule, sensor: Sensor
-    ) -> alternatives.Foreseen:
+    def foresee(self, served: NDArray[np.bool_]) -> alternatives.Foreseen:
         """List the sets that may be tried for the tiles that are served, the best first.
 
         Uses the options up: ranks are struck out.
         """
-        found = np.full((MAX_SETS, self.rank.shape[1]), -1, dtype=np.int32)
-        for turn in range(min(MAX_SETS, len(self.rank))):
-            row, found[turn] = self._first()
-            if not (found[turn] >= 0).any():
+        found: list[NDArray[np.int32]] = []
+        while len(found) < MAX_SETS:
+            row, option = self.first()
+            if not (option >= 0).any():
                 break
+            found.append(option[served].astype(np.int32))
             self.rank[row, np.arange(len(row))] = _NONE
+        if not found:
+            return alternatives.Foreseen(sets=(), code=np.empty((0, 0), np.int32))
         register = alternatives.SetRegister()
-        code = register.renumber(
-            np.ascontiguousarray(found[:, served].T),
-            lambda index: self._with_fillers(self.options[index], rule, sensor),
-        )
+        code = register.renumber(np.stack(found, axis=1), self.with_fillers)
         return alternatives.Foreseen(sets=register.sets, code=code)
 
-    def _with_fillers(self, option: _Option, rule: SelectionRule, sensor: Sensor) -> SceneSet:
+    def with_fillers(self, index: int) -> SceneSet:
         """The set of an option, and the group's other scenes that touch its tiles, the best first."""
+        if index not in self._foreseen:
+            self._foreseen[index] = self._with_fillers(self.options[index])
+        return self._foreseen[index]
+
+    def _with_fillers(self, option: _Option) -> SceneSet:
         used, coverage = self.sets[option.number], self.coverage
         ids = set(_ids(used))
 
         def score(member: int) -> tuple[Any, ...]:
             scene, num_tiles = (coverage.scenes[member],), coverage.num_touched(member)
             claims = bool(coverage.overclaims[member])
-            return _score(scene, rule, sensor, option.anchor_s, num_tiles, overclaims=claims)
+            return _score(
+                scene, self.rule, self.sensor, option.anchor_s, num_tiles, overclaims=claims
+            )
 
         touching = coverage.touching(option.members, option.tiles)
         others = [member for member in touching if coverage.scenes[member].id not in ids]
@@ -230,31 +243,46 @@ def _options(
     order = {score: index for index, score in enumerate(sorted({score for score, _, _ in scored}))}
     for score, row, at in scored:
         rank[row, at] = order[score]
-    return _Options(coverage=coverage, sets=sets, options=options, option=option, rank=rank)
+    return _Options(
+        coverage=coverage,
+        sets=sets,
+        rule=rule,
+        sensor=sensor,
+        options=options,
+        option=option,
+        rank=rank,
+    )
 
 
 def _clearest(
     options: _Options,
     positions: NDArray[np.int64],
-    sensor: str,
     cloudiness: Cloudiness,
     max_cloud_fraction: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find the best set of each tile whose clouds are within the limit, -1 for none.
 
-    Sets are tried in the order of their ranks, so that clouds are read for few scenes.
+    Sets are tried in the order of their ranks, so that clouds are read for few scenes. Where a mask has
+    no pixels, which counts as cloudy, those of the set's fillers count.
 
     Returns:
         Index of the set per tile, and the lowest cloudy share that was scored.
     """
+    sensor = options.sensor.name
     chosen = np.full(len(positions), -1, dtype=np.int64)
     scored = np.full(len(positions), np.nan, dtype=np.float32)
     for _ in range(MAX_CLOUD_ROUNDS):
-        row, code = options.best()
+        row, option = options.first()
+        code = options.numbers[option]
         waiting = (chosen < 0) & (code >= 0)
         for number in np.unique(code[waiting]).tolist():
             at = np.nonzero(waiting & (code == number))[0]
             cloudy = cloudiness(sensor, options.sets[number], positions[at])
+            for index in np.unique(option[at[cloudy > max_cloud_fraction]]).tolist():
+                scenes = options.with_fillers(index)
+                filled = (option[at] == index) & (cloudy > max_cloud_fraction)
+                if scenes.fillers:
+                    cloudy[filled] = cloudiness(sensor, scenes.read_scenes, positions[at[filled]])
             # fmin ignores NaN, which marks tiles that were not scored before.
             scored[at] = np.fmin(scored[at], cloudy)
             clear = cloudy <= max_cloud_fraction

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from salibi_data.sources.pixel_values.overviews import observed_numbers
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
 
 MIN_PIXELS: Final = 10_000
 """Valid pixels needed for a verdict: 1 km by 1 km at 10 m, or a tenth of a scene's overview."""
-
-MAX_OVERVIEW_PX: Final = 1024
-"""Longest edge of an overview that is read for the check: about a megabyte."""
 
 NEGATIVE_REFLECTANCE: Final = -0.02
 """Corrected reflectance below this is far below zero: a real scene at low sun (Patagonia) has one
@@ -57,7 +56,7 @@ def offset_warnings(
     product: Product,
     bands: Sequence[Band],
     *,
-    nodata: float | None,
+    nodata: Sequence[tuple[float, ...]],
 ) -> tuple[str, ...]:
     """Return what contradicts the offset that the scene's baseline implies, one sentence per band.
 
@@ -68,7 +67,7 @@ def offset_warnings(
         scene: scene of the file.
         product: product of the file; without a rule for offsets there are no warnings.
         bands: bands of ``raw``.
-        nodata: missing value, if there is one.
+        nodata: missing values of each band.
     """
     rule = product.offset_from
     if rule is None:
@@ -78,7 +77,7 @@ def offset_warnings(
     for row, band in enumerate(bands):
         if names.get(band) in rule.dark_bands:
             warning = _band_warning(
-                dataset, raw[row][valid], scene, product, rule, band, nodata=nodata
+                dataset, raw[row][valid], scene, product, rule, band, nodata=nodata[row]
             )
             baseline = scene.properties.get(rule.property)
             if warning is not None:
@@ -94,7 +93,7 @@ def _band_warning(
     rule: OffsetRule,
     band: Band,
     *,
-    nodata: float | None,
+    nodata: tuple[float, ...],
 ) -> str | None:
     """Judge a band by the whole scene's overview, or by the window where there is no small one."""
     applied = rule.applies(scene.properties)
@@ -105,7 +104,9 @@ def _band_warning(
     numbers = (
         None
         if product.nodata == "footprint"
-        else overview_numbers(dataset, band.index, nodata=nodata)
+        else observed_numbers(
+            dataset, band.index, nodata=nodata, stated=product.nodata_values is not None
+        )
     )
     warning = offset_warning(
         window.astype(np.float32) if numbers is None else numbers,
@@ -155,34 +156,3 @@ def offset_warning(
         "no offset is implied by the baseline, but the darkest pixels are as bright as if "
         f"{offset:g} were still to be added"
     )
-
-
-def overview_numbers(
-    dataset: Any, index: int, *, nodata: float | None
-) -> NDArray[np.float32] | None:
-    """Return digital numbers of a whole file's valid pixels, from its smallest overview.
-
-    Averages of 32 x 32 pixels are less extreme than the pixels: they cause no warning that the
-    pixels would not cause, and show an offset of 0.1 as well.
-
-    Args:
-        dataset: open rasterio dataset.
-        index: number of the band, from 1.
-        nodata: missing value, if there is one.
-
-    Returns:
-        Shape (num,); None where the file is large and has no small overview.
-    """
-    factor = max(dataset.overviews(index), default=1)
-    height, width = (-(-edge // factor) for edge in dataset.shape)
-    if max(height, width) > MAX_OVERVIEW_PX:
-        return None
-    numbers: NDArray[np.float32] = dataset.read(index, out_shape=(height, width)).astype(np.float32)
-    observed = np.isfinite(numbers)
-    if nodata is not None:
-        observed &= numbers != nodata
-    # Some writers average missing and valid pixels in overviews, so drop the neighbours of missing.
-    padded = np.pad(observed, 1, constant_values=True)
-    inner = observed & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    valid: NDArray[np.float32] = numbers[inner]
-    return valid

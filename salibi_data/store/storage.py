@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.redaction import redact
+from salibi_data.store.s3.settings import skips_signature
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -158,8 +159,9 @@ def open_storage(
     _refuse_secrets(str(location), scheme)
     options: Any = {"timeout": timeout, "allow_http": _allows_plain_http(scheme)}
     retries: Any = _RETRIES
+    unsigned: Any = {"skip_signature": True} if scheme == "s3" and skips_signature() else {}
     with translate_errors(str(location), "opened"):
-        return from_url(str(location), client_options=options, retry_config=retries)
+        return from_url(str(location), client_options=options, retry_config=retries, **unsigned)
 
 
 def _allows_plain_http(scheme: str) -> bool:

@@ -14,6 +14,7 @@ import torch
 
 from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.progress import StageProgress
+from salibi_data.store.validation import check_applicable, given_options
 from salibi_model.checkpoints.load import load
 from salibi_model.evals.datasets.image_units import check_units
 from salibi_model.evals.datasets.inputs import UnfitError, bands_for, modalities_for
@@ -21,6 +22,7 @@ from salibi_model.evals.datasets.labelled import LabelledImages
 from salibi_model.evals.features import FrozenEncoder, FrozenModel, MeanColour, untrained_model
 from salibi_model.evals.metrics import Score, bootstrap_interval, metric_value, score_key
 from salibi_model.evals.options import (
+    FLOORS,
     EvalOptions,
     InputOptions,
     KnnOptions,
@@ -99,10 +101,11 @@ def evaluate(
         >>> score.method, score.metric, score.num_train, score.num_test, 0 <= score.value <= 1
         ('knn', 'accuracy', 12, 4, True)
     """
+    inputs = inputs or InputOptions()
+    _check_inputs(inputs, options)
     model = checkpoint
     if not isinstance(model, PretrainModel):
         model = load(model, device=device)
-    inputs = inputs or InputOptions()
     run = _Run(model, options, name, inputs, results, dict(recorded or {}), batch_size)
     scores: list[Score] = []
     warned: set[str] = set()
@@ -133,6 +136,13 @@ def evaluate(
             "modality or scale."
         )
     return scores
+
+
+def _check_inputs(inputs: InputOptions, options: ProbeOptions) -> None:
+    """Refuse a seed where nothing is drawn at random."""
+    if not inputs.floors and not isinstance(options, SegmentOptions):
+        absent = {FLOORS: "none are measured without --floors"}
+        check_applicable(InputOptions, given_options(inputs), absent)
 
 
 def check_task(options: ProbeOptions, data: LabelledImages) -> None:

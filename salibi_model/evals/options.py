@@ -18,6 +18,10 @@ FOLDERS: Final = "folders of images"
 TASKS: Final = "GEO-Bench tasks"
 """What an option of labelled images applies to."""
 
+KNN: Final = "the method knn"
+FLOORS: Final = "random weights"
+"""What an option of a method applies to."""
+
 DEFAULT_PARTITION: Final = "default"
 """Name of GEO-Bench's partition of all training samples."""
 
@@ -33,9 +37,9 @@ class KnnOptions:
         UsageError: a field is out of range.
     """
 
-    k: int = option(20, minimum=1, flag="-k", help="Neighbours that vote.")
+    k: int = option(20, minimum=1, flag="-k", help="Neighbours that vote.", applies_to=KNN)
     """All training samples if there are fewer."""
-    distance: str = option("cosine", choices=DISTANCES, help="cosine or l2.")
+    distance: str = option("cosine", choices=DISTANCES, help="cosine or l2.", applies_to=KNN)
     """Distance of two vectors: ``cosine`` (1 - cosine of the angle) or ``l2``."""
     temperature: float | None = option(
         None, above=0, absent="all alike", help="Weigh by exp(-distance / T), as 0.07."
@@ -115,7 +119,7 @@ class InputOptions:
     )
     """Size of the images before ``scales`` shrinks them."""
     floors: bool = option(False, help="Also measure mean colours and random weights.")
-    seed: int = option(0, help=_SEED_HELP)
+    seed: int = option(0, help=_SEED_HELP, applies_to=FLOORS)
 
     def __post_init__(self) -> None:
         check_options(self)

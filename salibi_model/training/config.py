@@ -31,6 +31,15 @@ PRECISIONS: Final = ("float32", "bf16")
 TRACKERS: Final = ("wandb", "mlflow")
 """Names of the trackers, of their packages, and of the extras that install them."""
 
+CONTRAST: Final = "the contrastive loss"
+PREDICTIONS: Final = "predictions between modalities"
+GROUND_DISTANCES: Final = "models that measure distances on the ground"
+SEVERAL_STORES: Final = "several stores"
+CROPS: Final = "crops"
+PROBES: Final = "a probe"
+PROBED_FOLDERS: Final = "a probe with a folder of images"
+"""What an option applies to; see :mod:`salibi_model.training.applicability`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
@@ -93,28 +102,33 @@ class TrainingConfig:
         compared="own",
         absent="all",
         help="Pairs of the contrastive loss: sar:lores,lores:hires_4x",
+        applies_to=CONTRAST,
     )
     gsd_scaling: bool = option(
         True,
         help="Measure distances on the ground, or in each image's own patches (as croma does).",
+        applies_to=GROUND_DISTANCES,
     )
     fusion: str = option(
         "shared",
         choices=FUSIONS,
         compared="own",
         help="shared or separate blocks of the joint encoder's steps.",
+        applies_to=PREDICTIONS,
     )
     fine_target: str = option(
         "native",
         choices=FINE_TARGETS,
         compared="own",
         help="Reconstruct finer modalities at native or base resolution.",
+        applies_to=PREDICTIONS,
     )
     normalise_patches: bool = option(
         True,
         flag="--absolute-targets/--relative-targets",
         negated=True,
         help="Targets as they are, or relative to each patch's own mean and deviation.",
+        applies_to=PREDICTIONS,
     )
     depths: tuple[str, ...] = option(
         (), compared="own", help="Depths of encoders that differ: sar:6,s2:4"
@@ -161,6 +175,7 @@ class TrainingConfig:
         compared="shared",
         absent="each sample once",
         help="Share of each store in the samples: 2,1",
+        applies_to=SEVERAL_STORES,
     )
     crop_px: int = option(
         0,
@@ -174,6 +189,7 @@ class TrainingConfig:
         (0.25, 1.0),
         compared="shared",
         help="Smallest and largest such square, as a share of the tile's edge.",
+        applies_to=CROPS,
     )
     workers: int = option(
         2,
@@ -261,6 +277,7 @@ class TrainingConfig:
         resume=True,
         absent="as for validations",
         help="Steps between probes.",
+        applies_to=PROBES,
     )
     probe_gsd_m: float = option(
         0.0,
@@ -268,6 +285,7 @@ class TrainingConfig:
         unit="m",
         resume=True,
         help="Metres per pixel of these, where they do not say.",
+        applies_to=PROBED_FOLDERS,
     )
     stop_on_collapse: bool = option(
         True,

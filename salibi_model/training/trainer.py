@@ -23,6 +23,7 @@ from salibi_model.models.base import PretrainModel
 from salibi_model.nn.masking import num_removed
 from salibi_model.training import optim
 from salibi_model.training.allocator import keep_freed_memory
+from salibi_model.training.applicability import check_used
 from salibi_model.training.config import TrainingConfig
 from salibi_model.training.grad_cache import LossStep, MaskedBatch, add_gradients, mask_batch
 from salibi_model.training.monitoring.schedule import MonitorResult, MonitorSchedule, is_due
@@ -96,6 +97,8 @@ def train(
         >>> result.steps, sorted(path.name for path in result.out.iterdir())[:3]
         (2, ['checkpoints', 'config.toml', 'events'])
     """
+    if not RunFolder(out).exists():
+        check_used(config)
     chosen = distributed.choose_device(device)
     if chosen.type == "cpu":
         keep_freed_memory()

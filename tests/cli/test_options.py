@@ -12,12 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from salibi_cli import common
-from salibi_cli.options import Fields, bounds, help_of, num_bytes, with_options
+from salibi_cli.options import Fields, arguments_of, bounds, help_of, num_bytes, with_options
 from salibi_data.builds.options import BuildOptions
 from salibi_data.derived.options import SelectionOptions
 from salibi_data.plans.options import PlanOptions, Scope
 from salibi_data.store.errors import UsageError
-from salibi_data.store.validation import option
+from salibi_data.store.validation import given_options, option
 from salibi_model.embeddings.options import EmbedOptions
 from salibi_model.training.config import TrainingConfig, options_with
 from tests.support.paths import ROOT
@@ -198,3 +198,23 @@ def test_the_page_lists_the_options_as_they_are() -> None:
     text = page.PAGE.read_text(encoding="utf-8")
     assert "| `--batch-size` |" in text
     assert page.with_table(text) == text, "run python docs/examples/options_page.py"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Applied:
+    depth: int = option(3, help="Depth.", applies_to="trees")
+    width: int = option(3, help="Width.")
+
+
+def test_a_default_that_is_given_counts_as_given() -> None:
+    """Of options that are for some inputs alone; the values are those of the fields."""
+    seen: list[Applied] = []
+
+    @with_options
+    def command(*, options: Applied) -> None:
+        seen.append(options)
+
+    assert run(command, "--depth", "3", "--width", "3").exit_code == 0
+    assert run(command, "--width", "4").exit_code == 0
+    assert [given_options(each) for each in seen] == [{"depth": 3}, {"width": 4}]
+    assert [arguments_of(each) for each in seen] == [{"depth": 3, "width": w} for w in (3, 4)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from salibi_cli import common
-from salibi_cli.options import Fields, with_options
+from salibi_cli.options import Fields, arguments_of, with_options
 from salibi_data.builds.options import BuildOptions
 from salibi_data.plans.options import PlanOptions
 from salibi_data.store.errors import SalibiError, UsageError
@@ -39,7 +39,7 @@ def plan(
     if output.is_dir() or not output.parent.is_dir():
         raise UsageError(f"--output {output} cannot be a file; name one in a folder that exists.")
     with common.progress("planning", unit="cells") as advance:
-        new_plan = make_plan(variant, output=output, progress=advance, **vars(options))
+        new_plan = make_plan(variant, output=output, progress=advance, **arguments_of(options))
     figures = _plan_figures(new_plan)
     if as_json:
         common.print_json({**figures, "plan": str(output)})
@@ -116,7 +116,7 @@ def build(
             variant=variant,
             plan=plan_file,
             progress=_stages(bars),
-            **vars(options),
+            **arguments_of(options),
         )
     if as_json:
         common.print_json(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from salibi_cli import common
-from salibi_cli.options import Fields, with_options
+from salibi_cli.options import Fields, arguments_of, with_options
 from salibi_data.builds.options import BuildOptions
 from salibi_data.derived.options import SelectionOptions
 
@@ -40,7 +40,7 @@ def subset(
     from salibi_data.derived.selection import Selection
     from salibi_data.derived.subset import subset as make_subset
 
-    wanted = Selection(**vars(options))
+    wanted = Selection(**arguments_of(options))
     with common.progress("writing", unit="shards") as advance:
         report = make_subset(store, output, wanted, workers=workers, progress=advance)
     show_subset(report, as_json=as_json)

@@ -10,7 +10,7 @@ import typer
 
 from salibi_cli import common
 from salibi_cli.data.derive import HELP_ORDER, show_subset
-from salibi_cli.options import with_options
+from salibi_cli.options import arguments_of, with_options
 from salibi_data.derived.options import SelectionOptions
 from salibi_data.releases.options import TransferOptions
 
@@ -96,7 +96,7 @@ def pull(
     """
     from salibi_data.derived.selection import Selection
 
-    wanted = Selection(**vars(options))
+    wanted = Selection(**arguments_of(options))
     if wanted == Selection():
         _pull_whole(url, directory, transfer.workers, as_json=as_json)
     else:

@@ -13,7 +13,7 @@ from salibi_cli.model.compare import compare
 from salibi_cli.model.embed import embed, export
 from salibi_cli.model.evaluate import evaluation
 from salibi_cli.model.train import train
-from salibi_cli.options import with_options
+from salibi_cli.options import arguments_of, with_options
 from salibi_model.evals.options import ReconstructionOptions
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def reconstruct(
         report = predict_hidden(
             checkpoint,
             store,
-            **vars(options),
+            **arguments_of(options),
             device=str(choose_device(device)),
             on_sample=advance,
         )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from salibi_cli import common
-from salibi_cli.options import with_options
+from salibi_cli.options import arguments_of, with_options
 from salibi_model.evals.options import AttentionOptions
 
 
@@ -41,7 +41,7 @@ def attention_figure(
         report = attention_distance(
             checkpoint,
             store,
-            **vars(options),
+            **arguments_of(options),
             device=str(choose_device(device)),
             on_sample=advance,
         )

@@ -10,7 +10,8 @@ import typer
 from salibi_cli import common, options
 from salibi_cli.model.evaluate import Data
 from salibi_cli.model.train import layered
-from salibi_model.evals.options import EvalOptions, KnnOptions, LinearOptions, SegmentOptions
+from salibi_data.store.validation import check_applicable, given_options
+from salibi_model.evals.options import KNN, EvalOptions, KnnOptions, LinearOptions, SegmentOptions
 from salibi_model.training.config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ def _methods(text: str, knn: KnnOptions) -> list[ProbeOptions]:
     names = common.listed(text) or ()
     if unknown := [name for name in names if name not in known]:
         raise typer.BadParameter(f"no method {unknown[0]!r}; take some of {', '.join(known)}")
+    if "knn" not in names:
+        check_applicable(KnnOptions, given_options(knn), {KNN: f"--methods are {', '.join(names)}"})
     return [known[name] for name in names]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from salibi_cli import common
-from salibi_cli.options import with_options
+from salibi_cli.options import arguments_of, with_options
 from salibi_model.embeddings.options import EmbedOptions
 
 _Checkpoint = Annotated[
@@ -49,7 +49,7 @@ def embed(
             out=out,
             device=choose_device(device),
             on_image=advance,
-            **vars(options),
+            **arguments_of(options),
         )
     if as_json:
         common.print_json(result.to_dict())

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from salibi_cli import common
-from salibi_cli.options import with_options
+from salibi_cli.options import arguments_of, with_options
+from salibi_data.store.errors import UsageError
 from salibi_model.evals.options import RetrievalOptions
 from salibi_model.training.config import DEFAULT_STORE
 
@@ -48,12 +49,14 @@ def eval_retrieval(
     from salibi_model.evals.results import Results
     from salibi_model.evals.retrieval import record, retrieval
 
+    if out is None and name is not None:
+        raise UsageError("--name is for rows of results, but --out is not given. Leave it out.")
     results = Results(out) if out is not None else None
     with common.progress("encoding", unit="images") as advance:
         report = retrieval(
             checkpoint,
             data,
-            **vars(options),
+            **arguments_of(options),
             device=str(choose_device(device)),
             on_sample=advance,
         )

@@ -71,11 +71,17 @@ def _settings(
     folder: Path, changes: dict[str, Any], *, config: Path | None, resume: bool
 ) -> TrainingConfig:
     """Apply what was given to the run in the folder, or to the file and the defaults."""
+    from salibi_model.training.applicability import check_resumed, check_used
+
     if resume:
         from salibi_model.training.resume import resumed_config
 
-        return resumed_config(folder, **changes)
-    return layered(config, changes)
+        check_resumed(config)
+        settings = resumed_config(folder, **changes)
+    else:
+        settings = layered(config, changes)
+    check_used(settings, changes)
+    return settings
 
 
 def layered(file: Path | None, changes: Mapping[str, Any]) -> TrainingConfig:

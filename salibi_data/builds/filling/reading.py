@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,33 +74,49 @@ class SceneReader:
             for tile in tiles
         }
 
-    def mosaic(self, sensor: str, scenes: Iterable[Pixels]) -> dict[str, NDArray[np.float32]]:
+    def mosaic(self, sensor: str, scenes: Iterable[Pixels]) -> TileImages:
         """Fill the missing pixels of the first scene from the following ones, layer by layer."""
         stacked = list(scenes)
-        return {
+        images = {
             layer.name: radiometry.mosaic(pixels[layer.name] for pixels in stacked)
             if stacked
             else np.full((len(layer.bands), layer.tile_px, layer.tile_px), np.nan, np.float32)
             for layer in self.layers(sensor)
         }
+        return TileImages(reader=self, sensor=sensor, images=images)
 
-    def valid_fraction(self, sensor: str, images: Pixels) -> float:
-        """Share of pixels with data, the least over a sensor's modalities, 0..1."""
-        names = [recipe.name for recipe in self.variant.modalities if recipe.sensor == sensor]
-        return min(radiometry.valid_fraction(images[name]) for name in names)
 
-    def cloud_fraction(self, sensor: str, images: Pixels) -> float | None:
-        """Cloudy share of a tile, 0..1; None for a sensor without a cloud mask."""
-        mask = self.catalog.sensors[sensor].clouds
+@dataclass(frozen=True, kw_only=True)
+class TileImages:
+    """Images of one sensor on one tile; shares are computed when first asked for."""
+
+    reader: SceneReader
+    sensor: str
+    images: Pixels
+
+    @cached_property
+    def valid_fraction(self) -> float:
+        """Share of pixels with data, the least over the sensor's modalities, 0..1."""
+        recipes = self.reader.variant.modalities
+        names = [recipe.name for recipe in recipes if recipe.sensor == self.sensor]
+        return min(radiometry.valid_fraction(self.images[name]) for name in names)
+
+    @cached_property
+    def cloud_fraction(self) -> float | None:
+        """Cloudy share of the tile, 0..1; None for a sensor without a cloud mask."""
+        mask = self.reader.catalog.sensors[self.sensor].clouds
         if mask is None:
             return None
-        return radiometry.cloud_fraction(images[cloud_layer_name(sensor)], mask.cloudy)
+        classes = self.images[cloud_layer_name(self.sensor)]
+        return radiometry.cloud_fraction(classes, mask.cloudy)
 
-    def is_good(self, sensor: str, images: Pixels) -> bool:
-        """Whether a tile has the valid pixels that the variant asks for."""
-        return self.valid_fraction(sensor, images) >= self.variant.min_valid_fraction
+    @property
+    def is_good(self) -> bool:
+        """Whether the tile has the valid pixels that the variant asks for."""
+        return self.valid_fraction >= self.reader.variant.min_valid_fraction
 
-    def is_cloudy(self, sensor: str, images: Pixels) -> bool:
-        """Whether a tile is cloudier than the variant allows."""
-        cloudy = self.cloud_fraction(sensor, images)
-        return cloudy is not None and cloudy > self.variant.max_cloud_fraction
+    @property
+    def is_cloudy(self) -> bool:
+        """Whether the tile is cloudier than the variant allows."""
+        cloudy = self.cloud_fraction
+        return cloudy is not None and cloudy > self.reader.variant.max_cloud_fraction

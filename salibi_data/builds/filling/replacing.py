@@ -11,12 +11,12 @@ from salibi_data.store.tiles import TileXYZ
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from salibi_data.builds.filling.reading import Pixels, SceneReader
+    from salibi_data.builds.filling.reading import Pixels, SceneReader, TileImages
     from salibi_data.catalog.scenes import Scene
     from salibi_data.plans.picks import SceneChoice
 
-Images = dict[str, dict[TileXYZ, "Pixels"]]
-"""Sensor -> tile -> images by layer."""
+Images = dict[str, dict[TileXYZ, "TileImages"]]
+"""Sensor -> tile -> its images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ def planned_images(
     sensor: str,
     choices: Sequence[SceneChoice],
     read: dict[TileXYZ, dict[tuple[str, str], Pixels]],
-) -> dict[TileXYZ, Pixels]:
+) -> dict[TileXYZ, TileImages]:
     """Make every layer of one sensor on every tile from the planned scenes.
 
     A tile takes its scenes in the plan's order; each fills the pixels that the scenes before it lack.
@@ -48,7 +48,7 @@ def planned_images(
         for scene, tiles in _uses(sensor, choices)
         for tile, images in reader.read(scene, tiles).items()
     }
-    mosaics: dict[TileXYZ, Pixels] = {}
+    mosaics: dict[TileXYZ, TileImages] = {}
     for choice in choices:
         tile = choice.tile
         usable = {
@@ -57,7 +57,7 @@ def planned_images(
             if (scene.id, tile) in pixels
         }
         mosaics[tile] = reader.mosaic(sensor, usable.values())
-        if len(usable) < len(choice.scenes[sensor]) or not reader.is_good(sensor, mosaics[tile]):
+        if len(usable) < len(choice.scenes[sensor]) or not mosaics[tile].is_good:
             # Copies, as a view keeps the pixels of the whole block in memory.
             read[tile] |= {
                 (sensor, scene_id): {name: image.copy() for name, image in images.items()}
@@ -89,14 +89,12 @@ def replace_scenes(
             sensor
             for sensor, scenes in choice.scenes.items()
             if any((sensor, scene.id) in reader.unusable for scene in scenes)
-            or not reader.is_good(sensor, images[sensor][choice.tile])
+            or not images[sensor][choice.tile].is_good
         )
         by_sensor = {sensor: images[sensor][choice.tile] for sensor in choice.scenes}
         # A tile that another sensor sees cloudy is dropped whatever fills it.
         if lacking and not any(
-            reader.is_cloudy(sensor, pixels)
-            for sensor, pixels in by_sensor.items()
-            if sensor not in lacking
+            made.is_cloudy for sensor, made in by_sensor.items() if sensor not in lacking
         ):
             searched.append(choice)
             planned[choice.tile] = PlannedTile(

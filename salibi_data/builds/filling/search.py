@@ -14,20 +14,15 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from salibi_data.catalog.outlines import outline_of
-from salibi_data.plans.picks import SceneSet
+from salibi_data.plans.picks import MAX_FILLERS, SceneSet
 from salibi_data.store.tiles import tile_outlines
 
 if TYPE_CHECKING:
-    from salibi_data.builds.filling.reading import Pixels, SceneReader
+    from salibi_data.builds.filling.reading import Pixels, SceneReader, TileImages
     from salibi_data.catalog.scenes import Scene
     from salibi_data.catalog.variants import SelectionRule
     from salibi_data.plans.picks import SceneChoice
     from salibi_data.store.tiles import TileXYZ
-
-MAX_FILLERS: Final = 16
-"""Number of scenes of one set that are read to fill a tile.
-
-Bounds what is read for a tile that no scene sees, where scenes without a grouping rule are many."""
 
 _SECONDS_PER_DAY: Final = 86_400
 
@@ -38,7 +33,7 @@ class Attempt:
 
     scenes: tuple[Scene, ...]
     """Scenes that gave pixels, in the order of use; as planned where those suffice."""
-    images: Pixels
+    images: TileImages
 
     @property
     def time_s(self) -> float:
@@ -92,7 +87,7 @@ def search(
 class PlannedTile:
     """Pixels that the chosen scenes of a tile gave."""
 
-    images: Mapping[str, Pixels]
+    images: Mapping[str, TileImages]
     """Mosaic by sensor."""
     scenes: Mapping[tuple[str, str], Pixels]
     """Pixels of each scene that was read and is usable, by sensor and scene id."""
@@ -108,6 +103,8 @@ class _TileSearch:
     choice: SceneChoice
     planned: PlannedTile
     _pixels: dict[tuple[str, str], Pixels | None] = field(default_factory=dict)
+    _is_bound_by_dates: bool = False
+    """Whether a scene was too far from the one used before."""
     _attempts: dict[tuple[str, int, float | None], Attempt | None] = field(default_factory=dict)
 
     def run(self) -> Generator[Scene, Pixels | None, Mapping[str, Attempt] | None]:
@@ -131,7 +128,8 @@ class _TileSearch:
             if attempt is None:
                 continue
             complete = yield from self._choose(rest, {**chosen, rule.sensor: attempt})
-            if complete is not None:
+            # Where no date stood in the way, another scene here helps none of the sensors after it.
+            if complete is not None or not self._is_bound_by_dates:
                 return complete
         return None
 
@@ -151,7 +149,7 @@ class _TileSearch:
         as_planned = number == 0 and sensor not in self.planned.lacking
         scenes = self._sets(sensor)[number]
         if as_planned:
-            near = all(_is_near(scene, anchor_s, rule) for scene in scenes.scenes)
+            near = all(self._is_near(scene, anchor_s, rule) for scene in scenes.scenes)
             images = self.planned.images[sensor]
             return Attempt(scenes=scenes.scenes, images=images) if near else None
         mosaic = _Mosaic(reader=reader, sensor=sensor)
@@ -160,19 +158,25 @@ class _TileSearch:
                 mosaic.add(scene, (yield from self._read(scene)))
         num_fillers = 0
         for scene in self._reaching(scenes.fillers):
-            if mosaic.is_good() or num_fillers == MAX_FILLERS:
+            if mosaic.is_good or num_fillers == MAX_FILLERS:
                 break
             if self._may_use(scene, anchor_s, rule):
                 num_fillers += 1
                 mosaic.add(scene, (yield from self._read(scene)))
-        if not mosaic.is_good() or reader.is_cloudy(sensor, mosaic.images):
+        if mosaic.made is None or not mosaic.is_good or mosaic.made.is_cloudy:
             return None
-        return Attempt(scenes=tuple(mosaic.useful or mosaic.scenes), images=mosaic.images)
+        return Attempt(scenes=tuple(mosaic.useful or mosaic.scenes), images=mosaic.made)
 
     def _sets(self, sensor: str) -> tuple[SceneSet, ...]:
         """Sets of a sensor in the order of use, the chosen one first."""
         chosen = SceneSet(scenes=self.choice.scenes[sensor], fillers=())
         return self.choice.alternatives.get(sensor) or (chosen,)
+
+    def _is_near(self, scene: Scene, anchor_s: float | None, rule: SelectionRule) -> bool:
+        """Whether a scene is near the one used before; note where it is not."""
+        near = _is_near(scene, anchor_s, rule)
+        self._is_bound_by_dates |= not near
+        return near
 
     def _may_use(
         self,
@@ -186,7 +190,7 @@ class _TileSearch:
 
         A scene that was chosen for the tile leaves some: they were chosen near it.
         """
-        if not _is_near(scene, anchor_s, rule):
+        if not self._is_near(scene, anchor_s, rule):
             return False
         time_s = scene.acquired_utc.timestamp()
         return is_chosen or all(
@@ -225,7 +229,8 @@ class _Mosaic:
 
     reader: SceneReader
     sensor: str
-    images: Pixels = field(default_factory=dict)
+    made: TileImages | None = None
+    """None before a scene was read."""
     scenes: list[Scene] = field(default_factory=list)
     """Scenes that were read."""
     useful: list[Scene] = field(default_factory=list)
@@ -235,21 +240,20 @@ class _Mosaic:
         """Fill missing pixels from a scene; None is one without usable pixels."""
         if pixels is None:
             return
-        before, self.images = (
-            self.images,
-            self.reader.mosaic(self.sensor, [self.images, pixels] if self.images else [pixels]),
-        )
+        before = {} if self.made is None else self.made.images
+        self.made = self.reader.mosaic(self.sensor, [before, pixels] if before else [pixels])
         self.scenes.append(scene)
         names = [row.name for row in self.reader.variant.modalities if row.sensor == self.sensor]
         if any(
-            _num_valid(self.images[name]) > (_num_valid(before[name]) if before else 0)
+            _num_valid(self.made.images[name]) > (_num_valid(before[name]) if before else 0)
             for name in names
         ):
             self.useful.append(scene)
 
+    @property
     def is_good(self) -> bool:
         """Whether there are enough pixels, and any scene at all."""
-        return bool(self.scenes) and self.reader.is_good(self.sensor, self.images)
+        return self.made is not None and self.made.is_good
 
 
 def _num_valid(image: np.ndarray) -> int:

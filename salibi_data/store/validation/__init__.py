@@ -30,7 +30,7 @@ from dataclasses import field, fields
 from typing import Any, TypeVar, get_args
 
 from salibi_data.store.errors import UsageError
-from salibi_data.store.validation.applicability import check_applicable, given_options
+from salibi_data.store.validation.applicability import check_applicable, given_options, mark_given
 from salibi_data.store.validation.converter import (
     RecordError,
     converter_for,
@@ -47,6 +47,7 @@ __all__ = [
     "check_record",
     "expectation",
     "given_options",
+    "mark_given",
     "option",
     "read_record",
     "shown",

@@ -7,25 +7,35 @@ of them would change nothing, and would be recorded as if it had.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, Field, fields
-from typing import Any
+from typing import Any, Final
 
 from salibi_data.store.errors import UsageError
 
+_GIVEN: Final = "_given"
+"""Attribute of a record that names the fields that were given."""
+
 
 def given_options(options: Any) -> dict[str, Any]:
-    """Values of the fields of a dataclass that differ from their defaults, by name.
+    """Values of the fields of a dataclass that were given, by name.
 
-    A default that is given explicitly cannot be told from one that is not; where that matters, the
-    field's default is ``None`` and its metadata ``absent`` says in words what that means.
+    Those are the ones that differ from their defaults, and those that :func:`mark_given` names.
     """
-    values = {each.name: (each, getattr(options, each.name)) for each in fields(options)}
+    marked: frozenset[str] = getattr(options, _GIVEN, frozenset())
     return {
-        name: value
-        for name, (each, value) in values.items()
-        if each.default is MISSING or value != each.default
+        each.name: getattr(options, each.name)
+        for each in fields(options)
+        if each.name in marked
+        or each.default is MISSING
+        or getattr(options, each.name) != each.default
     }
+
+
+def mark_given(options: Any, names: Collection[str]) -> None:
+    """Remember which fields of a dataclass were given: a default may be given explicitly."""
+    # Past frozen fields; a copy by dataclasses.replace does not have it.
+    object.__setattr__(options, _GIVEN, frozenset(names))
 
 
 def check_applicable(kind: Any, given: Mapping[str, Any], absent: Mapping[str, str]) -> None:

@@ -221,11 +221,12 @@ def _field_reader(each: Field[Any], hint: Any, converter: Converter) -> _Reader:
 
 def _check_limits(value: Any, hint: Any, limits: Mapping[str, Any], suffix: str) -> None:
     """Refuse a number out of its range and a text that is no choice; in lists, each entry."""
-    hint = (
-        next((kind for kind in get_args(hint) if kind is not NoneType), hint)
-        if (get_origin(hint) in UNIONS)
-        else hint
-    )
+    if get_origin(hint) in UNIONS:
+        arms = [kind for kind in get_args(hint) if kind is not NoneType]
+        hint = next(
+            (kind for kind in arms if isinstance(value, tuple) and get_origin(kind) is tuple),
+            next(iter(arms), hint),
+        )
     if isinstance(value, tuple):
         kinds = get_args(hint)
         for index, entry in enumerate(value):

@@ -238,3 +238,23 @@ def test_a_sample_is_lost_only_if_no_scene_is_left(
         return
     assert build(folder / "s.zarr", **arguments).num_samples == 16
     assert np.array_equal(made.square_of(folder / "s.zarr"), expected)
+
+
+def test_a_build_with_failures_says_what_it_filled_so_far(tmp_path: Path) -> None:
+    first, second = scene(tmp_path, "a", 1, EAST), scene(tmp_path, "b", 2, cloud=8)
+    beside = made.write_tif(tmp_path / "c.tif", made.values(3), x=made.X + made.EDGE)
+    third = item("c", beside, columns=(made.EDGE, 2 * made.EDGE), scene="c")
+    arguments = made.write_catalog(tmp_path, first, second, third)
+    west, south, east, north = arguments["bounds_lonlat"]
+    arguments["bounds_lonlat"] = (west, south, 2 * east - west, north)
+    beside.rename(tmp_path / "gone")
+    report = build(tmp_path / "s.zarr", **arguments)
+    assert (report.num_samples, len(report.failures)) == (16, 1)
+    facts = status(tmp_path / "s.zarr")
+    assert (facts["replaced_by_sensor"], len(facts["replaced"])) == ({"one": 8}, 8)
+    assert facts["replaced"][0].keys() == {"tile", "sensor", "planned", "used"}
+    (tmp_path / "gone").rename(beside)
+    assert build(tmp_path / "s.zarr", **arguments).num_samples == 32
+    again = status(tmp_path / "s.zarr")
+    by_tile = [sorted(each["replaced"], key=lambda row: row["tile"]) for each in (facts, again)]
+    assert by_tile[0] == by_tile[1]

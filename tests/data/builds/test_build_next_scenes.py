@@ -18,6 +18,7 @@ from tests.support.catalogs.made_catalogs import PX, item
 from tests.support.data import samples
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -40,10 +41,34 @@ def without_crs(path: Path) -> Path:
     return path
 
 
-def test_a_scene_without_usable_pixels_is_left_out_and_named_once(tmp_path: Path) -> None:
-    odd = without_crs(image(tmp_path, "odd", 1))
+def without_a_band(path: Path) -> Path:
+    return made.write_tif(path, made.values(1)[:1])
+
+
+def in_16_bit(path: Path) -> Path:
+    return made.write_tif(path, made.values(1).astype(np.uint16) * 100)
+
+
+def unchanged(path: Path) -> Path:
+    return path
+
+
+@pytest.mark.parametrize(
+    ("spoil", "declared", "words"),
+    [
+        (without_crs, None, "has no CRS"),
+        (without_a_band, None, "has 1 band"),
+        (in_16_bit, None, "uint16 values in the range"),
+        (unchanged, [PX, PX // 2], "declares 1024 x 512"),
+    ],
+)
+def test_a_scene_without_usable_pixels_is_left_out_and_named_once(
+    tmp_path: Path, spoil: Callable[[Path], Path], declared: list[int] | None, words: str
+) -> None:
+    odd = spoil(image(tmp_path, "odd", 1))
+    shape = {} if declared is None else {"proj__shape": declared}
     items = [
-        item("odd", odd, scene="odd"),
+        item("odd", odd, scene="odd", **shape),
         item("next", image(tmp_path, "next", 2), cloud=8, scene="next"),
     ]
     arguments = made.write_catalog(tmp_path, *items)
@@ -51,7 +76,7 @@ def test_a_scene_without_usable_pixels_is_left_out_and_named_once(tmp_path: Path
     assert (report.num_samples, report.replaced, report.failures) == (16, {"one": 16}, ())
     (warning,) = report.warnings
     assert warning.startswith("one odd is left out where it was planned: ")
-    assert "has no CRS" in warning
+    assert words in warning
     assert np.array_equal(made.square_of(tmp_path / "s.zarr"), made.values(2))
     shown = samples.run(
         *("build", "--variant", arguments["variant"], "--catalog", arguments["catalog"]),
@@ -144,6 +169,23 @@ def test_two_sensors_that_lack_different_halves(tmp_path: Path) -> None:
 def masked(folder: Path, name: str, seed: int, missing: slice | None, classes: int, **more: object):
     mask = made.write_tif(folder / f"{name}-mask.tif", np.full((1, PX, PX), classes, np.uint8))
     return item(name, image(folder, name, seed, missing), mask=mask, scene=name, **more)
+
+
+def test_clouds_are_scored_on_filled_tiles(tmp_path: Path) -> None:
+    """The mask has no pixels where the image has none; unknown classes count as cloudy."""
+    half, classes = image(tmp_path, "half", 1, EAST), np.full((1, PX, PX), 4, np.uint8)
+    classes[:, :, EAST] = 0
+    mask = made.write_tif(tmp_path / "half-mask.tif", classes)
+    items = [
+        item("half", half, mask=mask, take="x"),
+        masked(tmp_path, "whole", 2, None, 4, cloud=8, take="x"),
+    ]
+    arguments = made.write_catalog(tmp_path, *items, more=made.MASK, group_by='["take"]')
+    report = build(tmp_path / "s.zarr", **arguments, max_cloud=0.1)
+    assert (report.num_samples, report.dropped) == (16, {})
+    expected = made.values(1)
+    expected[:, :, EAST] = made.values(2)[:, :, EAST]
+    assert np.array_equal(made.square_of(tmp_path / "s.zarr"), expected)
 
 
 @pytest.mark.parametrize("max_cloud", [None, 0.1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -156,7 +157,7 @@ def write_scene(path: Path, level: int, *, overviews: bool = True, missing: floa
 
 
 def warnings_of(href: str, grid: PixelGrid, *, baseline: str) -> tuple[str, ...]:
-    catalog = load_catalog("earth-search")
+    catalog = replace(load_catalog("earth-search"), kind="static", url="/nowhere/catalog.json")
     product = catalog.sensors["sentinel-2"].products["reflectance"]
     scene = Scene(
         id="scene-1",

@@ -36,7 +36,9 @@ def write_images(root, *, mode="RGB", per_class=30):
 
 def config(store, **changes):
     settings = {"stores": (str(store),), "steps": 4, "batch_size": 4, "validation_samples": 0}
-    return TrainingConfig(**settings | {"probe_gsd_m": 3.7, "probe_every": 2, **changes})
+    if "probe" in changes:
+        settings |= {"probe_gsd_m": 3.7, "probe_every": 2}
+    return TrainingConfig(**settings | changes)
 
 
 def test_it_is_the_accuracy_of_the_features(small_store, tmp_path):

@@ -1,0 +1,1 @@
+"""Fields of STAC items, read with care."""

@@ -43,7 +43,7 @@ def main() -> None:
     device = torch.device(arguments.device)
     sizes, batches, rounds = by_form(
         arguments,
-        full=(("tiny", "base"), (1, 8), 9),
+        full=(("tiny", "small"), (1, 8), 9),
         quick=(("tiny",), (1, 16), 9),
         smallest=(("tiny",), (1,), 1),
     )

@@ -34,13 +34,15 @@ _TRIES: Final = 6
 """Tries of one request."""
 _CONNECTION_TRIES: Final = 3
 """The same where no connection is made: the address may be misspelt."""
+_SLOW_TRIES: Final = 3
+"""The same where the server is too slow or broken, so that an outage is told within half a minute."""
 _LARGE_TRIES: Final = 2
 """The same for pages that may be too large, which are asked for in smaller ones then."""
 
 TOO_SLOW: Final = frozenset({500, 502, 504})
 """Statuses of gateways whose server cannot make, or may not send, an answer as large."""
-_TRANSIENT: Final = TOO_SLOW | {408, 429, 503}
-"""Statuses of requests that are sent again."""
+_BUSY: Final = frozenset({408, 429, 503})
+"""Statuses of hosts that have too much to do at the moment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,7 @@ class SearchSettings:
 
     page_items: int = 250
     """Items per page that an API is asked for at first."""
-    timeout_s: float = 60.0
+    timeout_s: float = 45.0
     """Seconds for one request with its whole body. An API that has not answered a search yet has
     no more for all tries of a page."""
     deadline_s: float = 900.0
@@ -195,7 +197,8 @@ class ApiClient:
             if isinstance(answer, ApiAnswer):
                 return answer
             failure, num_failures = answer, num_failures + 1
-            tries = _LARGE_TRIES if is_large and failure.status in TOO_SLOW else failure.tries
+            is_slow = is_large and failure.status in TOO_SLOW
+            tries = _LARGE_TRIES if is_slow else failure.tries
             if num_failures >= tries or self.deadline.remaining_s() <= 0:
                 raise failure
             pause_s = failure.pause_s
@@ -216,7 +219,7 @@ class ApiClient:
             return ApiRequestError(
                 f"{request.method} {redact(request.url)} is not answered within {limit}",
                 status=504,
-                tries=_TRIES,
+                tries=_SLOW_TRIES,
             )
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
             return ApiRequestError(f"an address is none: {redacted_line(error)}")
@@ -227,7 +230,7 @@ class ApiClient:
         return ApiRequestError(
             _reason(request, answer),
             status=answer.status,
-            tries=_TRIES if answer.status in _TRANSIENT else 1,
+            tries=_tries(answer.status),
             pause_s=_retry_after_s(answer),
         )
 
@@ -275,6 +278,12 @@ class ApiClient:
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
+
+
+def _tries(status: int) -> int:
+    if status in TOO_SLOW:
+        return _SLOW_TRIES
+    return _TRIES if status in _BUSY else 1
 
 
 def _receive(session: Session, request: ApiRequest, limit_s: float) -> ApiAnswer:

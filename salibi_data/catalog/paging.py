@@ -55,6 +55,8 @@ _SIZE_REFUSED: Final = frozenset({400, 413, 422})
 """Statuses that mean, among other things, that a page may not have as many items."""
 _MIN_SLOW_ITEMS: Final = 15
 """Smallest page to try where the server is too slow: below it, it fails for another reason."""
+_REFUSED: Final = frozenset({400, 401, 403, 404, 405, 413, 422, 501})
+"""Statuses that stay the same, unless the API has answered such a search before."""
 _POST_REFUSED: Final = frozenset({403, 404, 405, 411, 415, 501})
 _NUM_ANSWERS: Final = 3
 """Answers that may lack items before the search counts as failed."""
@@ -188,7 +190,8 @@ class ItemApi:
                 answer = self._by_any_method(query)
             except expected as error:
                 wait_s = pauses_s.pop(0) * random.uniform(0.5, 1.5) if pauses_s else math.inf
-                if wait_s >= deadline.remaining_s():
+                is_refused = getattr(error, "status", None) in _REFUSED and not self._has_answered
+                if is_refused or wait_s >= deadline.remaining_s():
                     raise CatalogError(
                         f"{where} cannot be searched for {query.collection}: "
                         f"{redacted_line(error)}. Check the address and the network, and run again; "
@@ -214,7 +217,8 @@ class ItemApi:
                 failures.append(error)
             except ApiRequestError as error:
                 failures.append(error)
-                if error.status not in _POST_REFUSED | TOO_SLOW:
+                is_over = self._client.deadline.remaining_s() <= 0
+                if is_over or error.status not in _POST_REFUSED | TOO_SLOW:
                     break
             else:
                 if method != self._method:
@@ -231,7 +235,8 @@ class ItemApi:
                 answer = self._whole_answer(query, method, size)
             except ApiRequestError as failure:
                 is_slow = failure.status in TOO_SLOW and size > _MIN_SLOW_ITEMS
-                if size == 1 or not (is_slow or failure.status in _SIZE_REFUSED):
+                is_over = self._client.deadline.remaining_s() <= 0
+                if is_over or size == 1 or not (is_slow or failure.status in _SIZE_REFUSED):
                     raise
                 size //= 2
             else:
@@ -316,7 +321,8 @@ class ItemApi:
             from pystac_client import Client
 
             answer = self._client.ask(ApiRequest(method="GET", url=self._url))
-            self._landing = Client.from_dict(json.loads(answer.body), href=answer.url)
+            page = json.loads(answer.body)
+            self._landing = Client.from_dict(page, href=answer.url, migrate=True)
         return self._landing
 
 

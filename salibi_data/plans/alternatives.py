@@ -32,7 +32,7 @@ class Foreseen:
 
     sets: Sequence[SceneSet]
     code: NDArray[np.int32]
-    """Indices of each tile's sets in the order of use, -1 for none; shape (tiles, MAX_SETS)."""
+    """Indices of each tile's sets in the order of use, -1 for none; shape (tiles, sets)."""
 
     def take(self, keep: NDArray[np.bool_]) -> Foreseen:
         """Keep some of the tiles."""
@@ -42,23 +42,26 @@ class Foreseen:
 def leave_out_distant(foreseen: dict[str, Foreseen], selection: Sequence[SelectionRule]) -> None:
     """Remove the sets whose dates leave no scenes to the sensors that are chosen near them."""
     for rule in reversed(selection):
-        if rule.near not in foreseen or rule.sensor not in foreseen or rule.within_days is None:
+        near_name = rule.near or ""
+        anchor, dependent = foreseen.get(near_name), foreseen.get(rule.sensor)
+        if anchor is None or dependent is None or rule.within_days is None:
             continue
-        anchor, dependent = foreseen[rule.near], foreseen[rule.sensor]
+        if len(anchor.code) == 0:
+            return
         first, last = _times_s(anchor), _times_s(dependent)
         within_s = rule.within_days * _SECONDS_PER_DAY
         near = np.zeros(anchor.code.shape, dtype=bool)
         for turn in range(dependent.code.shape[1]):
-            earliest, latest = last[0, :, turn, None], last[1, :, turn, None]
+            earliest, latest = (times[:, turn, np.newaxis] for times in last)
             # NaN marks a missing set, and compares as False.
             near |= (earliest <= first[1] + within_s) & (latest >= first[0] - within_s)
         # The chosen set stays: the dependents' scenes were found near it.
         near[:, 0] = True
-        foreseen[rule.near] = replace(anchor, code=_packed(np.where(near, anchor.code, -1)))
+        foreseen[near_name] = replace(anchor, code=_packed(np.where(near, anchor.code, -1)))
 
 
 def _times_s(foreseen: Foreseen) -> NDArray[np.float64]:
-    """Earliest and latest time of each tile's sets, NaN for none; shape (2, tiles, MAX_SETS)."""
+    """Earliest and latest time of each tile's sets, NaN for none; shape (2, tiles, sets)."""
     times = np.full((2, len(foreseen.sets) + 1), np.nan)
     for number, each in enumerate(foreseen.sets):
         seconds = [scene.acquired_utc.timestamp() for scene in each.all_scenes]
@@ -69,9 +72,10 @@ def _times_s(foreseen: Foreseen) -> NDArray[np.float64]:
 def _packed(code: NDArray[np.int32]) -> NDArray[np.int32]:
     """Move the sets of each tile before the places without one, in their order."""
     gaps = (code[:, :-1] < 0) & (code[:, 1:] >= 0)
-    if not gaps.any():
-        return code
-    return np.take_along_axis(code, np.argsort(code < 0, axis=1, kind="stable"), axis=1)
+    if gaps.any():
+        code = np.take_along_axis(code, np.argsort(code < 0, axis=1, kind="stable"), axis=1)
+    num_used = int((code >= 0).any(axis=0).sum())
+    return code[:, :num_used]
 
 
 class SetRegister:
@@ -90,11 +94,11 @@ class SetRegister:
             code: numbers of sets, -1 for none, of any shape.
             set_at: function from such a number to its set.
         """
-        # Counting is faster than sorting: there are many tiles and few sets.
-        counts = np.bincount(code.ravel() + 1)
-        # The last number, -1, is that of no set.
-        numbers = np.full(max(1, len(counts)), -1, dtype=np.int32)
-        for number in np.flatnonzero(counts[1:]).tolist():
+        # The last place, -1, is that of no set. Marking is faster than sorting: sets are few.
+        is_used = np.zeros(int(code.max(initial=-1)) + 2, dtype=bool)
+        is_used[code] = True
+        numbers = np.full(len(is_used), -1, dtype=np.int32)
+        for number in np.flatnonzero(is_used[:-1]).tolist():
             numbers[number] = self._number(set_at(number))
         return numbers[code]
 
@@ -134,6 +138,15 @@ def column(code: NDArray[np.int32]) -> Any:
     is_set = code >= 0
     offsets = np.concatenate([[0], np.cumsum(is_set.sum(axis=1))]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(code[is_set]))
+
+
+def code_of(column: Any) -> NDArray[np.int32]:
+    """Numbers of each tile's sets, -1 for none, shape (tiles, sets); the inverse of :func:`column`."""
+    lengths = np.diff(column.offsets.to_numpy())
+    places = np.arange(int(lengths.max(initial=0)))
+    code = np.full((len(lengths), len(places)), -1, dtype=np.int32)
+    code[places < lengths[:, np.newaxis]] = column.flatten().to_numpy()
+    return code
 
 
 class SceneOwners:

@@ -15,7 +15,7 @@ import numpy as np
 
 from salibi_data.plans import alternatives, sampling, splits
 from salibi_data.plans.estimate import Tally
-from salibi_data.plans.picks import MAX_SETS, CellSelection
+from salibi_data.plans.picks import CellSelection
 from salibi_data.plans.plan import metadata, sample_columns
 from salibi_data.store.errors import UsageError
 from salibi_data.store.geoparquet import write_rows
@@ -63,8 +63,8 @@ class Draft:
         self._lowest_hashes = np.empty(0, dtype=np.uint64)
         fields = [("x", pa.int64()), ("y", pa.int64()), ("cloud", pa.float32())]
         fields += [(name, pa.int64()) for name in variant.sensors]
-        sets_of_a_tile = pa.list_(pa.int32(), MAX_SETS)
-        fields += [(_foreseen_name(name), sets_of_a_tile) for name in variant.sensors]
+        numbers = pa.list_(pa.int32())
+        fields += [(alternatives.column_name(name), numbers) for name in variant.sensors]
         self._schema = pa.schema(fields)
         self._path = path
         self._file = pa.OSFile(str(path), "wb")
@@ -84,9 +84,10 @@ class Draft:
         codes = {name: self._set_numbers(selection, name) for name in self._variant.sensors}
         columns = {"x": tiles.x, "y": tiles.y, "cloud": selection.cloud_fraction, **codes}
         arrays = [pa.array(values) for values in columns.values()]
-        for name in self._variant.sensors:
-            numbers = pa.array(self._foreseen_numbers(selection, name).ravel())
-            arrays.append(pa.FixedSizeListArray.from_arrays(numbers, MAX_SETS))
+        arrays += [
+            alternatives.column(self._foreseen_numbers(selection, name))
+            for name in self._variant.sensors
+        ]
         self._writer.write(pa.record_batch(arrays, schema=self._schema))
         if self._limit is not None:
             hashes = np.concatenate(
@@ -161,7 +162,7 @@ class Draft:
                 flat = ("x", "y", "cloud", *self._variant.sensors)
                 column = {name: batch[name].to_numpy() for name in flat}
                 foreseen = {
-                    name: batch[_foreseen_name(name)].flatten().to_numpy().reshape(-1, MAX_SETS)
+                    name: alternatives.code_of(batch[alternatives.column_name(name)])
                     for name in self._variant.sensors
                 }
                 tiles = Tiles(zoom=self._variant.base_zoom, x=column["x"], y=column["y"])
@@ -211,17 +212,12 @@ class Draft:
         return numbers_of_sets[selection.code[sensor]]
 
     def _foreseen_numbers(self, selection: CellSelection, sensor: str) -> NDArray[np.int32]:
-        """Numbers of each tile's sets among the foreseen sets of all cells, (N, MAX_SETS)."""
+        """Numbers of each tile's sets among the foreseen sets of all cells, (N, sets)."""
         code = selection.alternatives.get(sensor)
         if code is None:
-            return np.full((len(selection.tiles), MAX_SETS), -1, dtype=np.int32)
+            return np.empty((len(selection.tiles), 0), dtype=np.int32)
         sets = selection.alternative_sets[sensor]
         return self._foreseen[sensor].renumber(code, sets.__getitem__)
-
-
-def _foreseen_name(sensor: str) -> str:
-    """Name of the draft's column with the foreseen sets of a sensor."""
-    return f"{sensor} foreseen"
 
 
 class _UsedScenes:

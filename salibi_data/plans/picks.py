@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from salibi_data.catalog.scenes import Scene
 
-MAX_SETS: Final = 8
+MAX_SETS: Final = 16
 """Number of sets of scenes that a plan foresees for a tile and a sensor, the chosen one included.
 
-As many as are tried at most for a tile that is cloudy; a tile that lacks pixels in all of them
-lies beyond what its catalog's footprints can tell."""
+Sentinel-2 passes a place some twelve times in two months. A tile without pixels in all of these is
+one that the sensor does not see; more sets would only cost the reading of further scenes."""
 
 
 MAX_FILLERS: Final = 16
@@ -82,7 +82,7 @@ class CellSelection:
     """Distinct sets that may be tried for a tile, per sensor."""
     alternatives: Mapping[str, NDArray[np.int32]] = field(default_factory=dict)
     """Indices of each tile's alternative sets in the order of use, the chosen one first, -1 for none;
-    shape (N, :data:`MAX_SETS`) per sensor."""
+    shape (N, sets) per sensor."""
 
     def choices(self) -> list[SceneChoice]:
         """List the choices tile by tile."""

@@ -146,14 +146,14 @@ class _Options:
 
     def best(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Row of the best group and its set for each tile; the set is -1 where there is none."""
-        num_groups, num_tiles = self.rank.shape
-        if num_groups == 0:
-            return np.zeros(num_tiles, np.int64), np.full(num_tiles, -1, dtype=np.int64)
         row, option = self.first()
         return row, self.numbers[option]
 
     def first(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Row of the best group and its option for each tile; the option is -1 where there is none."""
+        if len(self.rank) == 0:
+            none = np.zeros(self.rank.shape[1], dtype=np.int64)
+            return none, none - 1
         row, columns = np.argmin(self.rank, axis=0), np.arange(self.rank.shape[1])
         served = self.rank[row, columns] < _NONE
         return row, np.where(served, self.option[row, columns], -1).astype(np.int64)
@@ -163,14 +163,17 @@ class _Options:
 
         Uses the options up: ranks are struck out.
         """
-        found = np.full((MAX_SETS, self.rank.shape[1]), -1, dtype=np.int32)
-        for turn in range(min(MAX_SETS, len(self.rank))):
-            row, found[turn] = self.first()
-            if not (found[turn] >= 0).any():
+        found: list[NDArray[np.int32]] = []
+        while len(found) < MAX_SETS:
+            row, option = self.first()
+            if not (option >= 0).any():
                 break
+            found.append(option[served].astype(np.int32))
             self.rank[row, np.arange(len(row))] = _NONE
+        if not found:
+            return alternatives.Foreseen(sets=(), code=np.empty((0, 0), np.int32))
         register = alternatives.SetRegister()
-        code = register.renumber(np.ascontiguousarray(found[:, served].T), self.with_fillers)
+        code = register.renumber(np.stack(found, axis=1), self.with_fillers)
         return alternatives.Foreseen(sets=register.sets, code=code)
 
     def with_fillers(self, index: int) -> SceneSet:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from salibi_data.sources.http import HEADER_BYTES, RemoteFile, classify_status
 from salibi_data.sources.rate_limits import HttpSettings
 from salibi_data.store.errors import ReadError, ReadKind
 from salibi_data.store.redaction import redact
+from salibi_data.store.s3.settings import S3Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,7 +92,10 @@ def open_raster(
         with _open_remote(RemoteFile(where, signed=signed), where) as dataset:
             yield dataset
     elif where.startswith("s3://"):
-        options = _s3_options(where, requester_pays, region)
+        bucket = where.removeprefix("s3://").partition("/")[0]
+        options = _s3_options(where) | S3Settings.from_environment().gdal_options(
+            bucket, requester_pays=requester_pays, region=region
+        )
         with _open_with_gdal(f"/vsis3/{where[5:]}", options) as dataset:
             yield dataset
     else:
@@ -153,10 +156,10 @@ def _open_remote(file: RemoteFile, where: str) -> Iterator[Any]:
         raise ReadError(problem, kind="damaged")
 
 
-def _s3_options(where: str, requester_pays: bool, region: str | None) -> dict[str, str]:
+def _s3_options(where: str) -> dict[str, str]:
     settings = HttpSettings.from_environment()
     left_s = rate_limits.remaining_s()
-    options = {
+    return {
         "GDAL_HTTP_MAX_RETRY": str(int(settings.attempts)),
         "GDAL_HTTP_RETRY_DELAY": str(settings.backoff_s),
         "GDAL_HTTP_CONNECTTIMEOUT": str(math.ceil(settings.connect_timeout_s)),
@@ -169,13 +172,6 @@ def _s3_options(where: str, requester_pays: bool, region: str | None) -> dict[st
         # GDAL caches failed openings and damaged bodies, so a further attempt could not succeed.
         "CPL_VSIL_CURL_NON_CACHED": f"/vsis3/{where[5:]}",
     }
-    if region is not None:
-        options["AWS_REGION"] = region
-    if requester_pays:
-        options["AWS_REQUEST_PAYER"] = "requester"
-    elif not {"AWS_ACCESS_KEY_ID", "AWS_PROFILE"} & set(os.environ):
-        options["AWS_NO_SIGN_REQUEST"] = "YES"
-    return options
 
 
 @contextmanager

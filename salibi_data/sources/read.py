@@ -21,6 +21,7 @@ from salibi_data.sources.pixel_values.masks import (
     is_worth_opening,
     masked,
     may_have_sidecar,
+    open_mask,
     remember_absence,
     sidecar_hidden,
     sidecar_path,
@@ -291,7 +292,7 @@ def _hidden_by_sidecar(reading: _Reading, content: _Window) -> NDArray[np.bool_]
     sensor = reading.catalog.sensors[reading.scene.sensor]
     name = f"the mask {redact(where)} of {reading.scene.id}"
     try:
-        with _open(reading.catalog, sensor, where) as mask:
+        with open_mask(_open(reading.catalog, sensor, where)) as mask:
             return sidecar_hidden(
                 mask if content.turn_px is None else RoundGlobe(mask, content.turn_px),
                 reading.numbers,

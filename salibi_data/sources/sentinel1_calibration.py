@@ -26,6 +26,7 @@ import numpy as np
 from salibi_data.sources import rate_limits
 from salibi_data.sources.http import classify_status, read_bytes
 from salibi_data.store.errors import ReadError
+from salibi_data.store.s3.settings import S3Settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -180,7 +181,7 @@ def _read_s3(url: str, *, requester_pays: bool, region: str | None) -> bytes:
             client_options={
                 "connect_timeout": timedelta(seconds=min(settings.connect_timeout_s, timeout_s)),
                 "timeout": timedelta(seconds=timeout_s),
-                "allow_http": os.environ.get("AWS_HTTPS") == "NO",
+                "allow_http": True,  # refused before, where it is not meant
             },
             **_s3_options(requester_pays, region),
         )
@@ -210,14 +211,15 @@ def _s3_problem(text: str) -> tuple[str, ReadKind]:
 
 def _s3_options(requester_pays: bool, region: str | None) -> dict[str, Any]:
     """Return the store options that GDAL would find by itself, and obstore does not."""
-    options: dict[str, Any] = {} if region is None else {"region": region}
-    if (endpoint := os.environ.get("AWS_S3_ENDPOINT")) is not None:
-        scheme = "http" if os.environ.get("AWS_HTTPS") == "NO" else "https"
-        options["endpoint"] = f"{scheme}://{endpoint}"
+    settings = S3Settings.from_environment()
+    signed_region = settings.region_for(region) or "us-east-1"
+    # Named in any case: obstore would take that of stores, and GDAL's comes first here.
+    endpoint = settings.endpoint or f"https://s3.{signed_region}.amazonaws.com"
+    options: dict[str, Any] = {"region": signed_region, "endpoint": endpoint}
+    if not settings.is_signed(requester_pays=requester_pays):
+        return options | {"skip_signature": True}
     if "AWS_ACCESS_KEY_ID" in os.environ:
         return options
-    if not requester_pays and "AWS_PROFILE" not in os.environ:
-        return options | {"skip_signature": True}
     default = Path.home() / ".aws" / "credentials"
     profiles = configparser.ConfigParser(interpolation=None)
     profiles.read(os.environ.get("AWS_SHARED_CREDENTIALS_FILE", default))

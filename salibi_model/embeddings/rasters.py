@@ -4,6 +4,7 @@ Axis order is (bands, rows, columns); windows are (row, column, rows, columns).
 """
 
 import os
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,9 +20,9 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from salibi_data.store.errors import StoreError, UsageError
-from salibi_data.store.redaction import first_line, redacted_line
+from salibi_data.store.redaction import first_line, is_remote, redacted_line, shown_location
+from salibi_data.store.s3.settings import S3Settings
 from salibi_data.store.schema import Modality
-from salibi_data.store.storage import is_remote, shown_location
 from salibi_model.data.image_files import UNNAMED, Masks, misread_reason, orientation
 from salibi_model.embeddings.options import Choices
 from salibi_model.models.config import ModelConfig
@@ -193,6 +194,8 @@ def local_file(location: str) -> Path | None:
 def _open_raster(handle: OpenRaster, location: str | Path) -> Iterator[Any]:
     """Yield the open raster, with retries for servers."""
     options = {name: value for name, value in _GDAL_OPTIONS.items() if name not in os.environ}
+    if (in_bucket := re.match(r"(?:s3://|/vsis3/)([^/]+)/", str(location))) is not None:
+        options |= S3Settings.from_environment().gdal_options(in_bucket[1])
     with rasterio.Env(**options):
         yield handle(location)
 

@@ -155,6 +155,7 @@ def _check_bands(expected: Modality, bands: tuple[str, ...]) -> None:
 
 
 def _check_units(expected: Modality, units: str) -> None:
+    units = "display" if units.lower() == "uint8" else units
     if units.lower() == STORED or (
         units.lower() == expected.units.lower() and has_identity_scale(expected)
     ):

@@ -34,8 +34,10 @@ _MIN_OBSERVED_SHARE: Final = 0.02
 """Share of pixels other than 0 below which an image may be the resampled rim of an empty one."""
 _MAX_OUTSIDE_SHARE: Final = 0.01
 """Share of pixels that may lie outside of the range: bicubic resampling overshoots at edges."""
-_MIN_ABOVE_TWO_SHARE: Final = 0.02
-"""Share of values above 2 from which on an image is none of 0..1 with a few bright pixels."""
+_BELOW_VALID: Final = 0.9
+"""Lowest value that is taken for a stored one: valid pixels are 1 or more, up to rounding."""
+_MAX_BELOW_SHARE: Final = 0.25
+"""Share of pixels between 0 and that from which on an image is in other units."""
 _MAX_FRACTION_SHARE: Final = 0.1
 """Share of fractions above which an image that nowhere exceeds 1 is one of 0..1."""
 
@@ -115,7 +117,7 @@ def check_stored(
 
     Integers must lie in the range; 8-bit ones do. Of floating values, a hundredth may lie outside,
     as bicubic resampling overshoots, and values between whole numbers are right; but valid pixels
-    are 1 or more, so an image mostly between -1 and 1 is one of 0..1, reflectance, power, or
+    are 1 or more, so an image with many values below that is one of 0..1, reflectance, power, or
     normalised. An image without a pixel other than nodata is right.
 
     Args:
@@ -147,9 +149,12 @@ def find_foreign(
         is_float: whether values may lie between whole numbers.
     """
     if values.min() >= 0 and values.max() <= highest:
-        # Nearly all images end here: many values above 2 rule out what lies within 0..1.
-        exceed_two = np.mean(values > 2, axis=1) >= _MIN_ABOVE_TWO_SHARE  # noqa: PLR2004
-        if not is_float or highest != MAX_STORED or bool(exceed_two.all()):
+        # Nearly all images end here.
+        is_valid = not is_float or highest != MAX_STORED
+        if is_valid or (
+            bool(((values == 0) | (values >= _BELOW_VALID)).all())
+            and bool((values.max(axis=1) > 1).all())
+        ):
             return np.zeros(len(values), np.bool_)
     is_foreign = _is_outside(values, highest, is_float=is_float)
     return is_foreign | _is_within_one(values) if is_float and highest == MAX_STORED else is_foreign
@@ -200,11 +205,9 @@ def _is_within_one(values: Float[np.ndarray, "batch values"]) -> Bool[np.ndarray
     fractions = ((size > 0) & (np.abs(size - np.rint(size)) > 1e-3)).sum(axis=1) / shares  # noqa: PLR2004
     nowhere_more = (size.max(axis=1) <= 1) & (fractions > _MAX_FRACTION_SHARE)
     # Bright pixels exceed a reflectance of 1, and strong scatterers a power of 1.
-    below_one = ((size > 0) & (size < 0.9)).sum(axis=1) / shares  # noqa: PLR2004
-    above_two = (size > 2).sum(axis=1) / shares  # noqa: PLR2004
-    mostly_less = (below_one > 0.5) & (above_two < _MIN_ABOVE_TWO_SHARE)  # noqa: PLR2004
+    below = ((size > 0) & (size < _BELOW_VALID)).sum(axis=1) / shares
     is_wrong: Bool[np.ndarray, " batch"] = (observed >= _MIN_OBSERVED_SHARE * values.shape[1]) & (
-        nowhere_more | mostly_less
+        nowhere_more | (below > _MAX_BELOW_SHARE)
     )
     return is_wrong
 

@@ -9,12 +9,17 @@ import time
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 
 from salibi_data.store.errors import StoreError, UsageError
-from salibi_data.store.storage import is_remote, parallel_map
+from salibi_data.store.redaction import is_remote
+from salibi_data.store.storage import parallel_map
 from salibi_model.data.loader import DataLoader
 from salibi_model.data.store import SampleStore
+from salibi_model.embeddings.options import Choices
+from salibi_model.embeddings.rasters import OpenRaster, RasterFile
+from tests.support.data import cogs
 from tests.support.model.batches import same, take
 from tests.support.services.buckets import SECRET, SuffixServer, s3_server
 from tests.support.services.servers import serve
@@ -64,6 +69,18 @@ def test_a_store_in_a_bucket_and_one_on_disk_are_mixed(s3, small_store):
         DataLoader(stores, modalities=["sar"], batch_size=20, shuffle=False, augment=False), 1
     )
     assert torch.equal(batch.images["sar"][:10], batch.images["sar"][10:])
+
+
+@pytest.mark.parametrize("start", ["s3://", "/vsis3/"])
+def test_rasters_to_embed_are_read_from_the_same_server(s3, tmp_path, start):
+    path = cogs.write_cog(tmp_path / "a.tif", pixels=600)
+    s3.storage("samples").put("deep/a.tif", path)
+    file = RasterFile(f"{start}samples/deep/a.tif", Choices(), OpenRaster())
+    values, valid = file.read((100, 200, 64, 64), [1, 2, 3])
+    with rasterio.open(path) as dataset:
+        expected = dataset.read([1, 2, 3], window=((100, 164), (200, 264)))
+    assert np.array_equal(values, expected)
+    assert valid.all()
 
 
 def test_what_is_not_there_is_told_in_one_line(s3):

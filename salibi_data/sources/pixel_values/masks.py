@@ -8,6 +8,9 @@ Source: GDAL RFC 15 (https://gdal.org/en/stable/development/rfc/rfc15_nodatabitm
 
 from __future__ import annotations
 
+import threading
+import warnings
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +19,8 @@ import numpy as np
 from salibi_data.store.errors import ReadError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
@@ -35,6 +39,7 @@ _PER_DATASET_FLAG: Final = 2
 
 _absent: Final[set[str]] = set()
 _MAX_ABSENT: Final = 100_000
+_changing_filters: Final = threading.Lock()
 
 
 def masked(
@@ -158,6 +163,19 @@ def remember_absence(where: str) -> None:
     if len(_absent) >= _MAX_ABSENT:
         _absent.clear()
     _absent.add(where)
+
+
+@contextmanager
+def open_mask(opening: AbstractContextManager[Any]) -> Iterator[Any]:
+    """Open the dataset of a mask, which has no position of its own, without rasterio's warning of it."""
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with ExitStack() as stack:
+        # The list of filters belongs to the process; assets are read in threads.
+        with _changing_filters, warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            mask = stack.enter_context(opening)
+        yield mask
 
 
 def sidecar_hidden(

@@ -239,9 +239,11 @@ def test_the_documentation_reads_what_the_command_writes(
     assert json.loads(again.output)["num_rows"] == {"sar": 6, "lores": 6}
     assert "nothing to do" in CliRunner().invoke(model.application, call).output
     page = (ROOT / "docs/embeddings.md").read_text()
-    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    reading, encoding = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     names: dict[str, object] = {}
-    exec(block, names)  # noqa: S102 - it is our own documentation
+    exec(reading, names)  # noqa: S102 - it is our own documentation
+    exec(encoding.replace("runs/tiny", str(checkpoint)), names)  # noqa: S102
+    assert names["embedding"].shape == (1, 32)
     assert names["vectors"].shape == (6, 32)
     assert names["middle"].geom_type == "Point"
 
@@ -253,9 +255,8 @@ def test_the_documentation_lists_what_there_is(checkpoint, small_store, tmp_path
     listed = dict(re.findall(r"^\| `(\w+)` \| \([^|]*\) \| (\w+) \|", page, flags=re.MULTILINE))
     group = zarr.open_group(tmp_path / "E/sar", mode="r")
     assert {name: str(group[name].dtype) for name in group.array_keys()} == listed
-    documented = re.findall(
-        r"^\| (`[^|]*`) \| ", page.split("The attributes,")[1], flags=re.MULTILINE
-    )
+    attributes = page.split("The attributes,")[1].split("\n## ")[0]
+    documented = re.findall(r"^\| (`[^|]*`) \| ", attributes, flags=re.MULTILINE)
     fields = {name for cell in documented for name in re.findall(r"`(\w+)`", cell)}
     assert set(group.attrs["salibi_embedding"]) == fields
     columns = pq.read_schema(tmp_path / "E/embeddings.parquet").names

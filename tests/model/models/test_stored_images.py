@@ -76,6 +76,7 @@ def with_fill(images):
         (z_scores(STORED), r"from -1\.\d+ to 1\.\d+;"),
         (RNG.normal(0, 0.2, STORED.shape), "from -0"),
         (RNG.gamma(2.0, 0.15, STORED.shape), r"from 0\.0\d+ to [12]\.\d+;"),
+        (as_floats(STORED) / 100, r"from 0\.01 to 2\.55;"),
         (STORED.astype(np.int32) * 40, "int32 from 40 to 10200;"),
         (STORED.astype(np.uint16) * 40, "uint16 from 40 to 10200;"),
         (as_floats(STORED) * 40, "float32 from 40 to 10200;"),

@@ -321,7 +321,8 @@ class ItemApi:
             from pystac_client import Client
 
             answer = self._client.ask(ApiRequest(method="GET", url=self._url))
-            self._landing = Client.from_dict(json.loads(answer.body), href=answer.url)
+            page = json.loads(answer.body)
+            self._landing = Client.from_dict(page, href=answer.url, migrate=True)
         return self._landing
 
 

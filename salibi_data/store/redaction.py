@@ -9,6 +9,12 @@ from typing import Final
 _MAX_LINE_LENGTH: Final = 300
 """Longest first line of another library's error that is repeated whole, in characters."""
 
+_NETWORK_VSI: Final = re.compile(
+    r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)(_streaming)?[/?]"
+)
+"""GDAL's virtual file systems on other machines (https://gdal.org/user/virtual_file_systems.html);
+archives and memory are on this one."""
+
 
 def redact(text: str) -> str:
     """Remove queries, fragments, users and passwords from the URLs in a text.
@@ -19,6 +25,24 @@ def redact(text: str) -> str:
     text = re.sub(r"(?<=://)[^/\s?#]*@", "", text)
     text = re.sub(r"\?\S+", "", text)
     return re.sub(r"(://[^\s#]*)#\S*", r"\1", text)
+
+
+def is_remote(location: str) -> bool:
+    """Tell whether a URL, or a path as GDAL takes them, leads to another machine."""
+    if location.startswith("/vsi"):
+        return "://" in location or _NETWORK_VSI.search(location) is not None
+    return "://" in location.removeprefix("file://")
+
+
+def shown_location(location: str) -> str:
+    """Location as people and tables see it: without secrets if remote, a local path as it is.
+
+    A path may hold any character, such as a question mark; bytes that are no UTF-8 are escaped, as
+    neither Parquet nor a terminal takes them.
+    """
+    if is_remote(location):
+        return redact(location)
+    return location.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def redacted_line(error: BaseException, *, characters: int = 200) -> str:
@@ -38,4 +62,4 @@ def first_line(error: BaseException) -> str:
 
 def name_only(location: str) -> str:
     """Last part of a path or URL: ``micro.zarr`` of ``/home/me/data/micro.zarr``."""
-    return PurePosixPath(redact(location).replace("\\", "/").rstrip("/")).name
+    return PurePosixPath(shown_location(location).replace("\\", "/").rstrip("/")).name

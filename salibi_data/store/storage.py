@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from salibi_data.store.errors import StoreError, UsageError
-from salibi_data.store.redaction import redact
 from salibi_data.store.s3.settings import skips_signature
 
 if TYPE_CHECKING:
@@ -91,12 +90,6 @@ _REASONS: Final = (
 _NO_LISTING: Final = frozenset({400, 401, 403, 404, 405, 501})
 """Statuses by which servers refuse to list."""
 
-_NETWORK_VSI: Final = re.compile(
-    r"/vsi(curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)(_streaming)?[/?]"
-)
-"""GDAL's virtual file systems on other machines (https://gdal.org/user/virtual_file_systems.html);
-archives and memory are on this one."""
-
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -104,24 +97,6 @@ _Result = TypeVar("_Result")
 def is_url(location: str | Path) -> bool:
     """Tell a URL from a path."""
     return isinstance(location, str) and "://" in location
-
-
-def is_remote(location: str) -> bool:
-    """Tell whether a URL, or a path as GDAL takes them, leads to another machine."""
-    if location.startswith("/vsi"):
-        return "://" in location or _NETWORK_VSI.search(location) is not None
-    return "://" in location.removeprefix("file://")
-
-
-def shown_location(location: str) -> str:
-    """Location as people and tables see it: without secrets if remote, a local path as it is.
-
-    A path may hold any character, such as a question mark; bytes that are no UTF-8 are escaped, as
-    neither Parquet nor a terminal takes them.
-    """
-    if is_remote(location):
-        return redact(location)
-    return location.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def local_path(location: str | Path) -> Path:

@@ -8,8 +8,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from salibi_data.store.errors import UsageError
-from salibi_data.store.redaction import redact
-from salibi_data.store.storage import is_remote, local_path, shown_location
+from salibi_data.store.redaction import is_remote, redact, shown_location
+from salibi_data.store.storage import local_path
 
 _MAX_NAMES: Final = 3
 """Number of images that a message names; of the others it gives the count."""

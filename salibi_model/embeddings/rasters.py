@@ -20,10 +20,9 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from salibi_data.store.errors import StoreError, UsageError
-from salibi_data.store.redaction import first_line, redacted_line
+from salibi_data.store.redaction import first_line, is_remote, redacted_line, shown_location
 from salibi_data.store.s3.settings import S3Settings
 from salibi_data.store.schema import Modality
-from salibi_data.store.storage import is_remote, shown_location
 from salibi_model.data.image_files import UNNAMED, Masks, misread_reason, orientation
 from salibi_model.embeddings.options import Choices
 from salibi_model.models.config import ModelConfig

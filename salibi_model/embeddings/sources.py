@@ -1,5 +1,6 @@
 """Opens the inputs of an embedding: samples of stores and windows of rasters, by modality."""
 
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +10,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from salibi_data.store.errors import StoreError, UsageError
-from salibi_data.store.redaction import name_only
+from salibi_data.store.redaction import is_remote, name_only, shown_location
 from salibi_data.store.schema import NODATA, Modality
-from salibi_data.store.storage import is_remote, local_path, shown_location
+from salibi_data.store.storage import local_path
 from salibi_data.store.validation import check_applicable, given_options
 from salibi_model.data.input_names import describe_odd, distinct_names, listed
 from salibi_model.data.modalities import check_agreement
@@ -25,6 +26,10 @@ from salibi_model.models.units import RAW_UNITS
 
 _IMAGE_SUFFIXES: Final = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".vrt"})
 """Suffixes by which a folder of images is told from a damaged store."""
+
+
+class MixedRastersWarning(UserWarning):
+    """Rasters that one scale is given for are of several data types."""
 
 
 class StoreInput(EmbeddingInput):
@@ -108,6 +113,10 @@ class Inputs:
     def __init__(
         self, locations: Sequence[str | Path], config: ModelConfig, choices: Choices
     ) -> None:
+        if isinstance(locations, str | Path):
+            raise UsageError(
+                f"inputs is a list of paths; got {str(locations)!r} alone. Put it in []."
+            )
         if not locations:
             raise UsageError("nothing to embed: give a store, GeoTIFFs or images.")
         for name in choices.modalities:
@@ -134,6 +143,7 @@ class Inputs:
                 failures.append((shown_location(location), error))
         if failures:
             raise _failure(failures, len(texts))
+        self._warn_of_types(choices)
         self.by_modality = {
             name: self.by_modality[name] for name in config.names if name in self.by_modality
         }
@@ -171,6 +181,22 @@ class Inputs:
             if not len(source):
                 raise StoreError(f"{source.name} has no samples in the split {choices.split!r}.")
             self._add(name, source)
+
+    def _warn_of_types(self, choices: Choices) -> None:
+        """Warn where one scale is for whole numbers and for fractions, which are mostly scaled."""
+        if choices.scale is None and choices.offset is None:
+            return
+        names: dict[str, list[str]] = defaultdict(list)
+        for facts in self.facts:
+            if "dtype" in facts:
+                names[f"values of {facts['dtype']}"].append(facts["name"])
+        if len({np.dtype(what.split()[-1]).kind == "f" for what in names}) > 1:
+            warnings.warn(
+                f"--scale and --offset are for all rasters, but {describe_odd(names)}. Embed them "
+                "apart where they mean different units.",
+                MixedRastersWarning,
+                stacklevel=3,
+            )
 
     def _check_one_shape(self) -> None:
         """Refuse images of several sizes: tokens are one array, with as many for every image."""

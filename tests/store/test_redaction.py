@@ -6,7 +6,7 @@ import pytest
 
 from salibi_data.sources import sas_tokens
 from salibi_data.store.errors import ReadError
-from salibi_data.store.redaction import first_line, name_only, redact, redacted_line
+from salibi_data.store.redaction import first_line, name_only, redact, redacted_line, shown_location
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,27 @@ from salibi_data.store.redaction import first_line, name_only, redact, redacted_
 )
 def test_addresses_lose_what_may_be_secret_and_nothing_else(text: str, told: str) -> None:
     assert redact(text) == told
+
+
+@pytest.mark.parametrize(
+    ("location", "told", "name"),
+    [
+        ("data/tile?x=1.tif", "data/tile?x=1.tif", "tile?x=1.tif"),
+        ("file:///data/a#1?.zarr", "file:///data/a#1?.zarr", "a#1?.zarr"),
+        ("/vsizip/a?.zip/b?.tif", "/vsizip/a?.zip/b?.tif", "b?.tif"),
+        ("https://u:p@a.org/b.tif?sig=x", "https://a.org/b.tif", "b.tif"),
+        ("/vsicurl/https://a.org/b.tif?sig=x", "/vsicurl/https://a.org/b.tif", "b.tif"),
+        (
+            "/vsizip//vsicurl/https://a.org/b.zip?sig=x",
+            "/vsizip//vsicurl/https://a.org/b.zip",
+            "b.zip",
+        ),
+        ("/vsis3/bucket/b.tif?versionId=x", "/vsis3/bucket/b.tif", "b.tif"),
+    ],
+)
+def test_a_local_name_is_a_name_and_an_address_loses_its_query(location, told, name) -> None:
+    assert shown_location(location) == told
+    assert name_only(location) == name
 
 
 def test_an_error_is_told_in_one_line() -> None:

@@ -13,7 +13,8 @@ import rasterio
 import torch
 
 from salibi_data.store.errors import StoreError, UsageError
-from salibi_data.store.storage import is_remote, parallel_map
+from salibi_data.store.redaction import is_remote
+from salibi_data.store.storage import parallel_map
 from salibi_model.data.loader import DataLoader
 from salibi_model.data.store import SampleStore
 from salibi_model.embeddings.options import Choices

@@ -77,12 +77,17 @@ def missing_by_value(
         nodata_bands: whether a pixel is missing where any band is, or only where all are. What is no
             number is missing in any case.
     """
-    missing = np.full(raw.shape[1:], nodata_bands == "all")
+    # A band without a missing value is never missing, so that all of them never are.
+    needs_all = nodata_bands == "all" and all(nodata)
+    missing = np.full(raw.shape[1:], needs_all)
     for band, values in zip(raw, nodata, strict=True):  # band by band: small temporary masks
-        empty = is_missing(band, values)
-        missing = missing & empty if nodata_bands == "all" else missing | empty
-    for band in raw:
-        missing = missing | is_no_number(band)
+        if needs_all:
+            missing &= is_missing(band, values)
+        elif values and nodata_bands == "any":
+            missing |= is_missing(band, values)
+    if raw.dtype.kind == "f":
+        for band in raw:
+            missing |= is_no_number(band)
     return missing
 
 

@@ -39,6 +39,9 @@ MAX_NEGATIVE_POWER: Final = -0.5
 MAX_NEGATIVE_SHARE: Final = 0.1
 """Share of such values that differ from which on a window of power is one of logarithms."""
 
+MAX_OF_FRACTIONS: Final = 2.0
+"""Largest value of fractions of 0..1 that were resampled."""
+
 MAX_FILLS: Final = 8
 """Most different values that are taken for fills; a signal has more."""
 
@@ -179,6 +182,9 @@ def _is_linear_power(values: NDArray[np.float32]) -> bool:
 
 
 def _is_fractions(values: NDArray[np.float32]) -> bool:
-    """Return whether a rendering is one of fractions, 0..1."""
-    inside = (values >= 0) & (values <= 1)
-    return bool(inside.mean() > NEARLY_ALL and (inside & (values % 1 > 0)).mean() > MOST)
+    """Return whether a rendering is one of fractions, 0..1; black pixels do not count."""
+    values = values[values != 0]
+    if values.size < MIN_PIXELS or values.max() > MAX_OF_FRACTIONS:
+        return False
+    inside = (values > 0) & (values <= 1)
+    return bool(inside.mean() > NEARLY_ALL and (inside & (values < 1)).mean() > MOST)

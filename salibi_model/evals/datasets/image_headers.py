@@ -15,8 +15,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 from rasterio.io import DatasetReader
 
 from salibi_data.store.errors import StoreError
-from salibi_data.store.redaction import first_line
-from salibi_data.store.storage import shown_location
+from salibi_data.store.redaction import first_line, shown_location
 from salibi_model.data.image_files import Masks, Orientation, misread_reason, orientation
 from salibi_model.data.input_names import listed
 

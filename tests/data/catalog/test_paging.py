@@ -7,10 +7,12 @@ import itertools
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import pytest
 from aiohttp import web
 
+from salibi_data.catalog.api_client import query_of
 from salibi_data.catalog.providers import Catalog, load_catalog
 from salibi_data.catalog.search import CatalogSearch, search
 from salibi_data.store.errors import CatalogError, UsageError
@@ -78,6 +80,46 @@ def test_a_next_link_that_was_followed_ends_the_search(last: int, count: Any, ca
         assert found(api) == IDS
     assert "a link to the next page repeats" in caplog.text
     assert len(api.searches) <= 12
+
+
+def next_link(form: str, url: str, query: Query, token: int) -> dict[str, Any]:
+    """A link to a further page, in one of the forms that the standard allows."""
+    text = urlencode(query_of(query) | {"token": token})
+    forms: dict[str, dict[str, Any]] = {
+        "a whole body": {
+            "href": f"{url}/search",
+            "method": "POST",
+            "body": {**query, "token": token},
+        },
+        "a body to merge": {
+            "href": f"{url}/search",
+            "method": "post",
+            "merge": True,
+            "body": {"token": token},
+        },
+        "no body": {"href": f"/search?token={token}", "method": "POST"},
+        "a relative address": {"href": f"search?{text}"},
+        "an absolute address": {"href": f"{url}/search?{text}", "method": "GET"},
+    }
+    return {"rel": "next"} | forms[form]
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["a whole body", "a body to merge", "no body", "a relative address", "an absolute address"],
+)
+def test_next_links_of_every_form_are_followed(form: str) -> None:
+    with serve(OddApi(ITEMS)) as api:
+
+        def change(page: dict[str, Any], query: Query) -> None:
+            if page["links"]:
+                token = int(query.get("token", 0)) + 3
+                link = next_link(form, api.url, query, token)
+                page["links"] = [None, {"rel": "self"}, link]
+
+        api.change = change
+        assert found(api) == IDS
+    assert len(api.searches) == 3
 
 
 @pytest.mark.parametrize("count", ["exact", None])

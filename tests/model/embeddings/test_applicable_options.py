@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+
 import numpy as np
 import pytest
 import zarr
@@ -9,6 +12,7 @@ import zarr
 from salibi_data.store.errors import UsageError
 from salibi_model.checkpoints.files import save_model
 from salibi_model.embeddings.embed import embed
+from salibi_model.embeddings.sources import MixedRastersWarning
 from tests.support.model.embedded import noise, raster
 from tests.support.model.nano import nano_model
 
@@ -105,3 +109,21 @@ def test_a_folder_of_images_is_no_store(checkpoint, tmp_path):
     raster(tmp_path / "x.tif", noise(64, 64))
     with pytest.raises(UsageError, match=r"a folder of 1 images, not a store.*/\*\.tif"):
         embed(checkpoint, [tmp_path], out=tmp_path / "E")
+
+
+def test_one_scale_for_whole_numbers_and_fractions_is_warned_of(checkpoint, tmp_path):
+    whole = [raster(tmp_path / f"{k}.tif", noise(64, 64).astype(np.uint16)) for k in range(2)]
+    odd = raster(tmp_path / "odd.tif", noise(64, 64) / np.float32(2))
+    options = {"modalities": ("lores",), "bands": ("red", "green", "blue"), "units": "display"}
+    words = r"odd\.tif has values of float32, where most \(2 of 3\) have values of uint16"
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", MixedRastersWarning)
+        embed(checkpoint, [odd, *whole], out=tmp_path / "E", scale=1.0, **options)
+    assert [bool(re.search(words, str(each.message))) for each in told] == [True]
+    embed(checkpoint, [odd, *whole], out=tmp_path / "F", **options)
+
+
+def test_a_path_alone_is_no_list(checkpoint, tmp_path):
+    path = raster(tmp_path / "x.tif", noise(64, 64))
+    with pytest.raises(UsageError, match="inputs is a list of paths"):
+        embed(checkpoint, str(path), out=tmp_path / "E", modalities=("lores",))

@@ -89,7 +89,9 @@ class OddApi:
         if request.path == "/":
             return web.json_response(self._landing())
         text = await request.text()
-        query: Query = json.loads(text or "{}") if request.method == "POST" else {**request.query}
+        query: Query = {**request.query}
+        if request.method == "POST":
+            query = json.loads(text or "{}") | query
         self.searches.append((request.method, query))
         reply = None if self.answer is None else await self.answer(request, query)
         if reply is not None:

@@ -38,6 +38,7 @@ REFUSED = [
     ("display", "int8", IMAGE - 128, "0..255"),
     ("display", "uint32", IMAGE * 1e6, "0..255"),
     ("display", "float32", IMAGE / 255, "0..255"),
+    ("display", "float32", np.where(disc(), IMAGE / 255, 0), "0..255"),
     ("display", "float64", IMAGE / 127 - 1, "0..255"),
     ("display", "float32", IMAGE * 40, "0..255"),
     ("display", "complex64", IMAGE, "complex"),

@@ -269,6 +269,7 @@ class _Job:
             dropped=dict(dropped),
             failures=failures,
             warnings=(
+                *self.plan.warnings,
                 *_shortage(self.plan, len(rows.rows)),
                 *sorted(warnings),
                 *left_out_warnings(left_out),

@@ -12,6 +12,7 @@ import math
 import random
 import time
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +20,7 @@ from urllib.parse import urljoin
 
 from salibi_data.catalog.api_client import (
     TOO_SLOW,
+    ApiAnswer,
     ApiClient,
     ApiRequest,
     ApiRequestError,
@@ -26,7 +28,7 @@ from salibi_data.catalog.api_client import (
     SearchSettings,
     query_of,
 )
-from salibi_data.catalog.item_checks import is_of_other_collection
+from salibi_data.catalog.item_checks import is_of_other_collection, stated_collection
 from salibi_data.catalog.scenes import known_number
 from salibi_data.store.errors import CatalogError
 from salibi_data.store.redaction import redact, redacted_line
@@ -58,12 +60,14 @@ _MIN_SLOW_ITEMS: Final = 15
 _REFUSED: Final = frozenset({400, 401, 403, 404, 405, 413, 422, 501})
 """Statuses that stay the same, unless the API has answered such a search before."""
 _POST_REFUSED: Final = frozenset({403, 404, 405, 411, 415, 501})
+_UNWANTED_PAGES: Final = 20
+"""Further pages to look for an item that was asked for, after one of other collections alone."""
 _NUM_ANSWERS: Final = 3
 """Answers that may lack items before the search counts as failed."""
 
 
 class _OtherCollectionError(Exception):
-    """All items of an answer are of other collections than the one asked for."""
+    """Items of an answer are of other collections than the one asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +80,7 @@ class FoundItem:
     """Address of the page, to which an item without an address of its own is relative."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Query:
     """What a search asks for."""
 
@@ -86,18 +90,11 @@ class _Query:
     max_items: int | None
     """Items after which the search ends; None for all."""
 
-    def is_other(self, item: Any) -> bool:
-        """Return whether an item is of another collection."""
-        return is_of_other_collection(item, self.collection)
-
     def halves(self) -> list[_Query]:
         """Return queries of the western and the eastern half of the area."""
         west, south, east, north = self.bounds_lonlat
-        middle = (west + east) / 2 if west <= east else 180.0
-        boxes = (
-            (west, south, middle, north),
-            (middle if west <= east else -180.0, south, east, north),
-        )
+        middle = (west + east) / 2
+        boxes = (west, south, middle, north), (middle, south, east, north)
         return [replace(self, bounds_lonlat=box) for box in boxes]
 
 
@@ -105,27 +102,46 @@ class _Query:
 class _Answer:
     """Items of the pages so far."""
 
+    collection: str
+    """Id of the collection that was asked for."""
     items: dict[str, FoundItem] = field(default_factory=dict)
     """Distinct items; one that comes with several contents is there with each."""
     ids: set[str] = field(default_factory=set)
     """Identifiers of the items; of one without, its content."""
+    other_collections: Counter[str] = field(default_factory=Counter)
+    """Number of items of each other collection."""
     num_stated: int | None = None
+    end: str = ""
+    """Reason to stop though the last page links to a further one; none where it does not."""
 
     def add(self, features: Sequence[Any], url: str) -> set[str]:
         """Add the features of a page; return the identifiers of those that are new."""
-        new = set()
+        new: set[str] = set()
         for feature in features:
             content = json.dumps(feature, sort_keys=True)
             self.items.setdefault(content, FoundItem(item=feature, page_url=url))
             name = feature.get("id") if isinstance(feature, dict) else None
             # Pages that are given twice have other signatures in their hrefs.
-            new.add(json.dumps([feature.get("collection"), name]) if name else content)
+            key = json.dumps([feature.get("collection"), name]) if name else content
+            is_known = key in self.ids or key in new
+            if not is_known and is_of_other_collection(feature, self.collection):
+                self.other_collections[str(stated_collection(feature))[:60]] += 1
+            new.add(key)
         new -= self.ids
         self.ids |= new
         return new
 
-    end: str = ""
-    """Reason to stop though the last page links to a further one; none where it does not."""
+    @property
+    def num_wanted(self) -> int:
+        return len(self.ids) - self.other_collections.total()
+
+    def check_collections(self, *, strict: bool = False) -> None:
+        """Raise where all items, or if strict any, are of other collections."""
+        if self.other_collections and (strict or self.num_wanted == 0):
+            raise _OtherCollectionError(
+                f"{self.other_collections.total()} items of other collections "
+                f"({', '.join(sorted(self.other_collections)[:3])}) and {self.num_wanted} of its own"
+            )
 
     @property
     def has_all_stated(self) -> bool:
@@ -174,10 +190,7 @@ class ItemApi:
             CatalogError: the API cannot be reached, does not end, ends early, or answers with items
                 of other collections only.
         """
-        query = _Query(
-            collection=collection, bounds_lonlat=bounds, interval=interval, max_items=max_items
-        )
-        settings = self._settings
+        query, settings = _Query(collection, bounds, interval, max_items), self._settings
         # An API that has answered before is waited for; one that never has may be misspelt.
         limit_s = settings.deadline_s if self._has_answered else settings.timeout_s
         pauses_s = list(PATIENT_PAUSES_S if self._has_answered else PAUSES_S)
@@ -209,30 +222,34 @@ class ItemApi:
 
     def _by_any_method(self, query: _Query) -> _Answer:
         """Search by POST, and by GET where that is refused or loses the query."""
-        failures: list[ApiRequestError | _OtherCollectionError] = []
-        for method in dict.fromkeys((self._method, "GET")):
-            try:
-                answer = self._by_any_size(query, method)
-            except _OtherCollectionError as error:
-                failures.append(error)
-            except ApiRequestError as error:
-                failures.append(error)
-                is_over = self._client.deadline.remaining_s() <= 0
-                if is_over or error.status not in _POST_REFUSED | TOO_SLOW:
-                    break
-            else:
-                if method != self._method:
-                    log.info("catalog %s is searched by %s from now on", self._name, method)
-                self._method = method
-                return answer
-        raise failures[0]
+        if self._method == "GET":
+            return self._by_any_size(query, "GET")
+        first: ApiRequestError | _OtherCollectionError
+        try:
+            return self._by_any_size(query, "POST", strict=True)
+        except _OtherCollectionError as error:
+            first = error
+        except ApiRequestError as error:
+            is_over = self._client.deadline.remaining_s() <= 0
+            if is_over or error.status not in _POST_REFUSED | TOO_SLOW:
+                raise
+            first = error
+        try:
+            answer = self._by_any_size(query, "GET")
+        except (ApiRequestError, _OtherCollectionError):
+            if isinstance(first, _OtherCollectionError):  # perhaps it has some that were asked for
+                return self._by_any_size(query, "POST")
+            raise first from None
+        log.info("catalog %s is searched by GET from now on", self._name)
+        self._method = "GET"
+        return answer
 
-    def _by_any_size(self, query: _Query, method: str) -> _Answer:
+    def _by_any_size(self, query: _Query, method: str, *, strict: bool = False) -> _Answer:
         """Search with pages of ever fewer items while their size may be what is refused."""
         size = self._page_items
         while True:
             try:
-                answer = self._whole_answer(query, method, size)
+                answer = self._whole_answer(query, method, size, strict=strict)
             except ApiRequestError as failure:
                 is_slow = failure.status in TOO_SLOW and size > _MIN_SLOW_ITEMS
                 is_over = self._client.deadline.remaining_s() <= 0
@@ -243,7 +260,7 @@ class ItemApi:
                 self._page_items = size
                 return answer
 
-    def _whole_answer(self, query: _Query, method: str, size: int) -> _Answer:
+    def _whole_answer(self, query: _Query, method: str, size: int, *, strict: bool) -> _Answer:
         """Search, and prove an answer that may lack items by searches of both halves of the area.
 
         A count may be an estimate that no answer ever reaches. An answer that was cut short shows by
@@ -253,37 +270,34 @@ class ItemApi:
             ApiRequestError: every answer lacks items.
         """
         for _ in range(_NUM_ANSWERS):
-            answer = self._pages(query, method, size)
-            _check_collections(query, answer)
+            answer = self._pages(query, method, size, strict=strict)
+            answer.check_collections()
             if query.max_items is not None or not answer.is_doubtful:
                 return answer
             halves = [self._pages(half, method, size) for half in query.halves()]
             if all(half.ids <= answer.ids for half in halves):
-                log.warning(
-                    "catalog %s: %s; searches of both halves of the area gave no others",
-                    *(self._name, answer),
-                )
+                message = "catalog %s: %s; searches of both halves of the area gave no others"
+                log.warning(message, self._name, answer)
                 return answer
         raise ApiRequestError(f"{answer}, and a search of half the area gives others")
 
-    def _pages(self, query: _Query, method: str, size: int) -> _Answer:
+    def _pages(self, query: _Query, method: str, size: int, *, strict: bool = False) -> _Answer:
         """Collect the items of all pages."""
         first = request = self._first_request(query, method, size)
-        seen, answer, num_barren = {request.key}, _Answer(), 0
-        for _ in range(MAX_PAGES):
+        seen, answer, num_barren = {request.key}, _Answer(collection=query.collection), 0
+        for number in range(MAX_PAGES):
             response = self._client.ask(request, is_large=size > _MIN_SLOW_ITEMS)
-            page = json.loads(response.body)
-            features = page["features"]
-            if not isinstance(features, list):
-                raise TypeError("an answer has no list of features")
-            new = answer.add(features, response.url)
+            page = _page_of(response)
+            new = answer.add(page["features"], response.url)
+            if number == _UNWANTED_PAGES or (strict and number == 0):
+                answer.check_collections(strict=strict)
             num_barren = 0 if new else num_barren + 1
             # A search that is repeated makes no progress until it comes to other items.
             if new - self._known_ids:
                 self._client.deadline.restart()
             self._known_ids |= new
             answer.num_stated = _larger(answer.num_stated, _stated(page))
-            if query.max_items is not None and _num_wanted(query, answer) >= query.max_items:
+            if query.max_items is not None and answer.num_wanted >= query.max_items:
                 return answer
             following = _next_request(page, response.url, first, method)
             barren_pages = _MAX_BARREN_PAGES_AT_COUNT if answer.has_all_stated else MAX_BARREN_PAGES
@@ -324,6 +338,17 @@ class ItemApi:
             page = json.loads(answer.body)
             self._landing = Client.from_dict(page, href=answer.url, migrate=True)
         return self._landing
+
+
+def _page_of(response: ApiAnswer) -> dict[str, Any]:
+    """Parse a page of items."""
+    try:
+        page = json.loads(response.body)
+    except ValueError as error:
+        raise ValueError(f"{response.url} answers with what is no JSON: {error}") from None
+    if not (isinstance(page, dict) and isinstance(page.get("features"), list)):
+        raise TypeError(f"{response.url} answers without a list of items")
+    return page
 
 
 def _answer_errors() -> tuple[type[Exception], ...]:
@@ -370,17 +395,3 @@ def _stated(page: Any) -> int | None:
 def _larger(first: int | None, second: int | None) -> int | None:
     stated = [number for number in (first, second) if number is not None]
     return max(stated, default=None)
-
-
-def _num_wanted(query: _Query, answer: _Answer) -> int:
-    return sum(not query.is_other(found.item) for found in answer.items.values())
-
-
-def _check_collections(query: _Query, answer: _Answer) -> None:
-    items = [found.item for found in answer.items.values() if isinstance(found.item, dict)]
-    others = [item for item in items if query.is_other(item)]
-    if others and len(others) == len(items):
-        names = sorted({str(item.get("collection"))[:60] for item in others})
-        raise _OtherCollectionError(
-            f"{len(others)} items of other collections ({', '.join(names[:3])}) and none of its own"
-        )

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from salibi_data.store.progress import Progress
     from salibi_data.store.tiles import Bounds
 
+MAX_NAMED_ITEMS: Final = 5
+"""Number of items that a message names; a whole collection may lack an asset."""
+
 _CACHE_FORMAT: Final = 2
 """Part of the key of cached answers; greater where scenes are made of items by other rules."""
 
@@ -123,6 +126,8 @@ class CatalogSearch:
     """Folder for answers of an API; None caches nothing."""
     required_assets: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Asset keys by sensor that a scene must have to be of use."""
+    lacking_assets: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    """Required assets that scenes lack, which are therefore left out; by sensor and scene id."""
     _local_scenes: dict[str, _LocalScenes] = field(default_factory=dict, repr=False)
     """Scenes on disk by sensor, read on first use."""
     _api: ItemApi | None = field(default=None, repr=False)
@@ -164,9 +169,30 @@ class CatalogSearch:
                 scenes += self._find_remote(sensor, box, interval, max_items)
         # A scene without a required file would fail in every build; another one may not.
         required = set(self.required_assets.get(sensor_name, ()))
+        self.lacking_assets |= {
+            (sensor_name, scene.id): tuple(sorted(required - set(scene.hrefs)))
+            for scene in scenes
+            if not required <= set(scene.hrefs)
+        }
         unique = distinct_scenes(scene for scene in scenes if required <= set(scene.hrefs))
         ordered = sorted(unique, key=lambda scene: (scene.acquired_utc, scene.id))
         return newest_processing(sensor, ordered)
+
+    def lacking_warnings(self) -> list[str]:
+        """Messages about the items that were left out because they lack assets, one per sensor."""
+        messages = []
+        for sensor in sorted({sensor for sensor, _ in self.lacking_assets}):
+            lacking = {
+                scene_id: assets
+                for (name, scene_id), assets in sorted(self.lacking_assets.items())
+                if name == sensor
+            }
+            names = ", ".join(list(lacking)[:MAX_NAMED_ITEMS])
+            num_more = len(lacking) - MAX_NAMED_ITEMS
+            more = f" and {num_more} more" if num_more > 0 else ""
+            assets = ", ".join(sorted({asset for each in lacking.values() for asset in each}))
+            messages.append(f"{sensor} items left out, which lack asset {assets}: {names}{more}")
+        return messages
 
     def scenes_on_disk(self, sensor: Sensor) -> tuple[Scene, ...]:
         """Return all scenes of one sensor of a catalog on disk."""

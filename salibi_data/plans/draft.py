@@ -22,7 +22,7 @@ from salibi_data.store.geoparquet import write_rows
 from salibi_data.store.tiles import Tiles, tile_outlines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -98,7 +98,14 @@ class Draft:
         if self._clusters is not None:
             self._clusters.add(selection)
 
-    def write(self, path: Path, *, request: Mapping[str, Any], max_bytes: int | None) -> None:
+    def write(
+        self,
+        path: Path,
+        *,
+        request: Mapping[str, Any],
+        max_bytes: int | None,
+        warnings: Sequence[str] = (),
+    ) -> None:
         """Write the plan; it appears whole or not at all.
 
         Raises:
@@ -119,6 +126,7 @@ class Draft:
                 written,
                 lost=lost,
                 request=request,
+                warnings=list(warnings),
                 expected=tally.summary(),
                 target_samples=self._target,
             )

@@ -77,6 +77,8 @@ class Plan:
     """Scenes in no sample as planned, which may fill samples that lack pixels, by sensor and id."""
     alternatives: Mapping[str, Sequence[SceneSet]] = field(default_factory=dict)
     """Sets of scenes by sensor, which the rows name by number; none in plans of earlier versions."""
+    warnings: Sequence[str] = ()
+    """Messages about items that were left out."""
     keeper: ScratchFolder | None = None
     """Owner of the scratch folder with the plan's file; None for a file that is kept."""
 
@@ -119,6 +121,7 @@ class Plan:
                 expected=metadata["expected"],
                 num_samples=file.metadata.num_rows,
                 target_samples=metadata["target_samples"],
+                warnings=metadata.get("warnings", ()),
                 keeper=keeper,
             )
         plan._check()

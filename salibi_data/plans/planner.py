@@ -121,8 +121,14 @@ def plan(
             if progress is not None:
                 progress(number, len(cells))
         if draft.num_samples == 0:
-            raise SelectionError(_nothing_left(recipe, provider, counts, draft.lost))
-        draft.write(path, request=plan_request, max_bytes=max_bytes)
+            reason = _nothing_left(recipe, provider, counts, draft.lost)
+            raise SelectionError(". ".join((*finder.lacking_warnings(), reason)))
+        draft.write(
+            path,
+            request=plan_request,
+            max_bytes=max_bytes,
+            warnings=finder.lacking_warnings(),
+        )
     return Plan.read(path, keeper=keeper)
 
 

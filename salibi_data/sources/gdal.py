@@ -30,6 +30,8 @@ GDAL_OPTIONS: Final[Mapping[str, Any]] = {
 Source: https://gdal.org/en/stable/user/configoptions.html
 """
 
+_MAX_PAUSES_S: Final = 240.0
+"""Time of which a quarter at most is spent on GDAL's own pauses for one request."""
 _REOPENINGS: Final = 2
 """Further openings of a remote file that GDAL could not decode."""
 
@@ -160,7 +162,7 @@ def _s3_options(where: str) -> dict[str, str]:
     settings = HttpSettings.from_environment()
     left_s = rate_limits.remaining_s()
     return {
-        "GDAL_HTTP_MAX_RETRY": str(int(settings.attempts)),
+        "GDAL_HTTP_MAX_RETRY": str(_num_retries(settings, left_s)),
         "GDAL_HTTP_RETRY_DELAY": str(settings.backoff_s),
         "GDAL_HTTP_CONNECTTIMEOUT": str(math.ceil(settings.connect_timeout_s)),
         "GDAL_HTTP_LOW_SPEED_TIME": str(math.ceil(settings.timeout_s)),
@@ -172,6 +174,18 @@ def _s3_options(where: str) -> dict[str, str]:
         # GDAL caches failed openings and damaged bodies, so a further attempt could not succeed.
         "CPL_VSIL_CURL_NON_CACHED": f"/vsis3/{where[5:]}",
     }
+
+
+def _num_retries(settings: HttpSettings, left_s: float) -> int:
+    """Return how often GDAL may repeat a request, so that its pauses fit in the time that is left.
+
+    GDAL knows no deadline. Each of its pauses is up to 2.5 times the one before
+    (``CPLHTTPGetNewRetryDelay``); whole reads are repeated by :func:`read_with_retries`.
+    """
+    num, pause_s, left_s = 0, settings.backoff_s, min(left_s, _MAX_PAUSES_S) / 4
+    while num < settings.attempts and pause_s <= left_s:
+        num, pause_s, left_s = num + 1, 2.5 * pause_s, left_s - pause_s
+    return num
 
 
 @contextmanager

@@ -54,7 +54,8 @@ if TYPE_CHECKING:
 
 _ADVICE: Final[Mapping[ReadKind, str]] = {
     "missing": "It was removed, or the catalog states a wrong address; restore it, or plan again.",
-    "forbidden": "Check your permission to read it, and the credentials if it needs any.",
+    "forbidden": "Check your permission to read it, and the credentials if it needs any; some hosts "
+    "refuse what is missing as well.",
     "throttled": "The host is overloaded; run again later, or with fewer workers.",
     "server": "The host has a fault; run again later.",
     "timeout": "The host was too slow; run again later, or allow more time.",

@@ -88,10 +88,15 @@ def distinct_names(locations: Sequence[str]) -> list[str]:
     ]
 
 
+def identity_of(location: str) -> str:
+    """Return what two spellings of one path have in common: ``a.zarr``, ``./a.zarr``, ``file://``."""
+    return location.rstrip("/") if is_remote(location) else _absolute(location)
+
+
 def _refuse_repeats(locations: Sequence[str]) -> None:
     first: dict[str, str] = {}
     for location in locations:
-        key = location if is_remote(location) else _absolute(location)
+        key = identity_of(location)
         if key in first:
             again = "" if first[key] == location else f", also as {shown_location(location)}"
             raise UsageError(

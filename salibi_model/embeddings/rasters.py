@@ -169,6 +169,8 @@ class RasterFile:
 
     def _reason(self, error: Exception) -> str:
         """Reason of an error of GDAL, on one line; names of local files are no secrets."""
+        if self.path is not None and not self.path.stat().st_size:
+            return "it is empty"
         cause = error.__cause__ or error
         return redacted_line(cause) if self.path is None else first_line(cause)
 

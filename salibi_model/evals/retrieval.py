@@ -13,8 +13,10 @@ from torch import Tensor
 
 from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.progress import Progress
+from salibi_data.store.redaction import shown_location
 from salibi_data.store.schema import Modality
 from salibi_model.checkpoints.load import load
+from salibi_model.data.input_names import distinct_names, identity_of
 from salibi_model.data.modalities import check_agreement
 from salibi_model.data.store import SampleStore
 from salibi_model.evals.features import weights_digest
@@ -119,6 +121,7 @@ def retrieval(
         raise StoreError(f"{queries.store.location} has no samples in the split {split!r}.")
     gallery = None
     if against is not None:
+        _refuse_same(queries.store, against)
         gallery = _EncodedStore(model, against, scales=scales, is_gallery=False)
         # Only shared tiles count: a query without its own tile in the gallery could not be found.
         indices, others = same_tiles(queries.store, indices, gallery.store)
@@ -161,6 +164,16 @@ def retrieval(
     )
 
 
+def _refuse_same(store: SampleStore, against: str | Path | SampleStore) -> None:
+    """Refuse to look samples up among themselves, where each finds itself."""
+    location = against.location if isinstance(against, SampleStore) else str(against)
+    if identity_of(location) == identity_of(store.location):
+        raise UsageError(
+            f"--against (against) is {shown_location(location)}, the store of the queries itself: "
+            "each would find itself. Name another store of the same places, or leave it out."
+        )
+
+
 def record(report: RetrievalReport, results: Results, *, name: str) -> None:
     """Add a report's recalls to a results folder, unless they are there already.
 
@@ -169,13 +182,15 @@ def record(report: RetrievalReport, results: Results, *, name: str) -> None:
         results: the results folder.
         name: name of the model.
     """
+    dataset, against = Path(report.store).name, None
+    if report.against is not None:
+        dataset, against = distinct_names([report.store, report.against])
     for direction in report.directions:
         for recall in direction.recalls:
-            against = report.against and Path(report.against).name
             score = Score(
                 model=name,
                 encoder=f"{direction.query} > {direction.gallery}",
-                dataset=Path(report.store).name,
+                dataset=dataset,
                 method="retrieval",
                 metric=f"recall@{recall.k}",
                 value=recall.value,

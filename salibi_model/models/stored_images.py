@@ -218,14 +218,18 @@ def _refusal(modality: Modality, highest: float, dtype: str, low: float, high: f
     if modality.units == RAW_UNITS:
         expected = f"those of the model's authors, 0..{highest:g}"
     named = [f'"{name}"' for name in offered_units(modality) if UNITS.get(name, name) != STORED]
-    if modality.units not in (DISPLAY, RAW_UNITS):
+    if low < -MAX_STORED:
+        advice = "set what was not observed to 0, or to NaN with units= the values' own"
+    elif modality.units not in (DISPLAY, RAW_UNITS):
         advice = f"have them converted by units={' or '.join(named)}, and undo other scaling"
     elif highest == 1:
         advice = 'have 8-bit pixels converted by units="uint8", or undo other scaling'
     elif low < 0:
         advice = "undo their normalisation, which the model does itself"
     elif high <= 1:
-        advice = "multiply pixels of 0..1 by 255"
+        advice = (
+            "multiply 8-bit pixels of 0..1 by 255, and render reflectance as the training's images"
+        )
     else:
         advice = "bring them to 0..255 as the images of the training were"
     return (

@@ -67,6 +67,10 @@ _MAX_MEDIAN_POWER: Final = 50.0
 """Largest plausible median of linear backscatter."""
 _MAX_MEDIAN_REFLECTANCE: Final = 2.0
 """Largest plausible median of reflectance; beyond it, values are not scaled."""
+_LOWEST: Final[Mapping[str, float]] = MappingProxyType(
+    {DECIBEL: -100.0, REFLECTANCE: -100.0, DN: -7000.0}
+)
+"""Values below which a hundredth of the pixels is a mark of nodata: -9999 and -32768 are usual."""
 _MIN_REFLECTANCE: Final = -0.5
 """Lowest plausible reflectance: atmospheric correction gives values slightly below 0."""
 
@@ -180,6 +184,7 @@ def check_plausible(values: Float[np.ndarray, " values"], modality: Modality, un
     # Percentiles, not extremes: a few broken pixels must not decide.
     low, median, high = (float(value) for value in np.percentile(finite, (1, 50, 99)))
     start = f"the values, from {low:.4g} to {high:.4g}, are hardly"
+    _check_fill(low, median, units)
     if units == DECIBEL and low >= 0:
         raise UsageError(
             f"{start} in dB, which are mostly below 0. Power before the logarithm is "
@@ -209,6 +214,15 @@ def check_plausible(values: Float[np.ndarray, " values"], modality: Modality, un
     is_fractional = bool((finite != np.rint(finite)).any())
     if units == DISPLAY and modality.scale[0] == 1 and 0 < high <= 1 and is_fractional:
         raise UsageError(f"{start} for display, which are 0..255: multiply by 255 (--scale 255).")
+
+
+def _check_fill(low: float, median: float, units: str) -> None:
+    """Refuse values of which a few mark nodata, which would be converted to the darkest pixel."""
+    if units in _LOWEST and low < _LOWEST[units] <= median:
+        raise UsageError(
+            f"values such as {low:.6g} are hardly {units}; if they mark what was not observed, name "
+            "them (--nodata), or make them NaN."
+        )
 
 
 def _option(units: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from salibi_data.store.errors import UsageError
 from salibi_data.store.validation import check_applicable, given_options
+from salibi_model.data.input_names import identity_of
 from salibi_model.training.config import (
     CONTRAST,
     CROPS,
@@ -31,6 +32,11 @@ def check_used(config: TrainingConfig, given: Mapping[str, Any] | None = None) -
     Raises:
         UsageError: there are such options; the message names them.
     """
+    if not config.store_digests and len({*map(identity_of, config.stores)}) < len(config.stores):
+        raise UsageError(
+            f"a store is named twice among {', '.join(config.stores)}; name each once, and give "
+            "--weights instead."
+        )
     options = {} if config.store_digests else given_options(config)
     check_applicable(TrainingConfig, {**options, **(given or {})}, _absent(config))
 

@@ -47,6 +47,8 @@ def plan(
     scenes = ", ".join(f"{count} {sensor}" for sensor, count in figures["scenes"].items())
     reserve = f" and {figures['reserve']} in reserve" if figures["reserve"] else ""
     typer.echo(f"{figures['samples']} samples{reserve} from {scenes} scenes, in {output}")
+    for warning in new_plan.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     if new_plan.num_samples < (new_plan.target_samples or 0):
         typer.echo(
             f"warning: {new_plan.target_samples:,} samples are aimed at and only {new_plan.num_samples:,} "
@@ -76,6 +78,7 @@ def _plan_figures(plan: Plan) -> dict[str, Any]:
         "requester_pays": [
             s for s in plan.variant.sensors if plan.catalog.sensors[s].requester_pays
         ],
+        "warnings": list(plan.warnings),
         "digest": plan.digest,
     }
 

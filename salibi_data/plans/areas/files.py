@@ -34,6 +34,9 @@ LONLAT: Final = "OGC:CRS84"
 EDGE_M: Final = 1000.0
 """Longest edge of an outline in a projection before it is bent to degrees: 0.02 m off at most."""
 
+SLACK_M: Final = 1e-4
+"""Width by which an outline in a projection is enlarged, in metres."""
+
 MAX_EDGES: Final = 200_000
 """Limit on the edges that an outline is divided into."""
 
@@ -199,8 +202,10 @@ def _to_lonlat(polygons: Sequence[Sequence[Ring]], crs: Any) -> Any:
         if crs.is_geographic:
             return union_of([[to_lonlat(ring) for ring in rings] for rings in polygons])
         # Joined before they are bent: neighbours' common edges are equal there to the last digit.
-        outline = union_in_plane(polygons)
         metres = crs.linear_units_factor[1]
+        # Tiles along its edge are inside, although the transform rounds.
+        slack = {"distance": SLACK_M / metres, "join_style": "mitre"}
+        outline = shapely.buffer(union_in_plane(polygons), **slack)
         edge = max(EDGE_M / metres, outline.length / MAX_EDGES)
         bent = shapely.transform(shapely.segmentize(outline, edge), to_lonlat)
         return union_of(shape_polygons(bent))

@@ -67,7 +67,8 @@ def open_image(path: Path) -> Iterator[Any]:
             with Env(), DatasetReader(path, driver=list(_DRIVERS)) as dataset:
                 yield dataset
     except (RasterioIOError, RasterioError) as error:
-        reason = first_line(error.__cause__ or error)
+        is_empty = path.is_file() and not path.stat().st_size
+        reason = "it is empty" if is_empty else first_line(error.__cause__ or error)
         raise StoreError(
             f"{path} cannot be read as an image: {reason}. Replace it, or leave it out."
         ) from error

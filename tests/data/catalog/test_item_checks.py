@@ -54,6 +54,8 @@ def test_items_of_another_collection_are_left_out_and_named_once(
     linked["links"] = [{"rel": "collection", "href": "https://a.org/stac/collections/commercial"}]
     with serve(OddApi([*others, naip_item("right"), linked], filters=False)) as api:
         assert [scene.id for scene in scenes_of(api)] == ["right"]
+        # Whether the query was lost by POST alone is asked once.
+        assert [method for method, _ in api.searches] == ["POST", "GET", "GET", "GET"]
     (record,) = [record for record in caplog.records if "not used" in record.message]
     assert "6 of another collection (first: other-0 of commercial)" in record.message
 
@@ -67,6 +69,27 @@ def test_an_answer_of_other_collections_alone_is_an_error() -> None:
         ),
     ):
         scenes_of(api)
+
+
+@pytest.mark.parametrize("methods", [("POST", "GET"), ("POST",)])
+def test_one_item_that_was_asked_for_may_come_after_many_others(methods: tuple[str, ...]) -> None:
+    others = [naip_item(f"other-{n}", n % 9, collection="commercial") for n in range(9)]
+
+    async def refuse(request: web.Request, query: Query) -> web.StreamResponse | None:
+        return None if request.method in methods else web.Response(status=405)
+
+    with serve(OddApi([*others, naip_item("right")], filters=False, answer=refuse)) as api:
+        assert [scene.id for scene in scenes_of(api)] == ["right"]
+
+
+def test_a_catalog_of_others_is_not_read_to_its_end() -> None:
+    others = [naip_item(f"other-{n}", n % 9, collection="commercial") for n in range(500)]
+    with (
+        serve(OddApi(others, filters=False)) as api,
+        pytest.raises(CatalogError, match=r"63 items of other collections .* and 0 of its own"),
+    ):
+        scenes_of(api)
+    assert len(api.searches) < 50
 
 
 def test_a_filter_that_is_lost_by_post_is_stated_by_get() -> None:

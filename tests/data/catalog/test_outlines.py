@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from shapely.geometry import mapping
 
 from salibi_data.catalog.outlines import (
+    MAX_SLIMNESS,
     NotDegreesError,
     geojson_polygons,
     mended_footprint,
@@ -187,14 +188,23 @@ def from_zero(ring: Any) -> Any:
     return [(x % 360, *rest) for x, *rest in ring]
 
 
+def opened(ring: Any) -> Any:
+    return ring[:-1] if ring[0] == ring[-1] else ring
+
+
+def rotated(ring: Any) -> Any:
+    corners = opened(ring)
+    return [*corners[1:], *corners[:2]]
+
+
 REWRITINGS: list[Callable[[Any], Any]] = [
     lambda ring: moved(ring, -1 if ring[0][0] > 0 else 1),
     wrapped,
     from_zero,
     lambda ring: ring[::-1],
-    lambda ring: [*ring[2:], *ring[1:3]],
+    rotated,
     lambda ring: [(*corner, 7.0) for corner in ring],
-    lambda ring: ring[:-1],
+    opened,
     lambda ring: [corner for corner in ring for _ in range(2)],
 ]
 
@@ -206,6 +216,8 @@ def tiles_in(outline: Any) -> list[bool]:
 
 @given(rings(), st.sampled_from(REWRITINGS), st.sampled_from(REWRITINGS[1:]))
 def test_tiles_do_not_depend_on_how_a_ring_is_written(ring: Any, first: Any, then: Any) -> None:
+    # A slim box across Greenwich, from 0 to 360, may as well be one round the globe.
+    assume(np.ptp([y for _, y in ring]) <= MAX_SLIMNESS * np.ptp([x for x, _ in ring]))
     given_as = outline_of(polygon(ring))
     rewritten = outline_of(polygon(then(first(ring))))
     assert rewritten.is_valid
@@ -248,6 +260,7 @@ def test_overlapping_parts_hold_what_the_whole_holds(ring: Any, cuts: list[float
 
 
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=3, max_size=8))
+@example([(0, 2), (2, 0), (0, 2), (1, 0), (2, 0)])
 def test_inside_is_what_a_ring_goes_round(corners: Any) -> None:
     """The non-zero rule, by the angle that the ring turns as seen from a point."""
     ring = np.array([*corners, corners[0]], float)

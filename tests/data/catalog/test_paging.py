@@ -339,6 +339,25 @@ def test_an_answer_that_failed_is_not_kept(tmp_path: Any) -> None:
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ('{"message": "timed out"}', "without a list of items"),
+        ('{"features": null}', "without a list of items"),
+        ("[]", "without a list of items"),
+        ("<html>busy</html>", "what is no JSON"),
+        ("", "what is no JSON"),
+    ],
+)
+def test_an_answer_that_is_no_page_is_said_so(body: str, reason: str) -> None:
+    async def answer(request: web.Request, query: Query) -> web.StreamResponse:
+        del request, query
+        return web.Response(text=body, content_type="application/json")
+
+    with serve(OddApi(ITEMS, answer=answer)) as api, pytest.raises(CatalogError, match=reason):
+        found(api)
+
+
 @pytest.mark.parametrize("conforms", [[], ["https://api.stacspec.org/v1.0.0/core"]])
 def test_an_api_without_a_search_is_one_clear_error(conforms: list[str]) -> None:
     class NoSearch(OddApi):

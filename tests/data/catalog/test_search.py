@@ -125,7 +125,7 @@ def test_only_scenes_with_the_required_properties_are_kept() -> None:
     assert [scene.id for scene in scenes] == ["scene-001"]
 
 
-def test_paging_that_ends_early_is_an_error_never_fewer_scenes() -> None:
+def test_paging_that_ends_early_is_an_error_never_fewer_scenes(no_pauses: None) -> None:
     with (
         serve(StacServer([item(n) for n in range(20)], lost_pages=True)) as server,
         pytest.raises(CatalogError, match="paging ended after 3 of"),

@@ -9,9 +9,10 @@ import pytest
 from salibi_data.plans.picks import MAX_SETS
 from salibi_data.plans.plan import Plan
 from salibi_data.plans.planner import plan
-from salibi_data.store.errors import PlanError
+from salibi_data.store.errors import PlanError, SelectionError
 from tests.support.catalogs import made_catalogs as made
 from tests.support.catalogs.made_catalogs import item
+from tests.support.data import samples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,6 +121,25 @@ def test_no_scene_is_foreseen_in_two_splits(tmp_path: Path) -> None:
     assert set(splits) == {"west", "east", "both", "filler"}
     assert {len(each) for each in splits.values()} == {1}
     assert splits["west"] != splits["east"]
+
+
+def test_items_that_lack_an_asset_are_named_in_one_line(tmp_path: Path) -> None:
+    items = [item(f"odd{k}", NOWHERE, scene=f"o{k}") for k in range(7)]
+    for odd in items:
+        odd["assets"] = {"thumbnail": odd["assets"]["image"]}
+    good = item("good", NOWHERE, scene="g", cloud=30)
+    arguments = made.write_catalog(tmp_path, *items, good)
+    planned = plan(**arguments)
+    expected = "one items left out, which lack asset image: odd0, odd1, odd2, odd3, odd4 and 2 more"
+    assert planned.warnings == [expected]
+    assert {choice.scenes["one"][0].id for choice in planned.choices()} == {"good"}
+    shown = samples.run(
+        *("plan", "--variant", arguments["variant"], "--catalog", arguments["catalog"]),
+        *("--bbox", ",".join(map(str, made.bounds_lonlat())), "-o", str(tmp_path / "p.parquet")),
+    )
+    assert f"warning: {expected}" in shown.stderr.splitlines()
+    with pytest.raises(SelectionError, match=expected):
+        plan(**made.write_catalog(tmp_path, *items))
 
 
 def test_rows_that_name_unknown_sets_are_no_plan(tmp_path: Path) -> None:

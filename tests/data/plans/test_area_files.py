@@ -15,6 +15,7 @@ from shapely.geometry import mapping
 
 from salibi_data.plans.areas.files import read_outline
 from salibi_data.store.errors import UsageError
+from salibi_data.store.tiles import PixelGrid, Span, tile_outlines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,6 +127,19 @@ def test_an_area_of_another_crs_is_brought_to_degrees(
     assert_same(outline, right, tolerance=1e-5 * right.area)
 
 
+@pytest.mark.parametrize("tile", [(10488, 25327, 16), (20969, 50650, 17), (3, 2, 9)])
+def test_tiles_along_the_edge_of_an_area_of_a_projection_are_inside(
+    tile: Any, tmp_path: Path
+) -> None:
+    x, y, zoom = tile
+    grid = PixelGrid(zoom=zoom, left=x, top=y, num_columns=3, num_rows=3)
+    frame(shapely.box(*grid.bounds_3857), crs="EPSG:3857").to_parquet(tmp_path / "a.parquet")
+    outline = read_outline(tmp_path / "a.parquet")
+    assert shapely.covers(outline, tile_outlines(zoom, *Span(x, y, x + 3, y + 3).tiles())).all()
+    outside = Span(x - 1, y, x, y + 3).tiles()
+    assert not shapely.covers(outline, tile_outlines(zoom, *outside)).any()
+
+
 def test_an_area_of_a_projection_may_cross_180_degrees_or_hold_a_pole(tmp_path: Path) -> None:
     frame(shapely.box(700_000, 5_000_000, 900_000, 5_100_000), crs="EPSG:32660").to_parquet(
         tmp_path / "a"
@@ -190,7 +204,7 @@ def test_geojson_of_a_projection_is_brought_to_degrees(crs: Any, tmp_path: Path)
     right = (
         frame(shapely.segmentize(METRES, 1000), crs="EPSG:32614").to_crs("OGC:CRS84").geometry[0]
     )
-    assert_same(read_outline(tmp_path / "a.geojson"), right, tolerance=1e-9)
+    assert_same(read_outline(tmp_path / "a.geojson"), right, tolerance=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import shapely
 
 from salibi_data.plans.areas.area import CELL_ZOOM, MAX_CELLS, Area
 from salibi_data.plans.areas.files import read_outline
+from salibi_data.plans.options import Scope
 from salibi_data.plans.planner import plan
 from salibi_data.store.errors import SelectionError, UsageError
 from salibi_data.store.tiles import spans_within, tile_bounds
@@ -232,3 +233,16 @@ def test_a_catalog_smaller_than_a_tile_says_so(sample_toml: str, tmp_path: Path)
     path.write_text('extends = "micro"\nname = "coarse"\nbase_zoom = 12\n')
     with pytest.raises(SelectionError, match="no tile of zoom 12 lies wholly within"):
         plan(str(path), catalog=sample_toml)
+
+
+def test_a_box_of_swapped_axes_is_refused_before_anything_is_read() -> None:
+    with pytest.raises(UsageError, match="not west, south, east, north"):
+        Scope(bounds_lonlat=(42.0, -93.0, 43.0, -92.0))
+
+
+def test_a_box_across_180_degrees_has_cells_on_both_sides_alone() -> None:
+    cells = Area(boxes=((179.0, 50.0, -179.0, 51.0),)).cells(ZOOM)
+    sides = [Area(boxes=(box,)).cells(ZOOM) for box in ((179, 50, 180, 51), (-180, 50, -179, 51))]
+    assert set(cells) == {cell for side in sides for cell in side}
+    with pytest.raises(UsageError, match="it crosses 180 degrees"):
+        Area(boxes=((10.0, -80.0, 9.0, 80.0),)).cells(ZOOM)

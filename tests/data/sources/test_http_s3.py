@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from salibi_data.sources.http import deadline
 from salibi_data.store.errors import ReadError
 from tests.support.data import cogs
 from tests.support.services.servers import RangeServer, serve
@@ -75,6 +77,25 @@ class TestS3:
         expected = cogs.oracle(bucket.folder / "bucket/T404_20200503.tif", source)
         assert np.array_equal(source.values, expected)
         assert {r.fault for r in bucket.log} == {"", "reset", "503", "truncated", "corrupted"}
+
+    def test_a_deadline_holds_for_a_bucket_that_is_throttled(
+        self, bucket: RangeServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """GDAL's own retries, with growing pauses, know of none."""
+        monkeypatch.setenv("SALIBI_HTTP_BACKOFF_S", "0.2")
+        bucket.fault_rate, bucket.faults = 1.0, ("503",)
+        began = time.monotonic()
+        with deadline(1.0), pytest.raises(ReadError, match="not done within its 1 s"):
+            cogs.read("s3://bucket/T404_20200503.tif", requester_pays=True)
+        assert time.monotonic() - began < 3.0
+
+    def test_a_refusal_may_mean_a_missing_file(
+        self, bucket: RangeServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SALIBI_HTTP_ATTEMPTS", "1")
+        bucket.fault_rate, bucket.faults = 1.0, ("403",)
+        with pytest.raises(ReadError, match="refuse what is missing as well"):
+            cogs.read("s3://bucket/T404_20200503.tif", requester_pays=True)
 
     @pytest.mark.parametrize(
         ("fault", "kind"),

@@ -100,7 +100,7 @@ def inverted(path):
         ("x.tif", lambda path: as_mode(path, "LAB"), "colours as CIELAB"),
         ("x.tif", inverted, "0 for white"),
         ("x.png", cut_off, "cut off"),
-        ("x.png", lambda path: path.touch(), "cannot be read as a raster"),
+        ("x.png", lambda path: path.touch(), "cannot be read as a raster .it is empty"),
         ("x.tif", lambda path: path.touch(), "cannot be read as a raster"),
     ],
 )

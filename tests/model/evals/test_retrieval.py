@@ -247,6 +247,23 @@ def test_another_year_is_enough_for_one_modality(small_store, tmp_path):
     assert [(d.query, d.gallery) for d in report.directions] == [("hires_4x", "hires_4x")]
 
 
+def test_a_store_is_not_looked_up_in_itself(small_store):
+    again = f"{small_store.parent}/./{small_store.name}"
+    with pytest.raises(UsageError, match=r"--against .*the store of the queries itself"):
+        retrieval(nano_model(), small_store, against=again)
+
+
+def test_years_of_one_name_are_told_apart_in_the_rows(small_store, tmp_path):
+    other = moved_store(tmp_path / small_store.name, range(16), seed=1)
+    report = retrieval(nano_model(), small_store, against=other)
+    results = Results(tmp_path / "results")
+    record(report, results, name="nano")
+    rows = {(row.dataset, row.settings["against"]) for row in results.scores}
+    assert rows == {
+        (f"{small_store.parent.name}/{small_store.name}", f"{tmp_path.name}/{small_store.name}")
+    }
+
+
 def test_stores_of_other_places_are_refused(small_store, tmp_path):
     other = moved_store(tmp_path / "other.zarr", range(16))
     group = zarr.open_group(other, mode="r+")

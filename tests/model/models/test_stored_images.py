@@ -99,6 +99,14 @@ def test_values_that_cannot_be_stored_ones_are_refused(model, images, seen):
         assert model.encode(images, "lores", check_values=False)[1].isfinite().all()
 
 
+def test_a_fill_value_is_told_from_other_units(model):
+    filled = np.where(RNG.random(POWER.shape) < 0.2, np.float32(-32768), 10 * np.log10(POWER))
+    with pytest.raises(UsageError, match="set what was not observed to 0, or to NaN with units="):
+        model.encode(filled, "sar")
+    missing = np.where(filled == -32768, np.nan, filled)
+    assert model.encode(missing, "sar", units="db")[1].isfinite().all()
+
+
 @pytest.mark.parametrize("images", [POWER, 10 * np.log10(POWER), POWER * 0.1])
 def test_radar_is_told_which_units_are_converted(model, images):
     with pytest.raises(UsageError, match=r'sar.*converted by units="dB" or "power"'):
@@ -222,6 +230,9 @@ def test_pixels_for_display_keep_their_black(model):
         (as_floats(STORED) * 40, "lores", "uint8", "display are 0..255; got from 40 to 10200"),
         (STORED, "lores", "reflectance", "cannot be brought to the display.*stored, uint8"),
         (STORED, "lores", "furlongs", "'furlongs' cannot be brought"),
+        (with_fill(STORED[:, :2] * -0.1), "sar", "db", r"-9999 are hardly dB; if they mark .*--nodata.*NaN"),
+        (with_fill(STORED[:, :2] / 300), "s2", "reflectance", "name them"),
+        (with_fill(STORED[:, :2] * 20.0), "s2", "dn", "name them"),
         (STORED[:, :2] * 40.0, "s2", "reflectance", r'hardly reflectance.*units="dn"'),
         (STORED[:, :2] / 255, "s2", "dn", r'hardly Sentinel-2 numbers.*units="reflectance"'),
         (z_scores(STORED)[:, :2], "s2", "reflectance", "hardly reflectance.*normalised"),

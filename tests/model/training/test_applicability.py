@@ -72,6 +72,12 @@ def test_public_python_refuses_them_too(small_store, tmp_path, changes, words):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_store_under_two_names_is_refused(small_store, tmp_path):
+    twice = (str(small_store), f"{small_store.parent}/x/../{small_store.name}/")
+    with pytest.raises(UsageError, match=r"a store is named twice among .*--weights instead"):
+        train(TrainingConfig(stores=twice, steps=1), out=tmp_path / "run", device="cpu")
+
+
 def test_the_gsd_of_a_task_is_known(small_store, tmp_path):
     task = write_task(tmp_path / "t", "m-eurosat", num_train=2, num_valid=2, num_test=2)
     config = TrainingConfig(stores=(str(small_store),), probe=str(task), probe_gsd_m=10.0)

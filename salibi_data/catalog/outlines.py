@@ -116,24 +116,28 @@ def outline_of(content: Any) -> Any:
         NotDegreesError: its coordinates are no longitude and latitude.
     """
     simple = _narrow(content)
-    return union_of(geojson_polygons(content)) if simple is None else simple
+    return _outline(list(geojson_polygons(content))) if simple is None else simple
 
 
 def union_of(polygons: Iterable[Sequence[Ring]]) -> Any:
-    """Return the union of polygons given by their rings, as :func:`outline_of` does."""
+    """Return the union of polygons given by their rings, as :func:`outline_of` does.
+
+    The order of its corners is always the one that shapely gives to a union.
+    """
     import shapely
 
-    given = list(polygons)
-    for rings in given:
-        _check_degrees(rings)
-    cleaned = [_closed(rings) for rings in given]
-    plain = _plain(cleaned)
-    if plain is not None:
-        return plain
+    cleaned = [_closed(rings) for rings in polygons]
     parts = [_plain([rings]) or _within(rings, _inside_on_globe) for rings in cleaned]
     outline = polygons_alone(shapely.union_all(parts))
-    # Where the outline is read again, an edge of more than half a turn would go the other way.
-    return shapely.segmentize(outline, HALF_TURN)
+    if _plain(list(shape_polygons(outline))) is None:
+        # Where the outline is read again, an edge of more than half a turn would go the other way.
+        return shapely.segmentize(outline, HALF_TURN)
+    return outline
+
+
+def _outline(polygons: Sequence[Sequence[Ring]]) -> Any:
+    plain = _plain([_closed(rings) for rings in polygons])
+    return union_of(polygons) if plain is None else plain
 
 
 def union_in_plane(polygons: Iterable[Sequence[Ring]]) -> Any:
@@ -159,7 +163,7 @@ def mended_footprint(geometry: Any) -> Mapping[str, Any]:
     from shapely.geometry import mapping
 
     polygons = list(geojson_polygons(geometry))
-    outline = union_of(polygons)
+    outline = _outline(polygons)
     if outline.area == 0:
         raise ValueError("its geometry has no area")
     rings = [ring for polygon in polygons for ring in polygon]
@@ -230,9 +234,15 @@ def _check_degrees(rings: Sequence[Ring]) -> None:
 
 
 def _plain(polygons: Sequence[Sequence[Ring]]) -> Any:
-    """Return the geometry of polygons that need no mending; None where one does."""
+    """Return the geometry of polygons that need no mending; None where one does.
+
+    Raises:
+        NotDegreesError: they are far outside the globe.
+    """
     import shapely
 
+    for rings in polygons:
+        _check_degrees(rings)
     parts = [shapely.Polygon(rings[0], rings[1:]) for rings in polygons if len(rings)]
     shape = parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
     if not all(_unwrapped(ring) is ring for rings in polygons for ring in rings):

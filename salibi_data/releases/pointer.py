@@ -111,17 +111,24 @@ class Latest:
             now = Latest.read(target, self.url)
             if now.release == release:
                 return  # another publisher of the same store was faster
-            is_weak = str((self.version or {}).get("e_tag", "")).startswith("W/")
-            if now.release != self.release or not (is_weak or now.is_refused):
+            # 409: another publisher is writing it at this moment.
+            if now.release != self.release or http_status(error) == 409:  # noqa: PLR2004
                 raise self._replaced_meanwhile() from error
-            reason = "access to it is refused" if now.is_refused else "its entity tag is weak"
-            raise self._unconditional(reason) from error
+            raise self._unconditional(now.broken_condition()) from error
         except BaseError as error:
             # Data were put before, without a condition: what the server refuses is the condition.
             if http_status(error) not in _NO_CONDITION:
                 raise
             reason = f"the server answered {http_status(error)} to a put with a condition"
             raise self._unconditional(reason) from error
+
+    def broken_condition(self) -> str:
+        """Reason why the server calls the pointer changed though it has not changed."""
+        if self.is_refused:
+            return "access to it is refused"
+        if str((self.version or {}).get("e_tag", "")).startswith("W/"):
+            return "its entity tag is weak"
+        return "the server calls it changed, though it has not changed"
 
     def _replaced_meanwhile(self) -> StoreError:
         return StoreError(

@@ -102,8 +102,7 @@ def read_outline(path: Path) -> Any:
         raise UsageError(f"{path} holds no polygon; give the area to cover as polygons.")
     if crs is None:
         log.warning("%s states no CRS; it is read as longitude and latitude in degrees", path)
-    # The order of corners is that of a union, which the digest in a plan's request was made of.
-    return shapely.union_all(shapely.get_parts(outline))
+    return outline
 
 
 def _read(path: Path) -> tuple[list[list[Ring]], Any]:

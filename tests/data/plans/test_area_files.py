@@ -274,3 +274,11 @@ def test_well_known_binary_may_lack_the_last_corner(tmp_path: Path) -> None:
     table = pa.table({"geometry": [open_ring]}).replace_schema_metadata({"geo": json.dumps(geo)})
     pq.write_table(table, tmp_path / "a.parquet")
     assert_same(read_outline(tmp_path / "a.parquet"), shapely.box(0, 0, 1, 1))
+
+
+def test_plans_of_older_versions_know_the_same_area(tmp_path: Path) -> None:
+    """They hold a digest of the union as shapely orders its corners; the order is that of one union."""
+    shapes = [shapely.Point(x, 0).buffer(1.5, quad_segs=3) for x in (0, 1, 9, 8)]
+    frame(*shapes).to_file(tmp_path / "a.geojson", engine="pyogrio")
+    written = geopandas.read_file(tmp_path / "a.geojson").geometry
+    assert read_outline(tmp_path / "a.geojson").wkb == shapely.union_all(written.to_numpy()).wkb

@@ -133,7 +133,7 @@ def test_a_web_server_is_verified_by_the_manifest(one_store: Path, tmp_path: Pat
 
 
 class TestConditions:
-    @pytest.mark.parametrize("status", [400, 405, 501])
+    @pytest.mark.parametrize("status", [400, 405, 412, 501])
     def test_a_server_without_them_is_told_and_can_be_used(
         self,
         s3: S3,
@@ -148,7 +148,8 @@ class TestConditions:
         for store in (one_store, newer):
             with pytest.raises(StoreError) as caught:
                 publish(store, url)
-            words = (f"answered {status}", "AWS_CONDITIONAL_PUT=disabled", "of two publishers")
+            reason = "though it has not changed" if status == 412 else f"answered {status}"
+            words = (reason, "AWS_CONDITIONAL_PUT=disabled", "of two publishers")
             assert_one_line(caught, s3, *words)
             with monkeypatch.context() as environment:
                 environment.setenv("AWS_CONDITIONAL_PUT", "disabled")

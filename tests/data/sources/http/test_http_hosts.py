@@ -6,13 +6,14 @@ import asyncio
 import gzip
 import os
 import time
+from math import inf
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from aiohttp import web
 
-from salibi_data.sources import http
+from salibi_data.sources import http, sas_tokens
 from salibi_data.sources.http import range_requests
 from salibi_data.store.errors import ReadError
 from tests.support.data import cogs
@@ -43,6 +44,14 @@ def refusal(url: str) -> ReadError:
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
     return caught.value
+
+
+class OneToken:
+    """Gives the same token for every container."""
+
+    def token(self, account: str, container: str, rejected: str | None = None) -> sas_tokens.Token:
+        del account, container, rejected
+        return sas_tokens.Token(secret="sig=secret", fresh_until=inf, expires_at=inf)  # noqa: S106
 
 
 class TestRedirects:
@@ -97,6 +106,36 @@ class TestRedirects:
                 assert "Authorization" in host.requests[0].headers
             assert not any("Authorization" in request.headers for request in other.requests)
             assert not any("secret" in path for path in other.paths)
+
+    @pytest.mark.parametrize(
+        ("location", "signed"),
+        [
+            ("/naip/b.tif", True),
+            ("http://acct.blob.core.windows.net/naip/deep/b.tif", True),
+            ("http://acct.blob.core.windows.net/other/b.tif", False),
+            ("http://thief.blob.core.windows.net/naip/b.tif", False),
+            ("http://data.example/naip/b.tif", False),
+        ],
+    )
+    def test_take_the_token_of_a_container_nowhere_else(
+        self, monkeypatch: pytest.MonkeyPatch, location: str, signed: bool
+    ) -> None:
+        def answer(_: int, request: web.Request) -> web.Response:
+            is_first = request.path == "/naip/a.tif"
+            return moved(302, location) if is_first else part_of(request, CONTENT)
+
+        before = sas_tokens.set_token_source(OneToken())
+        try:
+            with serve(Host(answer)) as host:
+                monkeypatch.setenv("HTTP_PROXY", host.url)
+                monkeypatch.setenv("NO_PROXY", "localhost")
+                href = "http://acct.blob.core.windows.net/naip/a.tif"
+                assert http.read_bytes(href, signed=True) == CONTENT
+                queries = {request.path: request.query_string for request in host.requests}
+        finally:
+            sas_tokens.set_token_source(before)
+        assert queries.pop("/naip/a.tif") == "sig=secret"
+        assert list(queries.values()) == ["sig=secret" if signed else ""]
 
     @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
     def test_to_an_address_that_expires_are_asked_for_anew(self, status: int) -> None:

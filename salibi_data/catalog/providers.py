@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -214,6 +215,16 @@ class Sensor:
         masks = (self.clouds.asset,) if self.clouds else ()
         images = (asset for product in self.products.values() for asset in product.assets)
         return tuple(dict.fromkeys((*images, *masks)))
+
+    @cached_property
+    def products_by_asset(self) -> dict[str, tuple[Product, ...]]:
+        """Products with bands in each asset, that of the cloud mask included."""
+        masks = [self.clouds.product] if self.clouds else []
+        by_asset: dict[str, tuple[Product, ...]] = {}
+        for product in (*self.products.values(), *masks):
+            for asset in sorted({band.asset for band in product.bands.values()}):
+                by_asset[asset] = (*by_asset.get(asset, ()), product)
+        return dict(sorted(by_asset.items()))
 
     @property
     def used_properties(self) -> tuple[str, ...]:

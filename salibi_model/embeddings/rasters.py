@@ -172,7 +172,7 @@ class RasterFile:
         if self.path is not None and not self.path.stat().st_size:
             return "it is empty"
         cause = error.__cause__ or error
-        return redacted_line(cause) if self.path is None else first_line(cause)
+        return redacted_line(cause) if is_remote(str(self._location)) else first_line(cause)
 
     def _missing_message(self, reason: str) -> str:
         return (

@@ -247,7 +247,11 @@ def _is_store(location: str) -> bool:
     if not folder.is_dir():
         return False
     if not (folder / "zarr.json").exists():
-        images = [path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES]
+        images = [
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in _IMAGE_SUFFIXES and not path.name.startswith(".")
+        ]
         if images:
             raise UsageError(
                 f"{shown_location(location)} is a folder of {len(images)} images, not a store; give "

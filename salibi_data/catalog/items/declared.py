@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 DeclaredBand = Mapping[str, float]
 """``scale``, ``offset`` and ``nodata`` of one band, each where it is declared and has an effect."""
 
+_BAND_FIELDS: Final = frozenset(
+    {"raster:bands", "bands", "raster:scale", "raster:offset", "scale", "offset", "nodata"}
+)
+"""Fields of an asset that may describe its bands."""
+
+_SHAPE: Final = "proj:shape"
 _NUM_EDGES: Final = 2
 
 
@@ -34,15 +40,17 @@ def declared_bands(
         One entry per band, or one for all bands of the file. Assets without effect are left out.
     """
     declared: dict[str, tuple[DeclaredBand, ...]] = {}
-    for key, products in sorted(_products_by_asset(sensor).items()):
+    for key, products in sensor.products_by_asset.items():
         asset = assets.get(key)
-        if not isinstance(asset, Mapping):
+        if not isinstance(asset, Mapping) or not _BAND_FIELDS & asset.keys():
             continue
         wanted = set()
         if any(product.takes_declared_scale for product in products):
             wanted |= {"scale", "offset"}
         if any(product.nodata is None for product in products):
             wanted.add("nodata")
+        if not wanted:
+            continue
         bands = tuple(
             {name: value for name, value in band.items() if name in wanted}
             for band in _bands(asset)
@@ -72,30 +80,19 @@ def declared_shapes(sensor: Sensor, item: Mapping[str, Any]) -> dict[str, tuple[
     because providers invent the shapes of these.
     """
     assets = item["assets"]
-    own = {
-        key: shape
-        for key, asset in assets.items()
-        if isinstance(asset, Mapping) and (shape := _shape(asset.get("proj:shape")))
-    }
-    common = None if own else _shape(item["properties"].get("proj:shape"))
+    has_own = any(isinstance(asset, Mapping) and asset.get(_SHAPE) for asset in assets.values())
+    common = None if has_own else _shape(item["properties"].get(_SHAPE))
     shapes = {}
-    for key, products in sorted(_products_by_asset(sensor).items()):
-        shape = own.get(key)
+    for key, products in sensor.products_by_asset.items():
+        asset = assets.get(key)
+        if not isinstance(asset, Mapping) or any(p.geolocation == "gcps" for p in products):
+            continue
+        shape = _shape(asset.get(_SHAPE))
         if shape is None and not _has_bands_of_another_size(products, key):
             shape = common
-        by_points = any(product.geolocation == "gcps" for product in products)
-        if shape is not None and not by_points and key in assets:
+        if shape is not None:
             shapes[key] = shape
     return shapes
-
-
-def _products_by_asset(sensor: Sensor) -> dict[str, list[Product]]:
-    masks = [sensor.clouds.product] if sensor.clouds else []
-    products: dict[str, list[Product]] = {}
-    for product in (*sensor.products.values(), *masks):
-        for asset in {band.asset for band in product.bands.values()}:
-            products.setdefault(asset, []).append(product)
-    return products
 
 
 def _has_bands_of_another_size(products: Sequence[Product], asset: str) -> bool:
@@ -118,8 +115,9 @@ def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
     numbers = {}
     for name in ("scale", "offset", "nodata"):
         # Version 2 of the extension has prefixes; in GeoParquet, fields of other assets are null.
-        both = (_number(entry.get(key)) for key in (name, f"raster:{name}"))
-        value = next((number for number in both if number is not None), None)
+        value = _number(entry.get(name))
+        if value is None:
+            value = _number(entry.get(f"raster:{name}"))
         if value is not None and (name, value) != ("scale", 0):
             numbers[name] = value
     return numbers

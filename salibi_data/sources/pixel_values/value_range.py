@@ -53,7 +53,8 @@ class Limits:
     text: str
     """What the units hold, for messages."""
     floor: float = -np.inf
-    """Values up to this one were never measured, but filled in: power 0, and its logarithm."""
+    """Values up to this one were never measured, but filled in: power 0, or 1e-10 in place of it for the
+    sake of a logarithm, which is -100 dB."""
     possible: tuple[float, float]
     """Least and largest value that a sensor measures."""
     usual: tuple[float, float]
@@ -63,7 +64,7 @@ class Limits:
 LIMITS: Final[Mapping[Units, Limits]] = {
     "power": Limits(
         text="linear backscatter, above 0 and mostly below 30",
-        floor=0.0,
+        floor=1e-10,
         possible=(0.0, 1e6),
         usual=(0.0, 30.0),
     ),

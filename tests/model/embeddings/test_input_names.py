@@ -102,6 +102,10 @@ def test_an_odd_name_is_told_whole(checkpoint, tmp_path):
     (tmp_path / "notes?x=1.tif").write_text("no raster")
     with pytest.raises(UsageError, match=r"notes\?x=1\.tif cannot be read as a raster"):
         embed(checkpoint, [tmp_path / "notes?x=1.tif"], out=tmp_path / "E")
+    with pytest.raises(
+        UsageError, match=r"no\?x\.tif cannot be read as a raster .*no\?x\.tif: No such"
+    ):
+        embed(checkpoint, [tmp_path / "no?x.tif"], out=tmp_path / "E")
 
 
 def test_addresses_keep_no_query():

@@ -120,7 +120,7 @@ class RemoteFile:
     def _fetch_part(self, span: ByteRange) -> bytes:
         """Fetch the first bytes of a range, at least one, with retries."""
         failures: Counter[ReadKind] = Counter()
-        num_unproven = 0
+        num_unproven, may_have_expired = 0, True
         token: sas_tokens.Token | None = None
         address = self._requests.address
         while True:
@@ -137,7 +137,8 @@ class RemoteFile:
             if redirected is not None and address.redirected == redirected:
                 # A signed address may have expired: the original redirects to a new one.
                 address.redirected = None
-                if answer.kind in _EXPIRED:
+                if answer.kind in _EXPIRED and may_have_expired:
+                    may_have_expired = False
                     continue
             failures[answer.kind] += 1
             self._wait_or_raise(answer, failures)

@@ -99,10 +99,10 @@ def blocks_of(plan: Plan, round_number: int) -> Iterator[Block]:
     recipe = recipe_digest(plan.variant, plan.catalog)
     # Digested once: a scene serves thousands of tiles.
     scene_digests = {
-        sensor: {id_: _digest(scene.to_dict()) for id_, scene in used.items()}
-        for sensor, used in plan.scenes.items()
+        sensor: {id_: _digest(scene.to_dict()) for id_, scene in scenes.items()}
+        for sensor, scenes in plan.all_scenes.items()
     }
-    digest_alternatives = _AlternativesDigests()
+    digest_alternatives = _AlternativesDigests(scene_digests)
     rows = compress(enumerate(plan.choices()), plan.rounds == round_number)
     for _, run in groupby(rows, key=lambda row: _parent(row[1].tile)):
         positions, choices = zip(*run, strict=True)
@@ -127,7 +127,8 @@ def blocks_of(plan: Plan, round_number: int) -> Iterator[Block]:
 class _AlternativesDigests:
     """Digests of the alternatives of tiles; each distinct one is computed once."""
 
-    def __init__(self) -> None:
+    def __init__(self, scene_digests: Mapping[str, Mapping[str, str]]) -> None:
+        self._scene_digests = scene_digests
         self._known: dict[int, tuple[Any, str]] = {}
 
     def __call__(self, choice: SceneChoice) -> str:

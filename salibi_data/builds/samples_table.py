@@ -46,9 +46,10 @@ def _with_used_scenes(plan: Plan, rows: StoreRows, table: Any) -> Any:
     changed = [index for index, row in enumerate(rows.rows) if row.replaced]
     planned = plan.table(["x", "y", "split", *(f"{sensor}_items" for sensor in sensors)])
     planned = planned.take([rows.rows[index].position for index in changed])
+    scenes = plan.all_scenes
     sets = {
         sensor: [
-            tuple(plan.scene(sensor, id_) for id_ in rows.rows[index].replaced.get(sensor, ids))
+            tuple(scenes[sensor][id_] for id_ in rows.rows[index].replaced.get(sensor, ids))
             for index, ids in zip(changed, planned[f"{sensor}_items"].to_pylist(), strict=True)
         ]
         for sensor in sensors
@@ -145,9 +146,10 @@ def write_samples(path: Path, plan: Plan, rows: StoreRows) -> None:
     for name in rows.rows[0].alignment:
         measured = [row.alignment[name] for row in rows.rows]
         columns[name] = pa.array(measured, pa.float32())
+    known = plan.all_scenes
     scenes = {
         sensor: {
-            id_: plan.scene(sensor, id_)
+            id_: known[sensor][id_]
             for items in table[f"{sensor}_items"].to_pylist()
             for id_ in items
         }
@@ -201,7 +203,8 @@ def _source_columns(plan: Plan, sensor: str, items: Sequence[Sequence[str]]) -> 
     """Columns of one sensor: hrefs of all scenes, orbit and native pixel size of the first."""
     import pyarrow as pa
 
-    scenes = [[plan.scene(sensor, id_) for id_ in ids] for ids in items]
+    known = plan.all_scenes[sensor]
+    scenes = [[known[id_] for id_ in ids] for ids in items]
     assets = used_assets(plan.variant, plan.catalog, sensor)
     hrefs = [[scene.hrefs[asset] for scene in used for asset in assets] for used in scenes]
     columns = {f"{sensor}_hrefs": pa.array(hrefs)}

@@ -45,6 +45,9 @@ _POLYGON_DEPTHS: Final = {"Polygon": 2, "MultiPolygon": 3}
 _FAR: Final = 1e300
 """Bound of numbers that are finite as floats."""
 
+_CLEAR_DEG: Final = 270.0
+"""Length of an edge in degrees from which on it is clear that the other way is meant."""
+
 _MIN_CLOSED_LENGTH: Final = 4
 """Corners of the smallest closed ring: a triangle's, and the first of them again."""
 
@@ -138,6 +141,13 @@ def union_of(polygons: Iterable[Sequence[Ring]]) -> Any:
 def _outline(polygons: Sequence[Sequence[Ring]]) -> Any:
     plain = _plain([_closed(rings) for rings in polygons])
     return union_of(polygons) if plain is None else plain
+
+
+def has_unclear_edges(polygons: Iterable[Sequence[Ring]]) -> bool:
+    """Return whether edges cross 180 degrees whose other way round the globe is hardly longer."""
+    steps = [np.diff(ring[:, 0]) for rings in polygons for ring in _closed(rings)]
+    lengths = np.abs(np.concatenate([*steps, np.empty(0)]))
+    return bool(((lengths > HALF_TURN) & (lengths < _CLEAR_DEG)).any())
 
 
 def union_in_plane(polygons: Iterable[Sequence[Ring]]) -> Any:

@@ -209,9 +209,12 @@ class Plan:
             if len(sets) > 1 or (sets and sets[0].fillers)
         }
 
-    def scene(self, sensor: str, scene_id: str) -> Scene:
-        """Return a scene of the plan, in use or spare."""
-        return self.scenes[sensor].get(scene_id) or self.spare_scenes[sensor][scene_id]
+    @property
+    def all_scenes(self) -> dict[str, dict[str, Scene]]:
+        """Scenes by sensor and id, in use and spare."""
+        return {
+            name: {**self.spare_scenes.get(name, {}), **used} for name, used in self.scenes.items()
+        }
 
     def table(self, columns: Sequence[str] | None = None) -> Any:
         """The samples as a pyarrow table, or some of its columns."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from salibi_data.catalog.outlines import (
     NotDegreesError,
     geojson_polygons,
+    has_unclear_edges,
     shape_polygons,
     union_in_plane,
     union_of,
@@ -85,7 +87,8 @@ def read_outline(path: Path) -> Any:
     crs: Any = LONLAT
     try:
         polygons, crs = _read(path)
-        outline = union_of(polygons) if crs in (None, LONLAT) else _to_lonlat(polygons, crs)
+        is_lonlat = crs in (None, LONLAT)
+        outline = union_of(polygons) if is_lonlat else _to_lonlat(polygons, crs)
     except OSError as error:
         raise UsageError(f"no area can be read at {path}: {error.strerror or error}.") from error
     except CrsError as error:
@@ -101,8 +104,19 @@ def read_outline(path: Path) -> Any:
     if outline.area == 0:
         raise UsageError(f"{path} holds no polygon; give the area to cover as polygons.")
     if crs is None:
-        log.warning("%s states no CRS; it is read as longitude and latitude in degrees", path)
+        _warn(f"{path} states no CRS; it is read as longitude and latitude in degrees")
+    if is_lonlat and has_unclear_edges(polygons):
+        _warn(
+            f"{path} has edges of more than 180 degrees of longitude, which are read as the shorter way, "
+            "across 180 degrees; if the longer one is meant, add corners in between"
+        )
     return outline
+
+
+@lru_cache(maxsize=64)
+def _warn(message: str) -> None:
+    """Log a warning once, since a plan reads its area several times."""
+    log.warning(message)
 
 
 def _read(path: Path) -> tuple[list[list[Ring]], Any]:

@@ -246,3 +246,10 @@ def test_windows_go_on_with_the_first_column_after_the_last(left: int, width: in
             np.testing.assert_array_equal(around.dataset_mask(window=window) == 0, right == 7)
             np.testing.assert_array_equal(around.read(1), values)
             assert around.width == 20
+
+
+def test_a_wide_footprint_elsewhere_hides_every_pixel(tmp_path: Path) -> None:
+    crs, transform, _ = ACROSS["EPSG:32660"]
+    path = written(tmp_path / "a.tif", waves(400, 400), transform, crs)
+    for footprint in (box(-100, 40, 0, 60), box(-180, -60, 180, -40)):
+        assert np.isnan(read_tile(path, TileXYZ(255, 84, 8), mapping(footprint))).all()

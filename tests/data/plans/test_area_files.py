@@ -176,6 +176,18 @@ def test_degrees_without_a_crs_are_read_with_a_warning(tmp_path: Path, caplog: A
     assert "states no CRS" in caplog.text
 
 
+@pytest.mark.parametrize(("east", "is_unclear"), [(-179.0, False), (-100.0, True), (179.5, False)])
+def test_a_long_way_across_180_degrees_is_read_with_a_warning(
+    east: float, is_unclear: bool, tmp_path: Path, caplog: Any
+) -> None:
+    ring = [(120, 0), (east, 0), (east, 5), (120, 5), (120, 0)] if is_unclear else None
+    shape = shapely.Polygon(ring or [(179, 0), (east, 0), (east, 5), (179, 5), (179, 0)])
+    (tmp_path / "a.geojson").write_text(geojson(shape))
+    outline = read_outline(tmp_path / "a.geojson")
+    assert outline.area == pytest.approx(5 * ((east - shape.exterior.coords[0][0]) % 360))
+    assert ("add corners in between" in caplog.text) == is_unclear
+
+
 def geojson(shape: Any, **members: Any) -> str:
     feature = {"type": "Feature", "properties": {}, "geometry": mapping(shape)}
     return json.dumps({"type": "FeatureCollection", "features": [feature]} | members)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 Pixels = Mapping[str, "NDArray[np.float32]"]
 """Images of one tile by layer, (bands, rows, columns) in physical units, NaN where unobserved."""
+
+
+_ANY_PIXEL: Final = 1e-9
+"""Valid share below that of a single pixel of any tile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,9 +115,14 @@ class TileImages:
         return radiometry.cloud_fraction(classes, mask.cloudy)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether no pixel is missing."""
+        return self.valid_fraction == 1
+
+    @property
     def is_good(self) -> bool:
-        """Whether the tile has the valid pixels that the variant asks for."""
-        return self.valid_fraction >= self.reader.variant.min_valid_fraction
+        """Whether the tile has the valid pixels that the variant asks for, and any at all."""
+        return self.valid_fraction >= max(self.reader.variant.min_valid_fraction, _ANY_PIXEL)
 
     @property
     def is_cloudy(self) -> bool:

@@ -57,7 +57,7 @@ def planned_images(
             if (scene.id, tile) in pixels
         }
         mosaics[tile] = reader.mosaic(sensor, usable.values())
-        if len(usable) < len(choice.scenes[sensor]) or not mosaics[tile].is_good:
+        if len(usable) < len(choice.scenes[sensor]) or _lacks(choice, mosaics[tile]):
             # Copies, as a view keeps the pixels of the whole block in memory.
             read[tile] |= {
                 (sensor, scene_id): {name: image.copy() for name, image in images.items()}
@@ -89,7 +89,7 @@ def replace_scenes(
             sensor
             for sensor, scenes in choice.scenes.items()
             if any((sensor, scene.id) in reader.unusable for scene in scenes)
-            or not images[sensor][choice.tile].is_good
+            or _lacks(choice, images[sensor][choice.tile])
         )
         by_sensor = {sensor: images[sensor][choice.tile] for sensor in choice.scenes}
         # A tile that another sensor sees cloudy is dropped whatever fills it.
@@ -127,6 +127,13 @@ def replace_scenes(
             choice, scenes={sensor: attempt.scenes for sensor, attempt in attempts.items()}
         )
     return replaced
+
+
+def _lacks(choice: SceneChoice, made: TileImages) -> bool:
+    """Whether a tile lacks pixels of a sensor that other scenes may have."""
+    sets = choice.alternatives.get(made.sensor, ())
+    may_be_filled = bool(sets) and bool(sets[0].fillers)
+    return not made.is_good or (may_be_filled and not made.is_whole)
 
 
 def _uses(sensor: str, choices: Sequence[SceneChoice]) -> list[tuple[Scene, list[TileXYZ]]]:

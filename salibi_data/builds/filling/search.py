@@ -1,7 +1,7 @@
 """Searches other scenes for tiles whose chosen ones lack pixels.
 
-A tile takes the first of its plan's sets that gives enough pixels and is not too cloudy. Sensors are
-chosen in the order of the variant's selection; one that is chosen near another's date has to be near
+A tile takes the first of its plan's sets that gives enough pixels and is not too cloudy. Scenes of a
+set fill each other as long as a pixel is missing. Sensors are chosen in the order of the variant's selection; one that is chosen near another's date has to be near
 the scene that is used. The result depends on the plan and the pixels alone.
 """
 
@@ -92,7 +92,7 @@ class PlannedTile:
     scenes: Mapping[tuple[str, str], Pixels]
     """Pixels of each scene that was read and is usable, by sensor and scene id."""
     lacking: frozenset[str]
-    """Sensors that lack pixels, or of which a chosen scene is unusable."""
+    """Sensors that lack pixels that others may have, or of which a chosen scene is unusable."""
 
 
 @dataclass(kw_only=True)
@@ -158,14 +158,17 @@ class _TileSearch:
                 mosaic.add(scene, (yield from self._read(scene)))
         num_fillers = 0
         for scene in self._reaching(scenes.fillers):
-            if mosaic.is_good or num_fillers == MAX_FILLERS:
+            if mosaic.is_whole or num_fillers == MAX_FILLERS:
                 break
             if self._may_use(scene, anchor_s, rule):
                 num_fillers += 1
                 mosaic.add(scene, (yield from self._read(scene)))
-        if mosaic.made is None or not mosaic.is_good or mosaic.made.is_cloudy:
+        made = mosaic.made
+        if made is None or not made.is_good or made.is_cloudy:
             return None
-        return Attempt(scenes=tuple(mosaic.useful or mosaic.scenes), images=mosaic.made)
+        if number == 0 and mosaic.is_made_of(scenes.scenes):
+            return Attempt(scenes=scenes.scenes, images=made)
+        return Attempt(scenes=tuple(mosaic.useful), images=made)
 
     def _sets(self, sensor: str) -> tuple[SceneSet, ...]:
         """Sets of a sensor in the order of use, the chosen one first."""
@@ -251,9 +254,15 @@ class _Mosaic:
             self.useful.append(scene)
 
     @property
-    def is_good(self) -> bool:
-        """Whether there are enough pixels, and any scene at all."""
-        return self.made is not None and self.made.is_good
+    def is_whole(self) -> bool:
+        """Whether no pixel is missing."""
+        return self.made is not None and self.made.is_whole
+
+    def is_made_of(self, scenes: Sequence[Scene]) -> bool:
+        """Whether all of some scenes were read, and no other gave pixels."""
+        return self.scenes[: len(scenes)] == list(scenes) and all(
+            scene in scenes for scene in self.useful
+        )
 
 
 def _num_valid(image: np.ndarray) -> int:

@@ -90,6 +90,32 @@ def test_scenes_without_groups_fill_pixel_by_pixel(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("min_valid", [0.0, 0.5])
+def test_gaps_that_a_variant_accepts_are_filled_within_the_group(
+    tmp_path: Path, min_valid: float
+) -> None:
+    """The third column has 100 of 256 columns of pixels by the first scene, the fourth none."""
+    items = [
+        scene(tmp_path, "a", 1, INSIDE, take="x"),
+        scene(tmp_path, "b", 2, slice(PX // 2 + 120, PX), cloud=4, take="x"),
+        scene(tmp_path, "c", 3, cloud=8, take="y"),
+    ]
+    arguments = made.write_catalog(tmp_path, *items, group_by='["take"]', min_valid=min_valid)
+    assert build(tmp_path / "s.zarr", **arguments).num_samples == 16
+    expected = made.values(1)
+    expected[:, :, EAST] = made.values(3)[:, :, EAST]
+    if min_valid == 0:
+        middle = slice(PX // 2, PX // 2 + TILE_PX)
+        expected[:, :, middle] = 0
+        for seed, end in ((2, 120), (1, 100)):
+            part = slice(PX // 2, PX // 2 + end)
+            expected[:, :, part] = made.values(seed)[:, :, part]
+    assert np.array_equal(made.square_of(tmp_path / "s.zarr"), expected)
+    used = made.items_by_column(tmp_path / "s.zarr")
+    assert used[2] == ({("a", "b")} if min_valid == 0 else {("c",)})
+    assert used[0] == {("a",)}
+
+
 def test_three_scenes_that_claim_the_square_and_see_a_third_each(tmp_path: Path) -> None:
     third = PX // 3
     parts = [slice(0, third), slice(third, 2 * third), slice(2 * third, PX)]

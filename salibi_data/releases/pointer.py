@@ -104,17 +104,15 @@ class Latest:
         try:
             obstore.put(target, LATEST_NAME, content, **put)
         except NotImplementedError:  # a folder, or AWS_CONDITIONAL_PUT=disabled
-            if Latest.read(target, self.url).release != self.release:
+            now = Latest.read(target, self.url)
+            if now.release == self.release:
+                obstore.put(target, LATEST_NAME, content, **{**put, "mode": "overwrite"})
+            elif now.release != release:
                 raise self._replaced_meanwhile() from None
-            obstore.put(target, LATEST_NAME, content, **{**put, "mode": "overwrite"})
         except (AlreadyExistsError, PreconditionError) as error:
             now = Latest.read(target, self.url)
-            if now.release == release:
-                return  # another publisher of the same store was faster
-            # 409: another publisher is writing it at this moment.
-            if now.release != self.release or http_status(error) == 409:  # noqa: PLR2004
-                raise self._replaced_meanwhile() from error
-            raise self._unconditional(now.broken_condition()) from error
+            if now.release != release:  # else another publisher of the same store was faster
+                raise self._condition_failed(now, http_status(error)) from error
         except BaseError as error:
             # Data were put before, without a condition: what the server refuses is the condition.
             if http_status(error) not in _NO_CONDITION:
@@ -122,12 +120,20 @@ class Latest:
             reason = f"the server answered {http_status(error)} to a put with a condition"
             raise self._unconditional(reason) from error
 
+    def _condition_failed(self, now: Latest, status: int | None) -> StoreError:
+        # 409: another publisher is writing it at this moment.
+        if now.release != self.release or status == 409:  # noqa: PLR2004
+            return self._replaced_meanwhile()
+        return self._unconditional(now.broken_condition())
+
     def broken_condition(self) -> str:
         """Reason why the server calls the pointer changed though it has not changed."""
         if self.is_refused:
             return "access to it is refused"
         if str((self.version or {}).get("e_tag", "")).startswith("W/"):
             return "its entity tag is weak"
+        if self.release is not None and not self.version:
+            return "it has no entity tag"
         return "the server calls it changed, though it has not changed"
 
     def _replaced_meanwhile(self) -> StoreError:

@@ -181,3 +181,19 @@ class TestConditions:
 
         with pytest.raises(StoreError, match="another release was published"):
             publish(one_store, url, progress=other)
+
+    @pytest.mark.parametrize("disabled", [False, True])
+    def test_the_same_release_by_another_publisher_is_no_error(
+        self, gate: Gate, one_store: Path, monkeypatch: pytest.MonkeyPatch, disabled: bool
+    ) -> None:
+        url = f"s3://{BUCKET}/twice-{disabled}"
+        if disabled:
+            monkeypatch.setenv("AWS_CONDITIONAL_PUT", "disabled")
+            gate.condition_status = 501
+
+        def other(done: int, total: int) -> None:
+            if done == total:
+                publish(one_store, url)
+
+        publish(one_store, url, progress=other)
+        verify(url)

@@ -81,39 +81,32 @@ _ORIENTATIONS: Final = {
 }
 
 
-def orientation(dataset: Any, path: Path | None) -> Orientation:
-    """Return the orientation that a camera or an editor wrote; none where the file has a place.
+def inspect_image(dataset: Any, path: Path | None) -> tuple[Orientation, str | None]:
+    """Return how an image is turned, and why GDAL's values are not those of the image, if so.
 
     A georeference says where each row of the file is: such a file is never turned.
 
     Args:
         dataset: the file, opened by rasterio.
         path: the file on this machine; ``None``: only what GDAL says is known.
+
+    Returns:
+        The orientation that a camera or an editor wrote, and a reason in words; ``None`` where the
+        values are right.
     """
+    png = _read_png(path) if path is not None and dataset.driver == "PNG" else None
+    reason = _number_reason(dataset) or _colour_reason(dataset) or _depth_reason(dataset, png)
     points, _ = dataset.gcps
     if dataset.crs or not dataset.transform.is_identity or points or dataset.rpcs:
-        return UPRIGHT
+        return UPRIGHT, reason
     number = 1
-    # GDAL gives the EXIF data of JPEG alone.
-    if dataset.driver == "JPEG":
+    if png is not None:
+        number = png.orientation
+    elif dataset.driver == "JPEG":  # GDAL gives the EXIF data of JPEG alone
         number = _as_number(dataset.tags().get("EXIF_Orientation"))
-    elif path is not None and dataset.driver == "PNG":
-        number = _png_orientation(path)
     elif path is not None and dataset.driver == "GTiff":
         number = _tiff_orientation(path)
-    return _ORIENTATIONS.get(number, UPRIGHT)
-
-
-def misread_reason(dataset: Any, path: Path | None) -> str | None:
-    """Return why GDAL's values are not those of the image; ``None`` where they are.
-
-    Args:
-        dataset: the file, opened by rasterio.
-        path: the file on this machine; ``None``: only what GDAL says is known.
-    """
-    if any(np.dtype(dtype).kind not in "uif" for dtype in dataset.dtypes):
-        return f"holds {dataset.dtypes[0]}; expected real numbers: convert it to power or amplitude"
-    return _colour_reason(dataset) or _depth_reason(dataset, path)
+    return _ORIENTATIONS.get(number, UPRIGHT), reason
 
 
 class Masks:
@@ -135,7 +128,8 @@ class Masks:
                 _check_nodata(nodata, dtype)
         self._nodata = nodata
         self._tagged: tuple[float | None, ...] = dataset.nodatavals
-        flags = set(dataset.mask_flag_enums[0])
+        every_flag = dataset.mask_flag_enums
+        flags = set(every_flag[0])
         colours = dataset.colorinterp
         self._alpha = next(
             (index for index, colour in enumerate(colours, 1) if colour == ColorInterp.alpha), 0
@@ -145,7 +139,8 @@ class Masks:
         alpha_is_a_band = self._alpha and bands[self._alpha - 1] not in {"alpha", UNNAMED}
         if alpha_is_a_band:
             self._alpha = 0
-        self._reads_masks = not (alpha_is_a_band and MaskFlags.alpha in flags)
+        is_whole = all(MaskFlags.all_valid in each for each in every_flag)
+        self._reads_masks = not is_whole and not (alpha_is_a_band and MaskFlags.alpha in flags)
         # Where a file has a mask of its own, GDAL passes over the value that it has for nodata, and
         # where it has such a value over its transparency.
         self._reads_tagged = MaskFlags.per_dataset in flags and not flags & {
@@ -204,6 +199,12 @@ def _check_nodata(nodata: float, dtype: str) -> None:
             )
 
 
+def _number_reason(dataset: Any) -> str | None:
+    if any(np.dtype(dtype).kind not in "uif" for dtype in dataset.dtypes):
+        return f"holds {dataset.dtypes[0]}; expected real numbers: convert it to power or amplitude"
+    return None
+
+
 def _colour_reason(dataset: Any) -> str | None:
     colours = {colour.name for colour in dataset.colorinterp}
     structure = dataset.tags(ns="IMAGE_STRUCTURE")
@@ -220,37 +221,38 @@ def _colour_reason(dataset: Any) -> str | None:
     return None
 
 
-def _depth_reason(dataset: Any, path: Path | None) -> str | None:
-    bits = int(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", _WHOLE_BYTE))
-    if dataset.driver == "PNG" and path is not None:
-        bits, is_whole = _png_state(path)
-        if not is_whole:
-            return "ends before its last chunk; it was cut off: copy or download it again"
+@dataclass(frozen=True)
+class _PngFacts:
+    """What the chunks of a PNG file say."""
+
+    bits: int
+    """Bits of a sample."""
+    orientation: int
+    is_whole: bool
+    """Whether the file goes on to its last chunk. GDAL's reader of whole PNG images gives zeros for
+    what is missing, and no error."""
+
+
+def _depth_reason(dataset: Any, png: _PngFacts | None) -> str | None:
+    if png is not None and not png.is_whole:
+        return "ends before its last chunk; it was cut off: copy or download it again"
+    tagged = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", _WHOLE_BYTE)
+    bits = int(tagged) if png is None else png.bits
     if bits < _WHOLE_BYTE:
         return f"holds values of {bits} bit, 0 to {2**bits - 1}; convert it to 8 bits, 0 to 255"
     return None
 
 
-def _png_state(path: Path) -> tuple[int, bool]:
-    """Bits of a sample, and whether the file goes on to its last chunk.
-
-    GDAL's reader of whole PNG images gives zeros for what is missing, and no error.
-    """
-    bits, is_whole = _WHOLE_BYTE, False
+def _read_png(path: Path) -> _PngFacts:
+    bits, number, is_whole = _WHOLE_BYTE, 1, False
     with path.open("rb") as file:
         for name, size in _png_chunks(file):
             if name == b"IHDR":
                 bits = struct.unpack(">IIB", file.read(9))[2]
-            is_whole = name == b"IEND" and size == 0
-    return bits, is_whole
-
-
-def _png_orientation(path: Path) -> int:
-    with suppress(OSError), path.open("rb") as file:
-        for name, size in _png_chunks(file):
-            if name == b"eXIf":
-                return _exif_orientation(file.read(size))
-    return 1
+            elif name == b"eXIf":
+                number = _exif_orientation(file.read(size))
+            is_whole = name == b"IEND"
+    return _PngFacts(bits, number, is_whole)
 
 
 def _png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:

@@ -23,7 +23,7 @@ from salibi_data.store.errors import StoreError, UsageError
 from salibi_data.store.redaction import first_line, is_remote, redacted_line, shown_location
 from salibi_data.store.s3.settings import S3Settings
 from salibi_data.store.schema import Modality
-from salibi_model.data.image_files import UNNAMED, Masks, misread_reason, orientation
+from salibi_model.data.image_files import UNNAMED, Masks, inspect_image
 from salibi_model.embeddings.options import Choices
 from salibi_model.models.config import ModelConfig
 
@@ -75,14 +75,13 @@ class RasterFile:
         self._handle = handle
         try:
             with _open_raster(handle, self._location) as dataset:
-                self._orientation = orientation(dataset, self.path)
+                self._orientation, reason = inspect_image(dataset, self.path)
                 self.shape: tuple[int, int] = self._orientation.shape(*dataset.shape)
                 self.transform, self.crs = dataset.transform, dataset.crs or None
                 self.dtypes: tuple[str, ...] = dataset.dtypes
                 self.scales, self.offsets = dataset.scales, dataset.offsets
                 self.bands = _band_names(dataset, choices.bands)
                 self._masks = Masks(dataset, self.bands, choices.nodata)
-                reason = misread_reason(dataset, self.path)
         except (RasterioError, OSError) as error:
             raise UsageError(
                 f"{self.name} cannot be read as a raster ({self._reason(error)}). Give a Salibi "

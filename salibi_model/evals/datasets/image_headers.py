@@ -16,7 +16,7 @@ from rasterio.io import DatasetReader
 
 from salibi_data.store.errors import StoreError
 from salibi_data.store.redaction import first_line, shown_location
-from salibi_model.data.image_files import Masks, Orientation, misread_reason, orientation
+from salibi_model.data.image_files import Masks, Orientation, inspect_image
 from salibi_model.data.input_names import listed
 
 _DEFAULT_BANDS: Final[dict[int, tuple[str, ...]]] = {
@@ -85,7 +85,8 @@ def read_header(dataset: Any, path: Path, named_bands: tuple[str, ...] | None) -
     Raises:
         StoreError: its values are not those of the image, such as numbers of a colour table.
     """
-    if (reason := misread_reason(dataset, path)) is not None:
+    turn, reason = inspect_image(dataset, path)
+    if reason is not None:
         raise StoreError(f"{path} {reason}.")
     # GDAL calls the fourth of four 8-bit bands transparency unless the file says otherwise; it
     # counts as a band only if the user has named it.
@@ -100,7 +101,6 @@ def read_header(dataset: Any, path: Path, named_bands: tuple[str, ...] | None) -
     else:
         bands = _DEFAULT_BANDS.get(num_bands, tuple(f"band{k + 1}" for k in range(num_bands)))
         names_bands = False
-    turn = orientation(dataset, path)
     return ImageHeader(
         shape=turn.shape(*dataset.shape),
         bands=bands,

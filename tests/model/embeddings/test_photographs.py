@@ -10,7 +10,7 @@ from rasterio.windows import Window
 
 from salibi_data.store.errors import StoreError, UsageError
 from salibi_model.checkpoints.files import save_model
-from salibi_model.data.image_files import orientation
+from salibi_model.data.image_files import inspect_image
 from salibi_model.embeddings.embed import embed
 from tests.support.model.embedded import noise, raster, rows_of
 from tests.support.model.nano import nano_model
@@ -44,7 +44,7 @@ def test_images_stand_as_pillow_turns_them(tmp_path, suffix, number):
     with Image.open(path) as image:
         expected = np.asarray(ImageOps.exif_transpose(image)).transpose(2, 0, 1).astype(int)
     with rasterio.open(path) as dataset:
-        turn = orientation(dataset, path)
+        turn, _ = inspect_image(dataset, path)
         whole = turn.apply(dataset.read())
         upright = turn.shape(*dataset.shape)
         row, column, rows, columns = turn.window_in_file((5, 7, 20, 11), upright)
@@ -73,7 +73,7 @@ def test_a_file_with_a_place_is_never_turned(checkpoint, tmp_path):
     (tmp_path / "x.jgw").write_text("4\n0\n0\n-4\n480000\n4000000\n")  # a world file
     raster(tmp_path / "place.tif", noise(96, 72))
     with rasterio.open(tmp_path / "x.jpg") as dataset:
-        assert orientation(dataset, tmp_path / "x.jpg").shape(*dataset.shape) == (96, 72)
+        assert inspect_image(dataset, tmp_path / "x.jpg")[0].shape(*dataset.shape) == (96, 72)
     embed(checkpoint, [tmp_path / "x.jpg"], out=tmp_path / "E", **PLAIN)
     assert rows_of(tmp_path / "E", "lores")["window"].tolist() == [[0, 0, 96, 80]]
 

@@ -114,6 +114,42 @@ class SetRegister:
         return self._numbers[key]
 
 
+class OrderRegister:
+    """Distinct orders of sets of one sensor: a number per tile in place of a list."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[int, ...], int] = {}
+
+    def number(self, code: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Return the number of each tile's order, shape (N,), from the numbers of its sets, (N, sets)."""
+        rows, inverse = _distinct_rows(code)
+        numbers = [
+            self._numbers.setdefault(
+                tuple(number for number in row if number >= 0), len(self._numbers)
+            )
+            for row in rows.tolist()
+        ]
+        return np.array(numbers, dtype=np.int32)[inverse]
+
+    def code(self, numbers: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Return the numbers of each tile's sets, -1 for none, shape (N, sets), from its order."""
+        length = max(map(len, self._numbers), default=0)
+        padded = [[*order, *[-1] * (length - len(order))] for order in self._numbers]
+        orders = np.array(padded, dtype=np.int32).reshape(len(padded), length)
+        return orders[numbers]
+
+
+def _distinct_rows(code: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return the distinct rows of an array, and the index among them of each row."""
+    # Sorting one number per row is many times faster than sorting rows.
+    weights = np.random.default_rng(0).integers(1, 2**62, code.shape[1])
+    _, first, inverse = np.unique(code @ weights, return_index=True, return_inverse=True)
+    if np.array_equal(code[first][inverse], code):
+        return code[first], inverse
+    rows, inverse = np.unique(code, axis=0, return_inverse=True)
+    return rows, inverse.ravel()
+
+
 def sets_from_list(
     content: Iterable[Sequence[Sequence[str]]], scenes: Mapping[str, Scene]
 ) -> tuple[SceneSet, ...]:
@@ -138,15 +174,6 @@ def column(code: NDArray[np.int32]) -> Any:
     is_set = code >= 0
     offsets = np.concatenate([[0], np.cumsum(is_set.sum(axis=1))]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(code[is_set]))
-
-
-def code_of(column: Any) -> NDArray[np.int32]:
-    """Numbers of each tile's sets, -1 for none, shape (tiles, sets); the inverse of :func:`column`."""
-    lengths = np.diff(column.offsets.to_numpy())
-    places = np.arange(int(lengths.max(initial=0)))
-    code = np.full((len(lengths), len(places)), -1, dtype=np.int32)
-    code[places < lengths[:, np.newaxis]] = column.flatten().to_numpy()
-    return code
 
 
 class SceneOwners:

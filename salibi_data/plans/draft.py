@@ -59,12 +59,12 @@ class Draft:
         self._sets: dict[str, list[tuple[Scene, ...]]] = {name: [] for name in variant.sensors}
         self._numbers: dict[str, dict[tuple[str, ...], int]] = {n: {} for n in variant.sensors}
         self._foreseen = {name: alternatives.SetRegister() for name in variant.sensors}
+        self._orders = {name: alternatives.OrderRegister() for name in variant.sensors}
         self._clusters = splits.SceneClusters(variant) if variant.split_by == "scenes" else None
         self._lowest_hashes = np.empty(0, dtype=np.uint64)
         fields = [("x", pa.int64()), ("y", pa.int64()), ("cloud", pa.float32())]
         fields += [(name, pa.int64()) for name in variant.sensors]
-        numbers = pa.list_(pa.int32())
-        fields += [(alternatives.column_name(name), numbers) for name in variant.sensors]
+        fields += [(alternatives.column_name(name), pa.int32()) for name in variant.sensors]
         self._schema = pa.schema(fields)
         self._path = path
         self._file = pa.OSFile(str(path), "wb")
@@ -85,7 +85,7 @@ class Draft:
         columns = {"x": tiles.x, "y": tiles.y, "cloud": selection.cloud_fraction, **codes}
         arrays = [pa.array(values) for values in columns.values()]
         arrays += [
-            alternatives.column(self._foreseen_numbers(selection, name))
+            pa.array(self._orders[name].number(self._foreseen_numbers(selection, name)))
             for name in self._variant.sensors
         ]
         self._writer.write(pa.record_batch(arrays, schema=self._schema))
@@ -170,7 +170,7 @@ class Draft:
                 flat = ("x", "y", "cloud", *self._variant.sensors)
                 column = {name: batch[name].to_numpy() for name in flat}
                 foreseen = {
-                    name: alternatives.code_of(batch[alternatives.column_name(name)])
+                    name: batch[alternatives.column_name(name)].to_numpy()
                     for name in self._variant.sensors
                 }
                 tiles = Tiles(zoom=self._variant.base_zoom, x=column["x"], y=column["y"])
@@ -187,7 +187,10 @@ class Draft:
                         cloud_fraction=column["cloud"][keep],
                         lost={},
                         alternative_sets={name: each.sets for name, each in self._foreseen.items()},
-                        alternatives={name: code[keep] for name, code in foreseen.items()},
+                        alternatives={
+                            name: self._orders[name].code(numbers[keep])
+                            for name, numbers in foreseen.items()
+                        },
                     )
 
     def _expected_reads(self, selection: CellSelection) -> CellSelection:

@@ -97,6 +97,7 @@ def choose(
         foreseen = {name: each.take(served) for name, each in foreseen.items()}
         foreseen[rule.sensor] = options.foresee(served)
         remaining = remaining[served]
+        del options  # large, and not needed beside those of the next sensor
     alternatives.leave_out_distant(foreseen, variant.selection)
     return CellSelection(
         tiles=tiles.take(remaining),

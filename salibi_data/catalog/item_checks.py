@@ -163,7 +163,7 @@ def remote_href(href: Any, base: str | None) -> str | None:
         parts = urlsplit(text)
         if parts.scheme:
             rest = text[len(parts.scheme) :]  # the scheme in lower case, as `parts` has it
-            return f"{parts.scheme}{rest}" if _is_remote(text) else None
+            return f"{parts.scheme}{rest}" if is_address(text) else None
         # Backslashes separate folders on Windows only, and stand in no URL.
         if base is None or "\\" in text or text.startswith(("/vsi", "~")):
             return None
@@ -179,17 +179,13 @@ def remote_href(href: Any, base: str | None) -> str | None:
         return None
 
 
-def _is_remote(href: str) -> bool:
-    parts = urlsplit(href)
-    return parts.scheme in _REMOTE_SCHEMES and bool(parts.netloc)
-
-
-def is_remote(href: str) -> bool:
+def is_address(href: str) -> bool:
     """Return whether an href is an absolute address at a server."""
     try:
-        return _is_remote(href)
-    except ValueError:
+        parts = urlsplit(href)
+    except ValueError:  # brackets that are no IPv6 address
         return False
+    return parts.scheme in _REMOTE_SCHEMES and bool(parts.netloc)
 
 
 def item_address(item: Item, page_url: str) -> str | None:

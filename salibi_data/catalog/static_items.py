@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
-from salibi_data.catalog.item_checks import is_remote, item_address, remote_href
+from salibi_data.catalog.item_checks import is_address, item_address, remote_href
 from salibi_data.store.errors import CatalogError
 from salibi_data.store.redaction import redacted_line
 
@@ -197,7 +197,7 @@ def _geometry(binary: Any) -> Any:
 def _row_assets(row: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return a row's assets; their hrefs are relative to the item's own link where that is remote."""
     own = item_address(row, "")
-    where = own if own is not None and is_remote(own) else str(path)
+    where = own if own is not None and is_address(own) else str(path)
     assets: dict[str, Any] = {}
     for key, asset in (row["assets"] or {}).items():
         if not (asset and asset.get("href")):

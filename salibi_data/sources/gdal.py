@@ -12,7 +12,7 @@ from salibi_data.sources import rate_limits
 from salibi_data.sources.http import HEADER_BYTES, RemoteFile, classify_status
 from salibi_data.sources.rate_limits import HttpSettings
 from salibi_data.store.errors import ReadError, ReadKind
-from salibi_data.store.redaction import redact
+from salibi_data.store.redaction import is_remote, redact
 from salibi_data.store.s3.settings import S3Settings
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def _kind(path: str, problem: str) -> ReadKind:
     # Names of scenes contain digits that look like a status.
     name = path.rsplit("/", 1)[-1]
     text = problem.replace(path, "").replace(name, "").lower()
-    if not path.startswith("/vsis3/"):
+    if not is_remote(path):
         return "missing" if "no such file" in text or "does not exist" in text else "damaged"
     status = re.search(r"code\D{0,4}(\d{3})\b", text)
     if status is not None:

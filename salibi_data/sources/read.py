@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from salibi_data.catalog.item_checks import is_remote
+from salibi_data.catalog.item_checks import is_address
 from salibi_data.sources.georeference import SceneRaster, read_placement
 from salibi_data.sources.longitudes import RoundGlobe
 from salibi_data.sources.pixel_values.agreement import check_file
@@ -37,7 +37,7 @@ from salibi_data.sources.pixel_values.value_range import check_values, never_mea
 from salibi_data.sources.sentinel1_calibration import load_gamma
 from salibi_data.sources.sentinel2_offset import offset_warnings
 from salibi_data.store.errors import ReadError
-from salibi_data.store.redaction import redact
+from salibi_data.store.redaction import is_remote, redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -322,14 +322,16 @@ def resolve_href(catalog: Catalog, href: str) -> str:
     Raises:
         ReadError: an API's item has a path, which would mean a file of whatever machine reads it.
     """
-    if is_remote(href):
+    if is_address(href):
         return href
     if catalog.kind == "api":
         raise ReadError(
             f"{redact(href)!r} of an item of catalog {catalog.name!r} is no address at a server; plan again",
             kind="unusable",
         )
-    return href if "://" in href else str(Path(catalog.url).parent / href)
+    # A path object would take one of two slashes from `/vsizip//data/a.zip/a.tif`.
+    is_whole = "://" in href or href.startswith("/vsi")
+    return href if is_whole else str(Path(catalog.url).parent / href)
 
 
 @contextmanager

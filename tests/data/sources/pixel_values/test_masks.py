@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -194,6 +195,21 @@ def test_a_mask_beside_a_remote_file_is_looked_for_once(tmp_path: Path) -> None:
         requests = server.count("with.tif.msk")
         made.read(f"{server.url}/with.tif", nodata=0)
         assert server.count("with.tif.msk") == requests
+
+
+@pytest.mark.parametrize("has_mask", [False, True])
+def test_virtual_files_of_gdal_may_have_no_mask_beside_them(
+    tmp_path: Path, *, has_mask: bool
+) -> None:
+    visible = disc() if has_mask else None
+    path = made.write(tmp_path / "a.tif", textured(), visible=visible, internal=False)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(path, "a.tif")
+    with serve(RangeServer(tmp_path)) as server:
+        served = made.read(f"/vsicurl/{server.url}/a.tif")
+    assert np.array_equal(made.observed(served), disc() | (not has_mask))
+    zipped = made.read(f"/vsizip/{tmp_path}/a.zip/a.tif")
+    assert np.array_equal(zipped.values, textured())
 
 
 def test_a_class_that_a_mask_hides_is_unknown(tmp_path: Path) -> None:

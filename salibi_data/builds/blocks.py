@@ -140,10 +140,7 @@ class _AlternativesDigests:
         if id(foreseen) not in self._known:
             content = {
                 name: [
-                    [
-                        [scene.to_dict() for scene in scenes]
-                        for scenes in (each.scenes, each.fillers)
-                    ]
+                    [[self._scene_digests[name][id_] for id_ in ids] for ids in each.ids]
                     for each in sets
                 ]
                 for name, sets in foreseen.items()

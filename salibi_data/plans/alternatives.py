@@ -48,25 +48,37 @@ def leave_out_distant(foreseen: dict[str, Foreseen], selection: Sequence[Selecti
             continue
         if len(anchor.code) == 0:
             return
-        first, last = _times_s(anchor), _times_s(dependent)
-        within_s = rule.within_days * _SECONDS_PER_DAY
+        near_sets = _near_sets(anchor.sets, dependent.sets, rule.within_days * _SECONDS_PER_DAY)
         near = np.zeros(anchor.code.shape, dtype=bool)
         for turn in range(dependent.code.shape[1]):
-            earliest, latest = (times[:, turn, np.newaxis] for times in last)
-            # NaN marks a missing set, and compares as False.
-            near |= (earliest <= first[1] + within_s) & (latest >= first[0] - within_s)
+            near |= near_sets[anchor.code, dependent.code[:, turn, np.newaxis]]
         # The chosen set stays: the dependents' scenes were found near it.
         near[:, 0] = True
         foreseen[near_name] = replace(anchor, code=_packed(np.where(near, anchor.code, -1)))
 
 
-def _times_s(foreseen: Foreseen) -> NDArray[np.float64]:
-    """Earliest and latest time of each tile's sets, NaN for none; shape (2, tiles, sets)."""
-    times = np.full((2, len(foreseen.sets) + 1), np.nan)
-    for number, each in enumerate(foreseen.sets):
+def _near_sets(
+    anchors: Sequence[SceneSet], dependents: Sequence[SceneSet], within_s: float
+) -> NDArray[np.bool_]:
+    """Whether scenes of two sets may be near in time; the last row and column, -1, are of no set.
+
+    Per pair of sets, as these are few and tiles are many.
+    """
+    (first, last), (earliest, latest) = _times_s(anchors), _times_s(dependents)
+    # NaN marks no set, and compares as False.
+    near: NDArray[np.bool_] = (earliest <= last[:, np.newaxis] + within_s) & (
+        latest >= first[:, np.newaxis] - within_s
+    )
+    return near
+
+
+def _times_s(sets: Sequence[SceneSet]) -> NDArray[np.float64]:
+    """Earliest and latest time of each set, then NaN for none; shape (2, sets + 1)."""
+    times = np.full((2, len(sets) + 1), np.nan)
+    for number, each in enumerate(sets):
         seconds = [scene.acquired_utc.timestamp() for scene in each.all_scenes]
         times[:, number] = min(seconds), max(seconds)
-    return times[:, foreseen.code]
+    return times
 
 
 def _packed(code: NDArray[np.int32]) -> NDArray[np.int32]:

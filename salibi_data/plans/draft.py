@@ -162,8 +162,8 @@ class Draft:
         """Read the cells again, without the tiles that the limit leaves out."""
         import pyarrow as pa
 
-        # Mapped, not read: a plan of a million tiles stays on disk.
-        with pa.memory_map(str(self._path)) as file:
+        # Read batch by batch, not mapped: pages of a mapped file count as memory of the process.
+        with pa.OSFile(str(self._path), "rb") as file:
             reader = pa.ipc.open_file(file)
             for number in range(reader.num_record_batches):
                 batch = reader.get_batch(number)

@@ -29,6 +29,13 @@ _ANY_PIXEL: Final = 1e-9
 """Valid share below that of a single pixel of any tile."""
 
 
+def kept(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Copy of an image that does not hold on to its block's pixels; of one without pixels, a number."""
+    if np.isfinite(image).any():
+        return image.copy()
+    return np.broadcast_to(np.float32(np.nan), image.shape)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SceneReader:
     """Reader of a block's scenes; notes what is wrong with them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from salibi_data.builds.filling.reading import kept
 from salibi_data.builds.filling.search import PlannedTile, search
 from salibi_data.store.tiles import TileXYZ
 
@@ -58,9 +59,8 @@ def planned_images(
         }
         mosaics[tile] = reader.mosaic(sensor, usable.values())
         if len(usable) < len(choice.scenes[sensor]) or _lacks(choice, mosaics[tile]):
-            # Copies, as a view keeps the pixels of the whole block in memory.
             read[tile] |= {
-                (sensor, scene_id): {name: image.copy() for name, image in images.items()}
+                (sensor, scene_id): {name: kept(image) for name, image in images.items()}
                 for scene_id, images in usable.items()
             }
     return mosaics

@@ -1,8 +1,8 @@
 """Searches other scenes for tiles whose chosen ones lack pixels.
 
 A tile takes the first of its plan's sets that gives enough pixels and is not too cloudy. Scenes of a
-set fill each other as long as a pixel is missing. Sensors are chosen in the order of the variant's selection; one that is chosen near another's date has to be near
-the scene that is used. The result depends on the plan and the pixels alone.
+set fill each other as long as a pixel is missing. Sensors are chosen in the order of the variant's
+selection; one that is chosen near another's date has to be near the scene that is used. The result depends on the plan and the pixels alone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from salibi_data.builds.filling.reading import kept
 from salibi_data.catalog.outlines import outline_of
 from salibi_data.plans.picks import MAX_FILLERS, SceneSet
 from salibi_data.store.tiles import tile_outlines
@@ -211,8 +212,7 @@ class _TileSearch:
         key = scene.sensor, scene.id
         if key not in self._pixels:
             pixels = None if key in self.reader.unusable else (yield scene)
-            # Copies, as a view keeps the pixels of the whole block in memory.
-            self._pixels[key] = pixels and {name: image.copy() for name, image in pixels.items()}
+            self._pixels[key] = pixels and {name: kept(image) for name, image in pixels.items()}
         return self._pixels[key]
 
     def _reaching(self, scenes: Iterable[Scene]) -> Iterable[Scene]:

@@ -15,16 +15,14 @@ from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from requests import Session
-from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.connection import HTTPConnection, HTTPSConnection
-
 from salibi_data.store import __version__
 from salibi_data.store.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from requests import Session
+    from requests.adapters import HTTPAdapter
 
 
 class _Watch:
@@ -78,55 +76,57 @@ def cut_off(seconds: float) -> Iterator[None]:
         _WATCH.reset(reset)
 
 
-class _WatchedConnection(HTTPConnection):
-    def getresponse(self) -> Any:
-        _watch(self)
-        return super().getresponse()
+def _watched_adapter() -> HTTPAdapter:
+    """Return an adapter whose connections :func:`cut_off` can end, through a proxy or not."""
+    from requests.adapters import HTTPAdapter
+    from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+    from urllib3.connection import HTTPConnection, HTTPSConnection
 
+    class WatchedConnection(HTTPConnection):
+        def getresponse(self) -> Any:
+            watch(self)
+            return super().getresponse()
 
-class _WatchedTlsConnection(HTTPSConnection):
-    def getresponse(self) -> Any:
-        _watch(self)
-        return super().getresponse()
+    class WatchedTlsConnection(HTTPSConnection):
+        def getresponse(self) -> Any:
+            watch(self)
+            return super().getresponse()
 
+    def watch(connection: HTTPConnection) -> None:
+        request = _WATCH.get()
+        if request is not None:
+            request.add(connection.sock)
 
-def _watch(connection: HTTPConnection) -> None:
-    watch = _WATCH.get()
-    if watch is not None:
-        watch.add(connection.sock)
+    class WatchedPool(HTTPConnectionPool):
+        ConnectionCls = WatchedConnection
 
+    class WatchedTlsPool(HTTPSConnectionPool):
+        ConnectionCls = WatchedTlsConnection
 
-class _WatchedPool(HTTPConnectionPool):
-    ConnectionCls = _WatchedConnection
+    def use_watched_pools(manager: Any) -> None:
+        manager.pool_classes_by_scheme = {"http": WatchedPool, "https": WatchedTlsPool}
 
+    class WatchedAdapter(HTTPAdapter):
+        def init_poolmanager(self, *args: Any, **options: Any) -> None:
+            super().init_poolmanager(*args, **options)
+            use_watched_pools(self.poolmanager)
 
-class _WatchedTlsPool(HTTPSConnectionPool):
-    ConnectionCls = _WatchedTlsConnection
+        def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+            manager = super().proxy_manager_for(proxy, **options)
+            use_watched_pools(manager)
+            return manager
 
-
-class _WatchedAdapter(HTTPAdapter):
-    """Adapter whose connections :func:`cut_off` can end, through a proxy or not."""
-
-    def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        super().init_poolmanager(*args, **options)
-        _use_watched_pools(self.poolmanager)
-
-    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **options)
-        _use_watched_pools(manager)
-        return manager
-
-
-def _use_watched_pools(manager: Any) -> None:
-    manager.pool_classes_by_scheme = {"http": _WatchedPool, "https": _WatchedTlsPool}
+    return WatchedAdapter(pool_connections=64, pool_maxsize=64, max_retries=0)
 
 
 @cache
 def session(pid: int) -> Session:
     """Return the session of a process, given its id: processes must not share a connection."""
+    from requests import Session
+
     del pid  # part of the key only
     made = Session()
-    adapter = _WatchedAdapter(pool_connections=64, pool_maxsize=64, max_retries=0)
+    adapter = _watched_adapter()
     made.mount("http://", adapter)
     made.mount("https://", adapter)
     # Ranges of a compressed body are no ranges of the file.

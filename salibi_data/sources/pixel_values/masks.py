@@ -94,13 +94,27 @@ def _is_opacity(dataset: Any, index: int) -> bool:
     """Return whether a band that is tagged alpha, and that the product names as data, is opacity.
 
     GDAL tags the fourth of four 8-bit bands as alpha unless its writer says otherwise, which happens
-    to near infrared. Opacity has one value, the largest, nearly everywhere.
+    to near infrared. Opacity has one value nearly everywhere: the largest of its type, or 255. Near
+    infrared over water alone may have one value nearly everywhere as well, but 0 or a small one.
     """
-    values = whole_band(dataset, index)
-    if values is None:
-        values = _probed(dataset, index)
+    values = _sampled(dataset, index)
     visible = values[values > 0]
-    return visible.size == 0 or bool((visible == visible.max()).mean() >= MIN_OPAQUE_SHARE)
+    if visible.size == 0:
+        # A file that is transparent everywhere shows nothing in other bands, either.
+        return bool(np.ptp(_sampled(dataset, 1 if index > 1 else dataset.count)) == 0)
+    opaque = visible.max()
+    if opaque not in _opaque_values(values.dtype):
+        return False
+    return bool((visible == opaque).mean() >= MIN_OPAQUE_SHARE)
+
+
+def _opaque_values(dtype: np.dtype[Any]) -> tuple[float, ...]:
+    return (1.0, 255.0) if dtype.kind == "f" else (255, int(np.iinfo(dtype).max))
+
+
+def _sampled(dataset: Any, index: int) -> NDArray[Any]:
+    values = whole_band(dataset, index)
+    return _probed(dataset, index) if values is None else values
 
 
 def whole_band(dataset: Any, index: int) -> NDArray[Any] | None:

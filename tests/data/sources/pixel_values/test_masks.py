@@ -132,6 +132,15 @@ def test_near_infrared_that_is_tagged_alpha_hides_nothing(
     assert not made.observed(hidden)[:, : PX // 2].any()
 
 
+@pytest.mark.parametrize("brightest", [0, 1, 9])
+def test_near_infrared_of_water_alone_hides_nothing(tmp_path: Path, brightest: int) -> None:
+    """It has few values, which are small, and 0 where the water is darkest."""
+    pixels = textured(4)
+    pixels[3] = np.where(disc(), brightest, 0)
+    made.write(tmp_path / "a.tif", pixels, colours=(*RGB, ALPHA))
+    assert made.observed(made.read(tmp_path / "a.tif", named=4)).all()
+
+
 def test_opacity_hides_although_the_product_names_its_band(tmp_path: Path) -> None:
     made.write(tmp_path / "a.tif", with_alpha("uint8", 255), colours=(*RGB, ALPHA))
     assert np.array_equal(made.observed(made.read(tmp_path / "a.tif", named=4)), disc())

@@ -46,11 +46,13 @@ class _LeftOut:
         self.counts[reason] = self.counts.get(reason, 0) + 1
         self.first.setdefault(reason, name[:100])
 
-    def __str__(self) -> str:
-        return "; ".join(
-            f"{count} {reason} (first: {self.first[reason]})"
-            for reason, count in self.counts.items()
+    def report(self, collection: str) -> None:
+        """Name what is left out in one line of the log."""
+        texts = (
+            f"{num} {reason} (first: {self.first[reason]})" for reason, num in self.counts.items()
         )
+        if self.counts:
+            log.warning("items of %s that are not used: %s", collection, "; ".join(texts))
 
 
 def scenes_asked_for(
@@ -82,6 +84,9 @@ def scenes_asked_for(
             if is_of_other_collection(stated, sensor.collection):
                 left_out.add("of another collection", f"{name} of {stated_collection(stated)}")
                 continue
+            if stated.get("geometry") is None:
+                left_out.add("without a geometry", name)
+                continue
             item = _with_remote_hrefs(sensor, stated, page_url, left_out)
         scene = scene_from_item(sensor, item)
         if scene is None:
@@ -94,8 +99,7 @@ def scenes_asked_for(
                 scenes.append(scene)
             elif not shapely.intersects(shapely.envelope(footprint), wanted):
                 left_out.add("outside the bounds", name)
-    if left_out.counts:
-        log.warning("items of %s that are not used: %s", sensor.collection, left_out)
+    left_out.report(sensor.collection)
     return scenes
 
 

@@ -29,6 +29,9 @@ NODATA_MARGIN_PERCENT: Final = 5.0
 """Maximum difference between the nodata shares of two processings of the same ground, in percentage
 points. A newer baseline moves the edges of the swath by some pixels, which is far less."""
 
+_MALFORMED: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What reading an item raises that is no valid STAC."""
+
 _SIGNATURE_KEYS: Final = frozenset(
     {
         *("sig", "signature", "token", "access_token", "api_key", "awsaccesskeyid"),
@@ -121,7 +124,7 @@ def scene_from_item(sensor: Sensor, item: Mapping[str, Any]) -> Scene | None:
 
     try:
         return _scene(sensor, item)
-    except (LookupError, TypeError, ValueError, AttributeError, ShapelyError) as error:
+    except (*_MALFORMED, ShapelyError) as error:
         name = item.get("id") if isinstance(item, Mapping) else item
         log.warning("item %s cannot be used: %r", str(name)[:100], error)
         return None
@@ -263,8 +266,15 @@ def _same_ground(sensor: Sensor, scene: Scene, other: Scene) -> bool:
 
 
 def strip_signature(href: str) -> str:
-    """Remove the query of an href if it contains a signature or token."""
+    """Remove the query of an href if it contains a signature or token, and a user with a password.
+
+    What stays is published with the store. ``abfs://container@account`` is no user.
+    """
     parts = urlsplit(href)
+    user, _, host = parts.netloc.rpartition("@")
+    if user and (":" in user or parts.scheme in ("http", "https")):
+        parts = parts._replace(netloc=host)
+        href = urlunsplit(parts)
     is_signed = any(key.lower() in _SIGNATURE_KEYS for key, _ in parse_qsl(parts.query))
     return urlunsplit(parts._replace(query="")) if is_signed else href
 

@@ -63,7 +63,7 @@ def _from_tree(path: Path, collection: str) -> Iterator[Item]:
     root = pystac.read_file(str(path))
     if not isinstance(root, pystac.Catalog):  # collections are catalogs
         raise TypeError("it is no catalog or collection")
-    for item, where, parent in _walk(root, None):
+    for item, where, parent in _walk(root, None, set()):
         # One that is no object is of no collection; whoever makes scenes of items names it.
         if isinstance(item, dict) and (item.get("collection") or parent) == collection:
             assets = item.get("assets")
@@ -72,13 +72,19 @@ def _from_tree(path: Path, collection: str) -> Iterator[Item]:
             yield {**item, "assets": assets, "properties": _migrated_properties(item)}
 
 
-def _walk(catalog: Catalog, collection: str | None) -> Iterator[tuple[Any, str, str | None]]:
+def _walk(
+    catalog: Catalog, collection: str | None, visited: set[str]
+) -> Iterator[tuple[Any, str, str | None]]:
     """Yield the parsed items of a tree, each with its path or URL, and the collection above it.
 
     pystac's own items are not used: it refuses a whole catalog for one item that is no valid STAC.
+    Links to a catalog that was read before, such as ``visited`` names, are not followed again.
     """
     import pystac
 
+    if catalog.self_href in visited:
+        return
+    visited.add(catalog.self_href)
     if isinstance(catalog, pystac.Collection):
         collection = catalog.id
     folder = Path(catalog.self_href).parent
@@ -86,14 +92,19 @@ def _walk(catalog: Catalog, collection: str | None) -> Iterator[tuple[Any, str, 
         target = link.get_target_str() or ""
         is_local = "://" not in catalog.self_href and "://" not in target.replace("file://", "")
         where = str(_local_path(target, folder)) if is_local else link.absolute_href
-        text = Path(where).read_text() if is_local else pystac.StacIO.default().read_text(where)
         try:
+            # Not the encoding of this machine, and a byte order mark may be ignored (RFC 8259, 8.1).
+            text = (
+                Path(where).read_text(encoding="utf-8-sig")
+                if is_local
+                else pystac.StacIO.default().read_text(where)
+            )
             item = json.loads(text)
         except ValueError as error:
             raise ValueError(f"{where} is no JSON: {error}") from error
         yield item, where, collection
     for child in catalog.get_children():
-        yield from _walk(child, collection)
+        yield from _walk(child, collection, visited)
 
 
 def _migrated_properties(item: Mapping[str, Any]) -> Any:

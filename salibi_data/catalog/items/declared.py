@@ -129,9 +129,12 @@ _NEUTRAL: Final[Mapping[str, float]] = {"scale": 1, "offset": 0}
 
 def _number(value: Any) -> float | None:
     """Return a finite number; None for anything else, such as nodata ``"nan"``, which is the rule."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+    if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    return value
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # JSON's integers may be larger than any float
+        return None
 
 
 def _shape(value: Any) -> tuple[int, int] | None:

@@ -58,6 +58,8 @@ _OTHER_FORMATS: Final = {
 """Formats by their first bytes that users have and this software does not read."""
 
 
+_BETWEEN_TEXTS: Final = " \t\r\n\x1e"
+
 _ADVICE: Final = "Save it in longitude and latitude (EPSG:4326), or state the CRS it has."
 
 
@@ -133,9 +135,26 @@ def _read(path: Path) -> tuple[list[list[Ring]], Any]:
                 f"`ogr2ogr -t_srs EPSG:4326 area.geojson {path.name}`."
             )
     # Some tools on Windows write a byte order mark, which RFC 8259 lets readers ignore.
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
-    polygons = list(geojson_polygons(content))
-    return polygons, _geojson_crs(content)
+    objects = _json_texts(path.read_text(encoding="utf-8-sig"))
+    polygons = [rings for content in objects for rings in geojson_polygons(content)]
+    crs, *others = [_geojson_crs(content) for content in objects]
+    if any(other != crs for other in others):
+        raise CrsError("its objects are in different CRSs")
+    return polygons, crs
+
+
+def _json_texts(text: str) -> list[Any]:
+    """Parse one JSON text, or several: each on a line of its own, or after a record separator.
+
+    Sources: GeoJSON text sequences (RFC 8142), newline-delimited GeoJSON.
+    """
+    objects: list[Any] = []
+    decoder, text = json.JSONDecoder(), text.strip(_BETWEEN_TEXTS)
+    while text or not objects:
+        content, end = decoder.raw_decode(text)
+        objects.append(content)
+        text = text[end:].lstrip(_BETWEEN_TEXTS)
+    return objects
 
 
 def _geojson_crs(content: Any) -> Any:

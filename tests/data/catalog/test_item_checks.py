@@ -109,6 +109,13 @@ def test_an_item_that_states_no_collection_is_believed() -> None:
         assert [scene.id for scene in scenes_of(api)] == ["bare"]
 
 
+def test_items_without_a_geometry_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    placeless = [naip_item(f"placeless-{n}", n) | {"geometry": None} for n in range(3)]
+    with serve(OddApi([naip_item("right"), *placeless], filters=False)) as api:
+        assert [scene.id for scene in scenes_of(api)] == ["right"]
+    assert "3 without a geometry (first: placeless-0)" in caplog.text
+
+
 def test_a_box_or_dates_that_an_api_ignores_are_checked(caplog: pytest.LogCaptureFixture) -> None:
     far = naip_item("far") | {
         "geometry": mapping(box(10, 50, 11, 51)),

@@ -82,8 +82,29 @@ def test_signed_urls_lose_their_query(href: str) -> None:
     assert strip_signature(href) == href.split("?", maxsplit=1)[0]
 
 
-def test_other_queries_stay() -> None:
-    assert strip_signature("https://a.org/x.tif?version=3") == "https://a.org/x.tif?version=3"
+@pytest.mark.parametrize(
+    ("href", "kept"),
+    [
+        ("https://me:SECRET@a.org/x.tif?version=3", "https://a.org/x.tif?version=3"),
+        ("http://SECRET@a.org:8080/x@2.tif", "http://a.org:8080/x@2.tif"),
+        ("s3://key:SECRET@bucket/x.tif", "s3://bucket/x.tif"),
+    ],
+)
+def test_no_user_with_a_password_is_kept(href: str, kept: str) -> None:
+    assert strip_signature(href) == kept
+
+
+@pytest.mark.parametrize(
+    "href",
+    [
+        "https://a.org/x@2.tif?version=3",
+        "abfss://container@account/x.tif",
+        "x:1@y/z.tif",
+        "a b.tif",
+    ],
+)
+def test_other_addresses_stay(href: str) -> None:
+    assert strip_signature(href) == href
 
 
 def test_throttling_is_waited_out() -> None:

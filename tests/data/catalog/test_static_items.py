@@ -198,3 +198,25 @@ def test_a_row_without_a_geometry_that_can_be_read_is_left_out(tmp_path: Path, c
     scenes = scenes_of(write_parquet(tmp_path / "items.parquet", *items, links=False))
     assert [scene.id for scene in scenes] == ["right"]
     assert "item strange cannot be used" in caplog.text
+
+
+def test_items_may_begin_with_a_byte_order_mark_and_are_named_where_they_are_no_json(
+    tmp_path: Path,
+) -> None:
+    path = write_tree(tmp_path, naip_item("é"))
+    (item,) = tmp_path.glob("item*/item.json")
+    item.write_text(json.dumps(naip_item("é"), ensure_ascii=False), encoding="utf-8-sig")
+    assert [scene.id for scene in scenes_of(path)] == ["é"]
+    item.write_text(json.dumps(naip_item("é"), ensure_ascii=False), encoding="latin-1")
+    with pytest.raises(CatalogError, match=r"item 0/item\.json is no JSON"):
+        scenes_of(path)
+
+
+def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
+    path = write_tree(tmp_path, naip_item("a"))
+    content = json.loads(path.read_text())
+    content["links"] += [{"rel": "child", "href": name} for name in ("catalog.json", "b.json")]
+    path.write_text(json.dumps(content))
+    links = [{"rel": "child", "href": "./catalog.json"}]
+    (tmp_path / "b.json").write_text(json.dumps(content | {"id": "b", "links": links}))
+    assert [scene.id for scene in scenes_of(path)] == ["a"]

@@ -294,3 +294,36 @@ def test_plans_of_older_versions_know_the_same_area(tmp_path: Path) -> None:
     frame(*shapes).to_file(tmp_path / "a.geojson", engine="pyogrio")
     written = geopandas.read_file(tmp_path / "a.geojson").geometry
     assert read_outline(tmp_path / "a.geojson").wkb == shapely.union_all(written.to_numpy()).wkb
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        lambda texts: "".join(f"\x1e{text}\n" for text in texts),  # RFC 8142
+        lambda texts: "\r\n".join(texts) + "\r\n",
+        lambda texts: "\ufeff" + "\n\n".join(json.dumps(json.loads(t), indent=1) for t in texts),
+    ],
+)
+def test_geojson_may_be_a_sequence_of_objects(join: Any, tmp_path: Path) -> None:
+    path = tmp_path / "area.geojsons"
+    path.write_text(
+        join([geojson(HOLED), geojson(ISLANDS), geojson(OVERLAPPING)]), encoding="utf-8"
+    )
+    assert_same(read_outline(path), UNION)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (geojson(HOLED) + "\n" + geojson(ISLANDS)[:-9], "neither GeoJSON"),
+        (geojson(HOLED) + "\n" + geojson(ISLANDS, crs=named("EPSG:3857")), "different CRSs"),
+        ("", "neither GeoJSON"),
+        ("\x1e\n", "neither GeoJSON"),
+    ],
+)
+def test_sequences_that_are_cut_or_mixed_are_refused(
+    text: str, reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "area.geojsons").write_text(text)
+    with pytest.raises(UsageError, match=reason):
+        read_outline(tmp_path / "area.geojsons")

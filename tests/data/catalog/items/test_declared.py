@@ -59,6 +59,7 @@ def sensor(**options: Any) -> Sensor:
         ({"raster:bands": [{"scale": 0}, {"scale": "1e-4"}, {"scale": float("nan")}]}, None),
         ({"raster:bands": [{"nodata": "nan"}, {"nodata": "-inf"}, None, {"offset": True}]}, None),
         ({"raster:bands": "0.0001", "bands": 3}, None),
+        ({"raster:bands": [{"scale": 10**400, "nodata": -(10**400)}]}, None),
     ],
 )
 def test_numbers_of_bands_are_read_by_version_1_and_2_of_the_extension(

@@ -284,11 +284,14 @@ def read_placement(dataset: Any, product: Product, *, where: str) -> Placement:
         points, crs = read_control_points(dataset, where=where)
         return Placement(crs=crs, control_points=points)
     if dataset.crs is None:
-        raise ReadError(
-            f"{where} has no CRS, as Sentinel-1 GRD has none; use a terrain-corrected collection "
-            "such as sentinel-1-rtc.",
-            kind="unusable",
+        advice = (
+            "but control points, as Sentinel-1 GRD has; use a terrain-corrected collection such as "
+            "sentinel-1-rtc, or set the product's geolocation to 'gcps'."
+            if dataset.gcps[0]
+            else "so that its place is unknown. Leave the item out, or write the CRS into the file "
+            "(gdal_edit -a_srs)."
         )
+        raise ReadError(f"{where} has no CRS, {advice}", kind="unusable")
     return Placement(crs=dataset.crs.to_wkt(), transform=tuple(dataset.transform)[:6])
 
 

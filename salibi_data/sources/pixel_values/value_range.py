@@ -39,6 +39,10 @@ MAX_NEGATIVE_POWER: Final = -0.5
 MAX_NEGATIVE_SHARE: Final = 0.1
 """Share of such values that differ from which on a window of power is one of logarithms."""
 
+DISPLAY_WITH_OVERSHOOT: Final = (-64.0, 319.0)
+"""Least and largest value of an 8-bit image that was resampled by a cubic or a Lanczos filter: these
+overshoot a step by less than a quarter."""
+
 MAX_OF_FRACTIONS: Final = 2.0
 """Largest value of fractions of 0..1 that were resampled."""
 
@@ -120,12 +124,10 @@ def check_values(
 def never_measured(values: NDArray[np.float32], units: Units) -> NDArray[np.bool_] | np.bool_:
     """Return where physical values were filled in, or are impossible; False where they are NaN.
 
-    Under ``display`` nothing is: resampling overshoots 0..255 a little.
+    Under ``display`` a value is only where resampling cannot have led to it.
     """
-    if units == "display":
-        return np.False_
     limits = LIMITS[units]
-    low, high = limits.possible
+    low, high = DISPLAY_WITH_OVERSHOOT if units == "display" else limits.possible
     absent: NDArray[np.bool_] = (values <= limits.floor) | (values < low) | (values > high)
     return absent
 

@@ -121,6 +121,19 @@ def test_bright_dark_and_filled_windows_are_read(
     assert np.array_equal(raster.values[0][values > floor], values[values > floor])
 
 
+def test_a_few_fills_among_floats_for_display_are_missing_and_overshoot_is_not(
+    tmp_path: Path,
+) -> None:
+    """Rare fills refuse nothing, and black or white in place of them would be an observation."""
+    values = np.where(IMAGE == 0, 1, IMAGE).astype("float32")
+    values[3, 5:8], values[40, 7], values[60, 9:11] = (-9999, 65535, -100), -32768, (-12.5, 270)
+    made.write(tmp_path / "a.tif", values[None])
+    raster = made.read(tmp_path / "a.tif", (1,))
+    right = np.ones(values.shape, bool)
+    right[3, 5:8] = right[40, 7] = False
+    assert np.array_equal(made.observed(raster), right)
+
+
 def test_what_is_hidden_or_missing_is_not_judged(tmp_path: Path) -> None:
     values = np.where(disc(), IMAGE, 65535)[None].astype("uint16")
     made.write(tmp_path / "masked.tif", values, visible=disc())

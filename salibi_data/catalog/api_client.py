@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
 from salibi_data.store.errors import UsageError
-from salibi_data.store.redaction import redact, redacted_line
+from salibi_data.store.redaction import redact, redact_requests_log, redacted_line
 
 if TYPE_CHECKING:
     from requests import Session
@@ -179,6 +179,7 @@ class ApiClient:
         self.settings = settings
         self.deadline = Deadline(settings.timeout_s)
         self._session = requests.Session()
+        redact_requests_log()
         self._moved: dict[str, str] = {}
 
     def ask(self, request: ApiRequest, *, is_large: bool = False) -> ApiAnswer:

@@ -154,7 +154,7 @@ def remote_href(href: Any, base: str | None) -> str | None:
 
     Args:
         href: href of an asset; relative ones may be percent-encoded.
-        base: address of the item; None where it has none. A password in it is left out.
+        base: address of the item; None where it has none.
 
     Returns:
         None for what is no address at a server: a path of a machine, a file URL, a name of GDAL's
@@ -173,10 +173,6 @@ def remote_href(href: Any, base: str | None) -> str | None:
             return None
         # `urljoin` knows the rules for http only, and they are the same for all.
         scheme, _, place = base.partition("://")
-        if "http" in scheme:  # before the @ of Azure's addresses is the container
-            # A password is for the catalog alone: hrefs are written to stores, which are published.
-            host, mark, path = place.partition("/")
-            place = f"{host.rpartition('@')[2]}{mark}{path}"
         joined = urljoin(f"http://{place}", text).removeprefix("http")
         return f"{scheme}{quote(joined, safe=_URL_CHARACTERS) if 'http' in scheme else joined}"
     except ValueError:  # brackets that are no IPv6 address

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import PurePosixPath
 from typing import Final
@@ -58,6 +59,20 @@ def first_line(error: BaseException) -> str:
     """
     line = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
     return line if len(line) <= _MAX_LINE_LENGTH else f"{line[:_MAX_LINE_LENGTH]} ..."
+
+
+def redact_requests_log() -> None:
+    """Redact the log of urllib3, which has the path of every request at level DEBUG, with its query."""
+    logging.getLogger("urllib3.connectionpool").addFilter(_redact_record)
+
+
+def _redact_record(record: logging.LogRecord) -> bool:
+    if isinstance(record.args, tuple):
+        record.args = tuple(
+            argument if isinstance(argument, int | float) else redact(str(argument))
+            for argument in record.args
+        )
+    return True
 
 
 def name_only(location: str) -> str:

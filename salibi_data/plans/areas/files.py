@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -58,7 +59,7 @@ _OTHER_FORMATS: Final = {
 """Formats by their first bytes that users have and this software does not read."""
 
 
-_BETWEEN_TEXTS: Final = " \t\r\n\x1e"
+_BETWEEN_TEXTS: Final = re.compile(r"[ \t\r\n\x1e]*")
 
 _ADVICE: Final = "Save it in longitude and latitude (EPSG:4326), or state the CRS it has."
 
@@ -149,12 +150,15 @@ def _json_texts(text: str) -> list[Any]:
     Sources: GeoJSON text sequences (RFC 8142), newline-delimited GeoJSON.
     """
     objects: list[Any] = []
-    decoder, text = json.JSONDecoder(), text.strip(_BETWEEN_TEXTS)
-    while text or not objects:
-        content, end = decoder.raw_decode(text)
+    decoder, start = json.JSONDecoder(), 0
+    while True:
+        # By position: cutting off what was read would copy the rest once per object.
+        between = _BETWEEN_TEXTS.match(text, start)
+        start = between.end() if between else start
+        if objects and start == len(text):
+            return objects
+        content, start = decoder.raw_decode(text, start)
         objects.append(content)
-        text = text[end:].lstrip(_BETWEEN_TEXTS)
-    return objects
 
 
 def _geojson_crs(content: Any) -> Any:

@@ -6,7 +6,6 @@ few seconds never exceeds them. :func:`cut_off` limits the request from its firs
 
 from __future__ import annotations
 
-import logging
 import math
 import socket
 import threading
@@ -16,7 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from salibi_data.store import __version__
-from salibi_data.store.redaction import redact
+from salibi_data.store.redaction import redact_requests_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,15 +130,5 @@ def session(pid: int) -> Session:
     made.mount("https://", adapter)
     # Ranges of a compressed body are no ranges of the file.
     made.headers.update({"User-Agent": f"salibi/{__version__}", "Accept-Encoding": "identity"})
-    # urllib3 logs the path of every request at level DEBUG, with its signature.
-    logging.getLogger("urllib3.connectionpool").addFilter(_unsigned)
+    redact_requests_log()
     return made
-
-
-def _unsigned(record: logging.LogRecord) -> bool:
-    if isinstance(record.args, tuple):
-        record.args = tuple(
-            argument if isinstance(argument, int | float) else redact(str(argument))
-            for argument in record.args
-        )
-    return True

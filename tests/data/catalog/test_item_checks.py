@@ -239,14 +239,6 @@ def test_addresses_stay(scheme: str) -> None:
     assert remote_href("../folder/a.tif", base) == href.replace(scheme, scheme.lower())
 
 
-def test_relative_hrefs_take_no_password_from_their_base() -> None:
-    """Hrefs are written to stores; what is before the @ of an address at Azure is a container."""
-    base = "https://user:word@host:81/items/1.json"
-    assert remote_href("a.tif", base) == "https://host:81/items/a.tif"
-    azure = "abfss://container@account.dfs.core.windows.net/1.json"
-    assert remote_href("a.tif", azure) == azure.replace("1.json", "a.tif")
-
-
 SEGMENTS = st.sampled_from(["..", ".", "a", "b.tif", "c%20d", "e%2F", ""])
 
 

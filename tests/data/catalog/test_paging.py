@@ -280,6 +280,16 @@ def test_a_password_is_for_the_host_it_was_given_for() -> None:
     assert given == {"/search": True, "/moved": True, "/away": False}
 
 
+def test_no_query_of_a_search_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Catalogs that need a key, and links to next pages, have secrets there."""
+    caplog.set_level("DEBUG")
+    with serve(OddApi(ITEMS)) as api:
+        assert found(api, search_method="GET") == IDS
+        assert "token" in api.searches[-1][1]
+    assert '"GET /search HTTP' in caplog.text
+    assert "?" not in caplog.text
+
+
 def dripping(body: bytes = b" ") -> Callable[[web.Request, Query], Awaitable[web.StreamResponse]]:
     async def answer(request: web.Request, query: Query) -> web.StreamResponse:
         del query

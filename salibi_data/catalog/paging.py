@@ -59,7 +59,7 @@ _MIN_SLOW_ITEMS: Final = 15
 """Smallest page to try where the server is too slow: below it, it fails for another reason."""
 _REFUSED: Final = frozenset({400, 401, 403, 404, 405, 413, 422, 501})
 """Statuses that stay the same, unless the API has answered such a search before."""
-_POST_REFUSED: Final = frozenset({403, 404, 405, 411, 415, 501})
+_POST_REFUSED: Final = frozenset({400, 401, 403, 404, 405, 411, 413, 415, 422, 501})
 _UNWANTED_PAGES: Final = 20
 """Further pages to look for an item that was asked for, after one of other collections alone."""
 _NUM_ANSWERS: Final = 3

@@ -224,7 +224,7 @@ def test_the_environment_gives_the_size_of_a_page(monkeypatch: pytest.MonkeyPatc
         found(api)
 
 
-@pytest.mark.parametrize("status", [403, 404, 405, 501, 500, 502])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413, 422, 501, 500, 502])
 def test_get_is_used_where_post_is_not_served_and_from_then_on(status: int) -> None:
     with serve(OddApi(ITEMS, answer=refusing(status, lambda method, _: method == "POST"))) as api:
         finder = CatalogSearch(catalog(api))

@@ -55,7 +55,7 @@ _MAX_BARREN_PAGES_AT_COUNT: Final = 2
 
 _SIZE_REFUSED: Final = frozenset({400, 413, 422})
 """Statuses that mean, among other things, that a page may not have as many items."""
-_MIN_SLOW_ITEMS: Final = 15
+_MIN_SLOW_ITEMS: Final = 3
 """Smallest page to try where the server is too slow: below it, it fails for another reason."""
 _REFUSED: Final = frozenset({400, 401, 403, 404, 405, 413, 422, 501})
 """Statuses that stay the same, unless the API has answered such a search before."""

@@ -201,6 +201,11 @@ def test_smaller_pages_are_asked_for_and_their_size_is_kept(status: int) -> None
     assert set(limits[1]) == {limits[0][-1]}
 
 
+def test_a_gateway_may_be_too_slow_for_more_than_a_few_items() -> None:
+    with serve(OddApi(ITEMS, answer=refusing(502, lambda _, limit: limit > 5))) as api:
+        assert found(api) == IDS
+
+
 def test_a_page_may_have_one_item_only() -> None:
     with serve(OddApi(ITEMS, answer=refusing(400, lambda _, limit: limit > 1))) as api:
         assert found(api) == IDS

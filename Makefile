@@ -31,7 +31,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations=20
 
-## Tests that take more than half a minute each: the documented demo, a larger kill drill
+## Tests that take more than half a minute each, or show again in full what a shorter one shows: the documented demo, larger kill drills
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow
 

@@ -121,6 +121,7 @@ def test_a_scheduler_killed_in_mid_build_is_one_clear_line_and_loses_nothing(
     assert tree(store) == tree(micro_store)
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_one_clear_line_and_loses_nothing(
     micro_store: Path, sample_toml: str, tmp_path: Path
 ) -> None:

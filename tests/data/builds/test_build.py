@@ -29,6 +29,7 @@ def test_a_store_verifies(micro_store: Path) -> None:
     assert not micro_store.with_name("micro.zarr.building").exists()
 
 
+@pytest.mark.slow
 def test_two_workers_write_the_same_bytes(
     micro_store: Path, sample_toml: str, tmp_path: Path
 ) -> None:

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(
-    ("full", "words"), [(True, "it is full"), (False, "the connection was lost")]
+    ("full", "words"),
+    [
+        (True, "it is full"),
+        pytest.param(False, "the connection was lost", marks=pytest.mark.slow),
+    ],
 )
 def test_a_bucket_that_is_full_or_lost_in_the_middle(
     s3: S3,

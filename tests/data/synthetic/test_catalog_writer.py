@@ -72,6 +72,7 @@ def test_summary(catalog: Path):
     assert summary.num_bytes == sum(p.stat().st_size for p in catalog.rglob("*") if p.is_file())
 
 
+@pytest.mark.slow
 def test_same_bytes_whatever_the_number_of_processes(catalog: Path, tmp_path: Path):
     steps: list[tuple[int, int]] = []
     catalog_writer.write_sample_catalog(

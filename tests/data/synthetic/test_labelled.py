@@ -118,6 +118,7 @@ def test_it_is_found_again_and_nothing_else_is_overwritten(sample: Path, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_ends_in_the_same_bytes(sample: Path, tmp_path: Path) -> None:
     """With another number of processes, too: the sample was made by two."""
     folder = tmp_path / "labelled"

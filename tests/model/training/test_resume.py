@@ -131,7 +131,10 @@ def test_killed_and_run_again_equals_never_killed(
     assert same(state(tmp_path / "cut"), state(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGUSR1, 138, marks=pytest.mark.slow)],
+)
 def test_a_signal_ends_the_step_and_keeps_it(small_store, tmp_path, number, code):
     run = start(small_store, tmp_path, steps=1000, checkpoint_every=1000, pause_s=0.1)
     wait_for(run, 2)

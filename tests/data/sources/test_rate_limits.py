@@ -13,30 +13,14 @@ import pytest
 from salibi_data.sources import http, rate_limits
 from salibi_data.store.errors import ReadError
 from tests.support.data import cogs
-from tests.support.services.servers import RangeServer, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SALIBI_HTTP_BACKOFF_S", "0.01")
-    monkeypatch.setenv("SALIBI_HTTP_TIMEOUT_S", "0.3")
+    from tests.support.services.servers import RangeServer
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cogs")
-    cogs.write_cog(folder / "a.tif")
-    return folder
-
-
-@pytest.fixture
-def server(folder: Path) -> Iterator[RangeServer]:
-    with serve(RangeServer(folder)) as server:
-        yield server
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 @pytest.mark.parametrize("kind", ["seconds", "date", "date of an unknown place"])
